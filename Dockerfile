@@ -1,0 +1,22 @@
+# One image with the three programs; what it does is chosen by the command: headstart-server, headstart-client,
+# headstart-lab.
+FROM debian:bookworm-slim AS build
+RUN apt-get update && apt-get install -y --no-install-recommends \
+      g++ cmake ninja-build libtorch-dev libboost1.81-dev libcereal-dev nlohmann-json3-dev libspdlog-dev \
+      libssl-dev libcli11-dev zlib1g-dev \
+ && rm -rf /var/lib/apt/lists/*
+WORKDIR /src
+COPY . .
+RUN cmake -S . -B /build -G Ninja -DCMAKE_BUILD_TYPE=Release -DHEADSTART_TESTS=OFF \
+ && cmake --build /build --target headstart-server headstart-client headstart-lab \
+ && cmake --install /build --prefix /opt/headstart --strip
+
+FROM debian:bookworm-slim
+RUN apt-get update && apt-get install -y --no-install-recommends \
+      libtorch1.13 libspdlog1.10 libssl3 zlib1g dataset-fashion-mnist \
+ && rm -rf /var/lib/apt/lists/* \
+ && useradd --system --create-home --uid 10001 headstart
+COPY --from=build /opt/headstart /usr/local
+USER headstart
+WORKDIR /home/headstart
+CMD ["headstart-server", "--help"]

@@ -1,0 +1,57 @@
+#include "client/config.hpp"
+
+#include <fmt/format.h>
+
+#include "shared/base/error.hpp"
+#include "shared/learn/partition.hpp"
+
+namespace headstart::client {
+
+void declare_fields(Fields& fields, ClientConfig& config) {
+  fields.text("server", config.server, "The server's address, ws://HOST:PORT.");
+  fields.text("name", config.name, "This client's name in the run; each client has its own.");
+  learn::declare_fields(fields, "data", config.data);
+  fields.text("data.manifest", config.manifest,
+              "Manifest that says which samples of the data set are this client's; empty: all of them.");
+  fields.integer("data.share", config.share, "Which client of the manifest this one is, from 0.", {-1, 100000});
+  fields.text("model.script", config.script, "This silo's copy of the scripted model, where the run trains one.");
+  fields.text(
+      "own_model", config.own_model,
+      "Pre-train this architecture instead of the federated one (cnn, resnet18, script:FILE); it still teaches.");
+  learn::declare_fields(fields, "own", config.own_spec);
+  fields.text("store.pretrained", config.store, "Folder that keeps pre-trained models for later runs; empty: none.");
+  fields.choice("share_model", config.share_model,
+                "Whom this silo's pre-trained model may reach: the server alone, or other clients too (as a teacher, "
+                "where consolidation happens on a client's data).",
+                Choices<Sharing>(sharing_words));
+  fields.text("device", config.device, "Where the client computes: cpu, cuda or auto.");
+  fields.integer("threads", config.threads, "LibTorch threads; the same at all clients for a repeatable run.",
+                 {1, 1024});
+  fields.text("log", config.log, "Log level: trace, debug, info, warn, error, off.");
+}
+
+OwnData load_own_data(const ClientConfig& config) {
+  const learn::Dataset train = learn::load_dataset(config.data, learn::Split::train);
+  if (config.manifest.empty()) return {train.all(), train.task()};
+  const learn::Manifest manifest = learn::load_manifest(config.manifest);
+  learn::check_fits(manifest, train, learn::Split::train, config.manifest);
+  if (config.share < 0 || config.share >= static_cast<std::int64_t>(manifest.clients.size())) {
+    throw Error(Errc::usage, fmt::format("data.share {}: {} has clients 0 to {}", config.share, config.manifest,
+                                         manifest.clients.size() - 1));
+  }
+  return {train.select(manifest.clients[static_cast<std::size_t>(config.share)]), train.task()};
+}
+
+LocalWorkerOptions worker_options(const ClientConfig& config) {
+  LocalWorkerOptions options{
+      .name = config.name, .device = config.device, .own_model = {}, .script = config.script, .store = {}};
+  options.shares_with_peers = config.share_model == Sharing::peers;
+  if (!config.own_model.empty()) {
+    options.own_model = config.own_spec;
+    options.own_model->name = config.own_model;
+  }
+  if (!config.store.empty()) options.store = config.store;
+  return options;
+}
+
+}  // namespace headstart::client

@@ -1,0 +1,45 @@
+// A client's own settings: where its data lies, what it trains, whom it joins. How it trains comes from the server.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "client/local_worker.hpp"
+#include "shared/base/fields.hpp"
+#include "shared/learn/data.hpp"
+
+namespace headstart::client {
+
+/// Whom this silo's pre-trained model may reach.
+enum class Sharing { server, peers };
+inline constexpr std::pair<Sharing, std::string_view> sharing_words[] = {{Sharing::server, "server"},
+                                                                         {Sharing::peers, "peers"}};
+
+struct ClientConfig {
+  std::string server;
+  std::string name;
+  learn::DataSource data;
+  std::string manifest;     ///< Where the silo's samples are a share of a data set that all have.
+  std::int64_t share = -1;  ///< Which client of the manifest.
+  std::string script;
+  std::string own_model;  ///< "", or the name of the architecture to pre-train instead.
+  learn::ModelSpec own_spec;
+  std::string store;
+  Sharing share_model = Sharing::server;
+  std::string device = "cpu";
+  std::int64_t threads = 1;
+  std::string log = "info";
+};
+
+void declare_fields(Fields& fields, ClientConfig& config);
+
+/// The silo's own samples, and their shape. Throws Error(usage | data).
+struct OwnData {
+  learn::Samples samples;
+  learn::Task task;
+};
+OwnData load_own_data(const ClientConfig& config);
+
+LocalWorkerOptions worker_options(const ClientConfig& config);
+
+}  // namespace headstart::client

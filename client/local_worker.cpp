@@ -1,0 +1,188 @@
+#include "client/local_worker.hpp"
+
+#include <fmt/format.h>
+#include <torch/torch.h>
+
+#include "shared/base/digest.hpp"
+#include "shared/base/error.hpp"
+#include "shared/learn/distill.hpp"
+#include "shared/learn/platform.hpp"
+
+namespace headstart::client {
+
+namespace {
+
+/// Holds the process-wide generator only for models that draw from it.
+std::unique_ptr<learn::GlobalGeneratorLease> lease_for(const learn::Model& model, Seed seed) {
+  return model.draws_globally() ? std::make_unique<learn::GlobalGeneratorLease>(seed) : nullptr;
+}
+
+learn::Samples moved(const learn::Samples& samples, c10::Device device) {
+  return {samples.x.to(device), samples.y.to(device)};
+}
+
+}  // namespace
+
+LocalWorker::LocalWorker(LocalWorkerOptions options, learn::Samples samples, learn::Task task, Clock clock)
+    : options_(std::move(options)),
+      samples_(std::move(samples)),
+      task_(task),
+      clock_(std::move(clock)),
+      device_(learn::device_of(options_.device)) {
+  if (samples_.size() == 0) {
+    throw Error(Errc::data, fmt::format("client {} has no samples; check data.manifest and data.share, or data.path",
+                                        options_.name));
+  }
+  if (options_.store) store_.emplace(*options_.store);
+}
+
+LocalWorker::~LocalWorker() = default;
+
+wire::Join LocalWorker::join(const session::Terms& terms) {
+  terms_ = terms;
+  terms_.model = with_local_script(terms.model);
+  const auto [training, held_out] = learn::holdout_split(samples_.y, terms.held_out, seeds().child("held out"));
+  training_ = moved(samples_.select(training), device_);
+  held_out_ = moved(samples_.select(held_out), device_);
+  global_model_.reset();
+
+  wire::Join join;
+  join.num_examples = static_cast<std::uint64_t>(training_.size());
+  join.num_held_out = static_cast<std::uint64_t>(held_out_.size());
+  join.num_classes = static_cast<std::uint32_t>(task_.num_classes);
+  join.channels = static_cast<std::uint32_t>(task_.channels);
+  join.height = static_cast<std::uint32_t>(task_.height);
+  join.width = static_cast<std::uint32_t>(task_.width);
+  // With samples of another shape the model cannot be built; the server says which shapes it expects.
+  if (task_ == terms.task) join.schema = global_schema().digest();
+  join.architecture = terms_.model.architecture();
+  join.shares_with_peers = options_.shares_with_peers;
+  if (options_.own_model && options_.own_model->architecture() != terms_.model.architecture()) {
+    join.own_model = session::to_json_text(*options_.own_model);
+  }
+  return join;
+}
+
+learn::ModelSpec LocalWorker::with_local_script(learn::ModelSpec spec) const {
+  if (!spec.is_scripted()) return spec;
+  if (options_.script.empty()) {
+    throw Error(Errc::usage, "the run trains a scripted model; name this silo's copy of the file with model.script");
+  }
+  spec.name = "script:" + options_.script;
+  return spec;
+}
+
+const learn::ModelSpec& LocalWorker::own_spec() const {
+  return options_.own_model ? *options_.own_model : terms_.model;
+}
+
+std::unique_ptr<learn::Model> LocalWorker::make(const learn::ModelSpec& spec, Seed seed) const {
+  auto model = learn::make_model(spec, task_, seed);
+  model->to(device_);
+  return model;
+}
+
+learn::Model& LocalWorker::global_model() {
+  if (!global_model_) global_model_ = make(terms_.model, terms_.seeds().child("model"));
+  return *global_model_;
+}
+
+learn::Schema LocalWorker::global_schema() { return global_model().schema(); }
+
+learn::Schema LocalWorker::schema_of(const learn::ModelSpec& spec) {
+  return make(with_local_script(spec), terms_.seeds().child("model"))->schema();
+}
+
+std::string LocalWorker::pretraining_key() const {
+  Sha256 sha;
+  for (const learn::Samples& part : {training_, held_out_}) {
+    sha.update(wire::PackedState::of_tensor("x", part.x).bytes());
+    sha.update(wire::PackedState::of_tensor("y", part.y).bytes());
+  }
+  learn::PretrainOptions options = terms_.pretrain;
+  Fields fields;
+  learn::declare_fields(fields, "pretrain", options);
+  sha.update(fmt::format("|{}|{}|{}|{}|{}", own_spec().architecture(), fields.resolved().dump(), seeds().value(),
+                         device_.str(), learn::platform_line()));
+  return hex(sha.finish());
+}
+
+wire::PretrainDone LocalWorker::pretrain(const TaskContext& context) {
+  const std::string key = store_ ? pretraining_key() : "";
+  if (store_) {
+    if (auto entry = store_->find(key)) {
+      pretrained_ = std::move(entry->model);
+      return entry->done;
+    }
+  }
+  const auto model = make(own_spec(), seeds().child("model"));
+  const auto lease = lease_for(*model, seeds().child("pretrain").child("layers"));
+  learn::PretrainResult result = learn::pretrain(*model, training_, held_out_, terms_.pretrain,
+                                                 seeds().child("pretrain"), context.progress, context.stop);
+  pretrained_ = wire::PackedState(result.best);
+  wire::PretrainDone done;
+  done.seconds = seconds_between(context.received_at, clock_());
+  done.num_epochs = static_cast<std::uint32_t>(result.num_epochs);
+  done.best_epoch = static_cast<std::uint32_t>(result.best_epoch);
+  if (store_) store_->keep(key, {*pretrained_, done});
+  return done;
+}
+
+wire::PackedState LocalWorker::pretrained() {
+  if (!pretrained_) throw Error(Errc::run_failed, "asked for a pre-trained model before pre-training");
+  return *pretrained_;
+}
+
+wire::PackedState LocalWorker::train(const wire::PackedState& global, std::uint32_t round, const TaskContext& context) {
+  learn::Model& model = global_model();
+  model.load(global.state());
+  const Seed seed = seeds().child("train").child(round);
+  const auto lease = lease_for(model, seed.child("layers"));
+  const auto orders = learn::epoch_orders(training_.size(), terms_.train.epochs, seed);
+  learn::train(model, training_, terms_.train, orders, context.progress, context.stop);
+  return wire::PackedState(model.state());
+}
+
+learn::Evaluation LocalWorker::evaluate(const wire::PackedState& model,
+                                        const std::optional<learn::ModelSpec>& candidate) {
+  if (!candidate) {
+    global_model().load(model.state());
+    return learn::evaluate(global_model(), held_out_, task_.num_classes);
+  }
+  const auto other = make(with_local_script(*candidate), terms_.seeds().child("model"));
+  other->load(model.state());
+  return learn::evaluate(*other, held_out_, task_.num_classes);
+}
+
+wire::PackedState LocalWorker::logits(const wire::PackedState& samples, const TaskContext& context) {
+  const auto model = make(own_spec(), terms_.seeds().child("model"));
+  model->load(pretrained().state());
+  const at::Tensor x = samples.state().tensors().front().tensor.to(device_);
+  return wire::PackedState::of_tensor("logits", learn::logits_of(*model, x, 256, context.stop));
+}
+
+wire::PackedState LocalWorker::distill(const wire::PackedState& student, const wire::PackedState& weights,
+                                       const std::vector<Teacher>& teachers, const TaskContext& context) {
+  std::vector<at::Tensor> logits;
+  for (const Teacher& teacher : teachers) {
+    const auto model = make(with_local_script(teacher.spec), terms_.seeds().child("model"));
+    model->load(teacher.state.state());
+    logits.push_back(learn::logits_of(*model, training_.x, 256, context.stop));
+  }
+  const at::Tensor targets = learn::soft_targets(torch::stack(logits), weights.state().tensors().front().tensor,
+                                                 terms_.consolidation.temperature);
+  learn::Model& model = global_model();
+  model.load(student.state());
+  const Seed seed = terms_.seeds().child("consolidation");
+  const auto lease = lease_for(model, seed.child("layers"));
+  learn::distill(model, training_, targets.to(device_), terms_.consolidation, seed, context.progress, context.stop);
+  return wire::PackedState(model.state());
+}
+
+wire::PackedState LocalWorker::reestimate_statistics(const wire::PackedState& model) {
+  global_model().load(model.state());
+  learn::reestimate_statistics(global_model(), training_.x);
+  return wire::PackedState(global_model().state());
+}
+
+}  // namespace headstart::client

@@ -1,0 +1,64 @@
+// The worker that trains for real, on the silo's own samples.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "client/pretrained_store.hpp"
+#include "client/worker.hpp"
+#include "shared/learn/data.hpp"
+
+namespace headstart::client {
+
+struct LocalWorkerOptions {
+  std::string name;
+  std::string device = "cpu";
+  std::optional<learn::ModelSpec> own_model;   ///< Pre-trained instead of the federated model.
+  std::string script;                          ///< The silo's copy of a scripted federated model.
+  std::optional<std::filesystem::path> store;  ///< Folder of pre-trained models.
+  bool shares_with_peers = false;              ///< Its pre-trained model may go to other clients.
+};
+
+class LocalWorker final : public Worker {
+ public:
+  /// `samples`: all of the silo's own, labeled. Throws Error(data) where there are none.
+  LocalWorker(LocalWorkerOptions options, learn::Samples samples, learn::Task task, Clock clock);
+  ~LocalWorker() override;
+
+  wire::Join join(const session::Terms& terms) override;
+  learn::Schema global_schema() override;
+  learn::Schema schema_of(const learn::ModelSpec& spec) override;
+  wire::PretrainDone pretrain(const TaskContext& context) override;
+  wire::PackedState pretrained() override;
+  wire::PackedState train(const wire::PackedState& global, std::uint32_t round, const TaskContext& context) override;
+  learn::Evaluation evaluate(const wire::PackedState& model, const std::optional<learn::ModelSpec>& candidate) override;
+  wire::PackedState logits(const wire::PackedState& samples, const TaskContext& context) override;
+  wire::PackedState distill(const wire::PackedState& student, const wire::PackedState& weights,
+                            const std::vector<Teacher>& teachers, const TaskContext& context) override;
+  wire::PackedState reestimate_statistics(const wire::PackedState& model) override;
+
+ private:
+  std::unique_ptr<learn::Model> make(const learn::ModelSpec& spec, Seed seed) const;
+  [[nodiscard]] learn::ModelSpec with_local_script(learn::ModelSpec spec) const;
+  learn::Model& global_model();
+  [[nodiscard]] std::string pretraining_key() const;
+  [[nodiscard]] const learn::ModelSpec& own_spec() const;
+  [[nodiscard]] Seed seeds() const { return terms_.client_seeds(options_.name); }
+
+  LocalWorkerOptions options_;
+  learn::Samples samples_;
+  learn::Task task_;
+  Clock clock_;
+  c10::Device device_;
+  std::optional<PretrainedStore> store_;
+
+  session::Terms terms_;
+  learn::Samples training_;
+  learn::Samples held_out_;
+  std::unique_ptr<learn::Model> global_model_;
+  std::optional<wire::PackedState> pretrained_;
+};
+
+}  // namespace headstart::client

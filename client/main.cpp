@@ -1,0 +1,89 @@
+// headstart-client: dials the server, trains on the silo's own data as it is told, until the run is over.
+
+#include <iostream>
+
+#include <ATen/Parallel.h>
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/signal_set.hpp>
+#include <boost/asio/thread_pool.hpp>
+
+#include "client/client_loop.hpp"
+#include "client/config.hpp"
+#include "shared/base/cli.hpp"
+#include "shared/base/log.hpp"
+#include "shared/base/names.hpp"
+#include "shared/net/websocket.hpp"
+
+namespace {
+
+using namespace headstart;
+namespace asio = boost::asio;
+
+class LogObserver final : public client::ClientObserver {
+ public:
+  void on_joined(std::uint32_t present, std::uint32_t expected) override {
+    spdlog::info("joined: {} of {} clients are there", present, expected);
+  }
+  void on_task(const std::string& what) override { spdlog::info("{}", what); }
+  void on_progress(std::uint64_t done, std::uint64_t total) override { spdlog::debug("{} of {} samples", done, total); }
+  void on_result_refused(const std::string& reason) override {
+    spdlog::error("the server refused this client's result: {}", reason);
+  }
+};
+
+net::Task<std::string> join_run(asio::any_io_executor executor, net::Url url, client::ClientContext context) {
+  auto channel = co_await net::connect(executor, url);
+  co_return co_await client::run_client(executor, std::move(channel), std::move(context));
+}
+
+int run_client(const client::ClientConfig& config) {
+  if (config.server.empty()) throw Error(Errc::usage, "--server ws://HOST:PORT is needed");
+  if (!is_valid_client_name(config.name)) {
+    throw Error(Errc::usage, "--name: expected 1 to 64 letters, digits, '.', '_' or '-', got '" + config.name + "'");
+  }
+  const net::Url url = net::parse_url(config.server);
+  set_up_log(config.name, config.log);
+  at::set_num_threads(static_cast<int>(config.threads));
+  client::OwnData data = client::load_own_data(config);
+  client::LocalWorker worker(client::worker_options(config), std::move(data.samples), data.task,
+                             std::chrono::steady_clock::now);
+
+  asio::io_context io(1);
+  asio::thread_pool pool(1);
+  LogObserver observer;
+  std::exception_ptr failure;
+  std::string summary;
+  asio::signal_set signals(io, SIGINT, SIGTERM);
+  std::stop_source stop;
+  signals.async_wait([&stop](boost::system::error_code code, int) {
+    if (!code) stop.request_stop();
+  });
+  auto running = join_run(io.get_executor(), url,
+                          {config.name, &worker, &pool, &observer, std::chrono::steady_clock::now, stop.get_token()});
+  asio::co_spawn(io, std::move(running), [&](std::exception_ptr ended, std::string words) {
+    failure = std::move(ended);
+    summary = std::move(words);
+    signals.cancel();
+  });
+  io.run();
+  pool.join();
+  if (stop.stop_requested())
+    throw Error(Errc::interrupted, "stopped by the user; the server goes on without this client if it can");
+  if (failure) std::rethrow_exception(failure);
+  spdlog::info("{}", summary);
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  client::ClientConfig config;
+  Fields fields;
+  client::declare_fields(fields, config);
+  CLI::App app("Headstart client: trains on this silo's data as the server asks; the data never leaves.");
+  add_settings(app, fields);
+  app.add_option("--server", config.server, "The server's address, ws://HOST:PORT");
+  app.add_option("--name", config.name, "This client's name in the run");
+  return run_program("headstart-client", app, argc, argv, [&] { return run_client(config); });
+}

@@ -1,0 +1,51 @@
+#include "client/pretrained_store.hpp"
+
+#include <nlohmann/json.hpp>
+
+#include "shared/base/error.hpp"
+#include "shared/base/files.hpp"
+#include "shared/base/log.hpp"
+#include "shared/wire/safetensors.hpp"
+
+namespace headstart::client {
+
+PretrainedStore::PretrainedStore(std::filesystem::path folder) : folder_(std::move(folder)) {
+  for (const char* part : {"models", "index"}) {
+    std::error_code code;
+    std::filesystem::create_directories(folder_ / part, code);
+    if (code) throw Error(Errc::storage, (folder_ / part).string() + ": cannot be made (" + code.message() + ")");
+  }
+}
+
+std::optional<PretrainedStore::Entry> PretrainedStore::find(const std::string& key) const {
+  const std::filesystem::path index = folder_ / "index" / (key + ".json");
+  if (!std::filesystem::exists(index)) return std::nullopt;
+  try {
+    const nlohmann::json record = read_json(index);
+    const auto digest = record.at("model").get<std::string>();
+    Entry entry;
+    entry.model = wire::load_safetensors(folder_ / "models" / (digest + ".safetensors")).model;
+    if (entry.model.digest() != digest)
+      throw Error(Errc::data, digest + ".safetensors: content does not match its name");
+    entry.done.is_reused = true;
+    entry.done.seconds = record.at("seconds").get<double>();
+    entry.done.num_epochs = record.at("epochs").get<std::uint32_t>();
+    entry.done.best_epoch = record.at("best_epoch").get<std::uint32_t>();
+    return entry;
+  } catch (const std::exception& error) {
+    spdlog::warn("stored pre-trained model {} is not usable and will be trained again: {}", key, error.what());
+    return std::nullopt;
+  }
+}
+
+void PretrainedStore::keep(const std::string& key, const Entry& entry) const {
+  const std::string digest = entry.model.digest();
+  wire::save_safetensors(folder_ / "models" / (digest + ".safetensors"), entry.model);
+  const nlohmann::json record = {{"model", digest},
+                                 {"seconds", entry.done.seconds},
+                                 {"epochs", entry.done.num_epochs},
+                                 {"best_epoch", entry.done.best_epoch}};
+  write_text_atomically(folder_ / "index" / (key + ".json"), record.dump(2) + "\n");
+}
+
+}  // namespace headstart::client

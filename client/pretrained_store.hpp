@@ -1,0 +1,33 @@
+// Pre-trained models on disk by content hash, so that runs over the same data, model and seed train once.
+#pragma once
+
+#include <filesystem>
+#include <optional>
+#include <string>
+
+#include "shared/wire/messages.hpp"
+#include "shared/wire/packed_state.hpp"
+
+namespace headstart::client {
+
+/// FOLDER/models/<sha-256 of the tensors>.safetensors and FOLDER/index/<key>.json, which names the model and how long
+/// its training took. Several processes may share a folder.
+class PretrainedStore {
+ public:
+  /// Makes the folder where it is missing. Throws Error(storage).
+  explicit PretrainedStore(std::filesystem::path folder);
+
+  struct Entry {
+    wire::PackedState model;
+    wire::PretrainDone done;
+  };
+  /// `key`: everything that determines the result, hashed. Empty where there is none; a damaged entry is reported
+  /// as a warning in the log and counts as none.
+  [[nodiscard]] std::optional<Entry> find(const std::string& key) const;
+  void keep(const std::string& key, const Entry& entry) const;
+
+ private:
+  std::filesystem::path folder_;
+};
+
+}  // namespace headstart::client

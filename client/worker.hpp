@@ -1,0 +1,62 @@
+// What a client computes, behind an interface that knows no network: the real work on local data, or a stand-in.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <stop_token>
+#include <string>
+#include <vector>
+
+#include "shared/base/clock.hpp"
+#include "shared/learn/metrics.hpp"
+#include "shared/learn/model.hpp"
+#include "shared/learn/train.hpp"
+#include "shared/session/terms.hpp"
+#include "shared/wire/messages.hpp"
+#include "shared/wire/packed_state.hpp"
+
+namespace headstart::client {
+
+/// How a task under way reports and is stopped. Called and read on the computing thread.
+struct TaskContext {
+  learn::ProgressCallback progress;
+  std::stop_token stop;
+  TimePoint received_at{};
+};
+
+struct Teacher {
+  std::string client;
+  learn::ModelSpec spec;
+  wire::PackedState state;
+};
+
+/// Calls come one at a time, on a compute thread, join() first. Errors of the work itself are thrown as Error and
+/// reported to the server as a failed task.
+class Worker {
+ public:
+  virtual ~Worker() = default;
+
+  /// Takes up the terms; returns what the client brings. Throws Error(data) where its data or model do not fit them.
+  virtual wire::Join join(const session::Terms& terms) = 0;
+
+  /// Schema of the federated model, and of another one by its spec. Throws Error(usage) for a model it cannot build.
+  virtual learn::Schema global_schema() = 0;
+  virtual learn::Schema schema_of(const learn::ModelSpec& spec) = 0;
+
+  virtual wire::PretrainDone pretrain(const TaskContext& context) = 0;
+  /// The pre-trained model, of the client's own architecture. Throws Error(run_failed) before pretrain().
+  virtual wire::PackedState pretrained() = 0;
+  virtual wire::PackedState train(const wire::PackedState& global, std::uint32_t round, const TaskContext& context) = 0;
+  /// On the held-out samples. `candidate`: the spec where `model` is not the federated one.
+  virtual learn::Evaluation evaluate(const wire::PackedState& model,
+                                     const std::optional<learn::ModelSpec>& candidate) = 0;
+  /// Logits [num_samples, num_classes] of the pre-trained model on `samples`, float32 [num_samples, channels, ...].
+  virtual wire::PackedState logits(const wire::PackedState& samples, const TaskContext& context) = 0;
+  /// Distils `teachers` with `weights` [K, C] into the student on the client's own training samples.
+  virtual wire::PackedState distill(const wire::PackedState& student, const wire::PackedState& weights,
+                                    const std::vector<Teacher>& teachers, const TaskContext& context) = 0;
+  /// BatchNorm statistics of `model` over the client's training samples.
+  virtual wire::PackedState reestimate_statistics(const wire::PackedState& model) = 0;
+};
+
+}  // namespace headstart::client

@@ -1,0 +1,1 @@
+// Carries the precompiled torch/torch.h of all targets; holds nothing itself.

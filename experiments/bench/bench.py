@@ -1,0 +1,201 @@
+#!/usr/bin/env python3
+"""The project's measured claims: each subcommand runs ours and its floor alternately and prints median and range.
+
+    experiments/bench/bench.py training | clients | round | memory | exchange | large | distill   [--bin build/bench]
+
+Build first: cmake --preset bench && cmake --build --preset bench. What each measures stands in its function.
+"""
+
+import argparse
+import json
+import os
+import re
+import statistics
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+RESNET18_BYTES = 44_696_104  # 11,173,962 parameters, 9,600 running statistics in float32, 20 counters in int64
+
+
+def spread(values: list[float]) -> str:
+    return f"median {statistics.median(values):.4g}, range {min(values):.4g} .. {max(values):.4g} ({len(values)} runs)"
+
+
+def output_of(*command) -> str:
+    return subprocess.run([str(c) for c in command], check=True, capture_output=True, text=True).stdout
+
+
+def alternate(repeats: int, ours, floor) -> tuple[list[float], list[float]]:
+    """Each repeat runs both, the order swapped every time."""
+    results: tuple[list[float], list[float]] = ([], [])
+    for repeat in range(repeats):
+        pair = [(0, ours), (1, floor)]
+        for which, measure in pair if repeat % 2 == 0 else reversed(pair):
+            results[which].append(measure())
+    return results
+
+
+def report(name: str, unit: str, ours: list[float], floor: list[float], bound: str) -> None:
+    print(f"{name}\n  ours   {spread(ours)} {unit}\n  floor  {spread(floor)} {unit}")
+    print(f"  ratio ours/floor, run by run: {spread([a / b for a, b in zip(ours, floor)])}; bound: {bound}")
+
+
+def training(bench: Path, arguments) -> None:
+    """Images/s of local training against a bare LibTorch loop: same model, batch, threads, tensors in memory."""
+    shape = [600, 64, 20]
+    ours, floor = alternate(arguments.repeats, lambda: float(output_of(bench / "our_training", *shape)),
+                            lambda: float(output_of(bench / "floor_training", *shape)))
+    report("local training, one thread", "images/s", ours, floor, "at least 0.97")
+
+
+def clients(bench: Path, arguments) -> None:
+    """Ten training processes on all cores against as many bare processes as there are cores: summed images/s."""
+    def total(program: str, count: int, epochs: int) -> float:
+        begin = time.monotonic()
+        children = [subprocess.Popen([str(bench / program), "600", "64", str(epochs)], stdout=subprocess.PIPE, text=True)
+                    for _ in range(count)]
+        for child in children:
+            child.communicate()
+        return count * 600 * (epochs + 1) / (time.monotonic() - begin)
+
+    cores = os.cpu_count() or 1
+    ours, floor = alternate(arguments.repeats, lambda: total("our_training", 10, 8),
+                            lambda: total("floor_training", cores, 8 * 10 // cores))
+    report(f"ten clients on {cores} cores, process start included", "images/s in all", ours, floor, "at least 0.95")
+
+
+def write_npy(path: Path, descr: str, shape: tuple, data: bytes) -> None:
+    header = f"{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}"
+    header += " " * (-(len(header) + 11) % 64) + "\n"
+    path.write_bytes(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode() + data)
+
+
+def resident(pid: int, key: str) -> int:
+    """VmRSS or VmHWM of a process in bytes."""
+    match = re.search(rf"{key}:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    return int(match.group(1)) * 1024 if match else 0
+
+
+class Federation:
+    """A real server and echo clients: everything but training and evaluation."""
+
+    def __init__(self, bench: Path, folder: Path, count: int, settings: dict):
+        data = folder / "data"
+        data.mkdir()
+        side, channels = (28, 1) if settings.get("model.name") == "cnn" else (32, 3)
+        write_npy(data / "test-images.npy", "|u1", (20, channels, side, side), bytes(20 * channels * side * side))
+        write_npy(data / "test-labels.npy", "<i8", (20,), struct.pack("<20q", *(list(range(10)) * 2)))
+        base = {"run.folder": folder / "run", "listen.port": 0, "data.set": "tensors", "data.path": data,
+                "federation.clients": count, "evaluation.central": "false", "evaluation.federated": "false",
+                "checkpoints.every": 0, "model.name": "resnet18", "run.log": "warn"}
+        base.update(settings)
+        command = [str(bench.parent.parent / "server/headstart-server")]
+        for key, value in base.items():
+            command += ["--set", f"{key}={value}"]
+        self.server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        line = self.server.stdout.readline()
+        if "waiting for clients" not in line:
+            raise SystemExit(f"the server did not start: {line}")
+        self.before = resident(self.server.pid, "VmRSS")
+        self.peak = self.before
+        port = (folder / "run/port").read_text().strip()
+        self.children = [subprocess.Popen([str(bench / "echo_client"), f"ws://127.0.0.1:{port}", f"silo-{i}"])
+                         for i in range(count)]
+        self.peak_total = 0
+        self.watcher = threading.Thread(target=self.watch)
+        self.watcher.start()
+        self.rounds_file = folder / "run/rounds.jsonl"
+
+    def watch(self) -> None:
+        while self.server.poll() is None:
+            try:
+                self.peak = max(self.peak, resident(self.server.pid, "VmHWM"))
+                self.peak_total = max(self.peak_total, resident(self.server.pid, "VmRSS") +
+                                      sum(resident(c.pid, "VmRSS") for c in self.children if c.poll() is None))
+            except FileNotFoundError:
+                return
+            time.sleep(0.02)
+
+    def finish(self) -> list[float]:
+        """Seconds of each round."""
+        self.server.communicate()
+        for child in self.children:
+            child.wait()
+        self.watcher.join()
+        if self.server.returncode != 0:
+            raise SystemExit(f"the server ended with {self.server.returncode}")
+        seconds = [json.loads(line)["seconds"] for line in self.rounds_file.read_text().splitlines()]
+        return [b - a for a, b in zip(seconds, seconds[1:])]
+
+
+def run_federation(bench: Path, count: int, settings: dict) -> Federation:
+    with tempfile.TemporaryDirectory() as folder:
+        federation = Federation(bench, Path(folder), count, settings)
+        federation.seconds = federation.finish()
+        return federation
+
+
+def communication_round(bench: Path, arguments) -> None:
+    """A round without training, ResNet-18, ten client processes, against ten bare sockets with the same bytes."""
+    rounds = 6  # the first warms up
+    def ours() -> float:
+        return statistics.median(run_federation(bench, 10, {"federation.rounds": rounds}).seconds[1:])
+
+    def floor() -> float:
+        seconds = [float(s) for s in output_of(bench / "floor_round", 10, RESNET18_BYTES, rounds).split()]
+        return statistics.median(seconds[1:])
+
+    report("communication round, ResNet-18, ten clients", "s", *alternate(arguments.repeats, ours, floor), "at most 2")
+
+
+def memory(bench: Path, arguments) -> None:
+    """Peak server memory above what is resident before the first client joins, in models of 44.7 MB, over rounds."""
+    for count in (10, 40):
+        used = [(f.peak - f.before) / RESNET18_BYTES
+                for f in (run_federation(bench, count, {"federation.rounds": 4}) for _ in range(arguments.repeats))]
+        print(f"server memory in rounds, {count} clients: {spread(used)} models; bound: at most 6, no more with 40")
+
+
+def exchange(bench: Path, arguments) -> None:
+    """The same over the exchange of pre-trained models: one-shot average, all clients upload at once."""
+    for count in (10, 40):
+        settings = {"federation.rounds": 0, "start.model": "average"}
+        used = [(f.peak - f.before) / RESNET18_BYTES
+                for f in (run_federation(bench, count, settings) for _ in range(arguments.repeats))]
+        print(f"server memory in the exchange of models, {count} clients: {spread(used)} models; bound: at most 6")
+
+
+def large(bench: Path, _arguments) -> None:
+    """A state of 3 GB with one tensor above 2^31 bytes, to a client and back; server and client together."""
+    federation = run_federation(bench, 1, {"federation.rounds": 1, "model.name": "cnn", "model.hidden": 470_000})
+    print(f"3.0 GB state, one round: {federation.seconds[0]:.1f} s; server and client together at most "
+          f"{federation.peak_total / 1e9:.2f} GB; bound: 16 GB")
+
+
+def distill(bench: Path, arguments) -> None:
+    """KD from nine teachers, 30 epochs: cached logits (the one-time pass included) against recomputing per batch."""
+    lines = output_of(bench / "distill_bench", 500, 30, arguments.repeats).splitlines()
+    print(f"distillation, recomputed/cached seconds: {spread([float(line.split()[2]) for line in lines])}; bound: at least 3")
+
+
+COMMANDS = {"training": training, "clients": clients, "round": communication_round, "memory": memory,
+            "exchange": exchange, "large": large, "distill": distill}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=COMMANDS)
+    parser.add_argument("--bin", type=Path, default=Path("build/bench"), help="build folder (default build/bench)")
+    parser.add_argument("--repeats", type=int, default=5)
+    arguments = parser.parse_args()
+    COMMANDS[arguments.what](arguments.bin / "experiments/bench", arguments)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""What compare.py and report.py share: plans, child programs, accounting, tables, figures."""

@@ -1,0 +1,249 @@
+"""Rounds, seconds and bytes to a target accuracy, with and without what was spent before round 1.
+
+Round r counts from 0, the start model before round 1. A start that needs the clients' models is charged, in rounds,
+the bytes moved before round 1 divided by the bytes of a FedAvg round, rounded up, at least 1; its seconds begin with
+the first pre-training step. A run that never gets there is censored: it counts as its budget (and its charge) and is
+a lower bound."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .errors import DATA, CompareError
+from .plan import Plan, Run
+from .programs import is_finished, needs_models, read_json, read_rounds
+
+
+@dataclass(frozen=True)
+class RoundLine:
+    number: int
+    accuracy: float
+    loss: float | None
+    seconds: float
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished run, as its folder tells it. reused_seconds: pre-training that another run did for this one."""
+
+    run: Run
+    rounds: list[RoundLine]
+    before_seconds: float
+    before_bytes: int
+    reused_seconds: float
+    summary: dict[str, Any] = field(repr=False)
+    info: dict[str, Any] = field(repr=False)
+
+    @property
+    def seed_accuracy(self) -> float:
+        return self.rounds[0].accuracy
+
+    @property
+    def final_accuracy(self) -> float:
+        return self.rounds[-1].accuracy
+
+    @property
+    def best_accuracy(self) -> float:
+        return max(line.accuracy for line in self.rounds)
+
+    def accuracy_over(self, last_round: int) -> float:
+        """Mean over rounds 1 to last_round."""
+        return statistics.fmean(line.accuracy for line in self.rounds if 1 <= line.number <= last_round)
+
+
+def read_result(run: Run, folder: Path) -> Result:
+    summary = read_json(folder / "summary.json")
+    before = summary.get("before_rounds", {})
+    lines = [_round_line(line, folder) for line in read_rounds(folder)]
+    if [line.number for line in lines] != list(range(len(lines))) or not lines:
+        raise CompareError(DATA, f"{folder / 'rounds.jsonl'}: expected one line a round from round 0 on, "
+                                 f"got rounds {[line.number for line in lines]}")
+    before_seconds = before.get("seconds", 0.0)
+    return Result(run, lines, before_seconds, before.get("bytes_up", 0) + before.get("bytes_down", 0),
+                  _reused_seconds(before, before_seconds), summary, read_json(folder / "run.json"))
+
+
+def _round_line(line: dict[str, Any], folder: Path) -> RoundLine:
+    try:
+        return RoundLine(line["round"], line["accuracy"], line.get("loss"), line["seconds"],
+                         line["bytes_up"] + line["bytes_down"])
+    except KeyError as error:
+        raise CompareError(DATA, f"{folder / 'rounds.jsonl'}: a line without {error}") from error
+
+
+def _reused_seconds(before: dict[str, Any], before_seconds: float) -> float:
+    """pretrain_seconds tells what the models cost when they were trained. Models from the store took this run no time:
+    without the explicit figure that shows by less time before round 1 than pre-training takes."""
+    if "pretrain_reused_seconds" in before:
+        return before["pretrain_reused_seconds"]
+    pretrain_seconds = before.get("pretrain_seconds", 0.0)
+    return pretrain_seconds if before_seconds < pretrain_seconds else 0.0
+
+
+@dataclass(frozen=True)
+class Target:
+    """A fraction of what a reference start reaches at best within the budget, or (no reference) an accuracy."""
+
+    value: float
+    reference: str | None = None
+
+    @property
+    def label(self) -> str:
+        if self.reference is None:
+            return f"accuracy {100 * self.value:.4g}%"
+        reference = "the random start's best" if self.reference == "random" else "the best-local start's best"
+        return reference if self.value == 1 else f"{100 * self.value:.4g}% of {reference}"
+
+
+def targets_of(plan: Plan) -> list[Target]:
+    return [Target(fraction, reference) for reference in plan.full_references() for fraction in plan.fractions] + [
+        Target(accuracy) for accuracy in plan.accuracies]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What it took to get to a target; is_censored: it did not get there, and took at least this."""
+
+    rounds: float
+    seconds: float
+    bytes: float
+    is_censored: bool
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean over seeds with the lowest and the highest. bound: '>=' where a part is a lower bound, '<=' likewise,
+    '~' with parts of both kinds, '' where the mean is exact."""
+
+    mean: float
+    low: float
+    high: float
+    count: int
+    bound: str = ""
+
+    @staticmethod
+    def of(values: Iterable[float], bounds: Iterable[str] = ()) -> Spread | None:
+        parts = list(values)
+        if not parts:
+            return None
+        kinds = {bound for bound in bounds if bound}
+        bound = kinds.pop() if len(kinds) == 1 else ("~" if kinds else "")
+        return Spread(statistics.fmean(parts), min(parts), max(parts), len(parts), bound)
+
+
+class Comparison:
+    """All finished runs of a folder and the questions put to them."""
+
+    def __init__(self, plan: Plan, results: Sequence[Result]) -> None:
+        self.plan = plan
+        self.targets = targets_of(plan)
+        self._results = {(*result.run.cell, result.run.start): result for result in results}
+
+    def result(self, partition: str, seed: int, start: str) -> Result | None:
+        return self._results.get((partition, seed, start))
+
+    def results(self, partition: str, start: str) -> list[Result]:
+        found = (self.result(partition, seed, start) for seed in self.plan.seeds)
+        return [result for result in found if result is not None]
+
+    def all_results(self) -> list[Result]:
+        return list(self._results.values())
+
+    def missing(self) -> list[Run]:
+        return [run for run in self.plan.runs() if (*run.cell, run.start) not in self._results]
+
+    def starts(self) -> list[str]:
+        return [start.start for start in self.plan.start_plans()]
+
+    def threshold(self, target: Target, partition: str, seed: int) -> float | None:
+        """The accuracy to reach; None while the reference run is missing."""
+        if target.reference is None:
+            return target.value
+        reference = self.result(partition, seed, target.reference)
+        return None if reference is None else target.value * reference.best_accuracy
+
+    def round_bytes(self, result: Result) -> float | None:
+        """Bytes of one FedAvg round: the run's own median, or, where it ended before round 1, that of its cell."""
+        own = [line.bytes for line in result.rounds[1:]]
+        if not own:
+            own = [line.bytes for start in self.starts()
+                   if (other := self.result(*result.run.cell, start)) is not None for line in other.rounds[1:]]
+        return statistics.median(own) if own else None
+
+    def exact_charge(self, result: Result) -> float:
+        """Bytes before round 1 in rounds, not yet rounded up."""
+        round_bytes = self.round_bytes(result)
+        return result.before_bytes / round_bytes if round_bytes else 0.0
+
+    def charge(self, result: Result) -> int:
+        return max(1, math.ceil(self.exact_charge(result))) if needs_models(result.run.start) else 0
+
+    def cost(self, target: Target, result: Result, is_charged: bool) -> Cost | None:
+        threshold = self.threshold(target, *result.run.cell)
+        if threshold is None:
+            return None
+        reached = next((line for line in result.rounds if line.accuracy >= threshold), None)
+        end = reached or result.rounds[-1]
+        rounds = end.number if reached else max(result.run.plan.rounds, end.number)
+        moved = sum(line.bytes for line in result.rounds[1 : end.number + 1])
+        if is_charged and needs_models(result.run.start):
+            return Cost(rounds + self.charge(result), end.seconds + result.reused_seconds,
+                        moved + result.before_bytes, reached is None)
+        return Cost(rounds, max(0.0, end.seconds - result.before_seconds), moved, reached is None)
+
+    def spread(self, target: Target, partition: str, start: str, what: str, is_charged: bool) -> Spread | None:
+        """what: rounds, seconds or bytes."""
+        costs = [cost for result in self.results(partition, start)
+                 if (cost := self.cost(target, result, is_charged)) is not None]
+        return Spread.of((getattr(cost, what) for cost in costs), (">=" if c.is_censored else "" for c in costs))
+
+    def saving(self, target: Target, start: str, is_charged: bool, partitions: Iterable[str],
+               baseline: str = "random") -> Spread | None:
+        """Share of the baseline's rounds that `start` saves, over the cells of `partitions`. A cell where both are
+        censored tells nothing and is left out, as is one that the baseline begins at the target."""
+        shares, bounds = [], []
+        for partition in partitions:
+            for seed in self.plan.seeds:
+                found = self._saving_of(target, start, is_charged, baseline, (partition, seed))
+                if found is not None:
+                    shares.append(found[0])
+                    bounds.append(found[1])
+        return Spread.of(shares, bounds)
+
+    def _saving_of(self, target: Target, start: str, is_charged: bool, baseline: str,
+                   cell: tuple[str, int]) -> tuple[float, str] | None:
+        ours, theirs = self.result(*cell, start), self.result(*cell, baseline)
+        if ours is None or theirs is None:
+            return None
+        own, base = self.cost(target, ours, is_charged), self.cost(target, theirs, is_charged)
+        if own is None or base is None or base.rounds == 0 or (own.is_censored and base.is_censored):
+            return None
+        return 1 - own.rounds / base.rounds, ">=" if base.is_censored else "<=" if own.is_censored else ""
+
+    def lead(self, start: str, over: str, partitions: Iterable[str], last_round: int | None) -> Spread | None:
+        """Accuracy ahead of another start: before round 1 (last_round None), or the mean over rounds 1 to the lesser of
+        last_round and what both runs hold."""
+        leads = []
+        for partition in partitions:
+            for seed in self.plan.seeds:
+                ours, theirs = self.result(partition, seed, start), self.result(partition, seed, over)
+                if ours is None or theirs is None:
+                    continue
+                if last_round is None:
+                    leads.append(ours.seed_accuracy - theirs.seed_accuracy)
+                    continue
+                last = min(last_round, ours.rounds[-1].number, theirs.rounds[-1].number)
+                if last >= 1:
+                    leads.append(ours.accuracy_over(last) - theirs.accuracy_over(last))
+        return Spread.of(leads)
+
+
+def read_comparison(plan: Plan, runs_folder: Path) -> Comparison:
+    folders = ((run, runs_folder / run.name) for run in plan.runs())
+    return Comparison(plan, [read_result(run, folder) for run, folder in folders if is_finished(folder)])

@@ -1,0 +1,256 @@
+"""Child programs: a federation in one process, or a server and its clients; started, watched and stopped."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .errors import USAGE, CompareError
+from .plan import Plan, Run, save_json
+from .programs import (PEER_CONSENT, STARTS, Programs, Settings, client_settings, draw_settings, federation_settings,
+                       is_finished, needs_peer_consent, nested, port_of)
+
+# Generous bounds: they end a run that hangs, and never hurry one that works.
+PORT_SECONDS = 120.0
+GOODBYE_SECONDS = 30.0
+STOP_SECONDS = 20.0
+
+ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+@dataclass
+class Study:
+    """A compare.py folder: where everything of it lies."""
+
+    folder: Path
+    plan: Plan
+    programs: Programs
+
+    @property
+    def runs(self) -> Path:
+        return self.folder / "runs"
+
+    def run_folder(self, run: Run) -> Path:
+        return self.runs / run.name
+
+    def logs(self, run: Run) -> Path:
+        return self.folder / "logs" / run.name
+
+    def manifest(self, cell: tuple[str, int]) -> Path:
+        return self.folder / "manifests" / f"{cell[0]}-seed{cell[1]}.json"
+
+    def config(self, name: str) -> Path:
+        return self.folder / "configs" / f"{name}.json"
+
+    def note_command(self, command: list[str]) -> None:
+        with (self.folder / "commands.txt").open("a") as file:
+            file.write(shlex.join(command) + "\n")
+
+    def draw(self, cell: tuple[str, int]) -> Path:
+        """Draws a cell's manifest unless it is there, and returns its file."""
+        manifest = self.manifest(cell)
+        if manifest.is_file():
+            return manifest
+        partition, seed = cell
+        config = self.config(f"draw-{partition}-seed{seed}")
+        settings = draw_settings(self.plan.settings) | {
+            "partition.kind": partition, "partition.clients": self.plan.clients, "seed": seed}
+        save_json(nested(settings), config)
+        manifest.parent.mkdir(parents=True, exist_ok=True)
+        command = self.programs.partition(config, manifest)
+        self.note_command(command)
+        done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+        if done.returncode != 0 or not manifest.is_file():
+            said = done.stderr.strip() or "it wrote no manifest"
+            raise CompareError(done.returncode or USAGE, f"drawing {partition}, seed {seed}: {said}")
+        return manifest
+
+    def federation_config(self, run: Run, stop_accuracy: float | None) -> Path:
+        # Full participation: a round that lost a client is no round of the comparison.
+        complete = {"federation.min_clients": self.plan.clients}
+        settings = complete | federation_settings(self.plan.settings) | STARTS[run.start] | {
+            "run.folder": str(self.run_folder(run)), "run.seed": run.seed,
+            "federation.clients": self.plan.clients, "federation.rounds": run.plan.rounds,
+            "data.manifest": str(self.manifest(run.cell)),
+            "targets.accuracies": self.plan.accuracies if stop_accuracy is None else [stop_accuracy],
+            "targets.stop": stop_accuracy is not None}
+        if self.plan.mode == "simulation":
+            settings |= {"store.pretrained": str(self.folder / "pretrained")}
+            settings |= PEER_CONSENT if needs_peer_consent(run.start) else {}
+        else:
+            settings = {"listen.port": 0} | settings
+        return self._save_config(run.name, settings)
+
+    def client_config(self, run: Run) -> Path:
+        settings = client_settings(self.plan.settings) | {
+            "data.manifest": str(self.manifest(run.cell)), "store.pretrained": str(self.folder / "pretrained")}
+        settings |= PEER_CONSENT if needs_peer_consent(run.start) else {}
+        return self._save_config(run.name + ".client", settings)
+
+    def _save_config(self, name: str, settings: Settings) -> Path:
+        save_json(nested(settings), self.config(name))
+        return self.config(name)
+
+
+def move_aside(path: Path) -> Path | None:
+    """NAME becomes NAME.interrupted-1 (or the next free number); None where there is nothing to move."""
+    if not path.exists():
+        return None
+    number = 1
+    while (aside := path.with_name(f"{path.name}.interrupted-{number}")).exists():
+        number += 1
+    path.rename(aside)
+    return aside
+
+
+class Child:
+    """One process with a log file of its own, in a session of its own: Ctrl-C reaches it through stop() alone, in
+    order, and not by the terminal all at once."""
+
+    def __init__(self, name: str, command: list[str], log: Path) -> None:
+        self.name = name
+        self.log = log
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("wb") as file:
+            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file,
+                                             start_new_session=True)
+
+    def exit_code(self) -> int | None:
+        return self._process.poll()
+
+    def terminate(self) -> None:
+        if self._process.poll() is None:
+            self._process.terminate()
+
+    def wait_or_kill(self, deadline: float) -> bool:
+        """True where it ended by itself."""
+        try:
+            self._process.wait(max(0.0, deadline - time.monotonic()))
+            return True
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+            return False
+
+    def last_lines(self, count: int) -> list[str]:
+        return last_lines(self.log, count)
+
+
+def last_lines(log: Path, count: int, tail_bytes: int = 16384) -> list[str]:
+    try:
+        with log.open("rb") as file:
+            file.seek(0, 2)
+            file.seek(max(0, file.tell() - tail_bytes))
+            text = file.read().decode(errors="replace")
+    except OSError:
+        return []
+    lines = [line.rstrip() for line in ESCAPES.sub("", text.replace("\r", "\n")).split("\n")]
+    return [line for line in lines if line][-count:]
+
+
+@dataclass
+class Failure:
+    """Why a run did not end well, and whose logs tell more."""
+
+    reason: str
+    children: list[Child]
+
+
+@dataclass
+class ActiveRun:
+    """A run under way. In mode processes the clients follow once the server has written its port."""
+
+    study: Study
+    run: Run
+    stop_accuracy: float | None
+    started: float = field(default_factory=time.monotonic)
+    main: Child = field(init=False)
+    clients: list[Child] = field(default_factory=list)
+    failure: Failure | None = None
+    _ended: float | None = None
+
+    def __post_init__(self) -> None:
+        config = self.study.federation_config(self.run, self.stop_accuracy)
+        if self._has_clients:
+            command, name = self.study.programs.serve(config), "server"
+        else:
+            command, name = self.study.programs.simulate(config), "simulate"
+        self.study.runs.mkdir(exist_ok=True)
+        self.study.note_command(command)
+        self.main = Child(name, command, self.study.logs(self.run) / f"{name}.log")
+
+    @property
+    def _has_clients(self) -> bool:
+        return self.study.plan.mode == "processes"
+
+    @property
+    def elapsed(self) -> float:
+        return time.monotonic() - self.started
+
+    def is_over(self) -> bool:
+        """To be called again and again; afterwards `failure` tells how it went, and no child is left."""
+        code = self.main.exit_code()
+        if code is not None:
+            return self._is_over_after(code)
+        if self._has_clients:
+            self._watch_clients()
+        if self.failure is not None:
+            self.stop()
+            return True
+        return False
+
+    def _watch_clients(self) -> None:
+        if not self.clients:
+            port = port_of(self.study.run_folder(self.run))
+            if port is not None:
+                self._start_clients(port)
+            elif self.elapsed > PORT_SECONDS:
+                self.failure = Failure(f"the server did not listen within {PORT_SECONDS:.0f} s", [self.main])
+        for child in self._failed_clients():
+            self.failure = Failure(f"{child.name} ended with exit code {child.exit_code()}", [child])
+
+    def _start_clients(self, port: int) -> None:
+        config = self.study.client_config(self.run)
+        for index in range(self.study.plan.clients):
+            command = self.study.programs.client(port, index, config)
+            self.study.note_command(command)
+            self.clients.append(Child(f"silo-{index}", command, self.study.logs(self.run) / f"silo-{index}.log"))
+
+    def _is_over_after(self, code: int) -> bool:
+        if code == 0 and is_finished(self.study.run_folder(self.run)):
+            self._ended = self._ended or time.monotonic()
+            if any(child.exit_code() is None for child in self.clients):
+                if time.monotonic() - self._ended < GOODBYE_SECONDS:
+                    return False
+        elif code == 0:
+            self.failure = Failure(f"{self.main.name} ended without writing summary.json", [self.main])
+        else:
+            tellers = [self.main, *self._failed_clients()]
+            self.failure = Failure(f"{self.main.name} ended with exit code {code}", tellers)
+        self.stop()
+        return True
+
+    def _failed_clients(self) -> list[Child]:
+        """The first client that failed, if any: one log is enough to read."""
+        return [child for child in self.clients if child.exit_code() not in (None, 0)][:1]
+
+    def stop(self) -> list[str]:
+        """Asks every child to end, waits, and ends by force those that do not; names those."""
+        children = [self.main, *self.clients]
+        for child in children:
+            child.terminate()
+        deadline = time.monotonic() + STOP_SECONDS
+        return [child.name for child in children if not child.wait_or_kill(deadline)]
+
+
+def launch(study: Study, run: Run, stop_accuracy: float | None, say: Callable[[str], None]) -> ActiveRun:
+    for leftover in (study.run_folder(run), study.logs(run)):
+        aside = move_aside(leftover)
+        if aside is not None and leftover == study.run_folder(run):
+            say(f"{run.name} was not finished: kept as {aside}, begun anew")
+    return ActiveRun(study, run, stop_accuracy)

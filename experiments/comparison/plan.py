@@ -1,0 +1,199 @@
+"""Plans as data: which starts, partitions and seeds to compare, and the runs that follow from them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .errors import STORAGE, USAGE, CompareError, unknown_word
+from .programs import (CLIENT_PREFIX, MODES, PARTITIONS, Settings, check_start, flat, needs_models, nested, read_json)
+
+REFERENCES = ("random", "best")
+
+
+@dataclass(frozen=True)
+class StartPlan:
+    """A start and how long it runs. stop_at: the fraction of the random start's best accuracy that ends the run."""
+
+    start: str
+    rounds: int
+    stop_at: float | None = None
+
+
+@dataclass(frozen=True)
+class Run:
+    """One federation to run."""
+
+    partition: str
+    seed: int
+    plan: StartPlan
+
+    @property
+    def start(self) -> str:
+        return self.plan.start
+
+    @property
+    def cell(self) -> tuple[str, int]:
+        return self.partition, self.seed
+
+    @property
+    def name(self) -> str:
+        return f"{self.partition}-seed{self.seed}-{self.start}"
+
+
+@dataclass
+class Plan:
+    """starts: words, or objects {"start", "rounds", "stop_at"}. settings: nested or dotted, as the programs take them;
+    "client.KEY" goes to the clients alone. A reference counts only where its runs last the whole budget."""
+
+    name: str = "compare"
+    title: str = "Communication rounds saved by a distilled start"
+    mode: str = "simulation"
+    jobs: int = 1
+    partitions: list[str] = field(default_factory=lambda: ["label-dirichlet"])
+    starts: list[str | dict[str, Any]] = field(default_factory=lambda: ["random", "best", "kd-public"])
+    seeds: list[int] = field(default_factory=lambda: [1])
+    rounds: int = 20
+    clients: int = 10
+    references: list[str] = field(default_factory=lambda: list(REFERENCES))
+    fractions: list[float] = field(default_factory=lambda: [0.9, 0.95, 1.0])
+    accuracies: list[float] = field(default_factory=list)
+    settings: Settings = field(default_factory=dict)
+
+    def start_plans(self) -> list[StartPlan]:
+        return [self._start_plan(entry) for entry in self.starts]
+
+    def _start_plan(self, entry: str | dict[str, Any]) -> StartPlan:
+        if isinstance(entry, str):
+            return StartPlan(entry, self.rounds)
+        for key in entry:
+            if key not in ("start", "rounds", "stop_at"):
+                raise unknown_word("key of a start", key, ("start", "rounds", "stop_at"))
+        return StartPlan(entry.get("start", ""), entry.get("rounds", self.rounds), entry.get("stop_at"))
+
+    def cells(self) -> Iterator[tuple[str, int]]:
+        return ((partition, seed) for partition in self.partitions for seed in self.seeds)
+
+    def runs(self) -> list[Run]:
+        return [Run(partition, seed, start) for partition, seed in self.cells() for start in self.start_plans()]
+
+    def full_references(self) -> list[str]:
+        """References whose runs neither stop early nor have fewer rounds than the budget."""
+        full = {plan.start for plan in self.start_plans() if plan.rounds >= self.rounds and plan.stop_at is None}
+        return [reference for reference in self.references if reference in full]
+
+    def check(self) -> None:
+        _check_types(self)
+        if self.mode not in MODES:
+            raise unknown_word("mode", self.mode, MODES)
+        for partition in self.partitions:
+            if partition not in PARTITIONS:
+                raise unknown_word("partition", partition, PARTITIONS)
+        for reference in self.references:
+            if reference not in REFERENCES:
+                raise unknown_word("reference", reference, REFERENCES)
+        starts = self.start_plans()
+        for plan in starts:
+            check_start(plan.start)
+        for what, values in (("partitions", self.partitions), ("seeds", self.seeds),
+                             ("starts", [plan.start for plan in starts])):
+            if not values or len(set(values)) != len(values):
+                raise CompareError(USAGE, f"{what}: expected at least one and none twice, got {values}")
+        self._check_numbers(starts)
+        self._check_settings()
+
+    def _check_numbers(self, starts: list[StartPlan]) -> None:
+        for what, value in (("rounds", self.rounds), ("clients", self.clients), ("jobs", self.jobs)):
+            if value < 1:
+                raise CompareError(USAGE, f"{what}: expected at least 1, got {value}")
+        for share in (*self.fractions, *self.accuracies):
+            if not 0 < share <= 1:
+                raise CompareError(USAGE, f"fractions and accuracies: expected above 0 and at most 1, got {share}")
+        for plan in starts:
+            if not isinstance(plan.rounds, int) or not 1 <= plan.rounds <= self.rounds:
+                raise CompareError(USAGE, f"start {plan.start}: expected 1 to {self.rounds} rounds, got {plan.rounds}")
+            if plan.stop_at is None:
+                continue
+            if not isinstance(plan.stop_at, (int, float)) or not 0 < plan.stop_at <= 1:
+                raise CompareError(USAGE, f"start {plan.start}: stop_at is a fraction of the random start's best "
+                                          f"accuracy, above 0 and at most 1, got {plan.stop_at}")
+            if "random" not in [other.start for other in starts if other.stop_at is None]:
+                raise CompareError(USAGE, f"start {plan.start} stops at what the random start reaches: "
+                                          "add the start 'random'")
+
+    def _check_settings(self) -> None:
+        self.settings = flat(self.settings)
+        nested(self.settings)
+        for key in self.settings:
+            if key in RESERVED:
+                raise CompareError(USAGE, f"setting {key}: compare.py sets it itself (see {RESERVED[key]})")
+            if key.startswith(CLIENT_PREFIX) and self.mode == "simulation":
+                raise CompareError(USAGE, f"setting {key}: clients have settings of their own in mode processes only")
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @staticmethod
+    def from_json(document: dict[str, Any], origin: str) -> Plan:
+        known = [entry.name for entry in dataclasses.fields(Plan)]
+        for key in document:
+            if key not in known:
+                error = unknown_word("key", key, known)
+                raise CompareError(error.code, f"{origin}: {error}")
+        return Plan(**document)
+
+
+RESERVED = {
+    "run.folder": "--out", "run.seed": "--seeds", "seed": "--seeds", "federation.rounds": "--rounds",
+    "federation.clients": "the plan's clients", "partition.clients": "the plan's clients",
+    "partition.kind": "--partitions", "start.model": "--starts", "consolidation.student": "--starts",
+    "consolidation.weights": "--starts", "consolidation.transfer": "--starts", "data.manifest": "--partitions",
+    "data.share": "the plan's clients", "store.pretrained": "--out", "targets.accuracies": "the plan's accuracies",
+    "targets.stop": "a start's stop_at",
+}
+
+
+def _check_types(plan: Plan) -> None:
+    for entry in dataclasses.fields(Plan):
+        value, default = getattr(plan, entry.name), getattr(Plan(), entry.name)
+        if not isinstance(value, type(default)) or isinstance(value, bool):
+            raise CompareError(USAGE, f"plan key {entry.name}: expected {type(default).__name__}, got {value!r}")
+    kinds: dict[str, tuple[type, ...]] = {"seeds": (int,), "partitions": (str,), "starts": (str, dict),
+                                          "fractions": (int, float), "accuracies": (int, float)}
+    for name, allowed in kinds.items():
+        for value in getattr(plan, name):
+            if not isinstance(value, allowed) or isinstance(value, bool):
+                expected = " or ".join(kind.__name__ for kind in allowed)
+                raise CompareError(USAGE, f"plan key {name}: {value!r} is not {expected}")
+
+
+def load_plan(file: Path) -> Plan:
+    return Plan.from_json(read_json(file), str(file))
+
+
+def save_json(document: Any, file: Path) -> None:
+    """Whole or not at all: a resumed call trusts what it finds."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        draft = file.with_name(file.name + ".part")
+        draft.write_text(json.dumps(document, indent=2) + "\n")
+        draft.replace(file)
+    except OSError as error:
+        raise CompareError(STORAGE, f"{file}: cannot be written ({error.strerror})") from error
+
+
+def prerequisites(run: Run, runs: list[Run]) -> list[Run]:
+    """Runs of the same cell to end first: the random start where its accuracy is the target, and the first start that
+    pre-trains, so that the others find its models in the store instead of training them a second time."""
+    cell = [other for other in runs if other.cell == run.cell]
+    first: list[Run] = []
+    if run.plan.stop_at is not None:
+        first += [other for other in cell if other.start == "random"]
+    if needs_models(run.start):
+        pre_training = next(other for other in cell if needs_models(other.start))
+        first += [pre_training] if pre_training != run else []
+    return first

@@ -1,0 +1,195 @@
+"""The contract with the C++ programs, in one place: what a start means in settings, which program takes which
+setting, the command lines, and the files of a run's folder."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .errors import DATA, USAGE, CompareError, unknown_word
+
+Settings = dict[str, Any]
+
+PARTITIONS = ("uniform", "quantity-skew", "specialized", "random-chunks", "label-dirichlet")
+MODES = ("simulation", "processes")
+LAB, SERVER, CLIENT = "headstart-lab", "headstart-server", "headstart-client"
+
+STUDENTS = ("best", "worst", "untrained")
+
+
+def _kd_starts() -> dict[str, Settings]:
+    """The ten cells of the published table and untrained on student data: kd-TRANSFER[-STUDENT][-equal]."""
+    starts: dict[str, Settings] = {}
+    for transfer in ("public", "student"):
+        for student in STUDENTS:
+            for weights in ("adaptive", "equal"):
+                name = f"kd-{transfer}" + (f"-{student}" if student != "best" else "")
+                name += "-equal" if weights == "equal" else ""
+                starts[name] = {
+                    "start.model": "kd",
+                    "consolidation.student": student,
+                    "consolidation.weights": weights,
+                    "consolidation.transfer": transfer,
+                }
+    return starts
+
+
+STARTS: dict[str, Settings] = {
+    "random": {"start.model": "random"},
+    "best": {"start.model": "best_local"},
+    "average": {"start.model": "average"},
+    **_kd_starts(),
+}
+
+# With student data the silos' models leave them, which each client must allow by its own configuration.
+PEER_CONSENT: Settings = {"share_model": "peers"}
+
+START_TITLES = {"random": "random start", "best": "best local model", "average": "one-shot average",
+                "kd-public": "KD, public data", "kd-student": "KD, student data"}
+
+
+def title_of_start(start: str) -> str:
+    if start in START_TITLES:
+        return START_TITLES[start]
+    _, transfer, *rest = start.split("-")
+    return f"KD, {transfer} data ({', '.join(rest)})"
+
+
+def needs_models(start: str) -> bool:
+    """True where clients pre-train and hand over their models before round 1."""
+    return start != "random"
+
+
+def needs_peer_consent(start: str) -> bool:
+    return STARTS[start].get("consolidation.transfer") == "student"
+
+
+def check_start(start: str) -> None:
+    if start not in STARTS:
+        raise unknown_word("start", start, STARTS)
+
+
+def parse_assignment(text: str) -> tuple[str, Any]:
+    """One key=value as the programs read it: the value is JSON, or else text."""
+    key, separator, value = text.partition("=")
+    if not separator or not key:
+        raise CompareError(USAGE, f"--set {text}: expected key=value")
+    try:
+        return key, json.loads(value)
+    except json.JSONDecodeError:
+        return key, value
+
+
+def flat(document: dict[str, Any], prefix: str = "") -> Settings:
+    result: Settings = {}
+    for key, value in document.items():
+        if isinstance(value, dict):
+            result |= flat(value, f"{prefix}{key}.")
+        else:
+            result[prefix + key] = value
+    return result
+
+
+def nested(settings: Settings) -> dict[str, Any]:
+    document: dict[str, Any] = {}
+    for key, value in settings.items():
+        *path, last = key.split(".")
+        place = document
+        for part in path:
+            place = place.setdefault(part, {})
+            if not isinstance(place, dict):
+                raise CompareError(USAGE, f"setting {key}: '{part}' is a value in another setting")
+        place[last] = value
+    return document
+
+
+DRAW_PREFIXES = ("partition.", "draw.")
+DATA_SET_KEYS = ("data.set", "data.path")
+CLIENT_PREFIX = "client."
+
+
+def draw_settings(settings: Settings) -> Settings:
+    """What `headstart-lab partition` takes."""
+    return {key: value for key, value in settings.items()
+            if key.startswith(DRAW_PREFIXES) or key in DATA_SET_KEYS}
+
+
+def federation_settings(settings: Settings) -> Settings:
+    """What `headstart-server` and `headstart-lab simulate` take."""
+    return {key: value for key, value in settings.items() if not key.startswith((*DRAW_PREFIXES, CLIENT_PREFIX))}
+
+
+def client_settings(settings: Settings) -> Settings:
+    """What `headstart-client` takes: the data set, and "client.KEY" as KEY."""
+    own = {key.removeprefix(CLIENT_PREFIX): value for key, value in settings.items() if key.startswith(CLIENT_PREFIX)}
+    return {key: value for key, value in settings.items() if key in DATA_SET_KEYS} | own
+
+
+@dataclass(frozen=True)
+class Programs:
+    """Where the programs lie; a build tree keeps each in the folder of its room."""
+
+    folder: Path | None
+
+    def path(self, name: str) -> str:
+        if self.folder is None:
+            found = shutil.which(name)
+        else:
+            places = (self.folder, *(self.folder / room for room in ("bin", "server", "client", "experiments")))
+            found = next((str(place / name) for place in places if (place / name).is_file()), None)
+        if found is None:
+            where = "on the PATH" if self.folder is None else f"in {self.folder}"
+            raise CompareError(USAGE, f"{name} not found {where}: build the project first, or name its folder by --bin")
+        return found
+
+    def needed(self, mode: str) -> list[str]:
+        return [self.path(name) for name in ((LAB, SERVER, CLIENT) if mode == "processes" else (LAB,))]
+
+    def partition(self, config: Path, out: Path) -> list[str]:
+        return [self.path(LAB), "partition", "--config", str(config), "--out", str(out)]
+
+    def simulate(self, config: Path) -> list[str]:
+        return [self.path(LAB), "simulate", "--config", str(config)]
+
+    def serve(self, config: Path) -> list[str]:
+        return [self.path(SERVER), "--config", str(config)]
+
+    def client(self, port: int, index: int, config: Path) -> list[str]:
+        return [self.path(CLIENT), "--server", f"ws://127.0.0.1:{port}", "--name", f"silo-{index}",
+                "--config", str(config), "--set", f"data.share={index}"]
+
+
+def port_of(run_folder: Path) -> int | None:
+    try:
+        return int((run_folder / "port").read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def is_finished(run_folder: Path) -> bool:
+    return (run_folder / "summary.json").is_file()
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    try:
+        return json.loads(file.read_text())
+    except OSError as error:
+        raise CompareError(DATA, f"{file}: {error.strerror}") from error
+    except json.JSONDecodeError as error:
+        raise CompareError(DATA, f"{file}, line {error.lineno}: not JSON ({error.msg})") from error
+
+
+def read_rounds(run_folder: Path) -> list[dict[str, Any]]:
+    """The lines of rounds.jsonl so far; a last line still being written is left for later."""
+    try:
+        text = (run_folder / "rounds.jsonl").read_text()
+    except FileNotFoundError:
+        return []
+    whole = text[: text.rfind("\n") + 1]
+    try:
+        return [json.loads(line) for line in whole.splitlines() if line.strip()]
+    except json.JSONDecodeError as error:
+        raise CompareError(DATA, f"{run_folder / 'rounds.jsonl'}: not one JSON object a line ({error.msg})") from error

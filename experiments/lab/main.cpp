@@ -1,0 +1,18 @@
+// headstart-lab: partitions, simulations and studies, without a network.
+
+#include "experiments/lab/commands.hpp"
+#include "shared/base/cli.hpp"
+#include "shared/base/error.hpp"
+
+int main(int argc, char** argv) {
+  using namespace headstart;
+  CLI::App app("Headstart lab: what runs without a network.");
+  app.require_subcommand(1);
+  const std::vector<lab::Command> commands = {lab::add_partition(app), lab::add_simulate(app)};
+  return run_program("headstart-lab", app, argc, argv, [&] {
+    for (const lab::Command& command : commands) {
+      if (command.app->parsed()) return command.run();
+    }
+    throw Error(Errc::usage, "name a subcommand; --help lists them");
+  });
+}

@@ -1,0 +1,114 @@
+#include <unistd.h>
+
+#include <iostream>
+#include <thread>
+
+#include <ATen/Parallel.h>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/signal_set.hpp>
+#include <fmt/format.h>
+
+#include "client/config.hpp"
+#include "experiments/lab/commands.hpp"
+#include "experiments/lab/simulation.hpp"
+#include "server/live_view.hpp"
+#include "shared/base/cli.hpp"
+#include "shared/base/log.hpp"
+#include "shared/learn/partition.hpp"
+
+namespace headstart::lab {
+
+namespace {
+
+struct SimulationSettings {
+  server::ServerConfig server;
+  std::string store;
+  client::Sharing share_model = client::Sharing::server;
+  std::int64_t compute_threads = 0;
+  Fields fields;
+};
+
+/// The worker of share `index` of the manifest, as a client process of the same name would build it.
+SimulatedClient client_of(const SimulationSettings& settings, const learn::Dataset& train,
+                          const learn::Manifest& manifest, std::size_t index) {
+  const std::string name = fmt::format("silo-{}", index);
+  client::LocalWorkerOptions options{
+      .name = name, .device = settings.server.device, .own_model = {}, .script = {}, .store = {}};
+  options.script = settings.server.terms.model.script_file();
+  options.shares_with_peers = settings.share_model == client::Sharing::peers;
+  if (!settings.store.empty()) options.store = settings.store;
+  return {name,
+          std::make_unique<client::LocalWorker>(options, train.select(manifest.clients[index]), train.task(),
+                                                std::chrono::steady_clock::now),
+          {}};
+}
+
+/// Ctrl-C and SIGTERM, on a thread of their own while the simulation runs.
+class SignalThread {
+ public:
+  void on_stop(std::function<void()> stop) {
+    signals_.async_wait([stop = std::move(stop)](boost::system::error_code code, int) {
+      if (!code) stop();
+    });
+    thread_ = std::jthread([this] { io_.run(); });
+  }
+  ~SignalThread() { io_.stop(); }
+  SignalThread() = default;
+  SignalThread(const SignalThread&) = delete;
+  SignalThread& operator=(const SignalThread&) = delete;
+
+ private:
+  boost::asio::io_context io_;
+  boost::asio::signal_set signals_{io_, SIGINT, SIGTERM};
+  std::jthread thread_;
+};
+
+int run_simulation(const SimulationSettings& settings) {
+  const server::ServerConfig& config = settings.server;
+  server::check(config);
+  set_up_log("lab", config.log);
+  at::set_num_threads(static_cast<int>(config.threads));
+  if (config.manifest.empty())
+    throw Error(Errc::usage, "data.manifest is needed: who holds which samples (headstart-lab partition)");
+  server::CentralData data = server::load_central_data(config);
+  const learn::Dataset train = learn::load_dataset(config.data, learn::Split::train);
+  const learn::Manifest manifest = learn::load_manifest(config.manifest);
+  learn::check_fits(manifest, train, learn::Split::train, config.manifest);
+  if (static_cast<std::int64_t>(manifest.clients.size()) != config.federation.num_clients) {
+    throw Error(Errc::usage, fmt::format("federation.clients {}: {} has {} clients", config.federation.num_clients,
+                                         config.manifest, manifest.clients.size()));
+  }
+  std::vector<SimulatedClient> clients;
+  for (std::size_t i = 0; i < manifest.clients.size(); ++i) clients.push_back(client_of(settings, train, manifest, i));
+
+  server::RunFolder folder(config.folder, config.federation.checkpoints);
+  server::LiveView view(std::cout,
+                        ::isatty(STDOUT_FILENO) == 1 ? server::ViewStyle::terminal : server::ViewStyle::plain,
+                        std::chrono::steady_clock::now);
+  const auto num_threads = settings.compute_threads > 0 ? static_cast<std::size_t>(settings.compute_threads)
+                                                        : std::max(1U, std::thread::hardware_concurrency());
+  SignalThread signals;
+  simulate(config, std::move(data), folder, view, std::move(clients), num_threads, std::chrono::steady_clock::now,
+           [&signals](std::function<void()> stop) { signals.on_stop(std::move(stop)); });
+  std::cout << "done: " << config.folder << "/summary.json, final.safetensors\n";
+  return 0;
+}
+
+}  // namespace
+
+Command add_simulate(CLI::App& app) {
+  CLI::App* command = app.add_subcommand("simulate", "Runs server and clients of one federation in this process");
+  const auto settings = std::make_shared<SimulationSettings>();
+  server::declare_fields(settings->fields, settings->server);
+  settings->fields.text("store.pretrained", settings->store,
+                        "Folder that keeps the clients' pre-trained models for later runs; empty: none.");
+  settings->fields.choice("share_model", settings->share_model,
+                          "Whom every client's pre-trained model may reach: the server, or other clients too.",
+                          Choices<client::Sharing>(client::sharing_words));
+  settings->fields.integer("simulate.threads", settings->compute_threads,
+                           "Computations at the same time; 0: one a core.", {0, 1024});
+  add_settings(*command, settings->fields);
+  return {command, [settings] { return run_simulation(*settings); }};
+}
+
+}  // namespace headstart::lab

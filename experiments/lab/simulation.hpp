@@ -1,0 +1,31 @@
+// A whole federation in one process: the same server and client code over loopback channels.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <stop_token>
+#include <string>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+#include "client/worker.hpp"
+#include "server/federation.hpp"
+
+namespace headstart::lab {
+
+struct SimulatedClient {
+  std::string name;
+  std::unique_ptr<client::Worker> worker;
+  /// Wraps the client's end of its channel, for tests that delay or break it; empty: as it is.
+  std::function<std::unique_ptr<net::MessageChannel>(std::unique_ptr<net::MessageChannel>)> wrap;
+};
+
+/// Runs one federation to its end, every client's work and the server's on `num_threads` compute threads.
+/// Returns the summary; throws as Federation::run() does, or what ended a client where the server did not notice.
+nlohmann::json simulate(const server::ServerConfig& config, server::CentralData data, server::RunFolder& folder,
+                        server::FederationObserver& observer, std::vector<SimulatedClient> clients,
+                        std::size_t num_threads, const Clock& clock,
+                        const std::function<void(std::function<void()>)>& on_stop = {});
+
+}  // namespace headstart::lab

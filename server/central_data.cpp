@@ -1,0 +1,65 @@
+#include "server/central_data.hpp"
+
+#include <fmt/format.h>
+
+#include "shared/base/digest.hpp"
+#include "shared/base/error.hpp"
+#include "shared/learn/partition.hpp"
+
+namespace headstart::server {
+
+namespace {
+
+const std::vector<std::int64_t>& needed(const std::vector<std::int64_t>& indices, const ServerConfig& config,
+                                        std::string_view what, std::string_view setting) {
+  if (indices.empty()) {
+    throw Error(Errc::usage, fmt::format("{} needs a {} set, and {} has none; draw one with {}", config.manifest, what,
+                                         config.manifest.empty() ? "data.manifest" : "the manifest", setting));
+  }
+  return indices;
+}
+
+}  // namespace
+
+CentralData load_central_data(const ServerConfig& config) {
+  const FederationOptions& federation = config.federation;
+  const bool needs_validation = federation.validation == ValidationSource::server;
+  const bool needs_public =
+      federation.start == StartModel::kd && federation.consolidation.transfer != TransferSet::student;
+  if (config.manifest.empty() && (needs_validation || needs_public)) {
+    throw Error(
+        Errc::usage,
+        "validation.source server and a public transfer set need data.manifest: it says which samples they are");
+  }
+
+  CentralData data;
+  const learn::Dataset test = learn::load_dataset(config.data, learn::Split::test);
+  data.task = test.task();
+  data.dataset = test.name;
+  learn::Manifest manifest;
+  if (!config.manifest.empty()) {
+    manifest = learn::load_manifest(config.manifest);
+    learn::check_fits(manifest, test, learn::Split::test, config.manifest);
+    data.manifest_digest = sha256_hex_of_file(config.manifest);
+  }
+  if (federation.central_evaluation) data.test = manifest.test.empty() ? test.all() : test.select(manifest.test);
+  // The average's BatchNorm statistics are re-estimated on the public set where there is one.
+  const bool wants_public = needs_public || (federation.start == StartModel::average && !manifest.public_large.empty());
+  if (!needs_validation && !wants_public) return data;
+
+  const learn::Dataset train = learn::load_dataset(config.data, learn::Split::train);
+  learn::check_fits(manifest, train, learn::Split::train, config.manifest);
+  if (needs_validation) {
+    data.validation = train.select(needed(manifest.validation, config, "validation", "draw.validation"));
+  }
+  if (wants_public) {
+    const bool is_small = federation.consolidation.transfer == TransferSet::public_small;
+    data.transfer = train
+                        .select(is_small ? needed(manifest.public_small, config, "small public", "draw.public_small")
+                                         : needed(manifest.public_large, config, "large public", "draw.public_large"))
+                        .without_labels();
+  }
+  return data;
+}
+
+}  // namespace headstart::server

@@ -1,0 +1,24 @@
+// What the server itself holds of the data: the test set, and the draws that the manifest gives it.
+#pragma once
+
+#include <string>
+
+#include "server/config.hpp"
+#include "shared/learn/data.hpp"
+
+namespace headstart::server {
+
+struct CentralData {
+  learn::Task task;
+  learn::Samples test;        ///< Measures and decides nothing. Empty where evaluation.central is off.
+  learn::Samples validation;  ///< Empty unless validation.source is server.
+  learn::Samples transfer;    ///< The public set of the consolidation, without labels; empty unless it is needed.
+  std::string dataset;
+  std::string manifest_digest;  ///< SHA-256 of the manifest file; empty without one.
+};
+
+/// Loads what `config` needs and no more. Throws Error(data) for files that are missing, damaged or do not fit,
+/// Error(usage) where the configuration needs a draw that the manifest does not have.
+CentralData load_central_data(const ServerConfig& config);
+
+}  // namespace headstart::server

@@ -1,0 +1,95 @@
+#include "server/config.hpp"
+
+#include "shared/base/error.hpp"
+
+namespace headstart::server {
+
+void declare_fields(Fields& fields, ServerConfig& config) {
+  FederationOptions& federation = config.federation;
+  fields.text("run.folder", config.folder, "Folder of the run; made new, never overwritten.");
+  session::declare_fields(fields, config.terms);
+  fields.integer("run.threads", config.threads,
+                 "LibTorch threads of each computation, here and at every client; part of what makes a run repeatable.",
+                 {1, 1024});
+  fields.text("run.device", config.device, "Where the server computes: cpu, cuda or auto.");
+  fields.text("run.log", config.log, "Log level: trace, debug, info, warn, error, off.");
+  fields.text("listen.address", config.address, "Address to listen on.");
+  fields.integer("listen.port", config.port, "Port to listen on; 0: any free one, written to PORT in the run's folder.",
+                 {0, 65535});
+  fields.flag("listen.insecure", config.insecure,
+              "Listen beyond loopback although this version has no TLS: models then travel in the clear.");
+  learn::declare_fields(fields, "data", config.data);
+  fields.text("data.manifest", config.manifest, "Manifest of the partition and its draws (headstart-lab partition).");
+  fields.integer("federation.clients", federation.num_clients, "Clients that the run waits for.", {1, 100000});
+  fields.integer("federation.rounds", federation.num_rounds, "Rounds of FedAvg.", {0, 1000000});
+  fields.integer("federation.min_clients", federation.min_clients,
+                 "Updates that a round needs to count; 0: half of the clients, rounded up.", {0, 100000});
+  fields.integer("federation.upload_memory", federation.upload_memory,
+                 "Bytes of memory for updates in flight, more are staged on disk; 0: two models, at most 1 GiB.",
+                 {0, 1e13});
+  fields.choice("start.model", federation.start, "What round 1 starts from.", Choices<StartModel>(start_words));
+  declare_fields(fields, "consolidation", federation.consolidation);
+  fields.choice("validation.source", federation.validation,
+                "Whose data judges models: a labeled set that the server holds (validation in the manifest), or the "
+                "clients' counts on their held-out data.",
+                Choices<ValidationSource>(validation_words));
+  fields.flag("evaluation.central", federation.central_evaluation, "Measure every round's model on the test set.");
+  fields.flag("evaluation.federated", federation.federated_evaluation,
+              "Have the clients measure every round's model on their held-out data.");
+  fields.numbers("targets.accuracies", federation.targets.accuracies, "Test accuracies to reach.", {0, 1});
+  fields.number("targets.reference", federation.targets.reference,
+                "A test accuracy that targets.fractions refer to; 0: none.", {0, 1});
+  fields.numbers("targets.fractions", federation.targets.fractions, "Targets as fractions of targets.reference.",
+                 {0, 2});
+  fields.flag("targets.stop", federation.targets.stop, "Stop at the first round that reaches every target.");
+  fields.integer("checkpoints.every", federation.checkpoints.every, "Rounds between checkpoints; 0: none.",
+                 {0, 1000000});
+  fields.integer("checkpoints.keep", federation.checkpoints.keep, "Newest checkpoints that are kept; 0: all.",
+                 {0, 1000000});
+}
+
+std::int64_t quorum_of(const FederationOptions& options) {
+  return options.min_clients > 0 ? options.min_clients : (options.num_clients + 1) / 2;
+}
+
+void check(const ServerConfig& config) {
+  const FederationOptions& federation = config.federation;
+  const auto refuse = [](const std::string& what) { throw Error(Errc::usage, what); };
+  const bool has_source = federation.validation != ValidationSource::none;
+  if (federation.start == StartModel::best_local && !has_source) {
+    refuse("start.model best_local needs validation.source (server or federated): it says which model is best");
+  }
+  if (federation.start == StartModel::kd) {
+    const ConsolidationOptions& kd = federation.consolidation;
+    if (kd.student != StudentStart::untrained && !has_source) {
+      refuse("consolidation.student best or worst needs validation.source (server or federated)");
+    }
+    if (kd.weighting == learn::TeacherWeighting::adaptive && !has_source) {
+      refuse("consolidation.weights adaptive needs validation.source (server or federated)");
+    }
+    if (kd.transfer == TransferSet::student && !has_source) {
+      refuse("consolidation.transfer student needs validation.source (server or federated): it names the student");
+    }
+    if (kd.gate && !has_source) refuse("consolidation.gate needs validation.source (server or federated)");
+    if (kd.keep == KeptState::best &&
+        (federation.validation != ValidationSource::server || kd.transfer == TransferSet::student)) {
+      refuse("consolidation.keep best needs validation.source server and consolidation.transfer public");
+    }
+    if (kd.transfer == TransferSet::student && federation.num_clients < 2) {
+      refuse("consolidation.transfer student needs at least two clients: the others are the teachers");
+    }
+  }
+  if (federation.min_clients > federation.num_clients) {
+    refuse("federation.min_clients is larger than federation.clients");
+  }
+  if (!federation.targets.fractions.empty() && federation.targets.reference <= 0) {
+    refuse("targets.fractions need targets.reference");
+  }
+  if (federation.targets.stop && federation.targets.accuracies.empty() && federation.targets.fractions.empty()) {
+    refuse("targets.stop needs targets.accuracies or targets.fractions");
+  }
+  const bool has_targets = !federation.targets.accuracies.empty() || !federation.targets.fractions.empty();
+  if (has_targets && !federation.central_evaluation) refuse("targets need evaluation.central true");
+}
+
+}  // namespace headstart::server

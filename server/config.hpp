@@ -1,0 +1,76 @@
+// The settings of a server and of a simulation: one declaration for the file, the command line and the help.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "server/consolidation.hpp"
+#include "shared/base/fields.hpp"
+#include "shared/learn/data.hpp"
+#include "shared/session/terms.hpp"
+
+namespace headstart::server {
+
+/// What round 1 starts from.
+enum class StartModel { random, best_local, average, kd };
+inline constexpr std::pair<StartModel, std::string_view> start_words[] = {{StartModel::random, "random"},
+                                                                          {StartModel::best_local, "best_local"},
+                                                                          {StartModel::average, "average"},
+                                                                          {StartModel::kd, "kd"}};
+
+/// Whose data decides (best, worst, class-wise accuracies, gate, kept checkpoint).
+enum class ValidationSource { none, server, federated };
+inline constexpr std::pair<ValidationSource, std::string_view> validation_words[] = {
+    {ValidationSource::none, "none"}, {ValidationSource::server, "server"}, {ValidationSource::federated, "federated"}};
+
+struct TargetOptions {
+  std::vector<double> accuracies;  ///< Absolute, 0..1.
+  double reference = 0;            ///< An accuracy that fractions refer to; 0: none.
+  std::vector<double> fractions;   ///< Of the reference.
+  bool stop = false;               ///< End the run at the first round that reaches all targets.
+};
+
+struct CheckpointOptions {
+  std::int64_t every = 1;  ///< Rounds between checkpoints; 0: none.
+  std::int64_t keep = 2;   ///< Newest ones kept; 0: all.
+};
+
+struct FederationOptions {
+  std::int64_t num_clients = 10;
+  std::int64_t num_rounds = 100;
+  std::int64_t min_clients = 0;  ///< Updates that a round needs; 0: half of the clients, rounded up.
+  StartModel start = StartModel::random;
+  ConsolidationOptions consolidation;
+  ValidationSource validation = ValidationSource::none;
+  bool central_evaluation = true;
+  bool federated_evaluation = true;
+  TargetOptions targets;
+  CheckpointOptions checkpoints;
+  std::int64_t upload_memory = 0;  ///< Bytes for updates in flight; 0: two models, at most 1 GiB.
+};
+
+struct ServerConfig {
+  session::Terms terms;
+  FederationOptions federation;
+  std::string folder = "runs/federation";
+  std::string device = "cpu";
+  std::int64_t threads = 1;
+  learn::DataSource data;
+  std::string manifest;
+  std::string address = "127.0.0.1";
+  std::int64_t port = 9840;
+  bool insecure = false;
+  std::string log = "info";
+};
+
+void declare_fields(Fields& fields, ServerConfig& config);
+
+/// What no single setting shows: a start that needs a validation source, consolidation that cannot be. Throws
+/// Error(usage) naming the settings.
+void check(const ServerConfig& config);
+
+/// The least number of updates a round needs.
+std::int64_t quorum_of(const FederationOptions& options);
+
+}  // namespace headstart::server

@@ -1,0 +1,112 @@
+#include "server/consolidation.hpp"
+
+#include <algorithm>
+
+#include <torch/torch.h>
+
+#include "shared/base/error.hpp"
+
+namespace headstart::server {
+
+void declare_fields(Fields& fields, const std::string& prefix, ConsolidationOptions& options) {
+  fields.choice(
+      prefix + ".student", options.student,
+      "What the student starts from: the best or the worst pre-trained model by the validation source, or the "
+      "untrained global model.",
+      Choices<StudentStart>(student_words));
+  fields.choice(prefix + ".weights", options.weighting, "Teacher weights: by class accuracy, or equal.",
+                Choices<learn::TeacherWeighting>(learn::weighting_words));
+  fields.choice(prefix + ".transfer", options.transfer,
+                "Where distillation happens: on the large or the small public unlabeled set at the server, or on the "
+                "student's own data at its client, which is then sent the other clients' models.",
+                Choices<TransferSet>(transfer_words));
+  fields.choice(prefix + ".keep", options.keep, "State kept: of the last epoch, or the best by the validation source.",
+                Choices<KeptState>(kept_words));
+  fields.flag(prefix + ".gate", options.gate,
+              "Start from the seed only where the validation source rates it above the best local model.");
+}
+
+namespace {
+
+learn::Tensor rates_of(const std::vector<const Candidate*>& candidates, std::int64_t num_classes) {
+  learn::Tensor rates = torch::zeros({static_cast<std::int64_t>(candidates.size()), num_classes}, torch::kDouble);
+  for (std::size_t k = 0; k < candidates.size(); ++k) {
+    const std::vector<double> row = candidates[k]->rating->class_accuracy();
+    for (std::size_t c = 0; c < row.size(); ++c) {
+      rates.index_put_({static_cast<std::int64_t>(k), static_cast<std::int64_t>(c)}, row[c]);
+    }
+  }
+  return rates;
+}
+
+/// The candidate the student starts from or whose data it uses, or null for an untrained student on public data.
+const Candidate* student_of(const ConsolidationOptions& options, std::vector<const Candidate*> eligible) {
+  const bool needs_one = options.student != StudentStart::untrained || options.transfer == TransferSet::student;
+  if (!needs_one) return nullptr;
+  std::erase_if(eligible, [](const Candidate* c) { return !c->has_federated_architecture || !c->rating; });
+  if (eligible.empty()) {
+    throw Error(Errc::run_failed,
+                "consolidation: no pre-trained model of the federated architecture with a rating to start from");
+  }
+  const auto by_rank = [](const Candidate* a, const Candidate* b) { return ranks_before(*a, *b); };
+  return options.student == StudentStart::worst ? *std::ranges::max_element(eligible, by_rank)
+                                                : *std::ranges::min_element(eligible, by_rank);
+}
+
+std::string refusal_of(const ConsolidationPlan& plan) {
+  std::string text = "consolidation: no client can teach";
+  for (const auto& [client, reason] : plan.left_out) text += "; " + client + ": " + reason;
+  return text;
+}
+
+}  // namespace
+
+bool ranks_before(const Candidate& a, const Candidate& b) {
+  if (a.rating->accuracy() != b.rating->accuracy()) return a.rating->accuracy() > b.rating->accuracy();
+  if (a.rating->loss() != b.rating->loss()) return a.rating->loss() < b.rating->loss();
+  return a.client < b.client;
+}
+
+ConsolidationPlan plan_consolidation(const ConsolidationOptions& options, std::vector<Candidate> candidates,
+                                     std::int64_t num_classes) {
+  std::ranges::sort(candidates, {}, &Candidate::client);
+  std::vector<const Candidate*> all;
+  for (const Candidate& candidate : candidates) all.push_back(&candidate);
+  const Candidate* student = student_of(options, all);
+  const bool on_student_data = options.transfer == TransferSet::student;
+  const bool is_adaptive = options.weighting == learn::TeacherWeighting::adaptive;
+
+  ConsolidationPlan plan;
+  if (on_student_data) plan.place = student->client;
+  if (options.student != StudentStart::untrained) plan.student = student->client;
+  plan.copy_teaches = plan.student && !on_student_data;
+  plan.is_published = !(options.student == StudentStart::untrained && on_student_data);
+
+  std::vector<const Candidate*> others;
+  for (const Candidate* candidate : all) {
+    if (candidate == student) continue;
+    if (!candidate->can_teach) {
+      plan.left_out.emplace_back(candidate->client, candidate->obstacle);
+    } else if (is_adaptive && !candidate->rating) {
+      plan.left_out.emplace_back(candidate->client,
+                                 "adaptive weights need its class accuracies, which nobody could measure");
+    } else {
+      others.push_back(candidate);
+    }
+  }
+  for (const Candidate* candidate : others) plan.teachers.push_back(candidate->client);
+  if (others.empty()) throw Error(Errc::run_failed, refusal_of(plan));
+
+  std::vector<const Candidate*> teaching = others;
+  if (plan.copy_teaches) teaching.push_back(student);
+  if (!is_adaptive) {
+    plan.weights = learn::equal_weights(static_cast<std::int64_t>(teaching.size()), num_classes);
+    return plan;
+  }
+  const learn::Tensor student_rates =
+      plan.student ? rates_of({student}, num_classes).squeeze(0) : torch::zeros({num_classes}, torch::kDouble);
+  plan.weights = learn::adaptive_weights(rates_of(teaching, num_classes), rates_of(others, num_classes), student_rates);
+  return plan;
+}
+
+}  // namespace headstart::server

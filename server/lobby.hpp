@@ -1,0 +1,32 @@
+// Who is in before the run starts: a state machine without sockets.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace headstart::server {
+
+class Lobby {
+ public:
+  explicit Lobby(std::size_t num_expected) : num_expected_(num_expected) {}
+
+  /// Takes the client in, or returns why not: name taken, run full or started.
+  std::optional<std::string> enter(const std::string& name);
+  /// A client that was lost before the start; its place is free again.
+  void leave(const std::string& name);
+  /// From now on nobody enters.
+  void close() { is_closed_ = true; }
+
+  [[nodiscard]] bool is_complete() const { return names_.size() == num_expected_; }
+  [[nodiscard]] const std::vector<std::string>& names() const { return names_; }  ///< In name order.
+  [[nodiscard]] std::size_t num_expected() const { return num_expected_; }
+
+ private:
+  std::size_t num_expected_;
+  std::vector<std::string> names_;
+  bool is_closed_ = false;
+};
+
+}  // namespace headstart::server

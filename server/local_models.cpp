@@ -1,0 +1,260 @@
+#include "server/local_models.hpp"
+
+#include <algorithm>
+
+#include <fmt/format.h>
+#include <torch/torch.h>
+
+#include "shared/base/digest.hpp"
+#include "shared/learn/distill.hpp"
+#include "shared/net/offload.hpp"
+#include "shared/wire/safetensors.hpp"
+
+namespace headstart::server {
+
+namespace {
+
+/// A received result as a state of `schema`. On the pool.
+wire::PackedState state_of(Upload& upload, const learn::Schema& schema) {
+  wire::PackedState state(schema);
+  const auto sink = session::sink_into(state);
+  upload.for_each_block([&](std::uint64_t offset, std::span<const std::byte> block) {
+    sink->write(offset, block);
+    return true;
+  });
+  return state;
+}
+
+void require_finite(const wire::PackedState& state, const std::string& client) {
+  for (const learn::NamedTensor& named : state.state().tensors()) {
+    if (!at::isFloatingType(named.tensor.scalar_type()) || at::isfinite(named.tensor).all().item<bool>()) continue;
+    throw Error(Errc::run_failed, fmt::format("client {}: its model is not finite in tensor '{}'", client, named.name));
+  }
+}
+
+}  // namespace
+
+void LocalModels::require_quorum(const char* phase) const {
+  const auto quorum = static_cast<std::size_t>(quorum_of(context_.options()));
+  if (models_.size() >= quorum) return;
+  throw Error(Errc::run_failed, fmt::format("{}: {} of {} clients finished, {} are needed", phase, models_.size(),
+                                            context_.cohort.all().size(), quorum));
+}
+
+net::Task<> LocalModels::pretrain() {
+  const auto clients = context_.cohort.active();
+  context_.observer.on_phase("local pre-training", clients.size());
+  const TimePoint begin = context_.clock();
+  const auto answers = co_await context_.cohort.ask<wire::PretrainDone>(
+      clients, [](ClientSession& client) { return client.pretrain(); });
+  phase_seconds_ = seconds_between(begin, context_.clock());
+  for (const auto& answer : answers) {
+    if (!answer.value) {
+      context_.observer.on_note(fmt::format("without {} from here on: {}", answer.client->name(), answer.reason));
+      continue;
+    }
+    const ClientInfo& info = answer.client->info();
+    LocalModel model;
+    model.client = info.name;
+    model.spec = info.own_model.value_or(context_.terms().model);
+    model.has_federated_architecture = !info.own_model.has_value();
+    model.pretraining = *answer.value;
+    models_.emplace(info.name, std::move(model));
+  }
+  require_quorum("local pre-training");
+}
+
+net::Task<> LocalModels::collect() {
+  std::vector<std::shared_ptr<ClientSession>> clients = context_.cohort.active();
+  std::erase_if(clients, [&](const auto& client) { return !models_.contains(client->name()); });
+  context_.observer.on_phase("exchange of models", clients.size());
+  const bool on_public = context_.data.transfer.size() > 0;
+  const auto take_from = [&](ClientSession& client) -> net::Task<bool> {
+    LocalModel& model = models_.at(client.name());
+    if (model.has_federated_architecture || (!on_public && !model.spec.is_scripted())) {
+      co_await collect_weights(client, model);
+    } else if (on_public) {
+      co_await collect_logits(client, model);
+    } else {
+      model.obstacle = "its scripted model is not known to the other silos";
+    }
+    co_return true;
+  };
+  const auto answers = co_await context_.cohort.ask<bool>(clients, take_from);
+  for (const auto& answer : answers) {
+    if (answer.value) continue;
+    context_.observer.on_note(fmt::format("without the model of {}: {}", answer.client->name(), answer.reason));
+    models_.erase(answer.client->name());
+  }
+  require_quorum("exchange of models");
+}
+
+net::Task<> LocalModels::collect_weights(ClientSession& client, LocalModel& model) {
+  const Seed seed = context_.terms().seeds().child("model");
+  auto building = net::offload(context_.pool, [this, spec = model.spec, seed] {
+    return learn::make_model(spec, context_.data.task, seed)->schema();
+  });
+  const learn::Schema schema = co_await std::move(building);
+  Upload upload = co_await client.exchange(schema.num_bytes());
+  auto storing = net::offload(context_.pool, [this, &upload, &schema, &model] {
+    const wire::PackedState state = state_of(upload, schema);
+    require_finite(state, model.client);
+    wire::save_safetensors(context_.folder.model_of(model.client), state);
+    return state.digest();
+  });
+  model.digest = co_await std::move(storing);
+  model.num_bytes = schema.num_bytes();
+}
+
+net::Task<> LocalModels::collect_logits(ClientSession& client, LocalModel& model) {
+  // One task for both sets: the validation samples travel in front of the public ones.
+  const bool is_rated = context_.options().validation == ValidationSource::server;
+  const learn::Samples& validation = context_.data.validation;
+  const std::int64_t num_rated = is_rated ? validation.size() : 0;
+  at::Tensor x = context_.data.transfer.x;
+  if (is_rated) x = torch::cat({validation.x, x});
+  const wire::PackedState samples = wire::PackedState::of_tensor("samples", x.cpu());
+  Upload upload = co_await client.logits(samples);
+  const std::int64_t num_classes = context_.data.task.num_classes;
+  const learn::Schema schema({{"logits", c10::ScalarType::Float, {x.size(0), num_classes}}});
+  auto taking = net::offload(context_.pool, [&upload, &schema, &model] {
+    wire::PackedState state = state_of(upload, schema);
+    require_finite(state, model.client);
+    return state;
+  });
+  const wire::PackedState state = co_await std::move(taking);
+  const at::Tensor logits = state.state().tensors().front().tensor;
+  model.transfer_logits = logits.narrow(0, num_rated, x.size(0) - num_rated);
+  if (is_rated) model.rating = learn::evaluate_logits(logits.narrow(0, 0, num_rated), validation.y.cpu(), num_classes);
+}
+
+net::Task<> LocalModels::rate() {
+  const ValidationSource source = context_.options().validation;
+  if (source == ValidationSource::none) co_return;
+  context_.observer.on_phase("rating of the models", models_.size());
+  for (auto& [name, model] : models_) {
+    if (model.rating || !model.num_bytes) continue;
+    if (source == ValidationSource::server) {
+      auto rating = net::offload(context_.pool, [this, &model = model] {
+        const at::Tensor scores = logits(model, context_.data.validation.x);
+        return learn::evaluate_logits(scores, context_.data.validation.y.cpu(), context_.data.task.num_classes);
+      });
+      model.rating = co_await std::move(rating);
+    } else {
+      co_await rate_federated(model);
+    }
+  }
+}
+
+net::Task<> LocalModels::rate_federated(LocalModel& model) {
+  const std::filesystem::path file = context_.folder.model_of(model.client);
+  const auto answers =
+      co_await context_.cohort.ask<learn::Evaluation>(context_.cohort.active(), [&](ClientSession& client) {
+        return client.evaluate_candidate(model.spec, session::source_of_model_file(file, *model.num_bytes));
+      });
+  learn::Evaluation sum;
+  const auto num_classes = static_cast<std::size_t>(context_.data.task.num_classes);
+  sum.correct.resize(num_classes);
+  sum.total.resize(num_classes);
+  for (const auto& answer : answers) {
+    if (answer.value) sum += *answer.value;
+  }
+  if (sum.num_samples() == 0) {
+    throw Error(Errc::run_failed, "federated validation: no client has held-out samples; raise data.held_out");
+  }
+  model.rating = sum;
+}
+
+std::vector<Candidate> LocalModels::candidates() const {
+  const bool on_student_data = context_.options().consolidation.transfer == TransferSet::student;
+  std::vector<Candidate> list;
+  for (const auto& [name, model] : models_) {
+    Candidate candidate{name, model.has_federated_architecture, model.obstacle.empty(), model.obstacle, model.rating};
+    if (on_student_data && !context_.cohort.find(name)->info().shares_with_peers) {
+      candidate.can_teach = false;
+      candidate.obstacle = "it does not share its model with other clients (share_model: peers in its configuration)";
+    }
+    if (on_student_data && !model.num_bytes && candidate.can_teach) {
+      candidate.can_teach = false;
+      candidate.obstacle = "its weights are not at hand, and student data needs them";
+    }
+    list.push_back(std::move(candidate));
+  }
+  return list;
+}
+
+const LocalModel& LocalModels::best() const {
+  std::vector<Candidate> rated = candidates();
+  std::erase_if(rated, [](const Candidate& c) { return !c.has_federated_architecture || !c.rating; });
+  if (rated.empty()) throw Error(Errc::run_failed, "no pre-trained model of the federated architecture has a rating");
+  return models_.at(std::ranges::min_element(rated, ranks_before)->client);
+}
+
+double LocalModels::longest_pretraining() const {
+  double longest = 0;
+  for (const auto& [name, model] : models_) longest = std::max(longest, model.pretraining.seconds);
+  return longest;
+}
+
+wire::PackedState LocalModels::load(const LocalModel& model) const {
+  return wire::load_safetensors(context_.folder.model_of(model.client)).model;
+}
+
+learn::Tensor LocalModels::logits(const LocalModel& model, const learn::Tensor& x) const {
+  const auto network = learn::make_model(model.spec, context_.data.task, context_.terms().seeds().child("model"));
+  network->load(load(model).state());
+  network->to(context_.device);
+  return learn::logits_of(*network, x, 256, context_.stop);
+}
+
+net::Task<nlohmann::json> LocalModels::measure_ensemble() {
+  const learn::Samples& test = context_.data.test;
+  std::vector<const LocalModel*> members;
+  for (const auto& [name, model] : models_) {
+    if (model.num_bytes) members.push_back(&model);
+  }
+  if (members.empty() || test.size() == 0) co_return nullptr;
+  auto measuring = net::offload(context_.pool, [this, &test, members] {
+    const std::int64_t num_classes = context_.data.task.num_classes;
+    std::vector<at::Tensor> logits;
+    for (const LocalModel* member : members) logits.push_back(this->logits(*member, test.x));
+    const at::Tensor stacked = torch::stack(logits);
+    const auto accuracy = [&](const at::Tensor& weights) {
+      return learn::evaluate_logits(learn::ensemble_scores(stacked, weights).log(), test.y.cpu(), num_classes)
+          .accuracy();
+    };
+    nlohmann::json report = {
+        {"equal", accuracy(learn::equal_weights(static_cast<std::int64_t>(members.size()), num_classes))}};
+    if (std::ranges::all_of(members, [](const LocalModel* m) { return m->rating.has_value(); })) {
+      std::vector<at::Tensor> rates;
+      for (const LocalModel* member : members)
+        rates.push_back(torch::tensor(member->rating->class_accuracy(), torch::kDouble));
+      const at::Tensor all = torch::stack(rates);
+      report["adaptive"] = accuracy(learn::adaptive_weights(all, all, torch::zeros({num_classes}, torch::kDouble)));
+    }
+    return report;
+  });
+  co_return co_await std::move(measuring);
+}
+
+nlohmann::json LocalModels::report() const {
+  nlohmann::json list = nlohmann::json::array();
+  for (const auto& [name, model] : models_) {
+    nlohmann::json entry = {{"client", name},
+                            {"architecture", model.spec.architecture()},
+                            {"model", model.digest},
+                            {"reused", model.pretraining.is_reused},
+                            {"pretrain_seconds", model.pretraining.seconds},
+                            {"epochs", model.pretraining.num_epochs},
+                            {"best_epoch", model.pretraining.best_epoch}};
+    if (model.rating) {
+      entry["accuracy"] = model.rating->accuracy();
+      entry["loss"] = model.rating->loss();
+      entry["class_accuracy"] = model.rating->class_accuracy();
+    }
+    list.push_back(std::move(entry));
+  }
+  return list;
+}
+
+}  // namespace headstart::server

@@ -1,0 +1,70 @@
+// The clients' own pre-trained models: trained at the clients, collected once, rated by the validation source.
+#pragma once
+
+#include <map>
+#include <optional>
+#include <string>
+
+#include <nlohmann/json.hpp>
+
+#include "server/run_context.hpp"
+
+namespace headstart::server {
+
+/// One client's contribution, as far as it has come.
+struct LocalModel {
+  std::string client;
+  learn::ModelSpec spec;
+  bool has_federated_architecture = true;
+  wire::PretrainDone pretraining;
+  std::optional<std::uint64_t>
+      num_bytes;       ///< Of the model's file in the run's folder, where its weights were collected.
+  std::string digest;  ///< SHA-256 of the weights.
+  std::optional<learn::Tensor> transfer_logits;  ///< Where it teaches by logits: [public samples, classes].
+  std::optional<learn::Evaluation> rating;
+  std::string obstacle;  ///< Why it cannot teach; empty where it can.
+};
+
+class LocalModels {
+ public:
+  explicit LocalModels(const RunContext& context) : context_(context) {}
+
+  /// Local pre-training at every client. Throws Error(run_failed) where too few clients finish.
+  net::Task<> pretrain();
+  /// Exchange: weights go to the run's folder; a client with an architecture of its own returns logits of the public
+  /// set instead (and of the server's validation set), or its weights where the transfer set is student data.
+  net::Task<> collect();
+  /// Rates every collected model by the validation source.
+  net::Task<> rate();
+
+  [[nodiscard]] const std::map<std::string, LocalModel>& models() const { return models_; }
+  [[nodiscard]] std::vector<Candidate> candidates() const;
+  /// The best by the validation source, of the federated architecture. Throws Error(run_failed) where there is none.
+  [[nodiscard]] const LocalModel& best() const;
+
+  /// Longest local pre-training, as first trained, and how long the phase took this time: reused models make the
+  /// second shorter than the first.
+  [[nodiscard]] double longest_pretraining() const;
+  [[nodiscard]] double phase_seconds() const { return phase_seconds_; }
+
+  /// Loads a collected model. On the pool.
+  [[nodiscard]] wire::PackedState load(const LocalModel& model) const;
+  /// Logits of a collected model on `x`: [n, classes]. On the pool.
+  [[nodiscard]] learn::Tensor logits(const LocalModel& model, const learn::Tensor& x) const;
+
+  /// Test accuracy of the equal and the class-weighted average of probabilities of all collected models.
+  net::Task<nlohmann::json> measure_ensemble();
+  [[nodiscard]] nlohmann::json report() const;
+
+ private:
+  net::Task<> collect_weights(ClientSession& client, LocalModel& model);
+  net::Task<> collect_logits(ClientSession& client, LocalModel& model);
+  net::Task<> rate_federated(LocalModel& model);
+  void require_quorum(const char* phase) const;
+
+  const RunContext& context_;
+  std::map<std::string, LocalModel> models_;
+  double phase_seconds_ = 0;
+};
+
+}  // namespace headstart::server

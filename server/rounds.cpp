@@ -1,0 +1,101 @@
+#include "server/rounds.hpp"
+
+#include <mutex>
+
+#include <fmt/format.h>
+
+#include "server/round_machine.hpp"
+#include "shared/learn/aggregate.hpp"
+#include "shared/net/offload.hpp"
+
+namespace headstart::server {
+
+namespace {
+
+/// The sum of one round and who may add to it.
+class Collection {
+ public:
+  Collection(const RunContext& context, const GlobalModel& global, std::uint32_t round, RoundMachine& machine,
+             std::int64_t announced)
+      : context_(context),
+        global_(global),
+        round_(round),
+        machine_(machine),
+        sum_(global.state.state().schema(), announced) {}
+
+  /// Trains at one client and adds its update, whole or not at all.
+  net::Task<bool> collect_from(ClientSession& client) {
+    Upload upload = co_await client.train(round_, global_);
+    auto checking = net::offload(context_.pool, [this, &upload] { return offence_in(upload); });
+    if (const auto offence = co_await std::move(checking)) {
+      client.refuse_result(*offence);
+      throw Error(Errc::run_failed, fmt::format("update refused: {}", *offence));
+    }
+    if (machine_.on_update(client.name()) != Verdict::accepted) co_return false;
+    const std::int64_t num_examples = client.info().num_examples;
+    auto adding = net::offload(context_.pool, [this, &upload, num_examples] { fold(upload, num_examples); });
+    co_await std::move(adding);
+    co_return true;
+  }
+
+  wire::PackedState report() && { return wire::PackedState(std::move(sum_).report()); }
+
+ private:
+  [[nodiscard]] std::optional<std::string> offence_in(Upload& upload) const {
+    std::optional<std::string> offence;
+    upload.for_each_block([&](std::uint64_t offset, std::span<const std::byte> block) {
+      offence = sum_.offence_in(offset, block);
+      return !offence.has_value();
+    });
+    return offence;
+  }
+
+  void fold(Upload& upload, std::int64_t num_examples) {
+    const std::scoped_lock lock(mutex_);
+    upload.for_each_block([&](std::uint64_t offset, std::span<const std::byte> block) {
+      sum_.fold(offset, block, num_examples);
+      return true;
+    });
+    sum_.accept(num_examples);
+  }
+
+  const RunContext& context_;
+  const GlobalModel& global_;
+  std::uint32_t round_;
+  RoundMachine& machine_;
+  std::mutex mutex_;
+  learn::Aggregator sum_;
+};
+
+}  // namespace
+
+net::Task<RoundOutcome> run_round(const RunContext& context, const GlobalModel& global, std::uint32_t round) {
+  const auto clients = context.cohort.active();
+  context.observer.on_phase(fmt::format("round {}", round), clients.size());
+  std::vector<std::string> names;
+  std::int64_t announced = 0;
+  for (const auto& client : clients) {
+    names.push_back(client->name());
+    announced += client->info().num_examples;
+  }
+  RoundMachine machine(round, names, static_cast<std::size_t>(quorum_of(context.options())));
+  if (clients.empty()) throw Error(Errc::run_failed, machine.failure());
+  Collection collection(context, global, round, machine, announced);
+  const auto answers = co_await context.cohort.ask<bool>(
+      clients, [&collection](ClientSession& client) { return collection.collect_from(client); });
+  for (const auto& answer : answers) {
+    if (answer.value) continue;
+    if (answer.client->is_lost()) {
+      machine.on_lost(answer.client->name(), answer.reason);
+    } else {
+      machine.on_rejected(answer.client->name(), answer.reason);
+    }
+    context.observer.on_note(fmt::format("round {} without {}: {}", round, answer.client->name(), answer.reason));
+  }
+  if (machine.phase() != RoundMachine::Phase::complete) throw Error(Errc::run_failed, machine.failure());
+  auto reporting = net::offload(context.pool, [&collection] { return std::move(collection).report(); });
+  wire::PackedState state = co_await std::move(reporting);
+  co_return RoundOutcome{std::move(state), machine.accepted(), machine.excluded()};
+}
+
+}  // namespace headstart::server

@@ -1,0 +1,22 @@
+// One round of FedAvg over a cohort: send, train, validate, fold, average.
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "server/run_context.hpp"
+
+namespace headstart::server {
+
+struct RoundOutcome {
+  wire::PackedState state;                      ///< w = sum_i (n_i / sum_j n_j) w_i over the accepted updates.
+  std::vector<std::string> accepted;            ///< In name order: with the seeds, all that the result depends on.
+  std::map<std::string, std::string> excluded;  ///< Client and reason.
+};
+
+/// Memory: the global model, one sum of 8 bytes a value, and what the upload slots allow.
+/// Throws Error(run_failed) where fewer updates than the quorum were accepted.
+net::Task<RoundOutcome> run_round(const RunContext& context, const GlobalModel& global, std::uint32_t round);
+
+}  // namespace headstart::server

@@ -1,0 +1,40 @@
+// What every phase of a run works with.
+#pragma once
+
+#include <stop_token>
+
+#include <boost/asio/thread_pool.hpp>
+
+#include "server/central_data.hpp"
+#include "server/cohort.hpp"
+#include "server/config.hpp"
+#include "server/observer.hpp"
+#include "server/run_folder.hpp"
+#include "shared/base/clock.hpp"
+
+namespace headstart::server {
+
+/// References outlive the run. Coroutines run on `executor` (one thread), computation on `pool`.
+struct RunContext {
+  net::asio::any_io_executor executor;
+  net::asio::thread_pool& pool;
+  const ServerConfig& config;
+  const CentralData& data;
+  RunFolder& folder;
+  Cohort& cohort;
+  FederationObserver& observer;
+  Clock clock;
+  c10::Device device;
+  std::stop_token stop;
+
+  [[nodiscard]] const FederationOptions& options() const { return config.federation; }
+  [[nodiscard]] const session::Terms& terms() const { return config.terms; }
+  /// The untrained global model: the random start.
+  [[nodiscard]] std::unique_ptr<learn::Model> make_global_model() const {
+    auto model = learn::make_model(terms().model, data.task, terms().seeds().child("model"));
+    model->to(device);
+    return model;
+  }
+};
+
+}  // namespace headstart::server

@@ -1,0 +1,249 @@
+#include "server/start.hpp"
+
+#include <boost/asio/post.hpp>
+#include <fmt/format.h>
+#include <torch/torch.h>
+
+#include "shared/learn/aggregate.hpp"
+#include "shared/learn/distill.hpp"
+#include "shared/net/offload.hpp"
+
+namespace headstart::server {
+
+namespace {
+
+/// A received model, checked. On the pool.
+wire::PackedState model_of(Upload& upload, const learn::Schema& schema, const std::string& client) {
+  learn::Aggregator check(schema, 1);
+  wire::PackedState state(schema);
+  const auto sink = session::sink_into(state);
+  std::optional<std::string> offence;
+  upload.for_each_block([&](std::uint64_t offset, std::span<const std::byte> block) {
+    offence = check.offence_in(offset, block);
+    sink->write(offset, block);
+    return !offence.has_value();
+  });
+  if (offence) throw Error(Errc::run_failed, fmt::format("client {}: {}", client, *offence));
+  return state;
+}
+
+/// Progress of work on the server's pool, brought to the observer's executor at a few calls a second.
+learn::ProgressCallback server_progress(const RunContext& context) {
+  return [&context, next = TimePoint{}](const learn::Progress& progress) mutable {
+    const TimePoint now = context.clock();
+    if (now < next && progress.done < progress.total) return;
+    next = now + std::chrono::milliseconds(250);
+    net::asio::post(context.executor, [&context, progress] {
+      context.observer.on_progress("server", static_cast<std::uint64_t>(progress.done),
+                                   static_cast<std::uint64_t>(progress.total));
+    });
+  };
+}
+
+net::Task<learn::Evaluation> rated(const RunContext& context, const wire::PackedState& state) {
+  if (context.options().validation == ValidationSource::server) {
+    auto rating = net::offload(context.pool, [&context, &state] {
+      const auto model = context.make_global_model();
+      model->load(state.state());
+      return learn::evaluate(*model, context.data.validation, context.data.task.num_classes);
+    });
+    co_return co_await std::move(rating);
+  }
+  const auto answers =
+      co_await context.cohort.ask<learn::Evaluation>(context.cohort.active(), [&](ClientSession& client) {
+        return client.evaluate_candidate(context.terms().model, session::source_of(state));
+      });
+  learn::Evaluation sum;
+  sum.correct.resize(static_cast<std::size_t>(context.data.task.num_classes));
+  sum.total.resize(sum.correct.size());
+  for (const auto& answer : answers) {
+    if (answer.value) sum += *answer.value;
+  }
+  co_return sum;
+}
+
+/// Distils on the public set, here.
+net::Task<wire::PackedState> distil_on_public(const RunContext& context, const LocalModels& models,
+                                              const ConsolidationPlan& plan, nlohmann::json& report) {
+  context.observer.on_phase("consolidation on the public set", 1);
+  auto distilling = net::offload(context.pool, [&context, &models, &plan, &report] {
+    const learn::Samples& transfer = context.data.transfer;
+    const learn::Samples on_device{transfer.x.to(context.device), {}};
+    std::vector<at::Tensor> logits;
+    for (const std::string& teacher : plan.teachers) {
+      const LocalModel& model = models.models().at(teacher);
+      logits.push_back(model.transfer_logits ? *model.transfer_logits : models.logits(model, on_device.x));
+    }
+    if (plan.copy_teaches) logits.push_back(models.logits(models.models().at(*plan.student), on_device.x));
+    const learn::DistillOptions& options = context.terms().consolidation;
+    const at::Tensor targets = learn::soft_targets(torch::stack(logits), plan.weights, options.temperature);
+    logits.clear();
+
+    const auto student = context.make_global_model();
+    if (plan.student) student->load(models.load(models.models().at(*plan.student)).state());
+    const Seed seed = context.terms().seeds().child("consolidation");
+    std::optional<learn::GlobalGeneratorLease> lease;
+    if (student->draws_globally()) lease.emplace(seed.child("layers"));
+
+    std::optional<wire::PackedState> best;
+    double best_accuracy = -1;
+    std::int64_t best_epoch = 0;
+    const auto keep_best = [&](std::int64_t epoch) {
+      const double accuracy =
+          learn::evaluate(*student, context.data.validation, context.data.task.num_classes).accuracy();
+      if (accuracy <= best_accuracy) return;
+      best_accuracy = accuracy;
+      best_epoch = epoch;
+      best = wire::PackedState(student->state());
+    };
+    const bool keeps_best = context.options().consolidation.keep == KeptState::best;
+    learn::distill(*student, on_device, targets.to(context.device), options, seed, server_progress(context),
+                   context.stop, keeps_best ? keep_best : std::function<void(std::int64_t)>());
+    report["kept_epoch"] = keeps_best ? best_epoch : options.epochs;
+    return keeps_best ? *best : wire::PackedState(student->state());
+  });
+  co_return co_await std::move(distilling);
+}
+
+/// Has the student's own client distil on its data.
+net::Task<wire::PackedState> distil_at_client(const RunContext& context, const LocalModels& models,
+                                              const ConsolidationPlan& plan) {
+  const auto client = context.cohort.find(*plan.place);
+  if (!client || client->is_lost()) {
+    throw Error(Errc::run_failed, fmt::format("consolidation: client {}, whose data it needs, is lost", *plan.place));
+  }
+  context.observer.on_phase(fmt::format("consolidation at {}", *plan.place), 1);
+  context.observer.on_note(
+      fmt::format("{} is sent the pre-trained models of {} other clients", *plan.place, plan.teachers.size()));
+  std::vector<TeacherSource> teachers;
+  for (const std::string& name : plan.teachers) {
+    const LocalModel& model = models.models().at(name);
+    teachers.push_back(
+        {name, model.spec, session::source_of_model_file(context.folder.model_of(name), *model.num_bytes)});
+  }
+  auto starting = net::offload(context.pool, [&context, &models, &plan] {
+    if (plan.student) return models.load(models.models().at(*plan.student));
+    return wire::PackedState(context.make_global_model()->state());
+  });
+  const wire::PackedState student = co_await std::move(starting);
+  Upload upload = co_await client->distill(student, wire::PackedState::of_tensor("weights", plan.weights), teachers);
+  const learn::Schema schema = student.state().schema();
+  auto taking = net::offload(context.pool, [&] { return model_of(upload, schema, *plan.place); });
+  co_return co_await std::move(taking);
+}
+
+nlohmann::json described(const ConsolidationPlan& plan, const ConsolidationOptions& options) {
+  nlohmann::json left_out = nlohmann::json::object();
+  for (const auto& [client, reason] : plan.left_out) left_out[client] = reason;
+  return {{"student", plan.student ? nlohmann::json(*plan.student) : nlohmann::json("untrained")},
+          {"weights", word_of(Choices<learn::TeacherWeighting>(learn::weighting_words), options.weighting)},
+          {"transfer", word_of(Choices<TransferSet>(transfer_words), options.transfer)},
+          {"place", plan.place ? nlohmann::json(*plan.place) : nlohmann::json("server")},
+          {"teachers", plan.teachers},
+          {"student_copy_teaches", plan.copy_teaches},
+          {"left_out", left_out},
+          {"in_published_table", plan.is_published}};
+}
+
+}  // namespace
+
+net::Task<Start> random_start(const RunContext& context) {
+  auto making =
+      net::offload(context.pool, [&context] { return wire::PackedState(context.make_global_model()->state()); });
+  wire::PackedState state = co_await std::move(making);
+  co_return Start{StartModel::random, std::move(state), nlohmann::json::object()};
+}
+
+net::Task<Start> best_local_start(const RunContext& context, const LocalModels& models) {
+  const LocalModel& best = models.best();
+  auto loading = net::offload(context.pool, [&models, &best] { return models.load(best); });
+  context.observer.on_note(fmt::format("best local model: {}'s", best.client));
+  wire::PackedState state = co_await std::move(loading);
+  const nlohmann::json report = {{"client", best.client}};
+  co_return Start{StartModel::best_local, std::move(state), report};
+}
+
+net::Task<Start> average_start(const RunContext& context, const LocalModels& models) {
+  std::int64_t announced = 0;
+  std::vector<std::pair<const LocalModel*, std::int64_t>> members;
+  for (const auto& [name, model] : models.models()) {
+    if (!model.has_federated_architecture) continue;
+    const std::int64_t num_examples = context.cohort.find(name)->info().num_examples;
+    members.emplace_back(&model, num_examples);
+    announced += num_examples;
+  }
+  if (members.empty()) throw Error(Errc::run_failed, "no pre-trained model of the federated architecture to average");
+  auto averaging = net::offload(context.pool, [&] {
+    learn::Aggregator sum(models.load(*members.front().first).state().schema(), announced);
+    for (const auto& [model, num_examples] : members) {
+      if (const auto offence = learn::add_update(sum, models.load(*model).state(), num_examples)) {
+        throw Error(Errc::run_failed, fmt::format("client {}: {}", model->client, *offence));
+      }
+    }
+    wire::PackedState average(std::move(sum).report());
+    if (context.data.transfer.size() == 0) return average;
+    const auto network = context.make_global_model();
+    network->load(average.state());
+    learn::reestimate_statistics(*network, context.data.transfer.x.to(context.device));
+    return wire::PackedState(network->state());
+  });
+  wire::PackedState average = co_await std::move(averaging);
+  const nlohmann::json report = {{"statistics", "public set"}};
+  Start start{StartModel::average, std::move(average), report};
+  if (context.data.transfer.size() > 0) co_return start;
+
+  context.observer.on_phase("normalisation statistics", context.cohort.active().size());
+  const learn::Schema schema = start.state.state().schema();
+  learn::Aggregator sum(schema, announced);
+  const auto take_from = [&](ClientSession& client) -> net::Task<bool> {
+    Upload upload = co_await client.reestimate_statistics(start.state);
+    auto taking = net::offload(context.pool, [&] { return model_of(upload, schema, client.name()); });
+    const wire::PackedState state = co_await std::move(taking);
+    learn::add_update(sum, state.state(), client.info().num_examples);
+    co_return true;
+  };
+  const auto answers = co_await context.cohort.ask<bool>(context.cohort.active(), take_from);
+  for (const auto& answer : answers) {
+    if (!answer.value)
+      context.observer.on_note(fmt::format("statistics without {}: {}", answer.client->name(), answer.reason));
+  }
+  start.state = wire::PackedState(std::move(sum).report());
+  start.report["statistics"] = "clients";
+  co_return start;
+}
+
+net::Task<Start> kd_start(const RunContext& context, const LocalModels& models) {
+  const ConsolidationOptions& options = context.options().consolidation;
+  const ConsolidationPlan plan = plan_consolidation(options, models.candidates(), context.data.task.num_classes);
+  for (const auto& [client, reason] : plan.left_out) {
+    context.observer.on_note(fmt::format("{} does not teach: {}", client, reason));
+  }
+  Start start{StartModel::kd, {}, described(plan, options)};
+  if (plan.place) {
+    start.state = co_await distil_at_client(context, models, plan);
+  } else {
+    start.state = co_await distil_on_public(context, models, plan, start.report);
+  }
+  if (context.options().validation == ValidationSource::none) co_return start;
+
+  // The gate: is the seed better than what the clients had?
+  const learn::Evaluation seed = co_await rated(context, start.state);
+  const LocalModel& best = models.best();
+  const bool passes = seed.accuracy() > best.rating->accuracy();
+  start.report["gate"] = {{"seed_accuracy", seed.accuracy()},
+                          {"best_local_accuracy", best.rating->accuracy()},
+                          {"best_local", best.client},
+                          {"passes", passes},
+                          {"acts", options.gate && !passes}};
+  if (options.gate && !passes) {
+    context.observer.on_note(
+        fmt::format("gate: the seed ({:.4f}) is not better than {}'s model ({:.4f}), which is used instead",
+                    seed.accuracy(), best.client, best.rating->accuracy()));
+    Start fallback = co_await best_local_start(context, models);
+    fallback.report["refused_seed"] = start.report;
+    co_return fallback;
+  }
+  co_return start;
+}
+
+}  // namespace headstart::server

@@ -1,0 +1,16 @@
+// Time as a value that is passed in: only main functions ask the system for it.
+#pragma once
+
+#include <chrono>
+#include <functional>
+
+namespace headstart {
+
+using TimePoint = std::chrono::steady_clock::time_point;
+using Seconds = std::chrono::duration<double>;
+/// Monotonic time; must be callable from any thread.
+using Clock = std::function<TimePoint()>;
+
+inline double seconds_between(TimePoint from, TimePoint to) { return Seconds(to - from).count(); }
+
+}  // namespace headstart

@@ -1,0 +1,211 @@
+#include "shared/base/fields.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+#include <fmt/format.h>
+
+#include "shared/base/error.hpp"
+#include "shared/base/files.hpp"
+#include "shared/base/names.hpp"
+
+namespace headstart {
+
+namespace {
+
+std::string type_with_bounds(std::string_view type, Bounds bounds) {
+  if (std::isinf(bounds.min) && std::isinf(bounds.max)) return std::string(type);
+  if (std::isinf(bounds.max)) return fmt::format("{}, at least {}", type, bounds.min);
+  if (std::isinf(bounds.min)) return fmt::format("{}, at most {}", type, bounds.max);
+  return fmt::format("{} from {} to {}", type, bounds.min, bounds.max);
+}
+
+double number_within(const nlohmann::json& value, std::string_view type, Bounds bounds) {
+  const auto expected = [&] {
+    return Error(Errc::usage, fmt::format("expected {}, got {}", type_with_bounds(type, bounds), value.dump()));
+  };
+  if (!value.is_number()) throw expected();
+  const double number = value.get<double>();
+  if (!std::isfinite(number) || number < bounds.min || number > bounds.max) throw expected();
+  return number;
+}
+
+std::int64_t integer_within(const nlohmann::json& value, Bounds bounds) {
+  number_within(value, "integer", bounds);
+  if (!value.is_number_integer()) {
+    throw Error(Errc::usage, fmt::format("expected {}, got {}", type_with_bounds("integer", bounds), value.dump()));
+  }
+  return value.get<std::int64_t>();
+}
+
+/// Reads a JSON list element by element.
+template <class T, class ReadOne>
+std::vector<T> list_of(const nlohmann::json& value, ReadOne read_one) {
+  if (!value.is_array()) throw Error(Errc::usage, "expected a list, got " + value.dump());
+  std::vector<T> list;
+  for (const nlohmann::json& element : value) list.push_back(read_one(element));
+  return list;
+}
+
+}  // namespace
+
+void Fields::number(std::string key, double& target, std::string sentence, Bounds bounds) {
+  add({std::move(key),
+       std::move(sentence),
+       type_with_bounds("number", bounds),
+       {},
+       [&target, bounds](const nlohmann::json& v) { target = number_within(v, "number", bounds); },
+       [&target] { return nlohmann::json(target); }});
+}
+
+void Fields::integer(std::string key, std::int64_t& target, std::string sentence, Bounds bounds) {
+  add({std::move(key),
+       std::move(sentence),
+       type_with_bounds("integer", bounds),
+       {},
+       [&target, bounds](const nlohmann::json& v) { target = integer_within(v, bounds); },
+       [&target] { return nlohmann::json(target); }});
+}
+
+void Fields::text(std::string key, std::string& target, std::string sentence) {
+  add({std::move(key),
+       std::move(sentence),
+       "text",
+       {},
+       [&target](const nlohmann::json& v) {
+         if (!v.is_string()) throw Error(Errc::usage, "expected text, got " + v.dump());
+         target = v.get<std::string>();
+       },
+       [&target] { return nlohmann::json(target); }});
+}
+
+void Fields::flag(std::string key, bool& target, std::string sentence) {
+  add({std::move(key),
+       std::move(sentence),
+       "true or false",
+       {},
+       [&target](const nlohmann::json& v) {
+         if (!v.is_boolean()) throw Error(Errc::usage, "expected true or false, got " + v.dump());
+         target = v.get<bool>();
+       },
+       [&target] { return nlohmann::json(target); }});
+}
+
+void Fields::numbers(std::string key, std::vector<double>& target, std::string sentence, Bounds bounds) {
+  add({std::move(key),
+       std::move(sentence),
+       "list of " + type_with_bounds("number", bounds),
+       {},
+       [&target, bounds](const nlohmann::json& v) {
+         target = list_of<double>(v, [&](const auto& e) { return number_within(e, "number", bounds); });
+       },
+       [&target] { return nlohmann::json(target); }});
+}
+
+void Fields::integers(std::string key, std::vector<std::int64_t>& target, std::string sentence, Bounds bounds) {
+  add({std::move(key),
+       std::move(sentence),
+       "list of " + type_with_bounds("integer", bounds),
+       {},
+       [&target, bounds](const nlohmann::json& v) {
+         target = list_of<std::int64_t>(v, [&](const auto& e) { return integer_within(e, bounds); });
+       },
+       [&target] { return nlohmann::json(target); }});
+}
+
+void Fields::add_choice(std::string key, std::string sentence, std::vector<std::string> words,
+                        std::function<void(std::size_t)> assign_index, std::function<std::string()> current) {
+  const std::string type = fmt::format("one of {}", fmt::join(words, ", "));
+  add({std::move(key),
+       std::move(sentence),
+       type,
+       {},
+       [words = std::move(words), assign_index = std::move(assign_index), type](const nlohmann::json& v) {
+         const auto found = v.is_string() ? std::ranges::find(words, v.get<std::string>()) : words.end();
+         if (found == words.end()) throw Error(Errc::usage, fmt::format("expected {}, got {}", type, v.dump()));
+         assign_index(static_cast<std::size_t>(found - words.begin()));
+       },
+       [current = std::move(current)] { return nlohmann::json(current()); }});
+}
+
+void Fields::add(Field field) {
+  field.initial = field.write();
+  fields_.push_back(std::move(field));
+}
+
+void Fields::assign(const std::string& key, const nlohmann::json& value, std::string_view origin) {
+  const auto found = std::ranges::find(fields_, key, &Field::key);
+  if (found == fields_.end()) {
+    std::vector<std::string> keys;
+    for (const Field& field : fields_) keys.push_back(field.key);
+    const std::string near = nearest(key, keys);
+    throw Error(Errc::usage, fmt::format("{}: unknown setting '{}'{}", origin, key,
+                                         near.empty() ? "; --help lists them" : "; did you mean '" + near + "'?"));
+  }
+  try {
+    found->read(value);
+  } catch (const Error& error) {
+    throw Error(error.code(), fmt::format("{}: setting '{}': {}", origin, key, error.what()));
+  }
+}
+
+void Fields::load_under(const std::string& prefix, const nlohmann::json& object, std::string_view origin) {
+  for (const auto& [name, value] : object.items()) {
+    const std::string key = prefix.empty() ? name : prefix + "." + name;
+    if (value.is_object()) {
+      load_under(key, value, origin);
+    } else {
+      assign(key, value, origin);
+    }
+  }
+}
+
+void Fields::load(const nlohmann::json& document, std::string_view origin) {
+  if (!document.is_object()) throw Error(Errc::usage, fmt::format("{}: expected a JSON object of settings", origin));
+  load_under("", document, origin);
+}
+
+void Fields::load_file(const std::filesystem::path& file) {
+  nlohmann::json document;
+  try {
+    document = read_json(file);
+  } catch (const Error& error) {
+    throw Error(Errc::usage, error.what());
+  }
+  load(document, file.string());
+}
+
+void Fields::set(std::string_view assignment) {
+  const std::size_t equals = assignment.find('=');
+  if (equals == std::string_view::npos || equals == 0) {
+    throw Error(Errc::usage, fmt::format("--set {}: expected key=value", assignment));
+  }
+  const std::string key(assignment.substr(0, equals));
+  const std::string text(assignment.substr(equals + 1));
+  nlohmann::json value = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
+  const auto field = std::ranges::find(fields_, key, &Field::key);
+  const bool wants_text = field != fields_.end() && field->initial.is_string();
+  if (value.is_discarded() || (wants_text && !value.is_string())) value = text;
+  assign(key, value, "--set " + std::string(assignment));
+}
+
+nlohmann::json Fields::resolved() const {
+  nlohmann::json document = nlohmann::json::object();
+  for (const Field& field : fields_) {
+    std::string pointer = "/" + field.key;
+    std::ranges::replace(pointer, '.', '/');
+    document[nlohmann::json::json_pointer(pointer)] = field.write();
+  }
+  return document;
+}
+
+std::string Fields::help() const {
+  std::string text;
+  for (const Field& field : fields_) {
+    text +=
+        fmt::format("  {}  ({}; default {})\n      {}\n", field.key, field.type, field.initial.dump(), field.sentence);
+  }
+  return text;
+}
+
+}  // namespace headstart

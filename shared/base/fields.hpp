@@ -1,0 +1,93 @@
+// Settings, each declared once: the declaration loads JSON, bounds values, names unknown keys,
+// writes the resolved configuration and prints the help.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <limits>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+namespace headstart {
+
+/// Inclusive bounds of a number.
+struct Bounds {
+  double min = -std::numeric_limits<double>::infinity();
+  double max = std::numeric_limits<double>::infinity();
+};
+
+/// The words of an enumeration, in the order in which help lists them.
+template <class E>
+using Choices = std::span<const std::pair<E, std::string_view>>;
+
+/// The word of a value, as the configuration, logs and files write it.
+template <class E>
+std::string_view word_of(Choices<E> choices, E value) {
+  for (const auto& [candidate, word] : choices) {
+    if (candidate == value) return word;
+  }
+  return "?";
+}
+
+/// A table of settings bound to the members of an options object, which must outlive it.
+/// Keys are dotted ("train.lr"); in JSON files each dot opens an object.
+class Fields {
+ public:
+  void number(std::string key, double& target, std::string sentence, Bounds bounds = {});
+  void integer(std::string key, std::int64_t& target, std::string sentence, Bounds bounds = {});
+  void text(std::string key, std::string& target, std::string sentence);
+  void flag(std::string key, bool& target, std::string sentence);
+  void numbers(std::string key, std::vector<double>& target, std::string sentence, Bounds bounds = {});
+  void integers(std::string key, std::vector<std::int64_t>& target, std::string sentence, Bounds bounds = {});
+
+  template <class E>
+  void choice(std::string key, E& target, std::string sentence, Choices<E> choices) {
+    std::vector<std::string> words;
+    for (const auto& [value, word] : choices) words.emplace_back(word);
+    add_choice(
+        std::move(key), std::move(sentence), std::move(words),
+        [&target, choices](std::size_t index) { target = choices[index].first; },
+        [&target, choices] { return std::string(word_of(choices, target)); });
+  }
+
+  /// Reads every value of `document`. Throws Error(usage) for an unknown key (with the nearest known one),
+  /// a value of the wrong type or out of bounds; `origin` (a file name) opens the message.
+  void load(const nlohmann::json& document, std::string_view origin);
+  void load_file(const std::filesystem::path& file);
+
+  /// One `key=value`; the value is JSON, or else taken as text. Throws as load() does.
+  void set(std::string_view assignment);
+
+  /// All settings with their present values, nested.
+  [[nodiscard]] nlohmann::json resolved() const;
+
+  /// One paragraph a setting: key, type and bounds, default (the value at declaration), sentence.
+  [[nodiscard]] std::string help() const;
+
+  struct Field {
+    std::string key;
+    std::string sentence;
+    std::string type;  ///< "number 0..1", "one of a, b", ...
+    nlohmann::json initial;
+    std::function<void(const nlohmann::json&)> read;  ///< Throws Error(usage) without origin.
+    std::function<nlohmann::json()> write;
+  };
+  [[nodiscard]] const std::vector<Field>& all() const { return fields_; }
+
+ private:
+  void add(Field field);
+  void add_choice(std::string key, std::string sentence, std::vector<std::string> words,
+                  std::function<void(std::size_t)> assign, std::function<std::string()> current);
+  void assign(const std::string& key, const nlohmann::json& value, std::string_view origin);
+  void load_under(const std::string& prefix, const nlohmann::json& object, std::string_view origin);
+
+  std::vector<Field> fields_;
+};
+
+}  // namespace headstart

@@ -1,0 +1,99 @@
+#include "shared/base/files.hpp"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <iterator>
+#include <system_error>
+
+#include "shared/base/error.hpp"
+
+namespace headstart {
+
+namespace {
+
+std::string reason() { return std::generic_category().message(errno); }
+
+}  // namespace
+
+std::string read_text(const std::filesystem::path& file) {
+  errno = 0;
+  std::ifstream in(file, std::ios::binary);
+  if (!in || std::filesystem::is_directory(file)) {
+    throw Error(Errc::data, file.string() + ": cannot be read (" + (errno != 0 ? reason() : "not a file") + ")");
+  }
+  return {std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
+}
+
+nlohmann::json read_json(const std::filesystem::path& file) {
+  const std::string text = read_text(file);
+  try {
+    return nlohmann::json::parse(text);
+  } catch (const nlohmann::json::parse_error& error) {
+    // "[json.exception.parse_error.101] parse error at line 3, column 5: ..." without its prefix.
+    const std::string what = error.what();
+    const std::size_t prefix = what.find("] ");
+    throw Error(Errc::data, file.string() + ": " + (prefix == std::string::npos ? what : what.substr(prefix + 2)));
+  }
+}
+
+AtomicFile::AtomicFile(std::filesystem::path target)
+    : target_(std::move(target)), temporary_(target_.string() + ".part-" + std::to_string(::getpid())) {
+  descriptor_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+  if (descriptor_ < 0) fail("cannot be written");
+}
+
+AtomicFile::~AtomicFile() {
+  if (descriptor_ < 0) return;
+  ::close(descriptor_);
+  ::unlink(temporary_.c_str());
+}
+
+void AtomicFile::write(std::span<const std::byte> bytes) {
+  while (!bytes.empty()) {
+    const ssize_t written = ::write(descriptor_, bytes.data(), bytes.size());
+    if (written < 0 && errno == EINTR) continue;
+    if (written < 0) fail("cannot be written");
+    bytes = bytes.subspan(static_cast<std::size_t>(written));
+  }
+}
+
+void AtomicFile::commit() {
+  if (::fsync(descriptor_) != 0) fail("cannot be flushed to disk");
+  if (::rename(temporary_.c_str(), target_.c_str()) != 0) fail("cannot be put in place");
+  ::close(descriptor_);
+  descriptor_ = -1;
+}
+
+void AtomicFile::fail(std::string_view action) const {
+  throw Error(Errc::storage, target_.string() + ": " + std::string(action) + " (" + reason() + ")");
+}
+
+void write_text_atomically(const std::filesystem::path& file, std::string_view text) {
+  AtomicFile out(file);
+  out.write(text);
+  out.commit();
+}
+
+void make_new_folder(const std::filesystem::path& folder) {
+  std::error_code code;
+  if (folder.has_parent_path()) std::filesystem::create_directories(folder.parent_path(), code);
+  if (!code && std::filesystem::create_directory(folder, code)) return;
+  if (!code) {
+    throw Error(Errc::storage, folder.string() + ": exists already and is never overwritten; choose another folder");
+  }
+  throw Error(Errc::storage, folder.string() + ": cannot be made (" + code.message() + ")");
+}
+
+LineFile::LineFile(std::filesystem::path file) : path_(std::move(file)), out_(path_, std::ios::binary | std::ios::app) {
+  if (!out_) throw Error(Errc::storage, path_.string() + ": cannot be written (" + reason() + ")");
+}
+
+void LineFile::append(const nlohmann::json& line) {
+  out_ << line.dump() << '\n' << std::flush;
+  if (!out_) throw Error(Errc::storage, path_.string() + ": cannot be written (" + reason() + ")");
+}
+
+}  // namespace headstart

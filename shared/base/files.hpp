@@ -1,0 +1,57 @@
+// Files that are never half-written and never overwritten in silence.
+#pragma once
+
+#include <cstddef>
+#include <filesystem>
+#include <fstream>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include <nlohmann/json.hpp>
+
+namespace headstart {
+
+/// The whole file as text. Throws Error(data) naming the file.
+std::string read_text(const std::filesystem::path& file);
+
+/// Parses JSON; a syntax error names file, line and column. Throws Error(data).
+nlohmann::json read_json(const std::filesystem::path& file);
+
+/// A file that appears under its name only when it is complete: written beside it, flushed to disk, renamed.
+/// Destroyed without commit(), it leaves nothing. Replaces an older file of that name. Throws Error(storage).
+class AtomicFile {
+ public:
+  explicit AtomicFile(std::filesystem::path target);
+  ~AtomicFile();
+  AtomicFile(const AtomicFile&) = delete;
+  AtomicFile& operator=(const AtomicFile&) = delete;
+
+  void write(std::span<const std::byte> bytes);
+  void write(std::string_view text) { write(std::as_bytes(std::span(text))); }
+  void commit();
+
+ private:
+  [[noreturn]] void fail(std::string_view action) const;
+  std::filesystem::path target_;
+  std::filesystem::path temporary_;
+  int descriptor_ = -1;
+};
+
+void write_text_atomically(const std::filesystem::path& file, std::string_view text);
+
+/// Makes a folder that must not exist yet, with its parents. Throws Error(storage): exists, or cannot be made.
+void make_new_folder(const std::filesystem::path& folder);
+
+/// Appends whole lines, each flushed to the operating system before append() returns. Throws Error(storage).
+class LineFile {
+ public:
+  explicit LineFile(std::filesystem::path file);
+  void append(const nlohmann::json& line);
+
+ private:
+  std::filesystem::path path_;
+  std::ofstream out_;
+};
+
+}  // namespace headstart

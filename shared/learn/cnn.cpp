@@ -1,0 +1,73 @@
+#include <algorithm>
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+#include <torch/torch.h>
+
+#include "shared/base/error.hpp"
+#include "shared/learn/networks.hpp"
+
+namespace headstart::learn {
+
+namespace {
+
+/// Side of the feature map after one valid convolution and a 2 x 2 pooling; 0 where nothing is left.
+std::int64_t side_after_stage(std::int64_t side, std::int64_t kernel) {
+  return side < kernel ? 0 : (side - kernel + 1) / 2;
+}
+
+std::int64_t side_after_both(std::int64_t side, std::int64_t kernel) {
+  return side_after_stage(side_after_stage(side, kernel), kernel);
+}
+
+void check(const ModelSpec& spec, const Task& task) {
+  if (spec.channels.size() != 2 || spec.channels[0] < 1 || spec.channels[1] < 1) {
+    throw Error(Errc::usage, fmt::format("model.channels: cnn expects two numbers of filters of at least 1, got {}",
+                                         nlohmann::json(spec.channels).dump()));
+  }
+  if (spec.kernel < 1) throw Error(Errc::usage, fmt::format("model.kernel: expected at least 1, got {}", spec.kernel));
+  if (spec.hidden < 1) throw Error(Errc::usage, fmt::format("model.hidden: expected at least 1, got {}", spec.hidden));
+  if (side_after_both(std::min(task.height, task.width), spec.kernel) < 1) {
+    throw Error(Errc::usage,
+                fmt::format("model.kernel: images of {} x {} are too small for cnn with kernel {}: two convolutions "
+                            "with pooling leave nothing of them; choose a smaller kernel",
+                            task.height, task.width, spec.kernel));
+  }
+}
+
+/// Twice convolution, normalisation, pooling and relu; then a hidden and an output layer.
+class Cnn final : public Network {
+ public:
+  Cnn(const ModelSpec& spec, const Task& task, Norm norm) {
+    const std::int64_t features =
+        spec.channels[1] * side_after_both(task.height, spec.kernel) * side_after_both(task.width, spec.kernel);
+    const Convolution::Options options{.kernel = spec.kernel};
+    conv1_ = register_module("conv1", std::make_shared<Convolution>(task.channels, spec.channels[0], options));
+    norm1_ = register_module("norm1", std::make_shared<Normalisation>(norm, spec.channels[0]));
+    conv2_ = register_module("conv2", std::make_shared<Convolution>(spec.channels[0], spec.channels[1], options));
+    norm2_ = register_module("norm2", std::make_shared<Normalisation>(norm, spec.channels[1]));
+    fc1_ = register_module("fc1", std::make_shared<Linear>(features, spec.hidden));
+    fc2_ = register_module("fc2", std::make_shared<Linear>(spec.hidden, task.num_classes));
+  }
+
+  Tensor forward(const Tensor& x) override {
+    // The maximum of relu is the relu of the maximum: pooled first, relu has a quarter of the values to visit.
+    Tensor h = at::relu(at::max_pool2d(norm1_->forward(conv1_->forward(x)), 2));
+    h = at::relu(at::max_pool2d(norm2_->forward(conv2_->forward(h)), 2));
+    return fc2_->forward(at::relu(fc1_->forward(h.flatten(1))));
+  }
+
+ private:
+  std::shared_ptr<Convolution> conv1_, conv2_;
+  std::shared_ptr<Normalisation> norm1_, norm2_;
+  std::shared_ptr<Linear> fc1_, fc2_;
+};
+
+}  // namespace
+
+std::shared_ptr<Network> make_cnn(const ModelSpec& spec, const Task& task, Norm norm) {
+  check(spec, task);
+  return std::make_shared<Cnn>(spec, task, norm);
+}
+
+}  // namespace headstart::learn

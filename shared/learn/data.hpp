@@ -1,0 +1,64 @@
+// Data sets in memory: images, labels, and the constants that normalise them.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "shared/base/fields.hpp"
+#include "shared/learn/model.hpp"
+#include "shared/learn/tensor.hpp"
+
+namespace headstart::learn {
+
+/// What training and evaluation see.
+struct Samples {
+  Tensor x;  ///< float32 [n, channels, height, width], normalised.
+  Tensor y;  ///< int64 [n]; undefined for unlabeled samples.
+
+  [[nodiscard]] std::int64_t size() const { return x.defined() ? x.size(0) : 0; }
+  [[nodiscard]] bool is_labeled() const { return y.defined(); }
+  /// indices: int64 [m].
+  [[nodiscard]] Samples select(const Tensor& indices) const;
+  [[nodiscard]] Samples without_labels() const { return {x, {}}; }
+};
+
+/// One split of a data set, as stored. Holds uint8 images so that a process pays float32 only for what it selects.
+struct Dataset {
+  std::string name;
+  Tensor images;  ///< uint8 [n, channels, height, width] in 0..255, or float32 used as it is.
+  Tensor labels;  ///< int64 [n] in 0..num_classes-1.
+  std::int64_t num_classes = 0;
+  std::vector<double> mean;       ///< Per channel, of images scaled to 0..1; empty: no normalisation.
+  std::vector<double> deviation;  ///< Likewise, > 0.
+
+  [[nodiscard]] std::int64_t size() const { return labels.size(0); }
+  [[nodiscard]] Task task() const;
+  /// (images / 255 - mean) / deviation at `indices`, with labels. Throws Error(data): an index out of range.
+  [[nodiscard]] Samples select(const std::vector<std::int64_t>& indices) const;
+  [[nodiscard]] Samples all() const;
+  /// SHA-256 over size and labels: what a manifest is checked against.
+  [[nodiscard]] std::string digest() const;
+};
+
+/// Where a data set comes from.
+struct DataSource {
+  std::string set = "fashion-mnist";  ///< fashion-mnist, mnist, cifar10, cifar100, tensors.
+  std::string path;                   ///< Folder; empty: the distribution's, for fashion-mnist.
+};
+void declare_fields(Fields& fields, const std::string& prefix, DataSource& source);
+
+enum class Split { train, test };
+
+/// Loads one split. Throws Error(data) naming file and offset: missing, truncated, wrong magic, labels out of range;
+/// Error(usage): an unknown set (with the nearest), or a path needed and not given.
+///   fashion-mnist, mnist   IDX, plain or .gz: train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-...
+///   cifar10                data_batch_1..5.bin, test_batch.bin (3,073 bytes a record)
+///   cifar100               train.bin, test.bin (3,074 bytes a record; the fine label)
+///   tensors                train-images.npy, train-labels.npy (and test-...): uint8 or float32 [n,c,h,w] or [n,h,w];
+///                          integer labels [n]; optional meta.json {"num_classes", "mean", "deviation"}; without it
+///                          there are as many classes as the labels of both splits show
+Dataset load_dataset(const DataSource& source, Split split);
+
+}  // namespace headstart::learn

@@ -1,0 +1,209 @@
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <regex>
+#include <string_view>
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+#include <torch/torch.h>
+
+#include "shared/base/error.hpp"
+#include "shared/base/files.hpp"
+#include "shared/learn/data_readers.hpp"
+
+namespace headstart::learn {
+
+namespace {
+
+constexpr std::int64_t most_classes = 1'000'000;
+
+struct NpyHeader {
+  std::string type;  ///< NumPy's word: "|u1", "<f4", ...
+  std::vector<std::uint64_t> shape;
+};
+
+/// The Python dictionary that a .npy header is. `fail` throws.
+NpyHeader parse_dictionary(const std::string& text, const std::function<void(const std::string&)>& fail) {
+  static const std::regex type_pattern(R"('descr'\s*:\s*'([^']*)')");
+  static const std::regex order_pattern(R"('fortran_order'\s*:\s*(True|False))");
+  static const std::regex shape_pattern(R"('shape'\s*:\s*\(([0-9,\s]*)\))");
+  std::smatch type;
+  std::smatch order;
+  std::smatch shape;
+  if (!std::regex_search(text, type, type_pattern)) fail("the header names no plain element type ('descr')");
+  if (!std::regex_search(text, order, order_pattern)) fail("the header has no 'fortran_order'");
+  if (!std::regex_search(text, shape, shape_pattern)) fail("the header has no 'shape' of whole numbers");
+  if (order[1] == "True") fail("stored in Fortran order; save it with numpy.ascontiguousarray");
+  if (type[1].str().starts_with('>')) fail(fmt::format("type {} is big-endian; save it little-endian", type[1].str()));
+  NpyHeader header{type[1], {}};
+  static const std::regex number_pattern("[0-9]+");
+  const std::string sizes = shape[1];
+  for (std::sregex_iterator size(sizes.begin(), sizes.end(), number_pattern); size != std::sregex_iterator(); ++size) {
+    // More than 18 digits need not fit 64 bits.
+    if (size->length() > 18) fail("a size in 'shape' is too large");
+    header.shape.push_back(std::stoull(size->str()));
+    if (header.shape.back() == 0) fail("a size of 0 in 'shape'");
+  }
+  return header;
+}
+
+/// Leaves `in` at the first element.
+NpyHeader read_header(InputFile& in) {
+  constexpr std::string_view magic = "\x93NUMPY";
+  constexpr std::uint64_t most_header_bytes = 65536;
+  std::array<char, 8> opening{};
+  in.read(opening.data(), opening.size());
+  if (std::string_view(opening.data(), magic.size()) != magic) in.fail(0, "not a .npy file (no NUMPY at its start)");
+  const int version = static_cast<unsigned char>(opening[6]);
+  if (version < 1 || version > 3) in.fail(6, fmt::format(".npy version {}, expected 1 to 3", version));
+  std::array<unsigned char, 4> length{};
+  in.read(length.data(), version == 1 ? 2 : 4);
+  const std::uint64_t num_bytes = length[0] | length[1] << 8 | length[2] << 16 | std::uint64_t{length[3]} << 24;
+  if (num_bytes > most_header_bytes) in.fail(8, fmt::format("a header of {} bytes", num_bytes));
+  in.require_room(num_bytes);
+  const std::uint64_t start = in.offset();
+  std::string text(num_bytes, '\0');
+  in.read(text.data(), num_bytes);
+  return parse_dictionary(text, [&](const std::string& what) { in.fail(start, what); });
+}
+
+/// Bytes of the elements to come; refuses what the file cannot hold.
+std::uint64_t data_bytes(InputFile& in, const NpyHeader& header, std::uint64_t element_bytes) {
+  std::vector<std::uint64_t> factors = header.shape;
+  factors.push_back(element_bytes);
+  const auto num_bytes = product(factors);
+  if (!num_bytes) in.fail(0, "sizes in 'shape' too large");
+  in.require_room(*num_bytes);
+  return *num_bytes;
+}
+
+/// uint8 or float32 [n, channels, height, width].
+Tensor read_images(const std::filesystem::path& file) {
+  InputFile in(file);
+  const NpyHeader header = read_header(in);
+  if (header.type != "|u1" && header.type != "<f4") {
+    in.fail(0, fmt::format("images of type {}, expected uint8 (|u1) or float32 (<f4)", header.type));
+  }
+  if (header.shape.size() != 3 && header.shape.size() != 4) {
+    in.fail(0, fmt::format("images of {} dimensions, expected [n, channels, height, width] or [n, height, width]",
+                           header.shape.size()));
+  }
+  const bool is_float = header.type == "<f4";
+  const std::uint64_t num_bytes = data_bytes(in, header, is_float ? 4 : 1);
+  const std::uint64_t start = in.offset();
+  Tensor images = torch::empty(std::vector<std::int64_t>(header.shape.begin(), header.shape.end()),
+                               is_float ? at::kFloat : at::kByte);
+  in.read(images.data_ptr(), num_bytes);
+  in.require_end();
+  if (is_float) {
+    const std::span<const float> values(images.data_ptr<float>(), static_cast<std::size_t>(images.numel()));
+    const auto bad = std::ranges::find_if_not(values, [](float value) { return std::isfinite(value); });
+    if (bad != values.end()) {
+      const auto index = static_cast<std::uint64_t>(bad - values.begin());
+      in.fail(start + 4 * index, fmt::format("value {} is {}, expected finite numbers", index, *bad));
+    }
+  }
+  return header.shape.size() == 3 ? images.unsqueeze(1) : images;
+}
+
+template <class Element>
+Tensor read_integers(InputFile& in, const NpyHeader& header) {
+  const std::uint64_t num_bytes = data_bytes(in, header, sizeof(Element));
+  std::vector<Element> elements(header.shape[0]);
+  in.read(elements.data(), num_bytes);
+  in.require_end();
+  Tensor labels = torch::empty({static_cast<std::int64_t>(elements.size())}, at::kLong);
+  std::ranges::transform(elements, labels.data_ptr<std::int64_t>(),
+                         [](Element element) { return static_cast<std::int64_t>(element); });
+  return labels;
+}
+
+/// int64 [n].
+Tensor read_labels(const std::filesystem::path& file) {
+  InputFile in(file);
+  const NpyHeader header = read_header(in);
+  if (header.shape.size() != 1) {
+    in.fail(0, fmt::format("labels of {} dimensions, expected [n]", header.shape.size()));
+  }
+  static const std::pair<std::string_view, Tensor (*)(InputFile&, const NpyHeader&)> readers[] = {
+      {"|u1", read_integers<std::uint8_t>},  {"<u2", read_integers<std::uint16_t>},
+      {"<u4", read_integers<std::uint32_t>}, {"<u8", read_integers<std::uint64_t>},
+      {"|i1", read_integers<std::int8_t>},   {"<i2", read_integers<std::int16_t>},
+      {"<i4", read_integers<std::int32_t>},  {"<i8", read_integers<std::int64_t>}};
+  for (const auto& [type, read] : readers) {
+    if (type == header.type) return read(in, header);
+  }
+  in.fail(0, fmt::format("labels of type {}, expected integers", header.type));
+}
+
+[[noreturn]] void fail_meta(const std::filesystem::path& file, std::string_view key, std::string_view what) {
+  throw Error(Errc::data, fmt::format("{}, key '{}': {}", file.string(), key, what));
+}
+
+std::vector<double> channel_constants(const nlohmann::json& value, const std::filesystem::path& file,
+                                      const std::string& key, std::int64_t channels) {
+  const bool is_list = value.is_array() && static_cast<std::int64_t>(value.size()) == channels;
+  if (!is_list || !std::ranges::all_of(value, [](const auto& element) { return element.is_number(); })) {
+    fail_meta(file, key, fmt::format("expected a list of {} numbers, one a channel, got {}", channels, value.dump()));
+  }
+  return value.get<std::vector<double>>();
+}
+
+void read_meta(const std::filesystem::path& file, Dataset& dataset) {
+  const nlohmann::json meta = read_json(file);
+  if (!meta.is_object()) throw Error(Errc::data, file.string() + ": expected a JSON object");
+  for (const auto& [key, value] : meta.items()) {
+    if (key == "num_classes") {
+      if (!value.is_number_integer() || value < 2 || value > most_classes) {
+        fail_meta(file, key, fmt::format("expected a whole number from 2 to {}, got {}", most_classes, value.dump()));
+      }
+      dataset.num_classes = value.get<std::int64_t>();
+    } else if (key == "mean") {
+      dataset.mean = channel_constants(value, file, key, dataset.images.size(1));
+    } else if (key == "deviation") {
+      dataset.deviation = channel_constants(value, file, key, dataset.images.size(1));
+    } else {
+      fail_meta(file, key, "unknown; there are num_classes, mean, deviation");
+    }
+  }
+  if (dataset.mean.empty() != dataset.deviation.empty()) {
+    fail_meta(file, dataset.mean.empty() ? "mean" : "deviation", "missing; mean and deviation go together");
+  }
+  if (!std::ranges::all_of(dataset.deviation, [](double value) { return value > 0; })) {
+    fail_meta(file, "deviation", "expected numbers above 0");
+  }
+  if (!dataset.mean.empty() && dataset.images.scalar_type() != at::kByte) {
+    fail_meta(file, "mean", "is for uint8 images; float32 images are used as they are");
+  }
+}
+
+std::filesystem::path labels_file_of(const std::filesystem::path& folder, Split split) {
+  return folder / (split == Split::train ? "train-labels.npy" : "test-labels.npy");
+}
+
+/// The labels of both splits count, lest a split without the last class make another task of it.
+std::int64_t num_classes_in(const std::filesystem::path& folder, const Tensor& labels, Split split) {
+  std::int64_t greatest = labels.max().item<std::int64_t>();
+  const std::filesystem::path other = labels_file_of(folder, split == Split::train ? Split::test : Split::train);
+  if (std::filesystem::exists(other)) greatest = std::max(greatest, read_labels(other).max().item<std::int64_t>());
+  return std::clamp<std::int64_t>(greatest, 1, most_classes - 1) + 1;
+}
+
+}  // namespace
+
+Dataset read_tensors(const std::filesystem::path& folder, Split split) {
+  const std::filesystem::path images_file = folder / (split == Split::train ? "train-images.npy" : "test-images.npy");
+  const std::filesystem::path labels_file = labels_file_of(folder, split);
+  const RawSplit raw{read_images(images_file), read_labels(labels_file)};
+  require_same_length(raw, images_file.string(), labels_file.string());
+  Dataset dataset{"tensors", raw.images, raw.labels, 0, {}, {}};
+  const std::filesystem::path meta_file = folder / "meta.json";
+  if (std::filesystem::exists(meta_file)) read_meta(meta_file, dataset);
+  if (dataset.num_classes == 0) dataset.num_classes = num_classes_in(folder, raw.labels, split);
+  require_labels_within(raw.labels, dataset.num_classes,
+                        [&](std::int64_t i) { return fmt::format("{}, index {}", labels_file.string(), i); });
+  return dataset;
+}
+
+}  // namespace headstart::learn

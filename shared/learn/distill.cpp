@@ -1,0 +1,197 @@
+#include "shared/learn/distill.hpp"
+
+#include <cmath>
+#include <string>
+
+#include <torch/torch.h>
+
+#include "shared/base/error.hpp"
+#include "shared/learn/batches.hpp"
+
+namespace headstart::learn {
+namespace {
+
+void expect_shape(bool fits, const std::string& what) {
+  if (!fits) throw Error(Errc::internal, "distillation: " + what);
+}
+
+Tensor softened(const Tensor& logits, double temperature) { return temperature == 1 ? logits : logits / temperature; }
+
+/// One pass in the given order; the mean loss per sample.
+double distill_epoch(Model& student, Optimizer& optimizer, const Samples& transfer, const Tensor& targets,
+                     const Tensor& order, const DistillOptions& options, const std::stop_token& stop,
+                     const std::function<void(std::int64_t)>& after_batch) {
+  // Summed where the model is: reading each batch's loss would make an accelerator wait.
+  Tensor loss_sum = torch::zeros({}, transfer.x.options().dtype(torch::kFloat64));
+  for (const Tensor& batch : batches_of(order.to(transfer.x.device()), options.batch_size)) {
+    if (stop.stop_requested()) throw Error(Errc::interrupted, "distillation was stopped");
+    const Samples samples = transfer.select(batch);
+    const auto labels = samples.is_labeled() ? std::optional<Tensor>(samples.y) : std::nullopt;
+    optimizer.zero_grad();
+    const Tensor loss =
+        distillation_objective(student.forward(samples.x), targets.index_select(0, batch), labels, options);
+    loss.backward();
+    optimizer.step();
+    loss_sum += loss.detach() * batch.size(0);
+    after_batch(batch.size(0));
+  }
+  return loss_sum.item<double>() / static_cast<double>(transfer.size());
+}
+
+/// A buffer that layers update in training mode, running = (1 - momentum) running + momentum * batch's value, and the
+/// sum of the batches' values. The momentum is a constant inside of a scripted model, so it is measured: the same batch
+/// seen from two values of the buffer leaves them apart by (1 - momentum) of their distance.
+struct RunningStatistic {
+  static constexpr double probe = 0x1p20;
+
+  Tensor value;  ///< Shares the model's memory.
+  Tensor before;
+  Tensor probed;
+  Tensor sum;
+  double momentum = 0;
+
+  explicit RunningStatistic(const Tensor& buffer)
+      : value(buffer), before(buffer.clone()), sum(torch::zeros_like(buffer, torch::kFloat64)) {}
+
+  void measure_momentum() { momentum = 1 - ((probed - value.to(torch::kFloat64)) / probe).mean().item<double>(); }
+  /// A layer that did not run keeps what it had.
+  void finish(double num_batches) {
+    constexpr double least_momentum = 1e-6;
+    value.copy_(momentum < least_momentum ? before : sum / (momentum * num_batches));
+  }
+};
+
+}  // namespace
+
+Tensor adaptive_weights(const Tensor& teachers, const Tensor& others, const Tensor& student) {
+  expect_shape(teachers.dim() == 2 && others.dim() == 2 && student.dim() == 1 && teachers.size(0) > 0 &&
+                   teachers.size(1) == student.size(0) && others.size(1) == student.size(0),
+               "class accuracies must be [K, C], [M, C] and [C]");
+  const Tensor numerator = teachers.to(torch::kFloat64);
+  const Tensor denominator = student.to(torch::kFloat64) + others.to(torch::kFloat64).sum(0);
+  const Tensor equal = equal_weights(teachers.size(0), teachers.size(1));
+  return torch::where((denominator > 0).unsqueeze(0), numerator / denominator, equal);
+}
+
+Tensor equal_weights(std::int64_t num_teachers, std::int64_t num_classes) {
+  return torch::full({num_teachers, num_classes}, 1.0 / static_cast<double>(num_teachers), torch::kFloat64);
+}
+
+Tensor soft_targets(const Tensor& logits, const Tensor& weights, double temperature) {
+  expect_shape(
+      logits.dim() == 3 && weights.dim() == 2 && logits.size(0) == weights.size(0) && logits.size(2) == weights.size(1),
+      "teacher logits must be [K, N, C] and weights [K, C]");
+  const torch::NoGradGuard no_grad;
+  const Tensor scale = weights.to(logits.options());
+  Tensor targets = torch::zeros({logits.size(1), logits.size(2)}, logits.options());
+  for (std::int64_t k = 0; k < logits.size(0); ++k) {
+    targets.addcmul_(torch::softmax(softened(logits[k], temperature), 1), scale[k]);
+  }
+  return targets;
+}
+
+Tensor distillation_loss(const Tensor& student_logits, const Tensor& targets, double temperature, bool scale_by_t2) {
+  const Tensor log_p = torch::log_softmax(softened(student_logits, temperature), 1);
+  const Tensor loss = -(targets * log_p).sum(1).mean();
+  return scale_by_t2 ? loss * (temperature * temperature) : loss;
+}
+
+void declare_fields(Fields& fields, const std::string& prefix, DistillOptions& options) {
+  fields.number(prefix + ".temperature", options.temperature, "Softmax temperature T of teachers and student.",
+                {.min = 0.05, .max = 100});
+  fields.number(prefix + ".alpha", options.alpha,
+                "Weight of the distillation term where the transfer set has labels; cross-entropy has 1 - alpha.",
+                {.min = 0, .max = 1});
+  fields.flag(prefix + ".scale_by_t2", options.scale_by_t2,
+              "Multiply the distillation term by T^2, so that its gradient keeps its size at any T.");
+  fields.integer(prefix + ".epochs", options.epochs, "Passes over the transfer set.", {.min = 1, .max = 100000});
+  fields.integer(prefix + ".batch_size", options.batch_size, "Samples a step.", {.min = 1, .max = 65536});
+  declare_fields(fields, prefix, options.optimizer);
+}
+
+Tensor distillation_objective(const Tensor& student_logits, const Tensor& targets, const std::optional<Tensor>& labels,
+                              const DistillOptions& options) {
+  const Tensor distillation = distillation_loss(student_logits, targets, options.temperature, options.scale_by_t2);
+  if (!labels) return distillation;
+  const Tensor supervised = at::cross_entropy_loss(student_logits, *labels);
+  return (1 - options.alpha) * supervised + options.alpha * distillation;
+}
+
+Tensor kl_divergence(const Tensor& target_logits, const Tensor& logits, double temperature) {
+  const Tensor log_q = torch::log_softmax(softened(target_logits, temperature), 1);
+  const Tensor log_p = torch::log_softmax(softened(logits, temperature), 1);
+  const Tensor q = log_q.exp();
+  // 0 log 0 = 0, where a logit is -inf.
+  return torch::where(q > 0, q * (log_q - log_p), torch::zeros_like(q)).sum(1).mean();
+}
+
+double distill(Model& student, const Samples& transfer, const Tensor& targets, const DistillOptions& options, Seed seed,
+               const ProgressCallback& progress, std::stop_token stop,
+               const std::function<void(std::int64_t)>& after_epoch) {
+  if (transfer.size() == 0) throw Error(Errc::data, "there are no samples to distil on");
+  if (options.batch_size < 1) {
+    throw Error(Errc::usage, "batch_size: expected at least 1, got " + std::to_string(options.batch_size));
+  }
+  expect_shape(targets.dim() == 2 && targets.size(0) == transfer.size(),
+               "there must be one row of targets for each transfer sample");
+  const torch::AutoGradMode gradients(true);
+  const Tensor local_targets = targets.to(transfer.x.device());
+  Optimizer optimizer(student.parameters(), options.optimizer);
+  Progress state{.done = 0, .total = options.epochs * transfer.size()};
+  const auto after_batch = [&](std::int64_t size) {
+    state.done += size;
+    if (progress) progress(state);
+  };
+  double loss = 0;
+  std::int64_t epoch = 0;
+  for (const Tensor& order : epoch_orders(transfer.size(), options.epochs, seed)) {
+    ++epoch;
+    student.set_training(true);  // after_epoch may have evaluated the student
+    loss = distill_epoch(student, optimizer, transfer, local_targets, order, options, stop, after_batch);
+    if (!std::isfinite(loss)) {
+      throw Error(Errc::run_failed, "distillation diverged: the loss of epoch " + std::to_string(epoch) + " of " +
+                                        std::to_string(options.epochs) + " is not finite; try a smaller learning rate");
+    }
+    if (after_epoch) after_epoch(epoch);
+  }
+  return loss;
+}
+
+void reestimate_statistics(Model& model, const Tensor& x, std::int64_t batch_size) {
+  const torch::NoGradGuard no_grad;
+  std::vector<RunningStatistic> statistics;
+  std::vector<Tensor> counters;
+  for (const NamedTensor& named : model.named_state()) {
+    if (named.name.ends_with("running_mean") || named.name.ends_with("running_var")) {
+      statistics.emplace_back(named.tensor);
+    } else if (named.name.ends_with("num_batches_tracked")) {
+      counters.push_back(named.tensor);
+    }
+  }
+  if (statistics.empty() || x.size(0) == 0) return;
+
+  const auto forward_from = [&](double start, const Tensor& batch) {
+    for (RunningStatistic& statistic : statistics) statistic.value.fill_(start);
+    // Layers with a cumulative momentum derive it from this count.
+    for (Tensor& counter : counters) counter.zero_();
+    model.forward(batch);
+  };
+  model.set_training(true);
+  const std::vector<Tensor> batches = batches_of(x, batch_size);
+  forward_from(RunningStatistic::probe, batches.front());
+  for (RunningStatistic& statistic : statistics) statistic.probed = statistic.value.to(torch::kFloat64, false, true);
+  for (const Tensor& batch : batches) {
+    forward_from(0, batch);
+    for (RunningStatistic& statistic : statistics) {
+      if (&batch == &batches.front()) statistic.measure_momentum();
+      statistic.sum += statistic.value;
+    }
+  }
+  for (RunningStatistic& statistic : statistics) statistic.finish(static_cast<double>(batches.size()));
+  for (Tensor& counter : counters) counter.fill_(static_cast<std::int64_t>(batches.size()));
+  model.set_training(false);
+}
+
+Tensor ensemble_scores(const Tensor& logits, const Tensor& weights) { return soft_targets(logits, weights, 1); }
+
+}  // namespace headstart::learn

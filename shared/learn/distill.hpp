@@ -1,0 +1,80 @@
+// Multi-teacher knowledge distillation: class weights, soft targets, losses, and the consolidation loop.
+// Sources: Alballa & Canini 2024 (arXiv 2402.14922), equations 6 and 7; Lin et al. 2020 (FedDF).
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <stop_token>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "shared/base/fields.hpp"
+#include "shared/learn/train.hpp"
+
+namespace headstart::learn {
+
+enum class TeacherWeighting { adaptive, equal };
+inline constexpr std::pair<TeacherWeighting, std::string_view> weighting_words[] = {
+    {TeacherWeighting::adaptive, "adaptive"}, {TeacherWeighting::equal, "equal"}};
+
+/// Class-wise teacher weights  w[k,c] = A[k,c] / (A_s[c] + sum_j A_j[c]);  1/K where the denominator is 0.
+///   teachers: [K, C] in 0..1, the accuracies of those who teach (the student's frozen copy may be among them, with
+///             the student's accuracy as its numerator).
+///   others:   [M, C] in 0..1, the accuracies of the other clients, that the sum runs over.
+///   student:  [C] in 0..1; zeros for an untrained student.
+/// Returns float64 [K, C].
+Tensor adaptive_weights(const Tensor& teachers, const Tensor& others, const Tensor& student);
+
+/// 1/K everywhere: float64 [K, C].
+Tensor equal_weights(std::int64_t num_teachers, std::int64_t num_classes);
+
+/// q[n,c] = sum_k w[k,c] softmax(z_k[n] / T)[c]: all teachers in one target per sample, not normalised.
+/// logits: [K, N, C]; weights: [K, C]. Returns the type of `logits`, [N, C].
+Tensor soft_targets(const Tensor& logits, const Tensor& weights, double temperature);
+
+/// T^2 * mean over the batch of sum_k sum_c w[k,c] p_k[c] log(p_k[c] / p_s[c]) up to a constant in the student:
+/// T^2 * mean_n( -sum_c q[n,c] log softmax(z_s[n] / T)[c] ). The gradient is that of the full loss; the constant is
+/// left out as training never needs it. student_logits: [B, C]; targets: [B, C]. Returns a scalar.
+Tensor distillation_loss(const Tensor& student_logits, const Tensor& targets, double temperature,
+                         bool scale_by_t2 = true);
+
+/// Vanilla KD: (1 - alpha) CE(y, p_s) + alpha * distillation_loss. Mean over the batch, sum over classes.
+/// Without labels the distillation term stands alone and alpha has no effect.
+struct DistillOptions {
+  double temperature = 1;
+  double alpha = 0.5;  ///< Weight of the distillation term where there are labels.
+  bool scale_by_t2 = true;
+  std::int64_t epochs = 30;
+  std::int64_t batch_size = 32;
+  OptimizerOptions optimizer{.kind = OptimizerKind::adam, .lr = 1e-3, .weight_decay = 1e-4};
+};
+void declare_fields(Fields& fields, const std::string& prefix, DistillOptions& options);
+
+Tensor distillation_objective(const Tensor& student_logits, const Tensor& targets, const std::optional<Tensor>& labels,
+                              const DistillOptions& options);
+
+/// KL(q || p) of two categorical distributions given as logits, softened by T: sum over classes, mean over the batch.
+Tensor kl_divergence(const Tensor& target_logits, const Tensor& logits, double temperature);
+
+/// Distils `targets` (of the same samples, from cached teacher logits) into `student`, in training mode, fresh
+/// optimiser, all epochs, orders from seed.child(epoch); the last state stays in `student`. Samples with labels use
+/// the vanilla objective, samples without the distillation term alone. Returns the mean loss per sample of the last
+/// epoch. Errors as train(). `after_epoch`, when given, is called after each epoch with its number from 1 (a kept
+/// checkpoint, a log line).
+double distill(Model& student, const Samples& transfer, const Tensor& targets, const DistillOptions& options, Seed seed,
+               const ProgressCallback& progress = {}, std::stop_token stop = {},
+               const std::function<void(std::int64_t)>& after_epoch = {});
+
+/// BatchNorm statistics of an averaged model, re-estimated by one pass over `x` in training mode without gradients:
+/// the mean over the batches of each batch's mean and variance (PyTorch's momentum=None), whatever momentum the layers
+/// have, scripted models included. The model ends in evaluation mode. Nothing happens to a model without buffers named
+/// running_mean or running_var. A model that draws globally needs its lease taken by the caller.
+void reestimate_statistics(Model& model, const Tensor& x, std::int64_t batch_size = 256);
+
+/// Probabilities of the ensemble: equal  mean_k p_k;  class-weighted  sum_k w[k,c] p_k[c].
+/// logits [K, N, C], weights [K, C]. Returns [N, C], unnormalised for class weights (argmax needs no more).
+Tensor ensemble_scores(const Tensor& logits, const Tensor& weights);
+
+}  // namespace headstart::learn

@@ -1,0 +1,46 @@
+// Counts that evaluation returns, and what is computed from them.
+#pragma once
+
+#include <cstdint>
+#include <stop_token>
+#include <vector>
+
+#include "shared/learn/data.hpp"
+#include "shared/learn/model.hpp"
+
+namespace headstart::learn {
+
+/// Right and total samples per class and the summed loss: additive over disjoint sets, so a federated evaluation is
+/// the sum of the clients' counts.
+struct Evaluation {
+  std::vector<std::int64_t> correct;  ///< [C]
+  std::vector<std::int64_t> total;    ///< [C]
+  double loss_sum = 0;                ///< Sum over samples of cross-entropy.
+
+  [[nodiscard]] std::int64_t num_samples() const;
+  [[nodiscard]] double accuracy() const;  ///< 0..1; 0 without samples.
+  [[nodiscard]] double loss() const;      ///< Mean over samples; 0 without samples.
+  /// Recall per class, 0..1; 0 for a class without samples.
+  [[nodiscard]] std::vector<double> class_accuracy() const;
+  Evaluation& operator+=(const Evaluation& other);  ///< Throws Error(internal) where the class counts differ.
+};
+
+/// `logits` [n, C] against labels int64 [n].
+Evaluation evaluate_logits(const Tensor& logits, const Tensor& labels, std::int64_t num_classes);
+
+/// Model in evaluation mode, no gradients, batches of `batch_size`. Restores training mode off.
+Evaluation evaluate(Model& model, const Samples& samples, std::int64_t num_classes, std::int64_t batch_size = 256);
+
+/// Logits of all samples: [n, C] on the CPU, float32. Evaluation mode, no gradients.
+Tensor logits_of(Model& model, const Tensor& x, std::int64_t batch_size = 256, std::stop_token stop = {});
+
+/// The change of class accuracy (0..1) from `before` to `after`, mean over the classes that have samples:
+/// learning = mean max(0, after - before), forgetting = mean max(0, before - after).
+struct Change {
+  double learning = 0;
+  double forgetting = 0;
+};
+/// Throws Error(internal) for evaluations over different samples.
+Change change_between(const Evaluation& before, const Evaluation& after);
+
+}  // namespace headstart::learn

@@ -1,0 +1,97 @@
+// Models: the built-in networks and any TorchScript file, behind one interface.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <c10/core/Device.h>
+
+#include "shared/base/fields.hpp"
+#include "shared/base/seed.hpp"
+#include "shared/learn/state.hpp"
+
+namespace headstart::learn {
+
+enum class Norm { automatic, batch, group, none };  ///< automatic: none for cnn, batch for resnet18.
+inline constexpr std::pair<Norm, std::string_view> norm_words[] = {
+    {Norm::automatic, "auto"}, {Norm::batch, "batch"}, {Norm::group, "group"}, {Norm::none, "none"}};
+
+/// Shape of one sample and number of classes: what a data set dictates to a model.
+struct Task {
+  std::int64_t channels = 1;
+  std::int64_t height = 28;
+  std::int64_t width = 28;
+  std::int64_t num_classes = 10;
+  friend bool operator==(const Task&, const Task&) = default;
+};
+
+/// Names an architecture; with a Task it determines the schema of the state.
+struct ModelSpec {
+  std::string name = "cnn";                       ///< "cnn", "resnet18" or "script:FILE".
+  std::vector<std::int64_t> channels = {32, 64};  ///< cnn: filters of its two convolutions.
+  std::int64_t kernel = 3;                        ///< cnn: side of the square filters.
+  std::int64_t hidden = 128;                      ///< cnn: units of the hidden linear layer.
+  std::int64_t width = 64;                        ///< resnet18: filters of the first stage (64: 11.2 M parameters).
+  Norm norm = Norm::automatic;                    ///< Normalisation after each convolution.
+
+  [[nodiscard]] bool is_scripted() const { return name.starts_with("script:"); }
+  [[nodiscard]] std::string script_file() const { return is_scripted() ? name.substr(7) : ""; }
+  /// One line that names the architecture to a peer: "cnn channels=32,64 kernel=3 hidden=128 norm=none",
+  /// "script sha256=..." (the file's content, not its path). Equal lines mean interchangeable weights.
+  [[nodiscard]] std::string architecture() const;
+};
+
+/// "model.name", "model.channels", ... under `prefix`.
+void declare_fields(Fields& fields, const std::string& prefix, ModelSpec& spec);
+
+/// One network. Not thread-safe; independent objects may be used from different threads.
+class Model {
+ public:
+  virtual ~Model() = default;
+
+  /// x: [B, channels, height, width] of the parameters' type. Returns logits [B, num_classes].
+  virtual Tensor forward(const Tensor& x) = 0;
+  /// Trainable parameters, in the model's own order: views, for an optimiser.
+  virtual std::vector<Tensor> parameters() = 0;
+  /// Parameters and buffers by name: the model's own tensors, on its device.
+  virtual std::vector<NamedTensor> named_state() = 0;
+  virtual void set_training(bool training) = 0;
+  virtual void to(c10::Device device) = 0;
+  /// Turns the floating-point tensors into that type (float32 when made), dropping gradients.
+  void to_type(c10::ScalarType floating);
+  /// True where layers draw from LibTorch's process-wide generator while training (dropout): such models train
+  /// one at a time in a process, under a GlobalGeneratorLease.
+  [[nodiscard]] virtual bool draws_globally() const { return false; }
+
+  /// A deep copy on the CPU.
+  [[nodiscard]] StateDict state();
+  /// Throws Error(data), naming the tensor, where `state` is not of this model's schema; the model is then unchanged.
+  void load(const StateDict& state);
+  [[nodiscard]] Schema schema();
+};
+
+/// Makes the network that `spec` names, for `task`, initialised from `seed` alone: cnn with PyTorch's defaults
+/// (uniform within 1/sqrt(fan_in)), resnet18 with torchvision's (convolutions normal with variance 2/fan_out) and its
+/// tensor names; a scripted model keeps the weights of its file. GroupNorm has gcd(channels, 32) groups. Throws
+/// Error(usage) for an unknown name or impossible sizes, Error(data) for a script that cannot be loaded or does not map
+/// the task's samples to [B, num_classes] logits.
+std::unique_ptr<Model> make_model(const ModelSpec& spec, const Task& task, Seed seed);
+
+/// "cpu", "cuda", or "auto" (cuda where LibTorch has it and sees a device). Throws Error(usage): another word, or cuda
+/// asked for and not there (saying whether the build or the machine lacks it).
+c10::Device device_of(const std::string& word);
+
+/// Holds the process-wide generators (CPU and CUDA), seeded, while a model that draws from them trains. Taken by
+/// whoever calls train(), pretrain() or distill(), never by these; waits for the present holder; made and destroyed in
+/// one thread.
+class GlobalGeneratorLease {
+ public:
+  explicit GlobalGeneratorLease(Seed seed);
+  ~GlobalGeneratorLease();
+  GlobalGeneratorLease(const GlobalGeneratorLease&) = delete;
+  GlobalGeneratorLease& operator=(const GlobalGeneratorLease&) = delete;
+};
+
+}  // namespace headstart::learn

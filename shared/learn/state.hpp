@@ -1,0 +1,79 @@
+// A model's state as named tensors, and its schema: what client and server agree on once.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+#include <c10/core/ScalarType.h>
+
+namespace headstart::learn {
+
+using at::Tensor;
+
+struct TensorSpec {
+  std::string name;
+  c10::ScalarType dtype = c10::ScalarType::Float;
+  std::vector<std::int64_t> shape;
+
+  [[nodiscard]] std::uint64_t num_elements() const;
+  [[nodiscard]] std::uint64_t num_bytes() const;
+  friend bool operator==(const TensorSpec&, const TensorSpec&) = default;
+};
+
+/// Names, shapes and types of a state in its canonical order: element size descending, then name
+/// (the order in which safetensors lays tensors out). The raw bytes of a state are the tensors' little-endian
+/// bytes in that order, without padding.
+class Schema {
+ public:
+  Schema() = default;
+  explicit Schema(std::vector<TensorSpec> tensors);  ///< Sorts. Throws Error(data): a name twice, a type not supported.
+
+  [[nodiscard]] const std::vector<TensorSpec>& tensors() const { return tensors_; }
+  [[nodiscard]] std::uint64_t num_bytes() const;
+  /// SHA-256 over names, types and shapes, in hexadecimal.
+  [[nodiscard]] std::string digest() const;
+  /// A sentence on the first difference ("tensor 'fc.weight': expected float32 [10, 64], got float32 [100, 64]").
+  [[nodiscard]] std::optional<std::string> difference_from(const Schema& expected) const;
+  friend bool operator==(const Schema&, const Schema&) = default;
+
+ private:
+  std::vector<TensorSpec> tensors_;
+};
+
+/// The name safetensors gives a type ("F32", "I64", ...). Throws Error(data) for a type that no state may have.
+/// Supported: F64 F32 F16 BF16 I64 I32 I16 I8 U8 BOOL.
+std::string_view dtype_name(c10::ScalarType dtype);
+std::optional<c10::ScalarType> dtype_of(std::string_view name);
+
+struct NamedTensor {
+  std::string name;
+  Tensor tensor;  ///< Contiguous, on the CPU, no gradient.
+};
+
+/// Named tensors in canonical order. Copies of a StateDict share their tensors; clone() does not.
+class StateDict {
+ public:
+  StateDict() = default;
+  /// Sorts; moves each tensor to contiguous CPU memory where it is not.
+  explicit StateDict(std::vector<NamedTensor> tensors);
+  /// Uninitialised tensors of that schema.
+  static StateDict empty(const Schema& schema);
+
+  [[nodiscard]] const std::vector<NamedTensor>& tensors() const { return tensors_; }
+  /// Throws Error(data) where there is none of that name.
+  [[nodiscard]] const Tensor& at(const std::string& name) const;
+  [[nodiscard]] Schema schema() const;
+  [[nodiscard]] StateDict clone() const;
+  [[nodiscard]] bool is_empty() const { return tensors_.empty(); }
+
+ private:
+  std::vector<NamedTensor> tensors_;
+};
+
+/// Same schema and the same bits in every tensor.
+bool bitwise_equal(const StateDict& a, const StateDict& b);
+
+}  // namespace headstart::learn

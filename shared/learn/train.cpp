@@ -1,0 +1,207 @@
+#include "shared/learn/train.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <optional>
+
+#include <fmt/format.h>
+#include <torch/torch.h>
+
+#include "shared/base/error.hpp"
+#include "shared/learn/partition.hpp"
+#include "shared/learn/random.hpp"
+
+namespace headstart::learn {
+
+namespace {
+
+/// What all epochs of one training share.
+struct Session {
+  Model& model;
+  Optimizer& optimizer;
+  const Samples& samples;
+  std::int64_t batch_size;
+  Progress progress;
+  const ProgressCallback& report;
+  const std::stop_token& stop;
+};
+
+/// Samples of the batch that starts at `begin`; a single one left over after it joins it.
+std::int64_t batch_at(std::int64_t begin, std::int64_t end, std::int64_t batch_size) {
+  const std::int64_t left = end - begin;
+  return left <= batch_size || (left == batch_size + 1 && batch_size > 1) ? left : batch_size;
+}
+
+/// One pass in the given order. Returns the mean loss per sample.
+double train_epoch(Session& session, const Tensor& order, std::int64_t epoch) {
+  const Samples& samples = session.samples;
+  session.model.set_training(true);
+  const Tensor indices = order.to(samples.x.device());
+  const std::int64_t n = indices.size(0);
+  // Summed where the losses are: reading each one back would stall an accelerator once a batch.
+  Tensor loss_sum = torch::zeros({}, torch::dtype(torch::kDouble).device(samples.x.device()));
+  for (std::int64_t begin = 0; begin < n;) {
+    if (session.stop.stop_requested()) throw Error(Errc::interrupted, "stopped during local training");
+    const std::int64_t count = batch_at(begin, n, session.batch_size);
+    const Tensor batch = indices.narrow(0, begin, count);
+    session.optimizer.zero_grad();
+    const Tensor logits = session.model.forward(samples.x.index_select(0, batch));
+    const Tensor loss = at::cross_entropy_loss(logits, samples.y.index_select(0, batch));
+    loss.backward();
+    session.optimizer.step();
+    loss_sum.add_(loss.detach(), static_cast<double>(count));
+    begin += count;
+    session.progress.done += count;
+    if (session.report) session.report(session.progress);
+  }
+  const double loss = loss_sum.item<double>() / static_cast<double>(n);
+  if (!std::isfinite(loss)) {
+    throw Error(Errc::run_failed,
+                fmt::format("training diverged: the mean loss of epoch {} is {}; look for values that "
+                            "are not finite in the data, or lower the learning rate",
+                            epoch, loss));
+  }
+  return loss;
+}
+
+void check_samples(const Samples& samples, std::int64_t batch_size) {
+  if (samples.size() == 0) throw Error(Errc::data, "there are no samples to train on");
+  if (!samples.is_labeled()) throw Error(Errc::data, "the samples to train on have no labels");
+  if (batch_size < 1) throw Error(Errc::usage, fmt::format("batch_size: expected at least 1, got {}", batch_size));
+}
+
+bool is_better(const Evaluation& candidate, const Evaluation& best) {
+  const double gain = candidate.accuracy() - best.accuracy();
+  return gain > 0 || (gain == 0 && candidate.loss() < best.loss());
+}
+
+Evaluation judge(Model& model, const Samples& held_out) {
+  const Tensor logits = logits_of(model, held_out.x);
+  return evaluate_logits(logits, held_out.y, logits.size(1));
+}
+
+}  // namespace
+
+void declare_fields(Fields& fields, const std::string& prefix, OptimizerOptions& options) {
+  fields.choice(prefix + ".optimizer", options.kind, "Update rule.", Choices<OptimizerKind>(optimizer_words));
+  fields.number(prefix + ".lr", options.lr, "Learning rate.", {.min = 0});
+  fields.number(prefix + ".momentum", options.momentum, "Momentum of sgd.", {.min = 0, .max = 1});
+  fields.number(prefix + ".weight_decay", options.weight_decay, "L2 penalty, added to the gradient.", {.min = 0});
+}
+
+void declare_fields(Fields& fields, const std::string& prefix, TrainOptions& options) {
+  declare_fields(fields, prefix, options.optimizer);
+  fields.integer(prefix + ".epochs", options.epochs, "Local epochs a round.", {.min = 1});
+  fields.integer(prefix + ".batch_size", options.batch_size, "Samples a batch.", {.min = 1});
+}
+
+void declare_fields(Fields& fields, const std::string& prefix, PretrainOptions& options) {
+  declare_fields(fields, prefix, options.optimizer);
+  fields.integer(prefix + ".max_epochs", options.max_epochs, "Epochs at most.", {.min = 1});
+  fields.integer(prefix + ".patience", options.patience,
+                 "Epochs without a better held-out accuracy (ties by lower loss) before training stops.", {.min = 1});
+  fields.integer(prefix + ".batch_size", options.batch_size, "Samples a batch.", {.min = 1});
+}
+
+struct Optimizer::Rule {
+  std::vector<Tensor> parameters;
+  std::unique_ptr<torch::optim::Optimizer> update;
+
+  Rule(std::vector<Tensor> updated, const OptimizerOptions& options);
+  ~Rule() { clear_gradients(); }
+  Rule(const Rule&) = delete;
+  Rule& operator=(const Rule&) = delete;
+  void clear_gradients() {
+    for (const Tensor& parameter : parameters) parameter.mutable_grad().reset();
+  }
+};
+
+Optimizer::Rule::Rule(std::vector<Tensor> updated, const OptimizerOptions& options) : parameters(std::move(updated)) {
+  if (options.kind == OptimizerKind::sgd) {
+    update = std::make_unique<torch::optim::SGD>(
+        parameters, torch::optim::SGDOptions(options.lr).momentum(options.momentum).weight_decay(options.weight_decay));
+  } else {
+    update = std::make_unique<torch::optim::Adam>(
+        parameters, torch::optim::AdamOptions(options.lr).weight_decay(options.weight_decay));
+  }
+}
+
+Optimizer::Optimizer(std::vector<Tensor> parameters, const OptimizerOptions& options)
+    : rule_(std::make_unique<Rule>(std::move(parameters), options)) {}
+Optimizer::~Optimizer() = default;
+Optimizer::Optimizer(Optimizer&&) noexcept = default;
+Optimizer& Optimizer::operator=(Optimizer&&) noexcept = default;
+
+void Optimizer::zero_grad() { rule_->clear_gradients(); }
+void Optimizer::step() { rule_->update->step(); }
+
+std::vector<Tensor> epoch_orders(std::int64_t num_samples, std::int64_t epochs, Seed seed) {
+  std::vector<Tensor> orders;
+  for (std::int64_t epoch = 0; epoch < epochs; ++epoch) {
+    orders.push_back(permutation(num_samples, seed.child(static_cast<std::uint64_t>(epoch))));
+  }
+  return orders;
+}
+
+double train(Model& model, const Samples& samples, const TrainOptions& options, const std::vector<Tensor>& orders,
+             const ProgressCallback& progress, std::stop_token stop) {
+  check_samples(samples, options.batch_size);
+  Optimizer optimizer(model.parameters(), options.optimizer);
+  const std::int64_t total = std::accumulate(orders.begin(), orders.end(), std::int64_t{0},
+                                             [](std::int64_t sum, const Tensor& order) { return sum + order.size(0); });
+  Session session{model, optimizer, samples, options.batch_size, {.done = 0, .total = total}, progress, stop};
+  double loss = 0;
+  std::int64_t epoch = 0;
+  for (const Tensor& order : orders) loss = train_epoch(session, order, ++epoch);
+  return loss;
+}
+
+PretrainResult pretrain(Model& model, const Samples& training, const Samples& held_out, const PretrainOptions& options,
+                        Seed seed, const ProgressCallback& progress, std::stop_token stop) {
+  check_samples(training, options.batch_size);
+  Optimizer optimizer(model.parameters(), options.optimizer);
+  const std::int64_t total = training.size() * options.max_epochs;
+  Session session{model, optimizer, training, options.batch_size, {.done = 0, .total = total}, progress, stop};
+  PretrainResult result;
+  for (std::int64_t epoch = 1; epoch <= options.max_epochs; ++epoch) {
+    train_epoch(session, permutation(training.size(), seed.child(static_cast<std::uint64_t>(epoch - 1))), epoch);
+    result.num_epochs = epoch;
+    if (held_out.size() == 0) continue;
+    Evaluation now = judge(model, held_out);
+    if (result.best_epoch == 0 || is_better(now, result.held_out)) {
+      result.best = model.state();
+      result.best_epoch = epoch;
+      result.held_out = std::move(now);
+    }
+    if (epoch - result.best_epoch >= options.patience) break;
+  }
+  if (held_out.size() > 0) {
+    model.load(result.best);
+  } else {
+    result.best = model.state();
+    result.best_epoch = result.num_epochs;
+  }
+  return result;
+}
+
+std::pair<Tensor, Tensor> holdout_split(const Tensor& labels, double fraction, Seed seed) {
+  const std::int64_t n = labels.size(0);
+  if (n == 0) throw Error(Errc::usage, "there are no samples to hold out from");
+  if (!(fraction >= 0 && fraction <= 1)) {
+    throw Error(Errc::usage, fmt::format("held-out fraction: expected 0 to 1, got {}", fraction));
+  }
+  // 0.29 * 100 is a little below 29.
+  constexpr double rounding = 1e-9;
+  const auto wanted = static_cast<std::int64_t>(std::floor(fraction * static_cast<double>(n) + rounding));
+  std::vector<std::int64_t> candidates(static_cast<std::size_t>(n));
+  std::iota(candidates.begin(), candidates.end(), std::int64_t{0});
+  const std::int64_t num_classes = labels.max().item<std::int64_t>() + 1;
+  const std::vector<std::int64_t> held_out =
+      stratified_draw(labels, num_classes, candidates, std::min(wanted, n - 1), seed);
+  std::vector<std::int64_t> training;
+  std::ranges::set_difference(candidates, held_out, std::back_inserter(training));
+  return {torch::tensor(training, torch::kLong), torch::tensor(held_out, torch::kLong)};
+}
+
+}  // namespace headstart::learn

@@ -1,0 +1,46 @@
+// The one interface between those who speak and how bytes travel.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+
+#include "shared/net/task.hpp"
+
+namespace headstart::net {
+
+/// An ordered, reliable stream of whole messages to one peer.
+/// Thread rule: all calls on the channel's executor. One send and one receive may be pending at a time.
+class MessageChannel {
+ public:
+  virtual ~MessageChannel() = default;
+
+  /// Sends `head` followed by `body` as one message; both must outlive the call. Resumes when the transport has taken
+  /// the bytes (back-pressure). Throws Error(network) when the connection is lost, Error(internal) above
+  /// max_message_bytes.
+  virtual Task<> send(std::span<const std::byte> head, std::span<const std::byte> body) = 0;
+
+  /// The next message; the view is valid until the next receive() or the channel's end.
+  /// Throws Error(peer_closed) on an orderly end, Error(network) on a lost connection, Error(protocol) on a message
+  /// above max_message_bytes or of the wrong kind (the channel is then closed).
+  virtual Task<std::span<const std::byte>> receive() = 0;
+
+  /// Says goodbye, waiting at most a few seconds for the peer. Never throws. `reason`: at most 120 bytes are sent.
+  virtual Task<> close(std::string reason) = 0;
+
+  /// Ends the connection now: pending calls throw. May be called at any time, also twice.
+  virtual void abort() noexcept = 0;
+
+  /// Payload bytes of whole messages, as handed to send() and returned by receive().
+  [[nodiscard]] virtual std::uint64_t bytes_sent() const noexcept = 0;
+  [[nodiscard]] virtual std::uint64_t bytes_received() const noexcept = 0;
+
+  /// For logs: "127.0.0.1:50312", "loopback:silo-3".
+  [[nodiscard]] virtual std::string peer() const = 0;
+};
+
+/// No message is larger: a 1 MiB chunk and its head.
+inline constexpr std::size_t max_message_bytes = (std::size_t{1} << 20) + 64;
+
+}  // namespace headstart::net

@@ -1,0 +1,348 @@
+#include "shared/net/websocket.hpp"
+
+#include <array>
+#include <utility>
+
+#include <boost/asio/connect.hpp>
+#include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/redirect_error.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <boost/asio/use_awaitable.hpp>
+#include <boost/beast/core/flat_buffer.hpp>
+#include <boost/beast/http.hpp>
+#include <boost/beast/websocket.hpp>
+
+#include "shared/base/error.hpp"
+#include "shared/net/deadline.hpp"
+#include "shared/net/inbox.hpp"
+#include "shared/net/pending_peer.hpp"
+#include "shared/net/turn.hpp"
+
+namespace headstart::net {
+namespace {
+
+namespace beast = boost::beast;
+namespace http = boost::beast::http;
+namespace websocket = boost::beast::websocket;
+using boost::system::error_code;
+using tcp = asio::ip::tcp;
+using Milliseconds = std::chrono::milliseconds;
+using View = std::span<const std::byte>;
+
+constexpr Milliseconds goodbye_timeout = std::chrono::seconds(3);
+constexpr int beats_per_idle_timeout = 4;
+constexpr std::uint32_t max_http_header_bytes = 8192;
+constexpr std::size_t max_reason_bytes = 120;
+
+std::string seconds_of(Milliseconds span) {
+  const auto count = span.count();
+  return count % 1000 == 0 ? std::to_string(count / 1000) + " s" : std::to_string(count) + " ms";
+}
+
+/// A close frame's text must be UTF-8 and short, or the peer takes the goodbye for an offence.
+websocket::close_reason close_reason_of(websocket::close_code code, const std::string& text) {
+  websocket::close_reason reason(code);
+  for (const char c : text.substr(0, max_reason_bytes)) reason.reason.push_back(c >= ' ' && c <= '~' ? c : '?');
+  return reason;
+}
+
+/// One connection. Every pending operation and coroutine shares its ownership: Beast forbids to destroy a stream that
+/// has operations pending, while the channel may be destroyed at any time.
+class Connection : public std::enable_shared_from_this<Connection> {
+ public:
+  using Stream = websocket::stream<tcp::socket, false>;
+
+  Connection(tcp::socket socket, WebSocketOptions options, std::string name)
+      : stream(std::move(socket)), peer(std::move(name)), options_(options), heartbeat_(stream.get_executor()) {}
+
+  /// Once, when the upgrade is done.
+  void open();
+  void abort() noexcept { end("it was aborted"); }
+
+  static Task<> send(std::shared_ptr<Connection> self, View head, View body);
+  static Task<View> receive(std::shared_ptr<Connection> self);
+  static Task<> close(std::shared_ptr<Connection> self, websocket::close_reason reason);
+
+  Stream stream;
+  const std::string peer;
+  std::uint64_t bytes_sent = 0;
+  std::uint64_t bytes_received = 0;
+
+ private:
+  void end(const std::string& why, Errc code = Errc::network) noexcept;
+  void schedule_beat();
+  void beat();
+  [[noreturn]] void fail_receive(error_code error);
+  [[nodiscard]] std::string offence_at(bool is_first) const;
+  [[nodiscard]] Error ended(Errc code) const {
+    return {code, "the connection to " + peer + " has ended: " + why_ended_};
+  }
+
+  WebSocketOptions options_;
+  asio::steady_timer heartbeat_;
+  Inbox inbox_;
+  std::string why_ended_;
+  Errc end_code_ = Errc::network;
+  int silent_beats_ = 0;
+  bool is_sending_ = false;
+  bool is_receiving_ = false;
+  bool is_pinging_ = false;
+  bool was_heard_ = false;
+  bool is_closing_ = false;
+  bool has_ended_ = false;
+};
+
+void Connection::open() {
+  error_code ignored;
+  beast::get_lowest_layer(stream).set_option(tcp::no_delay(true), ignored);
+  // Deadlines and heartbeats are our own: Beast's idle timer also runs while nobody reads.
+  stream.set_option(
+      websocket::stream_base::timeout{websocket::stream_base::none(), websocket::stream_base::none(), false});
+  stream.control_callback([this](websocket::frame_type, beast::string_view) { was_heard_ = true; });
+  stream.binary(true);
+  stream.auto_fragment(false);
+  // receive() checks the size itself: Beast would wait without bound for the offender to hang up.
+  stream.read_message_max(0);
+  schedule_beat();
+}
+
+void Connection::end(const std::string& why, Errc code) noexcept {
+  if (has_ended_) return;
+  has_ended_ = true;
+  end_code_ = code;
+  try {
+    why_ended_ = why;
+    heartbeat_.cancel();
+  } catch (...) {  // NOLINT(bugprone-empty-catch): nothing of this is needed to end
+  }
+  error_code ignored;
+  beast::get_lowest_layer(stream).close(ignored);
+}
+
+void Connection::schedule_beat() {
+  heartbeat_.expires_after(options_.idle_timeout / beats_per_idle_timeout);
+  heartbeat_.async_wait([weak = weak_from_this()](error_code error) {
+    const auto self = weak.lock();
+    if (!error && self && !self->has_ended_) self->beat();
+  });
+}
+
+void Connection::beat() {
+  // Who does not read cannot hear; back-pressure is no sign of death.
+  silent_beats_ = is_receiving_ && !was_heard_ ? silent_beats_ + 1 : 0;
+  if (silent_beats_ > beats_per_idle_timeout) {
+    return end("no sign of life for " + seconds_of(options_.idle_timeout));
+  }
+  if (is_receiving_ && !was_heard_) inbox_.release_if_empty();
+  was_heard_ = false;
+  if (!is_pinging_ && !is_closing_) {
+    is_pinging_ = true;
+    stream.async_ping({}, [self = shared_from_this()](error_code error) {
+      self->is_pinging_ = false;
+      if (error && !self->is_closing_) self->end(error.message());
+    });
+  }
+  schedule_beat();
+}
+
+Task<> Connection::send(std::shared_ptr<Connection> self, View head, View body) {
+  check_message_size(head.size() + body.size());
+  const Turn turn(self->is_sending_, "send");
+  if (self->has_ended_) throw self->ended(Errc::network);
+  const std::array<asio::const_buffer, 2> message{asio::buffer(head.data(), head.size()),
+                                                  asio::buffer(body.data(), body.size())};
+  error_code error;
+  auto writing = self->stream.async_write(message, asio::redirect_error(asio::use_awaitable, error));
+  co_await std::move(writing);
+  if (error) {
+    self->end(error.message());
+    throw self->ended(Errc::network);
+  }
+  self->bytes_sent += head.size() + body.size();
+}
+
+std::string Connection::offence_at(bool is_first) const {
+  if (is_first && stream.got_text()) return "sent a text message; only binary ones have a meaning here";
+  // Until a frame's length is known, the hint is Inbox::first_read and says nothing about the message.
+  const bool announces_more = !stream.is_message_done() && inbox_.size() + stream.read_size_hint(Inbox::first_read) >
+                                                               max_message_bytes + Inbox::first_read;
+  if (announces_more || inbox_.size() > max_message_bytes) {
+    return "sent a message above " + std::to_string(max_message_bytes) + " bytes";
+  }
+  return {};
+}
+
+void Connection::fail_receive(error_code error) {
+  if (error == websocket::error::closed) {
+    const auto& text = stream.reason().reason;
+    const std::string reason(text.data(), text.size());
+    end("the peer has closed it" + (reason.empty() ? "" : ": " + reason), Errc::peer_closed);
+  } else if (error == websocket::condition::protocol_violation) {
+    end("the peer broke the WebSocket protocol: " + error.message(), Errc::protocol);
+  } else if (is_closing_ && !has_ended_) {
+    throw Error(Errc::peer_closed, "the connection to " + peer + " is being closed on this side");
+  }
+  end(error.message());
+  throw ended(end_code_);
+}
+
+Task<View> Connection::receive(std::shared_ptr<Connection> self) {
+  const Turn turn(self->is_receiving_, "receive");
+  if (self->has_ended_) throw self->ended(self->end_code_);
+  Inbox& inbox = self->inbox_;
+  inbox.begin();
+  do {
+    const auto room = inbox.prepare(self->stream.read_size_hint(Inbox::first_read));
+    const bool is_first = inbox.size() == 0;
+    error_code error;
+    auto reading = self->stream.async_read_some(asio::buffer(room.data(), room.size()),
+                                                asio::redirect_error(asio::use_awaitable, error));
+    inbox.commit(co_await std::move(reading));
+    if (error) self->fail_receive(error);
+    self->was_heard_ = true;
+    if (const auto offence = self->offence_at(is_first); !offence.empty()) {
+      const auto reason = close_reason_of(websocket::close_code::policy_error, "you " + offence);
+      co_await close(self, reason);
+      throw Error(Errc::protocol, self->peer + " " + offence);
+    }
+  } while (!self->stream.is_message_done());
+  self->bytes_received += inbox.size();
+  co_return inbox.finish();
+}
+
+Task<> Connection::close(std::shared_ptr<Connection> self, websocket::close_reason reason) {
+  if (self->has_ended_ || self->is_closing_) co_return;
+  self->is_closing_ = true;
+  try {
+    const Deadline deadline(self->stream.get_executor(), goodbye_timeout,
+                            [self] { self->end("no answer to goodbye"); });
+    error_code error;
+    auto closing = self->stream.async_close(reason, asio::redirect_error(asio::use_awaitable, error));
+    co_await std::move(closing);
+    if (!error) self->end("it was closed on this side", Errc::peer_closed);
+  } catch (...) {  // NOLINT(bugprone-empty-catch): cancelled; end() below does what is left
+  }
+  self->end("it was closed on this side, and the peer did not answer");
+}
+
+class WebSocketChannel final : public MessageChannel {
+ public:
+  explicit WebSocketChannel(std::shared_ptr<Connection> connection) : connection_(std::move(connection)) {}
+  ~WebSocketChannel() override { connection_->abort(); }
+
+  Task<> send(View head, View body) override { return Connection::send(connection_, head, body); }
+  Task<View> receive() override { return Connection::receive(connection_); }
+  Task<> close(std::string reason) override {
+    return Connection::close(connection_, close_reason_of(websocket::close_code::normal, reason));
+  }
+  void abort() noexcept override { connection_->abort(); }
+  [[nodiscard]] std::uint64_t bytes_sent() const noexcept override { return connection_->bytes_sent; }
+  [[nodiscard]] std::uint64_t bytes_received() const noexcept override { return connection_->bytes_received; }
+  [[nodiscard]] std::string peer() const override { return connection_->peer; }
+
+ private:
+  std::shared_ptr<Connection> connection_;
+};
+
+/// Why a step of the opening failed: the deadline's fault is not the socket's.
+std::string reason_of(const Deadline& deadline, error_code error, Milliseconds limit) {
+  return deadline.has_expired() ? "no answer within " + seconds_of(limit) : error.message();
+}
+
+Task<std::unique_ptr<MessageChannel>> dial(asio::any_io_executor executor, Url url, WebSocketOptions options) {
+  auto connection = std::make_shared<Connection>(tcp::socket(executor), options, host_and_port(url));
+  auto resolver = std::make_shared<tcp::resolver>(executor);
+  const Deadline deadline(executor, options.handshake_timeout, [connection, resolver] {
+    resolver->cancel();
+    connection->abort();
+  });
+  error_code error;
+  const auto fail = [&url, &deadline, &error, &options](const char* what) {
+    throw Error(Errc::network, what + to_string(url) + ": " + reason_of(deadline, error, options.handshake_timeout));
+  };
+  auto resolving =
+      resolver->async_resolve(url.host, std::to_string(url.port), asio::redirect_error(asio::use_awaitable, error));
+  const auto endpoints = co_await std::move(resolving);
+  if (error || deadline.has_expired()) fail("cannot find the host of ");
+  auto& socket = beast::get_lowest_layer(connection->stream);
+  auto connecting = asio::async_connect(socket, endpoints, asio::redirect_error(asio::use_awaitable, error));
+  co_await std::move(connecting);
+  if (error || deadline.has_expired()) fail("cannot connect to ");
+
+  // The client masks, and so copies, what it sends: a whole message at once.
+  connection->stream.write_buffer_bytes(max_message_bytes);
+  websocket::response_type response;
+  auto upgrading = connection->stream.async_handshake(response, host_and_port(url), url.path,
+                                                      asio::redirect_error(asio::use_awaitable, error));
+  co_await std::move(upgrading);
+  if (error == websocket::error::upgrade_declined) {
+    throw Error(Errc::protocol, to_string(url) + " is no Headstart server: it answered HTTP " +
+                                    std::to_string(response.result_int()) + " to the WebSocket upgrade");
+  }
+  if (error || deadline.has_expired()) fail("no WebSocket at ");
+  connection->open();
+  co_return std::make_unique<WebSocketChannel>(std::move(connection));
+}
+
+/// Tells a browser or a health check that it came to the wrong place, as far as it listens.
+Task<> decline(std::shared_ptr<Connection> connection) {
+  http::response<http::string_body> response(http::status::upgrade_required, 11);
+  response.set(http::field::connection, "close, upgrade");
+  response.set(http::field::upgrade, "websocket");
+  response.set(http::field::content_type, "text/plain");
+  response.body() = "This is a Headstart server: it speaks WebSocket with headstart-client.\n";
+  response.prepare_payload();
+  error_code ignored;
+  auto& socket = beast::get_lowest_layer(connection->stream);
+  auto writing = http::async_write(socket, response, asio::redirect_error(asio::use_awaitable, ignored));
+  co_await std::move(writing);
+  socket.shutdown(tcp::socket::shutdown_send, ignored);
+}
+
+Task<std::unique_ptr<MessageChannel>> upgrade(std::shared_ptr<Connection> connection, WebSocketOptions options) {
+  const Deadline deadline(connection->stream.get_executor(), options.handshake_timeout,
+                          [connection] { connection->abort(); });
+  const std::string& peer = connection->peer;
+  auto& socket = beast::get_lowest_layer(connection->stream);
+  beast::flat_buffer buffer(max_http_header_bytes);
+  http::request_parser<http::empty_body> parser;
+  parser.header_limit(max_http_header_bytes);
+  error_code error;
+  auto reading = http::async_read_header(socket, buffer, parser, asio::redirect_error(asio::use_awaitable, error));
+  co_await std::move(reading);
+  const bool has_hung_up = error == http::error::end_of_stream || error == http::error::partial_message;
+  if (error.category() == http::make_error_code(http::error::bad_method).category() && !has_hung_up) {
+    throw Error(Errc::protocol, peer + " sent no HTTP request: " + error.message());
+  }
+  const auto lost = [&] {
+    return Error(Errc::network,
+                 peer + " did not finish its handshake: " + reason_of(deadline, error, options.handshake_timeout));
+  };
+  if (error || deadline.has_expired()) throw lost();
+  if (!websocket::is_upgrade(parser.get()) || buffer.size() > 0) {
+    co_await decline(connection);
+    throw Error(Errc::protocol, peer + " sent a plain HTTP request, not a WebSocket upgrade");
+  }
+  auto accepting = connection->stream.async_accept(parser.get(), asio::redirect_error(asio::use_awaitable, error));
+  co_await std::move(accepting);
+  if (error == websocket::condition::handshake_failed) {
+    throw Error(Errc::protocol, peer + " sent a WebSocket upgrade that does not hold: " + error.message());
+  }
+  if (error || deadline.has_expired()) throw lost();
+  connection->open();
+  co_return std::make_unique<WebSocketChannel>(std::move(connection));
+}
+
+}  // namespace
+
+Task<std::unique_ptr<MessageChannel>> connect(asio::any_io_executor executor, const Url& url,
+                                              WebSocketOptions options) {
+  return dial(std::move(executor), url, options);
+}
+
+Task<std::unique_ptr<MessageChannel>> handshake(PendingPeer pending, WebSocketOptions options) {
+  const auto state = std::move(pending.state_);
+  return upgrade(std::make_shared<Connection>(std::move(state->socket), options, state->peer), options);
+}
+
+}  // namespace headstart::net

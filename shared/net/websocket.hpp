@@ -1,0 +1,74 @@
+// Message channels over WebSockets, dialled or accepted. The only face of Beast: its headers stay in websocket.cpp.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include <boost/asio/any_io_executor.hpp>
+
+#include "shared/net/message_channel.hpp"
+#include "shared/net/task.hpp"
+#include "shared/net/url.hpp"
+
+namespace headstart::net {
+
+struct WebSocketOptions {
+  /// From the first packet to the upgraded connection, name resolution included.
+  std::chrono::milliseconds handshake_timeout = std::chrono::seconds(10);
+  /// A peer in whose receive() we wait and from whom nothing was heard for so long is lost. Each side sends a ping four
+  /// times in that span, also while its program is busy, so only a dead process, host or wire stays silent.
+  std::chrono::milliseconds idle_timeout = std::chrono::seconds(30);
+};
+
+/// Dials a server. `executor` runs one thing at a time (one io thread, or a strand) and is the channel's executor;
+/// co_await this on it. Throws Error(network) with address and reason, Error(protocol) where something else answers.
+Task<std::unique_ptr<MessageChannel>> connect(asio::any_io_executor executor, const Url& url,
+                                              WebSocketOptions options = {});
+
+/// A connection that was accepted and has not yet said what it wants.
+class PendingPeer {
+ public:
+  struct State;
+  explicit PendingPeer(std::unique_ptr<State> state);
+  PendingPeer(PendingPeer&&) noexcept;
+  PendingPeer& operator=(PendingPeer&&) noexcept;
+  ~PendingPeer();
+
+  /// "127.0.0.1:50312"
+  [[nodiscard]] std::string peer() const;
+
+ private:
+  friend Task<std::unique_ptr<MessageChannel>> handshake(PendingPeer, WebSocketOptions);
+  std::unique_ptr<State> state_;
+};
+
+/// Listens on one address. All calls on `executor`, which is also that of the accepted channels.
+class Listener {
+ public:
+  /// `port` 0: any free one. Throws Error(network) naming address and port, e.g. when they are in use,
+  /// Error(usage) where `address` is no IP address.
+  Listener(asio::any_io_executor executor, const std::string& address, std::uint16_t port);
+  Listener(Listener&&) noexcept;
+  Listener& operator=(Listener&&) noexcept;
+  ~Listener();
+
+  [[nodiscard]] std::uint16_t port() const noexcept;
+
+  /// The next connection. Survives what a peer can cause; throws Error(interrupted) after close().
+  Task<PendingPeer> accept();
+
+  /// Accepts no more; may be called twice. A pending accept() throws.
+  void close() noexcept;
+
+ private:
+  struct State;
+  std::shared_ptr<State> state_;
+};
+
+/// The server's side of the upgrade: a step of its own, so that a slow peer keeps nobody waiting.
+/// Throws Error(network) for a peer that is lost or too slow, Error(protocol) for one that speaks no WebSocket.
+Task<std::unique_ptr<MessageChannel>> handshake(PendingPeer pending, WebSocketOptions options = {});
+
+}  // namespace headstart::net

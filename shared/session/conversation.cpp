@@ -1,0 +1,210 @@
+#include "shared/session/conversation.hpp"
+
+#include <algorithm>
+
+#include <boost/asio/co_spawn.hpp>
+
+namespace headstart::session {
+
+namespace {
+
+/// More waiting messages than any honest peer leaves: one task, its grant, the end of the run.
+constexpr std::size_t max_inbox = 64;
+
+auto decode(std::span<const std::byte> frame, const wire::ClientMessage*) { return wire::decode_from_client(frame); }
+auto decode(std::span<const std::byte> frame, const wire::ServerMessage*) { return wire::decode_from_server(frame); }
+
+}  // namespace
+
+template <class Incoming, class Outgoing>
+Conversation<Incoming, Outgoing>::Conversation(net::asio::any_io_executor executor,
+                                               std::unique_ptr<net::MessageChannel> channel)
+    : executor_(std::move(executor)),
+      channel_(std::move(channel)),
+      outbox_changed_(executor_),
+      inbox_changed_(executor_),
+      sink_changed_(executor_) {}
+
+template <class Incoming, class Outgoing>
+void Conversation<Incoming, Outgoing>::start(Hooks hooks) {
+  hooks_ = std::move(hooks);
+  // Each loop ends by recording why; its handler keeps the conversation alive until then.
+  const auto on_end = [self = this->shared_from_this()](std::exception_ptr failure) {
+    self->end(failure ? failure
+                      : std::make_exception_ptr(
+                            Error(Errc::peer_closed, "the conversation with " + self->peer() + " is over")));
+  };
+  net::asio::co_spawn(executor_, read_loop(), on_end);
+  net::asio::co_spawn(executor_, write_loop(), on_end);
+}
+
+template <class Incoming, class Outgoing>
+void Conversation<Incoming, Outgoing>::post(const Outgoing& message) {
+  if (has_ended()) return;
+  outbox_.push_back(wire::encode(message));
+  outbox_changed_.notify();
+}
+
+template <class Incoming, class Outgoing>
+void Conversation<Incoming, Outgoing>::post_attachment(std::shared_ptr<ByteSource> source) {
+  const std::uint32_t id = attachments_sent_++;
+  post(wire::Attachment{id, source->num_bytes()});
+  if (has_ended()) return;
+  outbox_.push_back(Outflow{id, std::move(source)});
+  outbox_changed_.notify();
+}
+
+template <class Incoming, class Outgoing>
+net::Task<> Conversation<Incoming, Outgoing>::flush() {
+  while (!outbox_.empty() || is_writing_) {
+    rethrow_if_ended();
+    co_await outbox_changed_.wait();
+  }
+}
+
+template <class Incoming, class Outgoing>
+net::Task<Incoming> Conversation<Incoming, Outgoing>::next_message() {
+  // What was said before the connection ended still counts.
+  while (inbox_.empty()) {
+    rethrow_if_ended();
+    co_await inbox_changed_.wait();
+  }
+  Incoming message = std::move(inbox_.front());
+  inbox_.pop_front();
+  co_return message;
+}
+
+template <class Incoming, class Outgoing>
+net::Task<> Conversation<Incoming, Outgoing>::receive_attachment(ByteSink& sink) {
+  sink_ = &sink;
+  sink_changed_.notify();
+  while (sink_ != nullptr) {
+    if (has_ended()) {
+      sink_ = nullptr;
+      rethrow_if_ended();
+    }
+    co_await sink_changed_.wait();
+  }
+}
+
+template <class Incoming, class Outgoing>
+net::Task<> Conversation<Incoming, Outgoing>::close(std::string reason) {
+  const auto self = this->shared_from_this();
+  try {
+    co_await flush();
+  } catch (const std::exception&) {
+    // Lost in the meantime: there is nobody left to say goodbye to.
+  }
+  co_await channel_->close(std::move(reason));
+  end(std::make_exception_ptr(Error(Errc::peer_closed, "the conversation with " + peer() + " is over")));
+}
+
+template <class Incoming, class Outgoing>
+net::Task<> Conversation<Incoming, Outgoing>::read_loop() {
+  while (!has_ended()) {
+    auto decoded = decode(co_await channel_->receive(), static_cast<const Incoming*>(nullptr));
+    if (std::holds_alternative<wire::Chunk>(decoded)) {
+      throw Error(Errc::protocol, peer() + " sent a chunk that belongs to no attachment");
+    }
+    auto& message = std::get<Incoming>(decoded);
+    if (const auto* announced = std::get_if<wire::Attachment>(&message)) {
+      co_await read_attachment(*announced);
+    } else if (!hooks_.intercept || !hooks_.intercept(message)) {
+      if (inbox_.size() >= max_inbox) throw Error(Errc::protocol, peer() + " sends more messages than any task needs");
+      inbox_.push_back(std::move(message));
+      inbox_changed_.notify();
+    }
+  }
+}
+
+template <class Incoming, class Outgoing>
+net::Task<> Conversation<Incoming, Outgoing>::read_attachment(wire::Attachment announced) {
+  // Not reading while nobody has said where the bytes go holds the peer back.
+  while (sink_ == nullptr) {
+    rethrow_if_ended();
+    co_await sink_changed_.wait();
+  }
+  if (announced.id != attachments_received_ || announced.num_bytes != sink_->num_bytes()) {
+    throw Error(Errc::protocol, peer() + " announces attachment " + std::to_string(announced.id) + " of " +
+                                    std::to_string(announced.num_bytes) + " bytes; expected attachment " +
+                                    std::to_string(attachments_received_) + " of " +
+                                    std::to_string(sink_->num_bytes()) + " bytes");
+  }
+  ++attachments_received_;
+  for (std::uint64_t received = 0; received < announced.num_bytes;) {
+    const auto decoded = decode(co_await channel_->receive(), static_cast<const Incoming*>(nullptr));
+    const auto* chunk = std::get_if<wire::Chunk>(&decoded);
+    if (chunk == nullptr) {
+      const auto& message = std::get<Incoming>(decoded);
+      if (!hooks_.intercept || !hooks_.intercept(message)) {
+        throw Error(Errc::protocol, peer() + " sent a message in the middle of an attachment");
+      }
+      continue;
+    }
+    if (chunk->attachment != announced.id || chunk->offset != received ||
+        chunk->data.size() > announced.num_bytes - received) {
+      throw Error(Errc::protocol, peer() + " sent a chunk out of place: attachment " +
+                                      std::to_string(chunk->attachment) + ", offset " + std::to_string(chunk->offset) +
+                                      ", expected offset " + std::to_string(received) + " of attachment " +
+                                      std::to_string(announced.id));
+    }
+    rethrow_if_ended();
+    sink_->write(received, chunk->data);
+    received += chunk->data.size();
+  }
+  sink_ = nullptr;
+  sink_changed_.notify();
+}
+
+template <class Incoming, class Outgoing>
+net::Task<> Conversation<Incoming, Outgoing>::write_loop() {
+  while (!has_ended()) {
+    if (outbox_.empty()) {
+      co_await outbox_changed_.wait();
+      continue;
+    }
+    const std::variant<Frame, Outflow> item = std::move(outbox_.front());
+    outbox_.pop_front();
+    is_writing_ = true;
+    if (const auto* frame = std::get_if<Frame>(&item)) {
+      co_await channel_->send(*frame, {});
+    } else {
+      co_await send_chunks(std::get<Outflow>(item));
+    }
+    is_writing_ = false;
+    if (outbox_.empty()) outbox_changed_.notify();
+  }
+}
+
+template <class Incoming, class Outgoing>
+net::Task<> Conversation<Incoming, Outgoing>::send_chunks(const Outflow& outflow) {
+  const std::uint64_t size = outflow.source->num_bytes();
+  for (std::uint64_t offset = 0; offset < size;) {
+    const std::size_t count = std::min<std::uint64_t>(wire::max_chunk_bytes, size - offset);
+    const wire::ChunkHead head = wire::encode_chunk_head(outflow.attachment, offset);
+    co_await channel_->send(head, outflow.source->read(offset, count));
+    offset += count;
+  }
+}
+
+template <class Incoming, class Outgoing>
+void Conversation<Incoming, Outgoing>::end(std::exception_ptr failure) {
+  if (has_ended()) return;
+  failure_ = std::move(failure);
+  outbox_.clear();
+  channel_->abort();
+  outbox_changed_.notify();
+  inbox_changed_.notify();
+  sink_changed_.notify();
+  if (hooks_.on_end) hooks_.on_end();
+}
+
+template <class Incoming, class Outgoing>
+void Conversation<Incoming, Outgoing>::rethrow_if_ended() const {
+  if (failure_) std::rethrow_exception(failure_);
+}
+
+template class Conversation<wire::ClientMessage, wire::ServerMessage>;
+template class Conversation<wire::ServerMessage, wire::ClientMessage>;
+
+}  // namespace headstart::session

@@ -1,0 +1,104 @@
+// One conversation with one peer: typed messages and attachments over a message channel. The same code serves server
+// and client, network and simulation.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <exception>
+#include <functional>
+#include <memory>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "shared/net/message_channel.hpp"
+#include "shared/session/byte_flow.hpp"
+#include "shared/session/signal.hpp"
+#include "shared/wire/codec.hpp"
+
+namespace headstart::session {
+
+/// Always reads, so that heartbeats are answered while the program computes; writes from a queue, so that nobody waits
+/// for a slow peer who does not want to.
+///
+/// Lifetime: shared; start() keeps the object alive until the connection has ended, which close(), abort() or the peer
+/// brings about. Thread rule: all calls on the channel's executor, at most one next_message() and one
+/// receive_attachment() at a time. After the connection has ended every waiting call throws what ended it.
+template <class Incoming, class Outgoing>
+class Conversation : public std::enable_shared_from_this<Conversation<Incoming, Outgoing>> {
+ public:
+  Conversation(net::asio::any_io_executor executor, std::unique_ptr<net::MessageChannel> channel);
+
+  struct Hooks {
+    /// Sees each message first and returns true to keep it (progress reports, whose number must not fill the inbox).
+    std::function<bool(const Incoming&)> intercept;
+    /// Called once, when the connection has ended.
+    std::function<void()> on_end;
+  };
+  /// Starts reading and writing.
+  void start(Hooks hooks = {});
+
+  /// Queues a message. Does nothing once the connection has ended.
+  void post(const Outgoing& message);
+  /// Queues an attachment's announcement and chunks.
+  void post_attachment(std::shared_ptr<ByteSource> source);
+  /// Resumes when everything queued so far has been handed to the transport.
+  net::Task<> flush();
+
+  /// The next message that is neither intercepted nor an attachment's announcement.
+  net::Task<Incoming> next_message();
+
+  /// Takes the next attachment, which must have exactly the sink's size; chunks must come in order.
+  /// Throws Error(protocol) otherwise, and the connection is ended.
+  net::Task<> receive_attachment(ByteSink& sink);
+
+  /// Flushes, says goodbye, ends the connection. Never throws.
+  net::Task<> close(std::string reason);
+  /// Ends the connection now.
+  void abort() noexcept { channel_->abort(); }
+
+  [[nodiscard]] bool has_ended() const { return failure_ != nullptr; }
+  [[nodiscard]] std::uint64_t bytes_sent() const { return channel_->bytes_sent(); }
+  [[nodiscard]] std::uint64_t bytes_received() const { return channel_->bytes_received(); }
+  [[nodiscard]] std::string peer() const { return channel_->peer(); }
+  [[nodiscard]] const net::asio::any_io_executor& executor() const { return executor_; }
+
+ private:
+  using Frame = std::vector<std::byte>;
+  struct Outflow {
+    std::uint32_t attachment;
+    std::shared_ptr<ByteSource> source;
+  };
+
+  net::Task<> read_loop();
+  net::Task<> write_loop();
+  net::Task<> read_attachment(wire::Attachment announced);
+  net::Task<> send_chunks(const Outflow& outflow);
+  void end(std::exception_ptr failure);
+  void rethrow_if_ended() const;
+
+  net::asio::any_io_executor executor_;
+  std::unique_ptr<net::MessageChannel> channel_;
+  Hooks hooks_;
+
+  std::deque<std::variant<Frame, Outflow>> outbox_;
+  bool is_writing_ = false;
+  std::uint32_t attachments_sent_ = 0;
+  Signal outbox_changed_;
+
+  std::deque<Incoming> inbox_;
+  ByteSink* sink_ = nullptr;  ///< Set while receive_attachment() waits.
+  std::uint32_t attachments_received_ = 0;
+  Signal inbox_changed_;
+  Signal sink_changed_;
+
+  std::exception_ptr failure_;
+};
+
+using ServerConversation = Conversation<wire::ClientMessage, wire::ServerMessage>;
+using ClientConversation = Conversation<wire::ServerMessage, wire::ClientMessage>;
+
+extern template class Conversation<wire::ClientMessage, wire::ServerMessage>;
+extern template class Conversation<wire::ServerMessage, wire::ClientMessage>;
+
+}  // namespace headstart::session

@@ -1,0 +1,72 @@
+#include "shared/session/terms.hpp"
+
+#include "shared/base/error.hpp"
+
+namespace headstart::session {
+
+namespace {
+
+void declare_task(Fields& fields, learn::Task& task) {
+  fields.integer("task.channels", task.channels, "Channels of a sample.", {1, 4096});
+  fields.integer("task.height", task.height, "Height of a sample.", {1, 65536});
+  fields.integer("task.width", task.width, "Width of a sample.", {1, 65536});
+  fields.integer("task.classes", task.num_classes, "Number of classes.", {2, 2048});
+}
+
+template <class Declare>
+void load_from_peer(const std::string& text, Declare declare) {
+  Fields fields;
+  declare(fields);
+  try {
+    fields.load(nlohmann::json::parse(text), "terms of the run");
+  } catch (const nlohmann::json::exception&) {
+    throw Error(Errc::protocol, "the terms of the run are not JSON");
+  } catch (const Error& error) {
+    throw Error(Errc::protocol, error.what());
+  }
+}
+
+}  // namespace
+
+void declare_fields(Fields& fields, Terms& terms) {
+  fields.integer("run.seed", terms.seed, "Seed of the run; every random stream derives from it.",
+                 {0, 9007199254740992.0});
+  declare_fields(fields, "model", terms.model);
+  fields.number("data.held_out", terms.held_out,
+                "Fraction of a client's samples that it keeps for early stopping and federated evaluation.", {0, 0.9});
+  declare_fields(fields, "pretrain", terms.pretrain);
+  declare_fields(fields, "train", terms.train);
+  declare_fields(fields, "consolidation", terms.consolidation);
+}
+
+std::string to_json_text(const Terms& terms) {
+  Terms copy = terms;
+  Fields fields;
+  declare_fields(fields, copy);
+  declare_task(fields, copy.task);
+  return fields.resolved().dump();
+}
+
+Terms terms_from_json_text(const std::string& text) {
+  Terms terms;
+  load_from_peer(text, [&](Fields& fields) {
+    declare_fields(fields, terms);
+    declare_task(fields, terms.task);
+  });
+  return terms;
+}
+
+std::string to_json_text(const learn::ModelSpec& spec) {
+  learn::ModelSpec copy = spec;
+  Fields fields;
+  learn::declare_fields(fields, "model", copy);
+  return fields.resolved().dump();
+}
+
+learn::ModelSpec spec_from_json_text(const std::string& text) {
+  learn::ModelSpec spec;
+  load_from_peer(text, [&](Fields& fields) { learn::declare_fields(fields, "model", spec); });
+  return spec;
+}
+
+}  // namespace headstart::session

@@ -1,0 +1,92 @@
+// Text and lists as messages may carry them: each with its own bound, checked before memory is taken.
+// cereal's own headers for std::string and std::vector are never included, so a message with an unbounded member
+// does not compile.
+#pragma once
+
+// UserDataAdapter, which carries the bytes left to the load functions, stands behind this switch in cereal 1.3.
+#define CEREAL_FUTURE_EXPERIMENTAL
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <type_traits>
+#include <vector>
+
+#include <cereal/archives/adapters.hpp>
+#include <cereal/archives/portable_binary.hpp>
+#include <cereal/cereal.hpp>
+
+#include "shared/base/error.hpp"
+
+namespace headstart::wire {
+
+/// Bytes of the frame that are not read yet; the decoder attaches one to the archive.
+class BytesLeft {
+ public:
+  virtual ~BytesLeft() = default;
+  [[nodiscard]] virtual std::size_t bytes_left() const = 0;
+};
+
+using InputArchive = cereal::UserDataAdapter<BytesLeft, cereal::PortableBinaryInputArchive>;
+using OutputArchive = cereal::PortableBinaryOutputArchive;
+
+/// Reads a length and checks it against the bound and the bytes that are left. Throws Error(protocol).
+template <class Archive>
+std::size_t load_length(Archive& archive, std::size_t max, std::size_t element_bytes) {
+  std::uint32_t length = 0;
+  archive(length);
+  const std::size_t left = cereal::get_user_data<BytesLeft>(archive).bytes_left();
+  if (length > max || length > left / element_bytes) {
+    throw Error(Errc::protocol, "a message announces " + std::to_string(length) + " elements; at most " +
+                                    std::to_string(max) + " are allowed and " + std::to_string(left) +
+                                    " bytes are left in its frame");
+  }
+  return length;
+}
+
+template <std::size_t Max>
+struct Text {
+  std::string value;
+
+  Text() = default;
+  /// Cut to Max bytes: texts that must not be cut (names, settings) are checked where they are made.
+  Text(std::string text) : value(std::move(text)) {  // NOLINT(google-explicit-constructor): reads as a string
+    if (value.size() > Max) value.resize(Max);
+  }
+  Text(const char* text) : Text(std::string(text)) {}  // NOLINT(google-explicit-constructor)
+
+  template <class Archive>
+  void save(Archive& archive) const {
+    archive(static_cast<std::uint32_t>(value.size()), cereal::binary_data(value.data(), value.size()));
+  }
+  template <class Archive>
+  void load(Archive& archive) {
+    value.resize(load_length(archive, Max, 1));
+    archive(cereal::binary_data(value.data(), value.size()));
+  }
+  friend bool operator==(const Text&, const Text&) = default;
+};
+
+template <class T, std::size_t Max>
+struct List {
+  static_assert(std::is_arithmetic_v<T>, "a list carries numbers; tensors travel as attachments");
+  std::vector<T> values;
+
+  List() = default;
+  List(std::vector<T> list) : values(std::move(list)) {  // NOLINT(google-explicit-constructor): reads as a vector
+    if (values.size() > Max) throw Error(Errc::internal, "a list is longer than its message allows");
+  }
+
+  template <class Archive>
+  void save(Archive& archive) const {
+    archive(static_cast<std::uint32_t>(values.size()));
+    for (const T value : values) archive(value);
+  }
+  template <class Archive>
+  void load(Archive& archive) {
+    values.resize(load_length(archive, Max, sizeof(T)));
+    for (T& value : values) archive(value);
+  }
+  friend bool operator==(const List&, const List&) = default;
+};
+
+}  // namespace headstart::wire

@@ -1,0 +1,176 @@
+#include "shared/wire/codec.hpp"
+
+#include <cmath>
+#include <istream>
+#include <ostream>
+#include <streambuf>
+
+namespace headstart::wire {
+
+static_assert(!cereal::traits::is_output_serializable<std::string, OutputArchive>::value,
+              "messages carry bounded text only");
+static_assert(!cereal::traits::is_output_serializable<std::vector<int>, OutputArchive>::value,
+              "messages carry bounded lists only");
+
+namespace {
+
+constexpr std::byte frame_version{1};
+constexpr std::byte control_kind{0};
+constexpr std::byte chunk_kind{1};
+constexpr std::size_t control_head_bytes = 4;
+
+/// Reads from a span and tells how much of it is left.
+class SpanReader final : public std::streambuf, public BytesLeft {
+ public:
+  explicit SpanReader(std::span<const std::byte> bytes) {
+    // streambuf wants mutable characters; nothing here writes through them.
+    char* begin = const_cast<char*>(reinterpret_cast<const char*>(bytes.data()));
+    setg(begin, begin, begin + bytes.size());
+  }
+  [[nodiscard]] std::size_t bytes_left() const override { return static_cast<std::size_t>(egptr() - gptr()); }
+};
+
+class VectorWriter final : public std::streambuf {
+ public:
+  explicit VectorWriter(std::vector<std::byte>& out) : out_(out) {}
+
+ protected:
+  int_type overflow(int_type c) override {
+    out_.push_back(static_cast<std::byte>(c));
+    return c;
+  }
+  std::streamsize xsputn(const char* data, std::streamsize count) override {
+    const auto* bytes = reinterpret_cast<const std::byte*>(data);
+    out_.insert(out_.end(), bytes, bytes + count);
+    return count;
+  }
+
+ private:
+  std::vector<std::byte>& out_;
+};
+
+template <class Variant>
+std::vector<std::byte> encode_control(const Variant& message) {
+  std::vector<std::byte> frame{frame_version, control_kind, static_cast<std::byte>(message.index()), std::byte{0}};
+  VectorWriter buffer(frame);
+  std::ostream stream(&buffer);
+  OutputArchive archive(stream);
+  // cereal's serialize() is one function for both directions and so not const; saving changes nothing.
+  std::visit([&](const auto& m) { archive(m); }, message);
+  if (frame.size() > max_control_bytes) {
+    throw Error(Errc::internal, "a control message of " + std::to_string(frame.size()) + " bytes; at most " +
+                                    std::to_string(max_control_bytes) + " fit a frame");
+  }
+  return frame;
+}
+
+template <class Variant, std::size_t I = 0>
+void emplace_by_index(Variant& variant, std::size_t index) {
+  if constexpr (I < std::variant_size_v<Variant>) {
+    if (index == I) {
+      variant.template emplace<I>();
+    } else {
+      emplace_by_index<Variant, I + 1>(variant, index);
+    }
+  } else {
+    throw Error(Errc::protocol, "unknown message " + std::to_string(index) + "; is the peer of another version?");
+  }
+}
+
+void check_values(const EvaluationReport& report) {
+  if (report.correct.values.size() != report.total.values.size()) {
+    throw Error(Errc::protocol, "an evaluation report with unequal counts of classes");
+  }
+  for (std::size_t c = 0; c < report.total.values.size(); ++c) {
+    if (report.correct.values[c] > report.total.values[c] || report.total.values[c] > (std::uint64_t{1} << 40)) {
+      throw Error(Errc::protocol, "an evaluation report with more right than total samples in a class");
+    }
+  }
+  if (!(report.loss_sum >= 0) || std::isinf(report.loss_sum)) {
+    throw Error(Errc::protocol, "an evaluation report whose loss is not a finite number >= 0");
+  }
+}
+
+void check_values(const PretrainDone& done) {
+  if (!(done.seconds >= 0) || std::isinf(done.seconds)) {
+    throw Error(Errc::protocol, "a pre-training report whose duration is not a finite number >= 0");
+  }
+}
+
+template <class Message>
+void check_values(const Message&) {}
+
+template <class Variant>
+Variant decode_control(std::span<const std::byte> frame) {
+  if (frame.size() > max_control_bytes) {
+    throw Error(Errc::protocol, "a control frame of " + std::to_string(frame.size()) + " bytes; at most " +
+                                    std::to_string(max_control_bytes) + " are allowed");
+  }
+  Variant message;
+  emplace_by_index(message, std::to_integer<std::size_t>(frame[2]));
+  SpanReader reader(frame.subspan(control_head_bytes));
+  std::istream stream(&reader);
+  try {
+    InputArchive archive(reader, stream);
+    std::visit(
+        [&](auto& m) {
+          archive(m);
+          check_values(m);
+        },
+        message);
+  } catch (const cereal::Exception&) {
+    throw Error(Errc::protocol, "a control frame ends in the middle of its message");
+  }
+  if (reader.bytes_left() != 0) throw Error(Errc::protocol, "a control frame is longer than its message");
+  return message;
+}
+
+template <class Integer>
+void store(std::byte* to, Integer value) {
+  for (std::size_t i = 0; i < sizeof(Integer); ++i) to[i] = static_cast<std::byte>(value >> (8 * i));
+}
+
+template <class Integer>
+Integer load(const std::byte* from) {
+  Integer value = 0;
+  for (std::size_t i = 0; i < sizeof(Integer); ++i) {
+    value = static_cast<Integer>(value | (static_cast<Integer>(std::to_integer<std::uint8_t>(from[i])) << (8 * i)));
+  }
+  return value;
+}
+
+template <class Variant>
+std::variant<Variant, Chunk> decode(std::span<const std::byte> frame) {
+  if (frame.size() < control_head_bytes) throw Error(Errc::protocol, "a frame shorter than its head");
+  if (frame[0] != frame_version) {
+    throw Error(Errc::protocol, "a frame of version " + std::to_string(std::to_integer<int>(frame[0])) +
+                                    "; this side speaks version " +
+                                    std::to_string(std::to_integer<int>(frame_version)));
+  }
+  if (frame[1] == control_kind) return decode_control<Variant>(frame);
+  if (frame[1] != chunk_kind) throw Error(Errc::protocol, "a frame of unknown kind");
+  if (frame.size() <= chunk_head_bytes) throw Error(Errc::protocol, "a chunk without data");
+  if (frame.size() > chunk_head_bytes + max_chunk_bytes) throw Error(Errc::protocol, "a chunk above 1 MiB");
+  return Chunk{load<std::uint32_t>(&frame[4]), load<std::uint64_t>(&frame[8]), frame.subspan(chunk_head_bytes)};
+}
+
+}  // namespace
+
+std::vector<std::byte> encode(const ClientMessage& message) { return encode_control(message); }
+std::vector<std::byte> encode(const ServerMessage& message) { return encode_control(message); }
+
+ChunkHead encode_chunk_head(std::uint32_t attachment, std::uint64_t offset) {
+  ChunkHead head{frame_version, chunk_kind};
+  store(&head[4], attachment);
+  store(&head[8], offset);
+  return head;
+}
+
+std::variant<ClientMessage, Chunk> decode_from_client(std::span<const std::byte> frame) {
+  return decode<ClientMessage>(frame);
+}
+std::variant<ServerMessage, Chunk> decode_from_server(std::span<const std::byte> frame) {
+  return decode<ServerMessage>(frame);
+}
+
+}  // namespace headstart::wire

@@ -1,0 +1,41 @@
+// Frames: the first bytes of every message on a channel, and the messages inside them.
+//
+//   control  [version u8][0 u8][message index u8][0 u8] then the message in cereal's portable binary form
+//   chunk    [version u8][1 u8][0 u16][attachment id u32][offset u64], all little-endian, then raw tensor bytes
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <variant>
+#include <vector>
+
+#include "shared/wire/messages.hpp"
+
+namespace headstart::wire {
+
+inline constexpr std::size_t max_control_bytes = 64 * 1024;
+inline constexpr std::size_t max_chunk_bytes = std::size_t{1} << 20;
+inline constexpr std::size_t chunk_head_bytes = 16;
+
+/// Throws Error(internal) where the frame would exceed max_control_bytes.
+std::vector<std::byte> encode(const ClientMessage& message);
+std::vector<std::byte> encode(const ServerMessage& message);
+
+using ChunkHead = std::array<std::byte, chunk_head_bytes>;
+ChunkHead encode_chunk_head(std::uint32_t attachment, std::uint64_t offset);
+
+/// A view into the frame it was decoded from.
+struct Chunk {
+  std::uint32_t attachment = 0;
+  std::uint64_t offset = 0;
+  std::span<const std::byte> data;
+};
+
+/// Decodes one frame. Throws Error(protocol): another version, an unknown kind or message, a length that lies, bytes
+/// left over, a number that no message of ours would carry. Allocates no more than the frame's own size.
+std::variant<ClientMessage, Chunk> decode_from_client(std::span<const std::byte> frame);
+std::variant<ServerMessage, Chunk> decode_from_server(std::span<const std::byte> frame);
+
+}  // namespace headstart::wire

@@ -1,0 +1,276 @@
+// What server and client say to each other. Tensors never stand in a message: they follow as attachments.
+//
+//   client                                server
+//   Hello ------------------------------>
+//                 <---------------------- Welcome (terms of the run) | Refused
+//   Join ------------------------------->
+//                 <---------------------- Joined | Refused
+//                 <---------------------- a task, its attachments behind it
+//   ProgressReport* -------------------->
+//   PretrainDone | EvaluationReport | Offer | TaskFailed
+//                 <---------------------- Grant (to an Offer)
+//   Attachment, chunks ----------------->
+//                 <---------------------- ... more tasks ..., Finished
+//
+// One task at a time per client. An attachment is announced (id counted from 0 in each direction, byte length) and
+// then travels in chunks; its schema is known to both sides and is not sent.
+#pragma once
+
+#include <cstdint>
+#include <variant>
+
+#include "shared/wire/bounded.hpp"
+
+namespace headstart::wire {
+
+/// Raised with every change of a message; the server refuses other versions by name.
+inline constexpr std::uint16_t protocol_version = 1;
+
+using TaskId = std::uint64_t;
+using Reason = Text<512>;
+using Digest = Text<64>;
+/// ModelSpec::architecture().
+using Architecture = Text<256>;
+/// A JSON object of settings, read through declared fields.
+using Settings = Text<48 * 1024>;
+inline constexpr std::size_t max_classes = 2048;
+
+// ---- client to server
+
+/// First message of a connection.
+struct Hello {
+  std::uint16_t protocol = protocol_version;
+  Text<64> name;
+  Text<64> software;
+  template <class A>
+  void serialize(A& a) {
+    a(protocol, name, software);
+  }
+};
+
+/// What the client brings; what it announces here binds for the run.
+struct Join {
+  std::uint64_t num_examples = 0;  ///< n_i: training samples after the client's own held-out part.
+  std::uint64_t num_held_out = 0;
+  std::uint32_t num_classes = 0;
+  std::uint32_t channels = 0, height = 0, width = 0;
+  Digest schema;                   ///< Of the federated model, as the client built it.
+  Architecture architecture;       ///< Of the federated model.
+  Settings own_model;              ///< Spec of the model it pre-trains, if not the federated one; else empty.
+  bool shares_with_peers = false;  ///< Consents that its pre-trained model goes to other clients as a teacher.
+  template <class A>
+  void serialize(A& a) {
+    a(num_examples, num_held_out, num_classes, channels, height, width, schema, architecture, own_model,
+      shares_with_peers);
+  }
+};
+
+/// Where a long task stands, in samples. Sent at most a few times a second.
+struct ProgressReport {
+  TaskId task = 0;
+  std::uint64_t done = 0, total = 0;
+  template <class A>
+  void serialize(A& a) {
+    a(task, done, total);
+  }
+};
+
+/// Pre-training is done; the model stays with the client until it is asked for.
+struct PretrainDone {
+  TaskId task = 0;
+  bool is_reused = false;  ///< Taken from the client's store of pre-trained models.
+  double seconds = 0;      ///< From receiving the task to the model being ready, as first trained.
+  std::uint32_t num_epochs = 0, best_epoch = 0;
+  template <class A>
+  void serialize(A& a) {
+    a(task, is_reused, seconds, num_epochs, best_epoch);
+  }
+};
+
+struct EvaluationReport {
+  TaskId task = 0;
+  List<std::uint64_t, max_classes> correct, total;  ///< Per class.
+  double loss_sum = 0;
+  template <class A>
+  void serialize(A& a) {
+    a(task, correct, total, loss_sum);
+  }
+};
+
+/// The task's result is ready: so many bytes, sent when the server grants it.
+struct Offer {
+  TaskId task = 0;
+  std::uint64_t num_bytes = 0;
+  template <class A>
+  void serialize(A& a) {
+    a(task, num_bytes);
+  }
+};
+
+/// The client could not do the task and stays in the run.
+struct TaskFailed {
+  TaskId task = 0;
+  Reason reason;
+  template <class A>
+  void serialize(A& a) {
+    a(task, reason);
+  }
+};
+
+/// Raw tensor bytes follow in chunks, in either direction.
+struct Attachment {
+  std::uint32_t id = 0;
+  std::uint64_t num_bytes = 0;
+  template <class A>
+  void serialize(A& a) {
+    a(id, num_bytes);
+  }
+};
+
+// ---- server to client
+
+struct Welcome {
+  Settings terms;  ///< session::Terms.
+  template <class A>
+  void serialize(A& a) {
+    a(terms);
+  }
+};
+
+struct Joined {
+  std::uint32_t num_present = 0, num_expected = 0;
+  template <class A>
+  void serialize(A& a) {
+    a(num_present, num_expected);
+  }
+};
+
+/// The server refuses the client and closes.
+struct Refused {
+  Reason reason;
+  template <class A>
+  void serialize(A& a) {
+    a(reason);
+  }
+};
+
+/// Pre-train the client's own model on its own data.
+struct PretrainTask {
+  TaskId task = 0;
+  template <class A>
+  void serialize(A& a) {
+    a(task);
+  }
+};
+
+/// Send the pre-trained model (own schema).
+struct ExchangeTask {
+  TaskId task = 0;
+  template <class A>
+  void serialize(A& a) {
+    a(task);
+  }
+};
+
+/// One round of local training from the global model of `model_version`, which the client holds or which follows as
+/// the one attachment.
+struct TrainTask {
+  TaskId task = 0;
+  std::uint32_t round = 0;
+  std::uint64_t model_version = 0;
+  bool model_follows = false;
+  template <class A>
+  void serialize(A& a) {
+    a(task, round, model_version, model_follows);
+  }
+};
+
+/// Count right and total per class on the client's held-out data. The global model (as in TrainTask), or, where
+/// `candidate` is not empty, a model of that spec that follows and is not kept.
+struct EvaluateTask {
+  TaskId task = 0;
+  std::uint64_t model_version = 0;
+  bool model_follows = false;
+  Settings candidate;
+  template <class A>
+  void serialize(A& a) {
+    a(task, model_version, model_follows, candidate);
+  }
+};
+
+/// Return the logits of the client's pre-trained model on `num_samples` samples that follow.
+struct LogitsTask {
+  TaskId task = 0;
+  std::uint64_t num_samples = 0;
+  template <class A>
+  void serialize(A& a) {
+    a(task, num_samples);
+  }
+};
+
+/// Consolidate on the client's own data: distil `num_teachers` models into a student. Attachments: the student's start
+/// (federated schema), the teacher weights (float64 [num_teachers, num_classes]), then teacher by teacher, each behind
+/// a TeacherFollows. Result: the student.
+struct DistillTask {
+  TaskId task = 0;
+  std::uint32_t num_teachers = 0;
+  template <class A>
+  void serialize(A& a) {
+    a(task, num_teachers);
+  }
+};
+
+/// Spec and origin of the teacher whose state is the next attachment.
+struct TeacherFollows {
+  Text<64> client;
+  Settings spec;
+  template <class A>
+  void serialize(A& a) {
+    a(client, spec);
+  }
+};
+
+/// Re-estimate BatchNorm statistics of the model that follows, on the client's own data; returns the model.
+struct StatisticsTask {
+  TaskId task = 0;
+  template <class A>
+  void serialize(A& a) {
+    a(task);
+  }
+};
+
+/// The offered result may be sent now.
+struct Grant {
+  TaskId task = 0;
+  template <class A>
+  void serialize(A& a) {
+    a(task);
+  }
+};
+
+/// A task's result was not accepted; the client stays in the run.
+struct ResultRefused {
+  TaskId task = 0;
+  Reason reason;
+  template <class A>
+  void serialize(A& a) {
+    a(task, reason);
+  }
+};
+
+/// The run is over.
+struct Finished {
+  Reason summary;
+  template <class A>
+  void serialize(A& a) {
+    a(summary);
+  }
+};
+
+using ClientMessage =
+    std::variant<Hello, Join, ProgressReport, PretrainDone, EvaluationReport, Offer, TaskFailed, Attachment>;
+using ServerMessage =
+    std::variant<Welcome, Joined, Refused, PretrainTask, ExchangeTask, TrainTask, EvaluateTask, LogitsTask, DistillTask,
+                 TeacherFollows, StatisticsTask, Grant, ResultRefused, Finished, Attachment>;
+
+}  // namespace headstart::wire

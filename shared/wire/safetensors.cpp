@@ -1,0 +1,152 @@
+#include "shared/wire/safetensors.hpp"
+
+#include <algorithm>
+#include <fstream>
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include "shared/base/error.hpp"
+#include "shared/base/files.hpp"
+
+namespace headstart::wire {
+
+namespace {
+
+constexpr std::uint64_t max_header_bytes = 64U << 20U;
+constexpr std::string_view metadata_key = "__metadata__";
+
+struct Entry {
+  learn::TensorSpec spec;
+  std::uint64_t begin = 0;
+  std::uint64_t end = 0;
+};
+
+class Reader {
+ public:
+  explicit Reader(const std::filesystem::path& file) : file_(file), in_(file, std::ios::binary) {
+    std::error_code code;
+    size_ = std::filesystem::file_size(file, code);
+    if (!in_ || code) throw Error(Errc::data, file.string() + ": model file cannot be read");
+  }
+
+  ModelFile read() {
+    const std::uint64_t header_bytes = read_header_length();
+    const std::vector<Entry> entries = read_header(header_bytes);
+    const std::uint64_t data_start = 8 + header_bytes;
+    check_layout(entries, size_ - data_start);
+    std::vector<learn::TensorSpec> specs;
+    for (const Entry& entry : entries) specs.push_back(entry.spec);
+    result_.model = PackedState(learn::Schema(specs));
+    for (const Entry& entry : entries) {
+      in_.seekg(static_cast<std::streamoff>(data_start + entry.begin));
+      auto* target = static_cast<char*>(result_.model.state().at(entry.spec.name).data_ptr());
+      if (entry.end > entry.begin) in_.read(target, static_cast<std::streamsize>(entry.end - entry.begin));
+      if (!in_) fail(data_start + entry.begin, "ends before tensor '" + entry.spec.name + "' is complete");
+    }
+    return std::move(result_);
+  }
+
+ private:
+  [[noreturn]] void fail(std::uint64_t offset, const std::string& what) const {
+    throw Error(Errc::data,
+                fmt::format("{}: not a sound safetensors file: at byte {}: {}", file_.string(), offset, what));
+  }
+
+  std::uint64_t read_header_length() {
+    std::array<unsigned char, 8> bytes{};
+    if (!in_.read(reinterpret_cast<char*>(bytes.data()), bytes.size())) fail(0, "no header length");
+    std::uint64_t length = 0;
+    for (std::size_t i = 0; i < 8; ++i) length |= std::uint64_t{bytes[i]} << (8 * i);
+    if (length > max_header_bytes || length > size_ - 8) {
+      fail(0, fmt::format("header of {} bytes in a file of {}", length, size_));
+    }
+    return length;
+  }
+
+  std::vector<Entry> read_header(std::uint64_t header_bytes) {
+    std::string text(header_bytes, '\0');
+    if (!in_.read(text.data(), static_cast<std::streamsize>(text.size()))) fail(8, "header cut short");
+    try {
+      const nlohmann::json header = nlohmann::json::parse(text);
+      if (!header.is_object()) fail(8, "the header is no JSON object");
+      std::vector<Entry> entries;
+      for (const auto& [name, value] : header.items()) {
+        if (name == metadata_key) {
+          result_.metadata = value.get<Metadata>();
+        } else {
+          entries.push_back(entry_of(name, value));
+        }
+      }
+      return entries;
+    } catch (const nlohmann::json::exception& error) {
+      fail(8, std::string("header: ") + error.what());
+    }
+  }
+
+  Entry entry_of(const std::string& name, const nlohmann::json& value) const {
+    const auto dtype = learn::dtype_of(value.at("dtype").get<std::string>());
+    if (!dtype) fail(8, "tensor '" + name + "' has the unsupported type " + value.at("dtype").dump());
+    Entry entry{{name, *dtype, value.at("shape").get<std::vector<std::int64_t>>()}, 0, 0};
+    const auto offsets = value.at("data_offsets").get<std::array<std::uint64_t, 2>>();
+    entry.begin = offsets[0];
+    entry.end = offsets[1];
+    std::uint64_t elements = 1;
+    for (const std::int64_t extent : entry.spec.shape) {
+      if (extent < 0 || (extent > 0 && elements > size_ / static_cast<std::uint64_t>(extent))) {
+        fail(8, "tensor '" + name + "' has an impossible shape");
+      }
+      elements *= static_cast<std::uint64_t>(extent);
+    }
+    if (entry.end < entry.begin || entry.spec.num_bytes() != entry.end - entry.begin) {
+      fail(8, fmt::format("tensor '{}' needs {} bytes, its offsets span {}..{}", name, entry.spec.num_bytes(),
+                          entry.begin, entry.end));
+    }
+    return entry;
+  }
+
+  void check_layout(std::vector<Entry> entries, std::uint64_t data_bytes) const {
+    std::ranges::sort(entries, {}, [](const Entry& e) { return std::pair(e.begin, e.end); });
+    std::uint64_t position = 0;
+    for (const Entry& entry : entries) {
+      if (entry.begin != position) fail(8, "tensor '" + entry.spec.name + "' overlaps another or leaves a gap");
+      position = entry.end;
+    }
+    if (position != data_bytes) {
+      fail(8, fmt::format("the header describes {} bytes of tensors, the file holds {}", position, data_bytes));
+    }
+  }
+
+  std::filesystem::path file_;
+  std::ifstream in_;
+  std::uint64_t size_ = 0;
+  ModelFile result_;
+};
+
+}  // namespace
+
+void save_safetensors(const std::filesystem::path& file, const PackedState& model, const Metadata& metadata) {
+  nlohmann::ordered_json header = nlohmann::ordered_json::object();
+  if (!metadata.empty()) header[std::string(metadata_key)] = metadata;
+  std::uint64_t offset = 0;
+  const learn::Schema schema = model.state().schema();
+  for (const learn::TensorSpec& spec : schema.tensors()) {
+    header[spec.name] = {{"dtype", learn::dtype_name(spec.dtype)},
+                         {"shape", spec.shape},
+                         {"data_offsets", {offset, offset + spec.num_bytes()}}};
+    offset += spec.num_bytes();
+  }
+  std::string text = header.dump();
+  text.resize((text.size() + 7) / 8 * 8, ' ');  // tensors start aligned, as the format recommends
+  std::array<std::byte, 8> length{};
+  for (std::size_t i = 0; i < 8; ++i) length[i] = static_cast<std::byte>(text.size() >> (8 * i));
+  AtomicFile out(file);
+  out.write(length);
+  out.write(text);
+  out.write(model.bytes());
+  out.commit();
+}
+
+ModelFile load_safetensors(const std::filesystem::path& file) { return Reader(file).read(); }
+
+}  // namespace headstart::wire

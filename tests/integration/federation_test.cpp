@@ -1,0 +1,328 @@
+// The whole federation in one process: over loopback and over WebSockets, with arrivals in another order each time.
+
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <boost/asio/use_awaitable.hpp>
+#include <doctest/doctest.h>
+#include <fmt/format.h>
+
+#include "client/client_loop.hpp"
+#include "experiments/lab/simulation.hpp"
+#include "shared/base/files.hpp"
+#include "shared/net/faulty_channel.hpp"
+#include "shared/net/websocket.hpp"
+#include "shared/wire/safetensors.hpp"
+#include "tests/support/small_run.hpp"
+#include "tests/support/temporary_folder.hpp"
+#include "tests/support/throws.hpp"
+
+namespace headstart {
+namespace {
+
+namespace asio = boost::asio;
+using server::StartModel;
+using server::TransferSet;
+
+const Clock system_clock = std::chrono::steady_clock::now;
+
+client::LocalWorkerOptions sharing() {
+  return {.name = {}, .own_model = {}, .script = {}, .store = {}, .shares_with_peers = true};
+}
+
+std::vector<lab::SimulatedClient> small_clients() {
+  std::vector<lab::SimulatedClient> clients;
+  for (std::int64_t i = 0; i < test::small_num_clients; ++i) {
+    clients.push_back({test::small_name(i), test::small_worker(i, sharing()), {}});
+  }
+  return clients;
+}
+
+nlohmann::json simulate(const server::ServerConfig& config, std::vector<lab::SimulatedClient> clients,
+                        std::size_t num_threads = 2) {
+  server::check(config);
+  server::RunFolder folder(config.folder, config.federation.checkpoints);
+  server::FederationObserver silent;
+  return lab::simulate(config, test::small_central_data(), folder, silent, std::move(clients), num_threads,
+                       system_clock);
+}
+
+/// The same federation over WebSockets on loopback.
+nlohmann::json run_over_websockets(const server::ServerConfig& config, std::vector<lab::SimulatedClient> clients) {
+  asio::io_context io(1);
+  asio::thread_pool pool(2);
+  server::RunFolder folder(config.folder, config.federation.checkpoints);
+  server::FederationObserver silent;
+  server::Federation federation(io.get_executor(), pool, config, test::small_central_data(), folder, silent,
+                                system_clock);
+  net::Listener listener(io.get_executor(), "127.0.0.1", 0);
+  const auto serve = [&]() -> net::Task<> {
+    for (std::size_t i = 0; i < clients.size(); ++i) {
+      net::PendingPeer pending = co_await listener.accept();
+      auto channel = co_await net::handshake(std::move(pending));
+      auto admission = federation.admit(std::move(channel));
+      asio::co_spawn(io, std::move(admission), [](std::exception_ptr failure) { CHECK_FALSE(failure); });
+    }
+  };
+  client::ClientObserver quiet;
+  const auto join = [&](lab::SimulatedClient& simulated) -> net::Task<> {
+    auto channel = co_await net::connect(io.get_executor(), {"127.0.0.1", listener.port()});
+    co_await client::run_client(io.get_executor(), std::move(channel),
+                                {simulated.name, simulated.worker.get(), &pool, &quiet, system_clock, {}});
+  };
+  asio::co_spawn(io, serve(), [](std::exception_ptr failure) { CHECK_FALSE(failure); });
+  for (auto& simulated : clients) {
+    asio::co_spawn(io, join(simulated), [](std::exception_ptr failure) { CHECK_FALSE(failure); });
+  }
+  nlohmann::json summary;
+  asio::co_spawn(io, federation.run(), [&](std::exception_ptr failure, nlohmann::json result) {
+    CHECK_FALSE(failure);
+    summary = std::move(result);
+  });
+  io.run();
+  pool.join();
+  return summary;
+}
+
+/// Holds one message of a client back, another one for each rank, so that its answers arrive out of turn.
+auto delayed(std::uint64_t rank) {
+  return [rank](std::unique_ptr<net::MessageChannel> channel) -> std::unique_ptr<net::MessageChannel> {
+    net::FaultPlan plan{.fault = net::Fault::delay, .operation = 6 + 2 * rank};
+    plan.delay = [rank]() -> net::Task<> {
+      asio::steady_timer timer(co_await asio::this_coro::executor, std::chrono::milliseconds(50 - 10 * rank));
+      co_await timer.async_wait(asio::use_awaitable);
+    };
+    return std::make_unique<net::FaultyChannel>(std::move(channel), std::move(plan));
+  };
+}
+
+void configure(server::ServerConfig& config, StartModel start, TransferSet transfer) {
+  config.federation.start = start;
+  config.federation.consolidation.transfer = transfer;
+}
+
+TEST_CASE("simulation = network: the bytes of every checkpoint, for plain FedAvg and both transfer sets") {
+  const test::TemporaryFolder folder;
+  for (const auto& [start, transfer] :
+       {std::pair(StartModel::random, TransferSet::public_large), std::pair(StartModel::kd, TransferSet::public_large),
+        std::pair(StartModel::kd, TransferSet::student)}) {
+    const std::string label = fmt::format("{}-{}", static_cast<int>(start), static_cast<int>(transfer));
+    CAPTURE(label);
+    auto config = test::small_config(folder / ("loopback-" + label));
+    configure(config, start, transfer);
+    const auto one = simulate(config, small_clients());
+    const auto expected = test::checkpoints_of(config.folder);
+    CHECK(expected.size() == 4);
+
+    auto permuted = config;
+    permuted.folder = folder / ("permuted-" + label);
+    auto clients = small_clients();
+    std::ranges::reverse(clients);
+    for (std::size_t i = 0; i < clients.size(); ++i) clients[i].wrap = delayed(i);
+    simulate(permuted, std::move(clients), 3);
+    CHECK(test::checkpoints_of(permuted.folder) == expected);
+
+    auto networked = config;
+    networked.folder = folder / ("network-" + label);
+    const auto two = run_over_websockets(networked, small_clients());
+    CHECK(test::checkpoints_of(networked.folder) == expected);
+    CHECK(one["model_digest"] == two["model_digest"]);
+  }
+}
+
+TEST_CASE("another seed gives another model") {
+  const test::TemporaryFolder folder;
+  auto config = test::small_config(folder / "one");
+  config.federation.num_rounds = 1;
+  const auto one = simulate(config, small_clients());
+  config.folder = folder / "two";
+  config.terms.seed = 8;
+  CHECK(simulate(config, small_clients())["model_digest"] != one["model_digest"]);
+}
+
+TEST_CASE("all ten cells of the published table run, and each is recorded as what it was") {
+  const test::TemporaryFolder folder;
+  int cell = 0;
+  for (const auto transfer : {TransferSet::public_large, TransferSet::student}) {
+    for (const auto student :
+         {server::StudentStart::best, server::StudentStart::worst, server::StudentStart::untrained}) {
+      for (const auto weights : {learn::TeacherWeighting::adaptive, learn::TeacherWeighting::equal}) {
+        auto config = test::small_config(folder / fmt::format("cell-{}", cell++));
+        configure(config, StartModel::kd, transfer);
+        config.federation.num_rounds = 0;
+        config.federation.consolidation.student = student;
+        config.federation.consolidation.weighting = weights;
+        const auto summary = simulate(config, small_clients());
+        const auto& report = summary["start_report"];
+        const bool on_student_data = transfer == TransferSet::student;
+        const bool is_untrained = student == server::StudentStart::untrained;
+        CHECK(report["place"] == (on_student_data ? report["place"] : nlohmann::json("server")));
+        CHECK(report["in_published_table"] == !(on_student_data && is_untrained));
+        CHECK(report["student_copy_teaches"] == (!on_student_data && !is_untrained));
+        CHECK(report["teachers"].size() == (on_student_data || !is_untrained ? 3 : 4));
+        CHECK(report["gate"].contains("seed_accuracy"));
+        CHECK(summary["ensemble"].contains("equal"));
+      }
+    }
+  }
+}
+
+TEST_CASE("the other starts: best local is the best client's model, the average is none of theirs") {
+  const test::TemporaryFolder folder;
+  auto config = test::small_config(folder / "best");
+  config.federation.start = StartModel::best_local;
+  config.federation.num_rounds = 0;
+  const auto best = simulate(config, small_clients());
+  const std::string winner = best["start_report"]["client"];
+  for (const auto& model : best["models"]) {
+    if (model["client"] == winner) CHECK(model["model"] == best["model_digest"]);
+  }
+  config.folder = folder / "average";
+  config.federation.start = StartModel::average;
+  const auto average = simulate(config, small_clients());
+  CHECK(average["start_report"]["statistics"] == "public set");
+  CHECK(average["model_digest"] != best["model_digest"]);
+}
+
+TEST_CASE("federated validation rates every model at every client and gives the same kind of run") {
+  const test::TemporaryFolder folder;
+  auto config = test::small_config(folder / "run");
+  configure(config, StartModel::kd, TransferSet::public_large);
+  config.federation.validation = server::ValidationSource::federated;
+  config.federation.num_rounds = 1;
+  const auto summary = simulate(config, small_clients());
+  for (const auto& model : summary["models"]) CHECK(model["class_accuracy"].size() == 3);
+  CHECK(read_json(folder / "run/run.json")["validation_source"] == "federated");
+}
+
+TEST_CASE("a client with an architecture of its own teaches: by logits on a public set, by weights on student data") {
+  const test::TemporaryFolder folder;
+  for (const auto transfer : {TransferSet::public_large, TransferSet::student}) {
+    auto config = test::small_config(folder / fmt::format("run-{}", static_cast<int>(transfer)));
+    configure(config, StartModel::kd, transfer);
+    config.federation.num_rounds = 1;
+    auto clients = small_clients();
+    auto options = sharing();
+    options.own_model = config.terms.model;
+    options.own_model->channels = {5, 6};
+    clients[3].worker = test::small_worker(3, options);
+    const auto summary = simulate(config, std::move(clients));
+    const auto teachers = summary["start_report"]["teachers"].get<std::vector<std::string>>();
+    CHECK(std::ranges::count(teachers, "silo-3") == 1);
+    CHECK(summary["start_report"]["student"] != "silo-3");
+    CHECK(summary["rounds"] == 1);
+  }
+}
+
+TEST_CASE("student data: only clients that share with peers teach, and without any the run says so") {
+  const test::TemporaryFolder folder;
+  auto config = test::small_config(folder / "one");
+  configure(config, StartModel::kd, TransferSet::student);
+  config.federation.num_rounds = 0;
+  auto clients = small_clients();
+  clients[0].worker = test::small_worker(0);
+  const auto summary = simulate(config, std::move(clients));
+  const auto& report = summary["start_report"];
+  if (report["student"] != "silo-0")
+    CHECK(report["left_out"]["silo-0"].get<std::string>().find("does not share") != std::string::npos);
+
+  config.folder = folder / "none";
+  auto private_clients = small_clients();
+  for (std::int64_t i = 0; i < test::small_num_clients; ++i)
+    private_clients[static_cast<std::size_t>(i)].worker = test::small_worker(i);
+  const std::string message = test::error_of([&] { simulate(config, std::move(private_clients)); });
+  CHECK(message.find("no client can teach") != std::string::npos);
+  CHECK(message.find("share_model: peers") != std::string::npos);
+}
+
+TEST_CASE("the gate acts where it is on and the seed is no better") {
+  const test::TemporaryFolder folder;
+  auto config = test::small_config(folder / "run");
+  configure(config, StartModel::kd, TransferSet::public_large);
+  config.federation.num_rounds = 0;
+  config.federation.consolidation.gate = true;
+  config.federation.consolidation.student = server::StudentStart::untrained;
+  config.terms.consolidation.epochs = 1;
+  config.terms.consolidation.optimizer.lr = 0;  // a seed that learns nothing
+  const auto summary = simulate(config, small_clients());
+  CHECK(summary["start"] == "kd");
+  CHECK(summary["start_used"] == "best_local");
+  CHECK(summary["start_report"]["refused_seed"]["gate"]["acts"] == true);
+}
+
+TEST_CASE("a run stops at its target and says when it was reached") {
+  const test::TemporaryFolder folder;
+  auto config = test::small_config(folder / "run");
+  config.federation.num_rounds = 30;
+  config.federation.targets = {.accuracies = {0.5}, .stop = true};
+  const auto summary = simulate(config, small_clients());
+  CHECK(summary["stopped_because"] == "every target is reached");
+  CHECK(summary["targets"][0]["round"] == summary["rounds"]);
+  CHECK(summary["rounds"] < 30);
+}
+
+TEST_CASE("the run's folder: one line a round, a readable final model, nothing of the silos left") {
+  const test::TemporaryFolder folder;
+  auto config = test::small_config(folder / "run");
+  configure(config, StartModel::kd, TransferSet::public_large);
+  const auto summary = simulate(config, small_clients());
+  std::istringstream lines(read_text(folder / "run/rounds.jsonl"));
+  std::string line;
+  int round = 0;
+  const std::uint64_t model_bytes = wire::load_safetensors(folder / "run/final.safetensors").model.bytes().size();
+  while (std::getline(lines, line)) {
+    const auto record = nlohmann::json::parse(line);
+    CHECK(record["round"] == round);
+    CHECK(record["class_accuracy"].size() == 3);
+    CHECK(record["federated"]["samples"] > 0);
+    if (round > 0) {
+      // Every client sends one model; receives one too, whether by a task or by the evaluation before it.
+      CHECK(record["clients"].size() == 4);
+      CHECK(record["bytes_up"] > 4 * model_bytes);
+      CHECK(record["bytes_up"] < 4 * model_bytes + 4000);
+      CHECK(record["bytes_down"] > 4 * model_bytes);
+      CHECK(record["bytes_down"] < 4 * model_bytes + 4000);
+    }
+    ++round;
+  }
+  CHECK(round == 4);
+  CHECK(wire::load_safetensors(folder / "run/final.safetensors").model.digest() == summary["model_digest"]);
+  CHECK_FALSE(std::filesystem::exists(folder / "run/models"));
+  CHECK_FALSE(std::filesystem::exists(folder / "run/staging"));
+  CHECK(test::code_of([&] { simulate(config, small_clients()); }) == Errc::storage);
+}
+
+TEST_CASE("pre-trained models are trained once and shared by runs through their store") {
+  const test::TemporaryFolder folder;
+  const auto run = [&](const char* name) {
+    auto config = test::small_config(folder / name);
+    config.federation.start = StartModel::best_local;
+    config.federation.num_rounds = 0;
+    auto clients = small_clients();
+    for (std::int64_t i = 0; i < test::small_num_clients; ++i) {
+      auto options = sharing();
+      options.store = folder / "store";
+      clients[static_cast<std::size_t>(i)].worker = test::small_worker(i, options);
+    }
+    return simulate(config, std::move(clients));
+  };
+  const auto first = run("first");
+  const auto second = run("second");
+  CHECK(first["models"][0]["reused"] == false);
+  CHECK(second["models"][0]["reused"] == true);
+  CHECK(first["models"][0]["model"] == second["models"][0]["model"]);
+  CHECK(first["models"][0]["pretrain_seconds"] == second["models"][0]["pretrain_seconds"]);
+  CHECK(first["model_digest"] == second["model_digest"]);
+}
+
+TEST_CASE("memory for updates bounded to nothing: all are staged on disk, with the same result") {
+  const test::TemporaryFolder folder;
+  auto config = test::small_config(folder / "memory");
+  const auto in_memory = simulate(config, small_clients());
+  config.folder = folder / "staged";
+  config.federation.upload_memory = 1;
+  CHECK(simulate(config, small_clients())["model_digest"] == in_memory["model_digest"]);
+}
+
+}  // namespace
+}  // namespace headstart

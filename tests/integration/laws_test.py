@@ -1,0 +1,90 @@
+"""The laws of the rooms, read off the #include lines and the sources (CONTRIBUTING.md tells them in words)."""
+
+import re
+import unittest
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+ROOMS = ["shared/base", "shared/learn", "shared/wire", "shared/net", "shared/session", "server", "client", "experiments"]
+TORCH = re.compile(r"^(torch|ATen|c10)/")
+
+# Room -> what its files may include of the project's own.
+MAY_USE = {
+    "shared/base": ["shared/base"],
+    "shared/learn": ["shared/base", "shared/learn"],
+    "shared/wire": ["shared/base", "shared/learn", "shared/wire"],
+    "shared/net": ["shared/base", "shared/net"],
+    "shared/session": ["shared/base", "shared/learn", "shared/wire", "shared/net", "shared/session"],
+    "server": ["shared", "server"],
+    "client": ["shared", "client"],
+    "experiments": ["shared", "server", "client", "experiments"],
+}
+
+
+def sources(room: str):
+    for path in sorted((ROOT / room).rglob("*")):
+        if path.suffix in {".cpp", ".hpp"}:
+            yield path, path.read_text()
+
+
+def includes(text: str):
+    return re.findall(r'^\s*#\s*include\s+[<"]([^>"]+)[>"]', text, re.MULTILINE)
+
+
+class Laws(unittest.TestCase):
+    def check(self, room: str, forbidden, why: str):
+        for path, text in sources(room):
+            for name in includes(text):
+                self.assertFalse(forbidden(name), f"{path.relative_to(ROOT)} includes {name}: {why}")
+
+    def test_there_is_something_to_check(self):
+        for room in ROOMS:
+            self.assertTrue(list(sources(room)), room)
+
+    def test_rooms_use_only_the_rooms_below_them(self):
+        for room, allowed in MAY_USE.items():
+            own = lambda name: name.split("/")[0] in {"shared", "server", "client", "experiments", "tests"}
+            self.check(room, lambda name: own(name) and not any(name.startswith(a + "/") for a in allowed),
+                       f"{room} may use {', '.join(allowed)}")
+
+    def test_learn_knows_no_network(self):
+        self.check("shared/learn", lambda name: name.startswith("boost/"), "learn knows no sockets")
+
+    def test_net_and_base_know_no_tensors(self):
+        for room in ["shared/net", "shared/base"]:
+            self.check(room, lambda name: bool(TORCH.match(name)), f"{room} knows no tensors")
+
+    def test_one_file_includes_beast(self):
+        users = [path.name for room in ROOMS for path, text in sources(room)
+                 if any(name.startswith("boost/beast") for name in includes(text)) and path.name != "asio_impl.cpp"]
+        self.assertEqual(users, ["websocket.cpp"])
+
+    def test_cereal_stays_in_wire(self):
+        for room in ROOMS:
+            if room != "shared/wire":
+                self.check(room, lambda name: name.startswith("cereal/"), "cereal stays in wire")
+
+    def test_only_main_reads_the_environment_and_the_clock(self):
+        pattern = re.compile(r"\b(getenv|system_clock::now\(|steady_clock::now\()")
+        for room in ROOMS:
+            for path, text in sources(room):
+                if path.name == "main.cpp" or "bench" in path.parts:
+                    continue
+                found = pattern.search(text)
+                self.assertIsNone(found, f"{path.relative_to(ROOT)}: {found and found.group()} belongs in main")
+
+    def test_no_header_pulls_in_all_of_torch(self):
+        for room in ROOMS:
+            for path, text in sources(room):
+                if path.suffix == ".hpp":
+                    self.assertNotIn("torch/torch.h", includes(text), str(path.relative_to(ROOT)))
+
+    def test_headers_are_guarded(self):
+        for room in ROOMS:
+            for path, text in sources(room):
+                if path.suffix == ".hpp":
+                    self.assertIn("#pragma once", text, str(path.relative_to(ROOT)))
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,225 @@
+// What a broken or hostile client costs: itself.
+
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/io_context.hpp>
+#include <doctest/doctest.h>
+#include <torch/torch.h>
+
+#include "client/client_loop.hpp"
+#include "experiments/lab/simulation.hpp"
+#include "shared/net/loopback.hpp"
+#include "shared/session/conversation.hpp"
+#include "tests/support/small_run.hpp"
+#include "tests/support/temporary_folder.hpp"
+#include "tests/support/throws.hpp"
+
+namespace headstart {
+namespace {
+
+namespace asio = boost::asio;
+
+/// Trains like the others, then spoils the update.
+class SpoilingWorker final : public client::Worker {
+ public:
+  enum class How { not_a_number, fail };
+  SpoilingWorker(std::int64_t index, How how) : honest_(test::small_worker(index)), how_(how) {}
+
+  wire::Join join(const session::Terms& terms) override { return honest_->join(terms); }
+  learn::Schema global_schema() override { return honest_->global_schema(); }
+  learn::Schema schema_of(const learn::ModelSpec& spec) override { return honest_->schema_of(spec); }
+  wire::PretrainDone pretrain(const client::TaskContext& context) override { return honest_->pretrain(context); }
+  wire::PackedState pretrained() override { return honest_->pretrained(); }
+  wire::PackedState train(const wire::PackedState& global, std::uint32_t round,
+                          const client::TaskContext& context) override {
+    if (how_ == How::fail) throw Error(Errc::run_failed, "the disk is on fire");
+    wire::PackedState update = honest_->train(global, round, context);
+    learn::Tensor tensor = update.state().at("fc1.weight");
+    tensor.view({-1})[5] = NAN;
+    return update;
+  }
+  learn::Evaluation evaluate(const wire::PackedState& model,
+                             const std::optional<learn::ModelSpec>& candidate) override {
+    return honest_->evaluate(model, candidate);
+  }
+  wire::PackedState logits(const wire::PackedState& samples, const client::TaskContext& context) override {
+    return honest_->logits(samples, context);
+  }
+  wire::PackedState distill(const wire::PackedState& student, const wire::PackedState& weights,
+                            const std::vector<client::Teacher>& teachers, const client::TaskContext& context) override {
+    return honest_->distill(student, weights, teachers, context);
+  }
+  wire::PackedState reestimate_statistics(const wire::PackedState& model) override {
+    return honest_->reestimate_statistics(model);
+  }
+
+ private:
+  std::unique_ptr<client::LocalWorker> honest_;
+  How how_;
+};
+
+class Notes final : public server::FederationObserver {
+ public:
+  void on_note(const std::string& text) override { all += text + "\n"; }
+  std::string all;
+};
+
+nlohmann::json simulate(const server::ServerConfig& config, std::vector<lab::SimulatedClient> clients, Notes& notes) {
+  server::RunFolder folder(config.folder, config.federation.checkpoints);
+  return lab::simulate(config, test::small_central_data(), folder, notes, std::move(clients), 2,
+                       std::chrono::steady_clock::now);
+}
+
+std::vector<lab::SimulatedClient> honest_clients(std::int64_t count) {
+  std::vector<lab::SimulatedClient> clients;
+  for (std::int64_t i = 0; i < count; ++i) clients.push_back({test::small_name(i), test::small_worker(i), {}});
+  return clients;
+}
+
+TEST_CASE("NaN in an update: refused by tensor and index, the client stays, the others' average stands") {
+  const test::TemporaryFolder folder;
+  auto config = test::small_config(folder / "run");
+  config.federation.num_rounds = 1;
+  auto clients = honest_clients(3);
+  clients.push_back({test::small_name(3), std::make_unique<SpoilingWorker>(3, SpoilingWorker::How::not_a_number), {}});
+  Notes notes;
+  const auto summary = simulate(config, std::move(clients), notes);
+  CHECK(summary["rounds"] == 1);
+  CHECK(notes.all.find("round 1 without silo-3: update refused") != std::string::npos);
+  CHECK(notes.all.find("fc1.weight") != std::string::npos);
+
+  auto without = test::small_config(folder / "without");
+  without.federation.num_rounds = 1;
+  auto failing = honest_clients(3);
+  failing.push_back({test::small_name(3), std::make_unique<SpoilingWorker>(3, SpoilingWorker::How::fail), {}});
+  const auto same = simulate(without, std::move(failing), notes);
+  CHECK(notes.all.find("the disk is on fire") != std::string::npos);
+  CHECK(same["model_digest"] == summary["model_digest"]);
+}
+
+TEST_CASE("too few good updates end the run with the reasons, and what was done is kept") {
+  const test::TemporaryFolder folder;
+  auto config = test::small_config(folder / "run");
+  config.federation.min_clients = 4;
+  auto clients = honest_clients(3);
+  clients.push_back({test::small_name(3), std::make_unique<SpoilingWorker>(3, SpoilingWorker::How::not_a_number), {}});
+  Notes notes;
+  const std::string message = test::error_of([&] { simulate(config, std::move(clients), notes); });
+  CHECK(message.find("round 1: 3 of 4 updates were accepted, 4 are needed; silo-3") != std::string::npos);
+  CHECK(message.find("kept in") != std::string::npos);
+  CHECK(std::filesystem::exists(folder / "run/interrupted.json"));
+  CHECK_FALSE(std::filesystem::exists(folder / "run/summary.json"));
+}
+
+/// A server in its lobby, waiting for `expected` clients, and a raw conversation with it.
+struct Lobby {
+  test::TemporaryFolder folder;
+  server::ServerConfig config = test::small_config(folder / "run");
+  asio::io_context io{1};
+  asio::thread_pool pool{1};
+  server::RunFolder run_folder{config.folder, {}};
+  Notes notes;
+  server::Federation federation{
+      io.get_executor(), pool, config, test::small_central_data(), run_folder, notes, std::chrono::steady_clock::now};
+
+  /// Speaks `script` with the server as a client; then stops the federation. Returns what the script threw.
+  std::string speak(const std::function<net::Task<>(session::ClientConversation&)>& script) {
+    std::string thrown = "(no error)";
+    const auto run_script = [&]() -> net::Task<> {
+      net::LoopbackPair pair = net::make_loopback(io.get_executor(), io.get_executor(), "test");
+      auto admission = federation.admit(std::move(pair.first));
+      asio::co_spawn(io, std::move(admission), [](std::exception_ptr failure) { CHECK_FALSE(failure); });
+      const auto conversation =
+          std::make_shared<session::ClientConversation>(io.get_executor(), std::move(pair.second));
+      conversation->start();
+      try {
+        co_await script(*conversation);
+      } catch (const Error& error) {
+        thrown = error.what();
+      }
+      conversation->abort();
+      federation.stop();
+    };
+    asio::co_spawn(io, federation.run(), [](std::exception_ptr failure, const nlohmann::json&) { CHECK(failure); });
+    asio::co_spawn(io, run_script(), [](std::exception_ptr failure) { CHECK_FALSE(failure); });
+    io.run();
+    pool.join();
+    return thrown;
+  }
+};
+
+/// Sends Hello and Join as given; returns the server's answer's reason, or "joined".
+std::string answer_to(wire::Hello hello, const std::function<void(wire::Join&)>& change) {
+  Lobby lobby;
+  std::string answer;
+  lobby.speak([&](session::ClientConversation& conversation) -> net::Task<> {
+    conversation.post(hello);
+    wire::ServerMessage message = co_await conversation.next_message();
+    if (const auto* welcome = std::get_if<wire::Welcome>(&message)) {
+      wire::Join join = test::small_worker(0)->join(session::terms_from_json_text(welcome->terms.value));
+      change(join);
+      conversation.post(join);
+      message = co_await conversation.next_message();
+    }
+    const auto* refused = std::get_if<wire::Refused>(&message);
+    answer = refused != nullptr ? refused->reason.value : "joined";
+  });
+  if (answer != "joined") CHECK(lobby.notes.all.find("was not admitted: " + answer) != std::string::npos);
+  return answer;
+}
+
+TEST_CASE("a client that does not fit is refused with the reason") {
+  const wire::Hello hello{wire::protocol_version, "silo-0", "test"};
+  CHECK(answer_to(hello, [](wire::Join&) {}) == "joined");
+  CHECK(answer_to({99, "silo-0", "headstart 9"}, [](wire::Join&) {
+        }).starts_with("protocol version 99 is not spoken here, 1 is"));
+  CHECK(answer_to({wire::protocol_version, "../etc", "test"}, [](wire::Join&) {
+        }).starts_with("the client's name must be"));
+  CHECK(answer_to(hello, [](wire::Join& join) { join.num_examples = 0; }) == "the client has no training samples");
+  CHECK(answer_to(hello, [](wire::Join& join) { join.num_examples = ~std::uint64_t{0}; }).find("impossible number") !=
+        std::string::npos);
+  CHECK(answer_to(hello, [](wire::Join& join) {
+          join.height = 32;
+        }).find("samples of 1x32x8 in 3 classes, the run has 1x8x8") != std::string::npos);
+  CHECK(answer_to(hello, [](wire::Join& join) { join.architecture = "resnet18"; }).find("would train 'resnet18'") !=
+        std::string::npos);
+  CHECK(answer_to(hello, [](wire::Join& join) { join.schema = "other"; }).find("another schema") != std::string::npos);
+}
+
+TEST_CASE("two clients with one name: the second is refused, the first stays") {
+  const test::TemporaryFolder folder;
+  auto config = test::small_config(folder / "run");
+  config.federation.num_clients = 3;
+  config.federation.num_rounds = 1;
+  auto clients = honest_clients(3);
+  clients.insert(clients.begin() + 1, {test::small_name(0), test::small_worker(0), {}});
+  Notes notes;
+  const auto summary = simulate(config, std::move(clients), notes);
+  CHECK(summary["rounds"] == 1);
+  CHECK(notes.all.find("a client named 'silo-0' is in this run already") != std::string::npos);
+}
+
+TEST_CASE("messages out of turn, attachments nobody asked for and stray chunks end that conversation only") {
+  using Script = std::function<void(session::ClientConversation&)>;
+  const std::vector<Script> scripts = {
+      [](auto& c) {
+        c.post(wire::Offer{1, 100});
+      },
+      [](auto& c) { c.post(wire::Join{}); },
+      [](auto& c) {
+        c.post(wire::Hello{wire::protocol_version, "silo-0", "test"});
+        c.post(wire::Hello{wire::protocol_version, "silo-0", "test"});
+      },
+  };
+  for (const Script& script : scripts) {
+    Lobby lobby;
+    const std::string thrown = lobby.speak([&](session::ClientConversation& conversation) -> net::Task<> {
+      script(conversation);
+      while (true) co_await conversation.next_message();
+    });
+    CHECK(thrown != "(no error)");
+    CHECK(lobby.notes.all.find("was not admitted") != std::string::npos);
+  }
+}
+
+}  // namespace
+}  // namespace headstart

@@ -1,0 +1,254 @@
+"""Real processes: a server and its clients, and every mistake a user can make with an exit code that says which."""
+
+import json
+import os
+import signal
+import socket
+import struct
+import subprocess
+import tempfile
+import time
+import unittest
+from pathlib import Path
+
+BIN = Path(os.environ["HEADSTART_BIN"])
+SERVER, CLIENT, LAB = BIN / "server/headstart-server", BIN / "client/headstart-client", BIN / "experiments/headstart-lab"
+PATIENCE = 120
+
+
+def write_npy(path: Path, descr: str, shape: tuple, data: bytes) -> None:
+    header = f"{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}"
+    header += " " * (-(len(header) + 11) % 64) + "\n"
+    path.write_bytes(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode() + data)
+
+
+def write_dataset(folder: Path, num_train: int = 300, num_test: int = 60) -> None:
+    """Images of 8x8 whose class is the bright third of their rows."""
+    folder.mkdir()
+    for split, count in (("train", num_train), ("test", num_test)):
+        images, labels = bytearray(), []
+        for i in range(count):
+            label = i % 3
+            labels.append(label)
+            for row in range(8):
+                bright = 200 if 2 * label <= row < 2 * label + 3 else 20
+                images += bytes((bright + (i * 7 + row * 13 + column * 29) % 40) for column in range(8))
+        write_npy(folder / f"{split}-images.npy", "|u1", (count, 8, 8), bytes(images))
+        write_npy(folder / f"{split}-labels.npy", "<i8", (count,), struct.pack(f"<{count}q", *labels))
+
+
+def wait_for(condition, what: str):
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        value = condition()
+        if value:
+            return value
+        time.sleep(0.02)
+    raise AssertionError(f"waited {PATIENCE} s for {what}")
+
+
+class Processes(unittest.TestCase):
+    def setUp(self):
+        self.temporary = tempfile.TemporaryDirectory()
+        self.folder = Path(self.temporary.name)
+        self.data = self.folder / "data"
+        write_dataset(self.data)
+        self.manifest = self.folder / "manifest.json"
+        self.children = []
+
+    def tearDown(self):
+        for child in self.children:
+            if child.poll() is None:
+                child.kill()
+            child.communicate()
+        self.temporary.cleanup()
+
+    def run_program(self, *arguments):
+        return subprocess.run([str(a) for a in arguments], capture_output=True, text=True, timeout=PATIENCE)
+
+    def start(self, *arguments):
+        child = subprocess.Popen([str(a) for a in arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.children.append(child)
+        return child
+
+    def data_settings(self):
+        return ["--set", "data.set=tensors", "--set", f"data.path={self.data}"]
+
+    def draw(self, clients=3):
+        done = self.run_program(LAB, "partition", *self.data_settings(), "--set", f"partition.clients={clients}",
+                                "--set", "partition.kind=uniform", "--set", "draw.validation=30", "--set", "draw.clients=0",
+                                "--set", "draw.public_large=60", "--set", "draw.public_small=0",
+                                "--set", "draw.public_labeled=0", "--set", "draw.test=0", "--out", self.manifest)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return done
+
+    def server_arguments(self, run="run", **settings):
+        base = {"run.folder": self.folder / run, "listen.port": 0, "data.manifest": self.manifest,
+                "federation.clients": 3, "federation.rounds": 2, "model.channels": "[4,4]", "model.hidden": 8,
+                "pretrain.max_epochs": 2, "consolidation.epochs": 2, "validation.source": "server"}
+        base.update(settings)
+        arguments = [SERVER, *self.data_settings()]
+        for key, value in base.items():
+            arguments += ["--set", f"{key}={value}"]
+        return arguments
+
+    def client_arguments(self, index, port, *more):
+        return [CLIENT, "--server", f"ws://127.0.0.1:{port}", "--name", f"silo-{index}", *self.data_settings(),
+                "--set", f"data.manifest={self.manifest}", "--set", f"data.share={index}", *more]
+
+    def start_server(self, run="run", **settings):
+        server = self.start(*self.server_arguments(run, **settings))
+        port_file = self.folder / run / "port"
+        wait_for(lambda: port_file.exists() or server.poll() is not None, "the server's port")
+        self.assertIsNone(server.poll(), server.stderr.read() if server.poll() is not None else "")
+        return server, int(port_file.read_text())
+
+    def finish(self, child):
+        out, err = child.communicate(timeout=PATIENCE)
+        return child.returncode, out, err
+
+    def assert_fails(self, done, code, *words):
+        self.assertEqual(done.returncode, code, done.stdout + done.stderr)
+        for word in words:
+            self.assertIn(word, done.stderr)
+        self.assertNotIn("internal error", done.stderr)
+
+    def test_a_whole_run_equals_its_simulation(self):
+        self.draw()
+        for start in ("random", "kd"):
+            server, port = self.start_server(f"net-{start}", **{"start.model": start})
+            clients = [self.start(*self.client_arguments(i, port)) for i in range(3)]
+            code, out, err = self.finish(server)
+            self.assertEqual(code, 0, err)
+            self.assertIn("all 3 clients are there", out)
+            for client in clients:
+                self.assertEqual(self.finish(client)[0], 0)
+            run = self.folder / f"net-{start}"
+            lines = [json.loads(line) for line in (run / "rounds.jsonl").read_text().splitlines()]
+            self.assertEqual([line["round"] for line in lines], [0, 1, 2])
+
+            arguments = self.server_arguments(f"sim-{start}", **{"start.model": start})
+            done = self.run_program(LAB, "simulate", *arguments[1:])
+            self.assertEqual(done.returncode, 0, done.stderr)
+            simulated = self.folder / f"sim-{start}"
+            self.assertEqual((run / "final.safetensors").read_bytes(), (simulated / "final.safetensors").read_bytes())
+
+    def test_the_final_model_opens_with_a_ten_line_reader(self):
+        self.draw()
+        done = self.run_program(LAB, "simulate", *self.server_arguments()[1:])
+        self.assertEqual(done.returncode, 0, done.stderr)
+        raw = (self.folder / "run/final.safetensors").read_bytes()
+        length = struct.unpack("<Q", raw[:8])[0]
+        header = json.loads(raw[8:8 + length])
+        self.assertEqual(header["__metadata__"]["rounds"], "2")
+        shapes = {name: entry["shape"] for name, entry in header.items() if name != "__metadata__"}
+        self.assertIn([4, 1, 3, 3], shapes.values())
+        end = max(entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__")
+        self.assertEqual(len(raw), 8 + length + end)
+
+    def test_interrupt_says_what_was_kept(self):
+        self.draw()
+        server, port = self.start_server(**{"federation.rounds": 100000})
+        clients = [self.start(*self.client_arguments(i, port)) for i in range(3)]
+        rounds = self.folder / "run/rounds.jsonl"
+        wait_for(lambda: rounds.exists() and rounds.read_text().count("\n") > 3, "some rounds")
+        server.send_signal(signal.SIGINT)
+        code, _, err = self.finish(server)
+        self.assertEqual(code, 130, err)
+        self.assertIn("stopped after round", err)
+        self.assertIn("kept in", err)
+        self.assertTrue((self.folder / "run/interrupted.json").exists())
+        for client in clients:
+            self.assertNotEqual(self.finish(client)[0], 1)
+
+    def test_a_lost_client_costs_its_updates_only(self):
+        self.draw()
+        server, port = self.start_server(**{"federation.rounds": 40})
+        clients = [self.start(*self.client_arguments(i, port)) for i in range(3)]
+        rounds = self.folder / "run/rounds.jsonl"
+        wait_for(lambda: rounds.exists() and rounds.read_text().count("\n") > 3, "some rounds")
+        clients[1].kill()
+        code, out, err = self.finish(server)
+        self.assertEqual(code, 0, err)
+        self.assertIn("without silo-1", out)
+        last = json.loads(rounds.read_text().splitlines()[-1])
+        self.assertEqual(last["round"], 40)
+        self.assertEqual(last["clients"], ["silo-0", "silo-2"])
+
+    def test_configuration_mistakes(self):
+        self.draw()
+        self.assert_fails(self.run_program(*self.server_arguments(**{"train.lt": 1})), 2, "train.lt", "did you mean 'train.lr'")
+        self.assert_fails(self.run_program(*self.server_arguments(**{"train.lr": -1})), 2, "train.lr", "at least 0", "-1")
+        self.assert_fails(self.run_program(*self.server_arguments(**{"start.model": "best_local", "validation.source": "none"})),
+                          2, "start.model best_local needs validation.source")
+        self.assert_fails(self.run_program(SERVER, "--config", self.folder / "none.json"), 2, "none.json")
+        bad = self.folder / "bad.json"
+        bad.write_text('{"run": \n{"seed": }}')
+        self.assert_fails(self.run_program(SERVER, "--config", bad), 2, "bad.json", "line 2")
+        self.assert_fails(self.run_program(*self.server_arguments(**{"listen.address": "0.0.0.0"})), 2, "no TLS", "--insecure")
+        self.assert_fails(self.run_program(*self.server_arguments(**{"model.name": "resnet19"})), 2, "resnet19")
+        self.assert_fails(self.run_program(CLIENT, "--name", "a"), 2, "--server")
+        self.assert_fails(self.run_program(CLIENT, "--name", "a b", "--server", "ws://127.0.0.1:1"), 2, "--name")
+        self.assert_fails(self.run_program(CLIENT, "--name", "a", "--server", "http://x"), 2, "ws://")
+        self.assertEqual(self.run_program(LAB, "nonsense").returncode, 2)
+        for program in (SERVER, CLIENT):
+            done = self.run_program(program, "--help")
+            self.assertEqual(done.returncode, 0)
+            self.assertIn("Exit codes:", done.stdout)
+
+    def test_data_mistakes(self):
+        self.draw()
+        images = self.data / "test-images.npy"
+        whole = images.read_bytes()
+        images.write_bytes(whole[:-100])
+        self.assert_fails(self.run_program(*self.server_arguments()), 3, "test-images.npy")
+        images.write_bytes(whole)
+        (self.data / "test-labels.npy").rename(self.data / "gone")
+        self.assert_fails(self.run_program(*self.server_arguments()), 3, "test-labels.npy")
+        (self.data / "gone").rename(self.data / "test-labels.npy")
+        other = self.folder / "other"
+        write_dataset(other, num_train=200)
+        self.assert_fails(self.run_program(*self.server_arguments(**{"data.path": other})), 3, "manifest.json")
+        self.manifest.write_text("{}")
+        self.assert_fails(self.run_program(*self.server_arguments()), 3, "manifest.json")
+
+    def test_storage_and_network_mistakes(self):
+        self.draw()
+        again = self.run_program(LAB, "partition", *self.data_settings(), "--out", self.manifest)
+        self.assert_fails(again, 4, "never overwritten")
+        (self.folder / "taken").mkdir()
+        self.assert_fails(self.run_program(*self.server_arguments("taken")), 4, "taken", "never overwritten")
+        blocker = self.folder / "file"
+        blocker.write_text("")
+        self.assert_fails(self.run_program(*self.server_arguments("file/run")), 4, "file")
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            listener.listen()
+            port = listener.getsockname()[1]
+            self.assert_fails(self.run_program(*self.server_arguments(**{"listen.port": port})), 5, str(port))
+        self.assert_fails(self.run_program(*self.client_arguments(0, port)), 5, f"127.0.0.1:{port}")
+
+    def test_the_server_names_who_does_not_fit(self):
+        self.draw()
+        server, port = self.start_server()
+        first = self.start(*self.client_arguments(0, port))
+        wait_for(lambda: server.poll() is not None or self.lobby_has(server, "1 of 3"), "the first client")
+        self.assert_fails(self.run_program(*self.client_arguments(0, port)), 6, "silo-0", "already")
+        strange = self.folder / "strange"
+        strange.mkdir()
+        write_npy(strange / "train-images.npy", "|u1", (20, 9, 9), bytes(20 * 81))
+        write_npy(strange / "train-labels.npy", "<i8", (20,), struct.pack("<20q", *([0, 1, 2, 1] * 5)))
+        done = self.run_program(CLIENT, "--server", f"ws://127.0.0.1:{port}", "--name", "other", "--set", "data.set=tensors",
+                                "--set", f"data.path={strange}")
+        self.assert_fails(done, 6, "1x9x9", "1x8x8")
+        server.send_signal(signal.SIGTERM)
+        self.assertEqual(self.finish(server)[0], 130)
+        self.assertNotEqual(self.finish(first)[0], 0)
+
+    def lobby_has(self, server, words):
+        line = server.stdout.readline()
+        return words in line
+
+
+if __name__ == "__main__":
+    unittest.main()

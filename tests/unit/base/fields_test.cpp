@@ -1,0 +1,100 @@
+#include "shared/base/fields.hpp"
+
+#include <doctest/doctest.h>
+
+#include "shared/base/error.hpp"
+#include "tests/support/throws.hpp"
+
+namespace headstart {
+namespace {
+
+enum class Color { red, green };
+constexpr std::pair<Color, std::string_view> color_words[] = {{Color::red, "red"}, {Color::green, "green"}};
+
+struct Options {
+  double rate = 0.01;
+  std::int64_t rounds = 100;
+  std::string name = "cnn";
+  bool is_on = false;
+  std::vector<double> targets = {0.8};
+  Color color = Color::red;
+};
+
+Fields fields_of(Options& options) {
+  Fields fields;
+  fields.number("train.lr", options.rate, "Learning rate.", {0, 1});
+  fields.integer("rounds", options.rounds, "Rounds.", {0, 1000});
+  fields.text("model.name", options.name, "Model.");
+  fields.flag("gate", options.is_on, "Gate.");
+  fields.numbers("targets", options.targets, "Targets.", {0, 1});
+  fields.choice("color", options.color, "Color.", Choices<Color>(color_words));
+  return fields;
+}
+
+TEST_CASE("settings: a nested document sets what it names and leaves the rest") {
+  Options options;
+  Fields fields = fields_of(options);
+  fields.load(nlohmann::json::parse(R"({"train": {"lr": 0.5}, "color": "green", "targets": [0.1, 0.9]})"), "file.json");
+  CHECK(options.rate == 0.5);
+  CHECK(options.color == Color::green);
+  CHECK(options.targets == std::vector<double>{0.1, 0.9});
+  CHECK(options.rounds == 100);
+}
+
+TEST_CASE("settings: the resolved document loads into the same options") {
+  Options options;
+  options.rate = 0.25;
+  options.color = Color::green;
+  options.targets = {};
+  const nlohmann::json resolved = fields_of(options).resolved();
+  CHECK(resolved["train"]["lr"] == 0.25);
+  Options copy;
+  fields_of(copy).load(resolved, "resolved");
+  CHECK(fields_of(copy).resolved() == resolved);
+}
+
+TEST_CASE("settings: an assignment takes JSON, and text where text is meant") {
+  Options options;
+  Fields fields = fields_of(options);
+  fields.set("train.lr=0.125");
+  fields.set("model.name=42");
+  fields.set("gate=true");
+  fields.set("targets=[0.5]");
+  fields.set("color=green");
+  CHECK(options.rate == 0.125);
+  CHECK(options.name == "42");
+  CHECK(options.is_on);
+  CHECK(options.targets == std::vector<double>{0.5});
+  CHECK(options.color == Color::green);
+}
+
+TEST_CASE("settings: what is wrong is named with its origin, key and what was expected") {
+  Options options;
+  Fields fields = fields_of(options);
+  const auto load = [&](const char* text) {
+    return test::error_of([&] { fields.load(nlohmann::json::parse(text), "run.json"); });
+  };
+  CHECK(load(R"({"train": {"lt": 1}})") == "run.json: unknown setting 'train.lt'; did you mean 'train.lr'?");
+  CHECK(load(R"({"entirely_else": 1})") == "run.json: unknown setting 'entirely_else'; --help lists them");
+  CHECK(load(R"({"train": {"lr": 2}})") == "run.json: setting 'train.lr': expected number from 0 to 1, got 2");
+  CHECK(load(R"({"train": {"lr": "fast"}})") ==
+        "run.json: setting 'train.lr': expected number from 0 to 1, got \"fast\"");
+  CHECK(load(R"({"rounds": 1.5})") == "run.json: setting 'rounds': expected integer from 0 to 1000, got 1.5");
+  CHECK(load(R"({"rounds": -1})") == "run.json: setting 'rounds': expected integer from 0 to 1000, got -1");
+  CHECK(load(R"({"gate": 1})") == "run.json: setting 'gate': expected true or false, got 1");
+  CHECK(load(R"({"targets": [0.5, 3]})") == "run.json: setting 'targets': expected number from 0 to 1, got 3");
+  CHECK(load(R"({"color": "blue"})") == "run.json: setting 'color': expected one of red, green, got \"blue\"");
+  CHECK(load("[1]") == "run.json: expected a JSON object of settings");
+  CHECK(test::error_of([&] { fields.set("rounds"); }) == "--set rounds: expected key=value");
+  CHECK(options.rate == 0.01);
+}
+
+TEST_CASE("settings: help shows key, type, default and sentence") {
+  Options options;
+  const std::string help = fields_of(options).help();
+  CHECK(help.find("train.lr  (number from 0 to 1; default 0.01)\n      Learning rate.") != std::string::npos);
+  CHECK(help.find("color  (one of red, green; default \"red\")") != std::string::npos);
+}
+
+}  // namespace
+}  // namespace headstart

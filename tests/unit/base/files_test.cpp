@@ -1,0 +1,75 @@
+#include "shared/base/files.hpp"
+
+#include <doctest/doctest.h>
+
+#include "shared/base/digest.hpp"
+#include "tests/support/temporary_folder.hpp"
+#include "tests/support/throws.hpp"
+
+namespace headstart {
+namespace {
+
+TEST_CASE("atomic files: nothing is there before commit, nothing is left without it") {
+  const test::TemporaryFolder folder;
+  {
+    AtomicFile file(folder / "model");
+    file.write("half of it");
+    CHECK_FALSE(std::filesystem::exists(folder / "model"));
+  }
+  CHECK(std::filesystem::is_empty(folder.path()));
+  AtomicFile file(folder / "model");
+  file.write("all of it");
+  file.commit();
+  CHECK(read_text(folder / "model") == "all of it");
+}
+
+TEST_CASE("atomic files: a failed replacement keeps the old content") {
+  const test::TemporaryFolder folder;
+  write_text_atomically(folder / "state", "old");
+  {
+    AtomicFile abandoned(folder / "state");
+    abandoned.write("new");
+  }
+  CHECK(read_text(folder / "state") == "old");
+  write_text_atomically(folder / "state", "new");
+  CHECK(read_text(folder / "state") == "new");
+}
+
+TEST_CASE("a new folder is never an old one") {
+  const test::TemporaryFolder folder;
+  make_new_folder(folder / "runs/one");
+  CHECK(std::filesystem::is_directory(folder / "runs/one"));
+  CHECK(test::code_of([&] { make_new_folder(folder / "runs/one"); }) == Errc::storage);
+  CHECK(test::error_of([&] { make_new_folder(folder / "runs/one"); }).find("never overwritten") != std::string::npos);
+  write_text_atomically(folder / "file", "");
+  CHECK(test::code_of([&] { make_new_folder(folder / "file/inside"); }) == Errc::storage);
+}
+
+TEST_CASE("JSON files: errors name file and line") {
+  const test::TemporaryFolder folder;
+  write_text_atomically(folder / "bad.json", "{\n\"a\": 1,\n}");
+  const std::string message = test::error_of([&] { read_json(folder / "bad.json"); });
+  CHECK(message.find("bad.json") != std::string::npos);
+  CHECK(message.find("line 3") != std::string::npos);
+  CHECK(test::code_of([&] { read_json(folder / "none.json"); }) == Errc::data);
+  CHECK(test::code_of([&] { read_text(folder.path()); }) == Errc::data);
+}
+
+TEST_CASE("line files append to what is there") {
+  const test::TemporaryFolder folder;
+  LineFile(folder / "rounds.jsonl").append({{"round", 0}});
+  LineFile(folder / "rounds.jsonl").append({{"round", 1}});
+  CHECK(read_text(folder / "rounds.jsonl") == "{\"round\":0}\n{\"round\":1}\n");
+}
+
+TEST_CASE("SHA-256: published vectors") {
+  CHECK(sha256_hex("") == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+  CHECK(sha256_hex("abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+  const test::TemporaryFolder folder;
+  const std::string text(3'000'000, 'a');
+  write_text_atomically(folder / "big", text);
+  CHECK(sha256_hex_of_file(folder / "big") == sha256_hex(text));
+}
+
+}  // namespace
+}  // namespace headstart

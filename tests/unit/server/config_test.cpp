@@ -1,0 +1,76 @@
+#include "server/config.hpp"
+
+#include <doctest/doctest.h>
+
+#include "tests/support/throws.hpp"
+
+namespace headstart::server {
+namespace {
+
+ServerConfig config_with(std::initializer_list<const char*> assignments) {
+  ServerConfig config;
+  Fields fields;
+  declare_fields(fields, config);
+  for (const char* assignment : assignments) fields.set(assignment);
+  return config;
+}
+
+std::string refusal_of(std::initializer_list<const char*> assignments) {
+  return test::error_of([&] { check(config_with(assignments)); });
+}
+
+TEST_CASE("no setting is declared twice, and defaults are within their bounds") {
+  ServerConfig config;
+  Fields fields;
+  declare_fields(fields, config);
+  std::vector<std::string> keys;
+  for (const auto& field : fields.all()) keys.push_back(field.key);
+  std::ranges::sort(keys);
+  CHECK(std::ranges::adjacent_find(keys) == keys.end());
+  CHECK_NOTHROW(fields.load(fields.resolved(), "defaults"));
+}
+
+TEST_CASE("FedAvg's and distillation's published defaults") {
+  const ServerConfig config;
+  CHECK(config.terms.train.optimizer.lr == 0.01);
+  CHECK(config.terms.train.epochs == 2);
+  CHECK(config.federation.num_rounds == 100);
+  CHECK(config.terms.pretrain.max_epochs == 100);
+  CHECK(config.terms.pretrain.patience == 10);
+  CHECK(config.terms.consolidation.epochs == 30);
+  CHECK(config.terms.consolidation.temperature == 1);
+  CHECK(config.terms.consolidation.alpha == 0.5);
+}
+
+TEST_CASE("whatever needs a validation source is refused by name without one") {
+  CHECK(refusal_of({"start.model=random"}) == "(no error)");
+  CHECK(refusal_of({"start.model=best_local"}).starts_with("start.model best_local needs validation.source"));
+  CHECK(refusal_of({"start.model=kd"}).starts_with("consolidation.student best or worst needs validation.source"));
+  CHECK(refusal_of({"start.model=kd", "consolidation.student=untrained"})
+            .starts_with("consolidation.weights adaptive needs validation.source"));
+  CHECK(refusal_of({"start.model=kd", "consolidation.student=untrained", "consolidation.weights=equal",
+                    "consolidation.gate=true"})
+            .starts_with("consolidation.gate needs validation.source"));
+  CHECK(refusal_of({"start.model=kd", "consolidation.student=untrained", "consolidation.weights=equal"}) ==
+        "(no error)");
+  CHECK(refusal_of({"start.model=kd", "validation.source=federated"}) == "(no error)");
+}
+
+TEST_CASE("settings that contradict each other are refused") {
+  CHECK(refusal_of({"targets.fractions=[0.9]"}) == "targets.fractions need targets.reference");
+  CHECK(refusal_of({"targets.stop=true"}).starts_with("targets.stop needs"));
+  CHECK(refusal_of({"targets.accuracies=[0.9]", "evaluation.central=false"}).starts_with("targets need"));
+  CHECK(refusal_of({"federation.clients=3", "federation.min_clients=4"}).starts_with("federation.min_clients"));
+  CHECK(refusal_of({"start.model=kd", "validation.source=federated", "consolidation.keep=best"})
+            .starts_with("consolidation.keep best"));
+}
+
+TEST_CASE("a round needs half of the clients unless told otherwise") {
+  CHECK(quorum_of({.num_clients = 10}) == 5);
+  CHECK(quorum_of({.num_clients = 3}) == 2);
+  CHECK(quorum_of({.num_clients = 1}) == 1);
+  CHECK(quorum_of({.num_clients = 10, .min_clients = 9}) == 9);
+}
+
+}  // namespace
+}  // namespace headstart::server

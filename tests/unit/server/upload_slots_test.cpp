@@ -1,0 +1,77 @@
+#include "server/upload_slots.hpp"
+
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/io_context.hpp>
+#include <doctest/doctest.h>
+
+#include "tests/support/temporary_folder.hpp"
+
+namespace headstart::server {
+namespace {
+
+namespace asio = boost::asio;
+
+std::vector<std::byte> pattern(std::size_t size) {
+  std::vector<std::byte> bytes(size);
+  for (std::size_t i = 0; i < size; ++i) bytes[i] = static_cast<std::byte>(i * 7 + i / 251);
+  return bytes;
+}
+
+void write_and_check(Upload& upload, const std::vector<std::byte>& bytes) {
+  upload.sink().write(0, std::span(bytes).first(100));
+  upload.sink().write(100, std::span(bytes).subspan(100));
+  std::vector<std::byte> read;
+  upload.for_each_block([&](std::uint64_t offset, std::span<const std::byte> block) {
+    CHECK(offset == read.size());
+    read.insert(read.end(), block.begin(), block.end());
+    return true;
+  });
+  CHECK(read == bytes);
+}
+
+TEST_CASE("uploads within the budget are in memory, a larger one is on disk, and both give back what was written") {
+  const test::TemporaryFolder folder;
+  asio::io_context io;
+  UploadSlots slots(io.get_executor(), 3'000'000, folder.path());
+  const auto use = [&](std::size_t size) -> net::Task<> {
+    Upload upload = co_await slots.acquire(size);
+    write_and_check(upload, pattern(size));
+  };
+  asio::co_spawn(io, use(2'500'000), [](std::exception_ptr failure) { CHECK_FALSE(failure); });
+  io.run();
+  CHECK(slots.num_staged() == 0);
+  io.restart();
+  asio::co_spawn(io, use(3'500'000), [](std::exception_ptr failure) { CHECK_FALSE(failure); });
+  io.run();
+  CHECK(slots.num_staged() == 1);
+  CHECK(std::filesystem::is_empty(folder.path()));
+}
+
+TEST_CASE("who waits gets the memory that is given back; who waits too long is staged on disk") {
+  const test::TemporaryFolder folder;
+  asio::io_context io;
+  UploadSlots slots(io.get_executor(), 1000, folder.path());
+  std::optional<Upload> slow;
+  std::vector<int> order;
+  const auto hold = [&]() -> net::Task<> { slow.emplace(co_await slots.acquire(1000)); };
+  const auto queue = [&](int id) -> net::Task<> {
+    Upload upload = co_await slots.acquire(1000);
+    order.push_back(id);
+  };
+  asio::co_spawn(io, hold(), [](std::exception_ptr failure) { CHECK_FALSE(failure); });
+  asio::co_spawn(io, queue(1), [](std::exception_ptr failure) { CHECK_FALSE(failure); });
+  io.run();  // ends when the waiter's patience has: nobody gave memory back
+  CHECK(order == std::vector<int>{1});
+  CHECK(slots.num_staged() == 1);
+
+  io.restart();
+  asio::co_spawn(io, queue(2), [](std::exception_ptr failure) { CHECK_FALSE(failure); });
+  asio::co_spawn(io, queue(3), [](std::exception_ptr failure) { CHECK_FALSE(failure); });
+  asio::post(io, [&] { slow.reset(); });
+  io.run();
+  CHECK(order == std::vector<int>{1, 2, 3});
+  CHECK(slots.num_staged() == 1);
+}
+
+}  // namespace
+}  // namespace headstart::server

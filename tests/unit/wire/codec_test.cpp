@@ -1,0 +1,186 @@
+#include "shared/wire/codec.hpp"
+
+#include <cstring>
+#include <random>
+
+#include <doctest/doctest.h>
+
+#include "tests/support/throws.hpp"
+
+namespace headstart::wire {
+namespace {
+
+std::vector<ClientMessage> client_examples() {
+  Join join;
+  join.num_examples = 540;
+  join.num_held_out = 60;
+  join.num_classes = 10;
+  join.channels = 1;
+  join.height = join.width = 28;
+  join.schema = std::string(64, 'a');
+  join.architecture = "cnn channels=32,64";
+  join.own_model = R"({"model": {}})";
+  EvaluationReport report;
+  report.task = 7;
+  report.correct = std::vector<std::uint64_t>{1, 2};
+  report.total = std::vector<std::uint64_t>{3, 4};
+  report.loss_sum = 1.5;
+  return {Hello{protocol_version, "silo-1", "headstart 0.1.0"},
+          join,
+          ProgressReport{3, 10, 20},
+          PretrainDone{3, true, 12.5, 15, 4},
+          report,
+          Offer{9, 44'700'000},
+          TaskFailed{9, "no memory"},
+          Attachment{2, std::uint64_t{5} << 32}};
+}
+
+std::vector<ServerMessage> server_examples() {
+  return {Welcome{R"({"run": {"seed": 1}})"},
+          Joined{3, 10},
+          Refused{"name taken"},
+          PretrainTask{1},
+          ExchangeTask{2},
+          TrainTask{3, 7, 6, true},
+          EvaluateTask{4, 6, false, "{}"},
+          LogitsTask{5, 5000},
+          DistillTask{6, 9},
+          TeacherFollows{"silo-2", "{}"},
+          StatisticsTask{7},
+          Grant{3},
+          ResultRefused{3, "NaN"},
+          Finished{"done"},
+          Attachment{0, 1}};
+}
+
+TEST_CASE("every message survives its frame, and its frame's bytes are the same again") {
+  CHECK(client_examples().size() == std::variant_size_v<ClientMessage>);
+  for (const ClientMessage& message : client_examples()) {
+    const auto frame = encode(message);
+    const auto decoded = decode_from_client(frame);
+    REQUIRE(std::holds_alternative<ClientMessage>(decoded));
+    CHECK(std::get<ClientMessage>(decoded).index() == message.index());
+    CHECK(encode(std::get<ClientMessage>(decoded)) == frame);
+  }
+  CHECK(server_examples().size() == std::variant_size_v<ServerMessage>);
+  for (const ServerMessage& message : server_examples()) {
+    const auto frame = encode(message);
+    const auto decoded = decode_from_server(frame);
+    REQUIRE(std::holds_alternative<ServerMessage>(decoded));
+    CHECK(encode(std::get<ServerMessage>(decoded)) == frame);
+  }
+}
+
+TEST_CASE("a message's fields arrive as they were sent") {
+  const auto frame = encode(client_examples()[1]);
+  const auto join = std::get<Join>(std::get<ClientMessage>(decode_from_client(frame)));
+  CHECK(join.num_examples == 540);
+  CHECK(join.architecture.value == "cnn channels=32,64");
+  CHECK(join.schema.value == std::string(64, 'a'));
+}
+
+TEST_CASE("every truncation of every message is refused, and so is a byte too many") {
+  for (const ClientMessage& message : client_examples()) {
+    auto frame = encode(message);
+    for (std::size_t length = 0; length < frame.size(); ++length) {
+      CHECK(test::code_of([&] { decode_from_client(std::span(frame).first(length)); }) == Errc::protocol);
+    }
+    frame.push_back(std::byte{0});
+    CHECK(test::code_of([&] { decode_from_client(frame); }) == Errc::protocol);
+  }
+}
+
+TEST_CASE("flipped bits are refused or read as another message, never more") {
+  std::mt19937 random(7);
+  int refused = 0;
+  for (int i = 0; i < 20'000; ++i) {
+    auto frame = encode(client_examples()[random() % 8]);
+    for (unsigned flips = 1 + random() % 3; flips > 0; --flips) {
+      frame[random() % frame.size()] ^= static_cast<std::byte>(1U << (random() % 8));
+    }
+    try {
+      const auto decoded = decode_from_client(frame);
+      if (const auto* message = std::get_if<ClientMessage>(&decoded))
+        CHECK(encode(*message).size() <= max_control_bytes);
+    } catch (const Error& error) {
+      CHECK(error.code() == Errc::protocol);
+      ++refused;
+    }
+  }
+  CHECK(refused > 1000);
+}
+
+TEST_CASE("a length that lies is refused before memory is taken") {
+  auto frame = encode(ClientMessage(TaskFailed{1, "no"}));
+  // head, portable-binary byte order mark, task id, then the text's length.
+  const std::size_t length_at = 4 + 1 + 8;
+  const std::uint32_t huge = 0xffffffff;
+  std::memcpy(&frame[length_at], &huge, sizeof(huge));
+  CHECK(test::error_of([&] { decode_from_client(frame); }).find("announces 4294967295 elements") != std::string::npos);
+  const std::uint32_t allowed_but_not_there = 500;
+  std::memcpy(&frame[length_at], &allowed_but_not_there, sizeof(allowed_but_not_there));
+  CHECK(test::error_of([&] { decode_from_client(frame); }).find("bytes are left") != std::string::npos);
+}
+
+TEST_CASE("frames of another version, kind or message are refused by name") {
+  auto frame = encode(ServerMessage(Grant{1}));
+  frame[0] = std::byte{9};
+  CHECK(test::error_of([&] { decode_from_server(frame); }).find("version 9") != std::string::npos);
+  frame = encode(ServerMessage(Grant{1}));
+  frame[1] = std::byte{5};
+  CHECK(test::code_of([&] { decode_from_server(frame); }) == Errc::protocol);
+  frame = encode(ServerMessage(Grant{1}));
+  frame[2] = std::byte{200};
+  CHECK(test::error_of([&] { decode_from_server(frame); }).find("unknown message 200") != std::string::npos);
+}
+
+TEST_CASE("numbers that no client would send are refused") {
+  EvaluationReport report;
+  report.correct = std::vector<std::uint64_t>{5};
+  report.total = std::vector<std::uint64_t>{4};
+  CHECK(test::code_of([&] { decode_from_client(encode(ClientMessage(report))); }) == Errc::protocol);
+  report.total = std::vector<std::uint64_t>{4, 4};
+  CHECK(test::code_of([&] { decode_from_client(encode(ClientMessage(report))); }) == Errc::protocol);
+  report.total = std::vector<std::uint64_t>{6};
+  for (const double loss : {-1.0, std::nan(""), INFINITY}) {
+    report.loss_sum = loss;
+    CHECK(test::code_of([&] { decode_from_client(encode(ClientMessage(report))); }) == Errc::protocol);
+  }
+  CHECK(test::code_of([&] {
+          decode_from_client(encode(ClientMessage(PretrainDone{1, false, NAN, 1, 1})));
+        }) == Errc::protocol);
+}
+
+TEST_CASE("chunks carry 64-bit offsets") {
+  const std::uint64_t offset = (std::uint64_t{5} << 30) + 3;
+  const ChunkHead head = encode_chunk_head(7, offset);
+  std::vector<std::byte> frame(head.begin(), head.end());
+  CHECK(test::code_of([&] { decode_from_client(frame); }) == Errc::protocol);
+  frame.push_back(std::byte{42});
+  const auto decoded = decode_from_client(frame);
+  REQUIRE(std::holds_alternative<Chunk>(decoded));
+  const Chunk& chunk = std::get<Chunk>(decoded);
+  CHECK(chunk.attachment == 7);
+  CHECK(chunk.offset == offset);
+  CHECK(chunk.data.size() == 1);
+  frame.resize(chunk_head_bytes + max_chunk_bytes + 1);
+  CHECK(test::code_of([&] { decode_from_client(frame); }) == Errc::protocol);
+}
+
+TEST_CASE("5 GB of chunks through one fixed buffer: every offset arrives") {
+  std::vector<std::byte> frame(chunk_head_bytes + max_chunk_bytes);
+  const std::uint64_t total = std::uint64_t{5} << 30;
+  std::uint64_t received = 0;
+  while (received < total) {
+    const ChunkHead head = encode_chunk_head(1, received);
+    std::memcpy(frame.data(), head.data(), head.size());
+    const auto decoded = decode_from_server(frame);
+    const Chunk& chunk = std::get<Chunk>(decoded);
+    REQUIRE(chunk.offset == received);
+    received += chunk.data.size();
+  }
+  CHECK(received == total);
+}
+
+}  // namespace
+}  // namespace headstart::wire
