@@ -66,9 +66,11 @@ nlohmann::json run_over_websockets(const server::ServerConfig& config, std::vect
   };
   client::ClientObserver quiet;
   const auto join = [&](lab::SimulatedClient& simulated) -> net::Task<> {
-    auto channel = co_await net::connect(io.get_executor(), {"127.0.0.1", listener.port()});
-    co_await client::run_client(io.get_executor(), std::move(channel),
-                                {simulated.name, simulated.worker.get(), &pool, &quiet, system_clock, {}});
+    const net::Url url{"127.0.0.1", listener.port()};
+    auto channel = co_await net::connect(io.get_executor(), url);
+    client::ClientContext context{simulated.name, simulated.worker.get(), &pool, &quiet, system_clock, {}};
+    auto running = client::run_client(io.get_executor(), std::move(channel), std::move(context));
+    co_await std::move(running);
   };
   asio::co_spawn(io, serve(), [](std::exception_ptr failure) { CHECK_FALSE(failure); });
   for (auto& simulated : clients) {
@@ -207,6 +209,7 @@ TEST_CASE("a client with an architecture of its own teaches: by logits on a publ
     options.own_model->channels = {5, 6};
     clients[3].worker = test::small_worker(3, options);
     const auto summary = simulate(config, std::move(clients));
+    CAPTURE(summary["start_report"].dump());
     const auto teachers = summary["start_report"]["teachers"].get<std::vector<std::string>>();
     CHECK(std::ranges::count(teachers, "silo-3") == 1);
     CHECK(summary["start_report"]["student"] != "silo-3");

@@ -179,7 +179,7 @@ TEST_CASE("a client that does not fit is refused with the reason") {
         std::string::npos);
   CHECK(answer_to(hello, [](wire::Join& join) {
           join.height = 32;
-        }).find("samples of 1x32x8 in 3 classes, the run has 1x8x8") != std::string::npos);
+        }).find("samples of 1x32x12 in 3 classes, the run has 1x12x12") != std::string::npos);
   CHECK(answer_to(hello, [](wire::Join& join) { join.architecture = "resnet18"; }).find("would train 'resnet18'") !=
         std::string::npos);
   CHECK(answer_to(hello, [](wire::Join& join) { join.schema = "other"; }).find("another schema") != std::string::npos);

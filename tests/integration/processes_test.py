@@ -13,7 +13,7 @@ from pathlib import Path
 
 BIN = Path(os.environ["HEADSTART_BIN"])
 SERVER, CLIENT, LAB = BIN / "server/headstart-server", BIN / "client/headstart-client", BIN / "experiments/headstart-lab"
-PATIENCE = 120
+PATIENCE = 60
 
 
 def write_npy(path: Path, descr: str, shape: tuple, data: bytes) -> None:
@@ -23,17 +23,17 @@ def write_npy(path: Path, descr: str, shape: tuple, data: bytes) -> None:
 
 
 def write_dataset(folder: Path, num_train: int = 300, num_test: int = 60) -> None:
-    """Images of 8x8 whose class is the bright third of their rows."""
+    """Images of 12x12 whose class is the bright third of their rows."""
     folder.mkdir()
     for split, count in (("train", num_train), ("test", num_test)):
         images, labels = bytearray(), []
         for i in range(count):
             label = i % 3
             labels.append(label)
-            for row in range(8):
-                bright = 200 if 2 * label <= row < 2 * label + 3 else 20
-                images += bytes((bright + (i * 7 + row * 13 + column * 29) % 40) for column in range(8))
-        write_npy(folder / f"{split}-images.npy", "|u1", (count, 8, 8), bytes(images))
+            for row in range(12):
+                bright = 200 if 4 * label <= row < 4 * label + 4 else 20
+                images += bytes((bright + (i * 7 + row * 13 + column * 29) % 40) for column in range(12))
+        write_npy(folder / f"{split}-images.npy", "|u1", (count, 12, 12), bytes(images))
         write_npy(folder / f"{split}-labels.npy", "<i8", (count,), struct.pack(f"<{count}q", *labels))
 
 
@@ -240,7 +240,7 @@ class Processes(unittest.TestCase):
         write_npy(strange / "train-labels.npy", "<i8", (20,), struct.pack("<20q", *([0, 1, 2, 1] * 5)))
         done = self.run_program(CLIENT, "--server", f"ws://127.0.0.1:{port}", "--name", "other", "--set", "data.set=tensors",
                                 "--set", f"data.path={strange}")
-        self.assert_fails(done, 6, "1x9x9", "1x8x8")
+        self.assert_fails(done, 6, "1x9x9", "1x12x12")
         server.send_signal(signal.SIGTERM)
         self.assertEqual(self.finish(server)[0], 130)
         self.assertNotEqual(self.finish(first)[0], 0)

@@ -12,14 +12,14 @@ namespace headstart::test {
 
 namespace {
 
-constexpr learn::Task task{.channels = 1, .height = 8, .width = 8, .num_classes = 3};
+constexpr learn::Task task{.channels = 1, .height = 12, .width = 12, .num_classes = 3};
 
 /// Class c is bright in its own third of the rows, under noise.
 learn::Samples samples(const at::Tensor& labels, Seed seed) {
-  at::Tensor x = at::randn({labels.size(0), 1, 8, 8}, learn::generator(seed));
+  at::Tensor x = at::randn({labels.size(0), 1, 12, 12}, learn::generator(seed));
   for (std::int64_t i = 0; i < labels.size(0); ++i) {
     const auto c = labels[i].item<std::int64_t>();
-    x[i][0].narrow(0, 2 * c, 3).add_(2.0);
+    x[i][0].narrow(0, 4 * c, 4).add_(2.0);
   }
   return {x, labels};
 }

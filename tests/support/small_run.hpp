@@ -12,7 +12,7 @@ namespace headstart::test {
 
 inline constexpr std::int64_t small_num_clients = 4;
 
-/// FedAvg over three rounds, one epoch each, on 8x8 images of three classes, every checkpoint kept.
+/// FedAvg over three rounds, one epoch each, on 12x12 images of three classes, every checkpoint kept.
 server::ServerConfig small_config(const std::filesystem::path& folder);
 
 /// Test, validation and transfer sets of the same problem.

@@ -26,7 +26,8 @@ void write_and_check(Upload& upload, const std::vector<std::byte>& bytes) {
     read.insert(read.end(), block.begin(), block.end());
     return true;
   });
-  CHECK(read == bytes);
+  const bool is_same = read == bytes;
+  CHECK(is_same);
 }
 
 TEST_CASE("uploads within the budget are in memory, a larger one is on disk, and both give back what was written") {

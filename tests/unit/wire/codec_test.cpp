@@ -1,6 +1,7 @@
 #include "shared/wire/codec.hpp"
 
 #include <cstring>
+#include <limits>
 #include <random>
 
 #include <doctest/doctest.h>
@@ -60,14 +61,16 @@ TEST_CASE("every message survives its frame, and its frame's bytes are the same 
     const auto decoded = decode_from_client(frame);
     REQUIRE(std::holds_alternative<ClientMessage>(decoded));
     CHECK(std::get<ClientMessage>(decoded).index() == message.index());
-    CHECK(encode(std::get<ClientMessage>(decoded)) == frame);
+    const bool is_same = encode(std::get<ClientMessage>(decoded)) == frame;
+    CHECK(is_same);
   }
   CHECK(server_examples().size() == std::variant_size_v<ServerMessage>);
   for (const ServerMessage& message : server_examples()) {
     const auto frame = encode(message);
     const auto decoded = decode_from_server(frame);
     REQUIRE(std::holds_alternative<ServerMessage>(decoded));
-    CHECK(encode(std::get<ServerMessage>(decoded)) == frame);
+    const bool is_same = encode(std::get<ServerMessage>(decoded)) == frame;
+    CHECK(is_same);
   }
 }
 
@@ -95,7 +98,7 @@ TEST_CASE("flipped bits are refused or read as another message, never more") {
   int refused = 0;
   for (int i = 0; i < 20'000; ++i) {
     auto frame = encode(client_examples()[random() % 8]);
-    for (unsigned flips = 1 + random() % 3; flips > 0; --flips) {
+    for (auto flips = 1 + random() % 3; flips > 0; --flips) {
       frame[random() % frame.size()] ^= static_cast<std::byte>(1U << (random() % 8));
     }
     try {
@@ -142,7 +145,7 @@ TEST_CASE("numbers that no client would send are refused") {
   report.total = std::vector<std::uint64_t>{4, 4};
   CHECK(test::code_of([&] { decode_from_client(encode(ClientMessage(report))); }) == Errc::protocol);
   report.total = std::vector<std::uint64_t>{6};
-  for (const double loss : {-1.0, std::nan(""), INFINITY}) {
+  for (const double loss : {-1.0, std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::infinity()}) {
     report.loss_sum = loss;
     CHECK(test::code_of([&] { decode_from_client(encode(ClientMessage(report))); }) == Errc::protocol);
   }
