@@ -68,7 +68,8 @@ net::Task<> LocalModels::collect() {
   std::vector<std::shared_ptr<ClientSession>> clients = context_.cohort.active();
   std::erase_if(clients, [&](const auto& client) { return !models_.contains(client->name()); });
   context_.observer.on_phase("exchange of models", clients.size());
-  const bool on_public = context_.data.transfer.size() > 0;
+  const bool on_public =
+      context_.data.transfer.size() > 0 && context_.options().consolidation.transfer != TransferSet::student;
   const auto take_from = [&](ClientSession& client) -> net::Task<bool> {
     LocalModel& model = models_.at(client.name());
     if (model.has_federated_architecture || (!on_public && !model.spec.is_scripted())) {
