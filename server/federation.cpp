@@ -36,25 +36,22 @@ Federation::Federation(net::asio::any_io_executor executor, net::asio::thread_po
       folder_(folder),
       observer_(observer),
       cohort_(executor_),
-      context_{executor_,
-               pool,
-               config_,
-               data_,
-               folder,
-               cohort_,
-               observer,
-               std::move(clock),
-               learn::device_of(config.device),
+      context_{executor_,        pool,
+               config_,          data_,
+               global_schema_,   folder,
+               cohort_,          observer,
+               std::move(clock), learn::device_of(config.device),
                stop_.get_token()},
       local_models_(context_),
       targets_(config.federation.targets) {
   config_.terms.task = data_.task;
   evaluated_ = context_.make_global_model();
-  const learn::Schema schema = evaluated_->schema();
-  slots_ =
-      std::make_unique<UploadSlots>(executor_, upload_budget(config_.federation, schema.num_bytes()), folder.staging());
+  global_schema_ = evaluated_->schema();
+  slots_ = std::make_unique<UploadSlots>(executor_, upload_budget(config_.federation, global_schema_.num_bytes()),
+                                         folder.staging());
   lobby_ = std::make_unique<Lobby>(static_cast<std::size_t>(config_.federation.num_clients));
-  AdmissionRules rules{config_.terms, schema.digest(), config_.terms.model.architecture(), schema.num_bytes()};
+  AdmissionRules rules{config_.terms, global_schema_.digest(), config_.terms.model.architecture(),
+                       global_schema_.num_bytes()};
   admission_ = std::make_unique<Admission>(executor_, std::move(rules), *lobby_, cohort_, *slots_, observer);
 }
 
@@ -206,7 +203,10 @@ net::Task<std::optional<learn::Evaluation>> Federation::evaluate_at_clients() {
       cohort_.active(), [this](ClientSession& client) { return client.evaluate(global_); });
   std::optional<learn::Evaluation> sum;
   for (const auto& answer : answers) {
-    if (!answer.value) continue;
+    if (!answer.value) {
+      observer_.on_note(fmt::format("evaluation without {}: {}", answer.client->name(), answer.reason));
+      continue;
+    }
     if (sum) {
       *sum += *answer.value;
     } else {

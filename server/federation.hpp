@@ -53,6 +53,7 @@ class Federation {
   net::asio::any_io_executor executor_;
   ServerConfig config_;
   CentralData data_;
+  learn::Schema global_schema_;
   RunFolder& folder_;
   FederationObserver& observer_;
   std::stop_source stop_;

@@ -5,34 +5,12 @@
 #include <fmt/format.h>
 #include <torch/torch.h>
 
-#include "shared/base/digest.hpp"
+#include "server/received.hpp"
 #include "shared/learn/distill.hpp"
 #include "shared/net/offload.hpp"
 #include "shared/wire/safetensors.hpp"
 
 namespace headstart::server {
-
-namespace {
-
-/// A received result as a state of `schema`. On the pool.
-wire::PackedState state_of(Upload& upload, const learn::Schema& schema) {
-  wire::PackedState state(schema);
-  const auto sink = session::sink_into(state);
-  upload.for_each_block([&](std::uint64_t offset, std::span<const std::byte> block) {
-    sink->write(offset, block);
-    return true;
-  });
-  return state;
-}
-
-void require_finite(const wire::PackedState& state, const std::string& client) {
-  for (const learn::NamedTensor& named : state.state().tensors()) {
-    if (!at::isFloatingType(named.tensor.scalar_type()) || at::isfinite(named.tensor).all().item<bool>()) continue;
-    throw Error(Errc::run_failed, fmt::format("client {}: its model is not finite in tensor '{}'", client, named.name));
-  }
-}
-
-}  // namespace
 
 void LocalModels::require_quorum(const char* phase) const {
   const auto quorum = static_cast<std::size_t>(quorum_of(context_.options()));
@@ -91,15 +69,17 @@ net::Task<> LocalModels::collect() {
 }
 
 net::Task<> LocalModels::collect_weights(ClientSession& client, LocalModel& model) {
-  const Seed seed = context_.terms().seeds().child("model");
-  auto building = net::offload(context_.pool, [this, spec = model.spec, seed] {
-    return learn::make_model(spec, context_.data.task, seed)->schema();
-  });
-  const learn::Schema schema = co_await std::move(building);
+  learn::Schema schema = context_.global_schema;
+  if (!model.has_federated_architecture) {
+    const Seed seed = context_.terms().seeds().child("model");
+    auto building = net::offload(context_.pool, [this, spec = model.spec, seed] {
+      return learn::make_model(spec, context_.data.task, seed)->schema();
+    });
+    schema = co_await std::move(building);
+  }
   Upload upload = co_await client.exchange(schema.num_bytes());
   auto storing = net::offload(context_.pool, [this, &upload, &schema, &model] {
-    const wire::PackedState state = state_of(upload, schema);
-    require_finite(state, model.client);
+    const wire::PackedState state = received_state(upload, schema, model.client);
     wire::save_safetensors(context_.folder.model_of(model.client), state);
     return state.digest();
   });
@@ -118,11 +98,8 @@ net::Task<> LocalModels::collect_logits(ClientSession& client, LocalModel& model
   Upload upload = co_await client.logits(samples);
   const std::int64_t num_classes = context_.data.task.num_classes;
   const learn::Schema schema({{"logits", c10::ScalarType::Float, {x.size(0), num_classes}}});
-  auto taking = net::offload(context_.pool, [&upload, &schema, &model] {
-    wire::PackedState state = state_of(upload, schema);
-    require_finite(state, model.client);
-    return state;
-  });
+  auto taking =
+      net::offload(context_.pool, [&upload, &schema, &model] { return received_state(upload, schema, model.client); });
   const wire::PackedState state = co_await std::move(taking);
   const at::Tensor logits = state.state().tensors().front().tensor;
   model.transfer_logits = logits.narrow(0, num_rated, x.size(0) - num_rated);

@@ -1,5 +1,6 @@
 // headstart-server: waits for its clients, runs one federation, leaves a run folder.
 
+#include <malloc.h>
 #include <unistd.h>
 
 #include <iostream>
@@ -53,7 +54,14 @@ net::Task<> accept_peers(net::Listener& listener, server::Federation& federation
   }
 }
 
+/// Large blocks go back to the system when they are freed: what one phase needed must not stay resident in the next.
+void return_freed_memory() {
+  ::mallopt(M_MMAP_THRESHOLD, 256 * 1024);
+  ::mallopt(M_ARENA_MAX, 2);
+}
+
 int run_server(const server::ServerConfig& config) {
+  return_freed_memory();
   server::check(config);
   refuse_open_network(config);
   set_up_log("server", config.log);

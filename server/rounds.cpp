@@ -1,11 +1,9 @@
 #include "server/rounds.hpp"
 
-#include <mutex>
-
 #include <fmt/format.h>
 
+#include "server/received.hpp"
 #include "server/round_machine.hpp"
-#include "shared/learn/aggregate.hpp"
 #include "shared/net/offload.hpp"
 
 namespace headstart::server {
@@ -26,45 +24,26 @@ class Collection {
   /// Trains at one client and adds its update, whole or not at all.
   net::Task<bool> collect_from(ClientSession& client) {
     Upload upload = co_await client.train(round_, global_);
-    auto checking = net::offload(context_.pool, [this, &upload] { return offence_in(upload); });
+    auto checking = net::offload(context_.pool, [this, &upload] { return sum_.offence_in(upload); });
     if (const auto offence = co_await std::move(checking)) {
       client.refuse_result(*offence);
       throw Error(Errc::run_failed, fmt::format("update refused: {}", *offence));
     }
     if (machine_.on_update(client.name()) != Verdict::accepted) co_return false;
     const std::int64_t num_examples = client.info().num_examples;
-    auto adding = net::offload(context_.pool, [this, &upload, num_examples] { fold(upload, num_examples); });
+    auto adding = net::offload(context_.pool, [this, &upload, num_examples] { sum_.add(upload, num_examples); });
     co_await std::move(adding);
     co_return true;
   }
 
-  wire::PackedState report() && { return wire::PackedState(std::move(sum_).report()); }
+  wire::PackedState report() && { return std::move(sum_).report(); }
 
  private:
-  [[nodiscard]] std::optional<std::string> offence_in(Upload& upload) const {
-    std::optional<std::string> offence;
-    upload.for_each_block([&](std::uint64_t offset, std::span<const std::byte> block) {
-      offence = sum_.offence_in(offset, block);
-      return !offence.has_value();
-    });
-    return offence;
-  }
-
-  void fold(Upload& upload, std::int64_t num_examples) {
-    const std::scoped_lock lock(mutex_);
-    upload.for_each_block([&](std::uint64_t offset, std::span<const std::byte> block) {
-      sum_.fold(offset, block, num_examples);
-      return true;
-    });
-    sum_.accept(num_examples);
-  }
-
   const RunContext& context_;
   const GlobalModel& global_;
   std::uint32_t round_;
   RoundMachine& machine_;
-  std::mutex mutex_;
-  learn::Aggregator sum_;
+  UploadSum sum_;
 };
 
 }  // namespace

@@ -20,6 +20,7 @@ struct RunContext {
   net::asio::thread_pool& pool;
   const ServerConfig& config;
   const CentralData& data;
+  const learn::Schema& global_schema;
   RunFolder& folder;
   Cohort& cohort;
   FederationObserver& observer;

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <torch/torch.h>
 
+#include "server/received.hpp"
 #include "shared/learn/aggregate.hpp"
 #include "shared/learn/distill.hpp"
 #include "shared/net/offload.hpp"
@@ -11,21 +12,6 @@
 namespace headstart::server {
 
 namespace {
-
-/// A received model, checked. On the pool.
-wire::PackedState model_of(Upload& upload, const learn::Schema& schema, const std::string& client) {
-  learn::Aggregator check(schema, 1);
-  wire::PackedState state(schema);
-  const auto sink = session::sink_into(state);
-  std::optional<std::string> offence;
-  upload.for_each_block([&](std::uint64_t offset, std::span<const std::byte> block) {
-    offence = check.offence_in(offset, block);
-    sink->write(offset, block);
-    return !offence.has_value();
-  });
-  if (offence) throw Error(Errc::run_failed, fmt::format("client {}: {}", client, *offence));
-  return state;
-}
 
 /// Progress of work on the server's pool, brought to the observer's executor at a few calls a second.
 learn::ProgressCallback server_progress(const RunContext& context) {
@@ -128,7 +114,7 @@ net::Task<wire::PackedState> distil_at_client(const RunContext& context, const L
   const wire::PackedState student = co_await std::move(starting);
   Upload upload = co_await client->distill(student, wire::PackedState::of_tensor("weights", plan.weights), teachers);
   const learn::Schema schema = student.state().schema();
-  auto taking = net::offload(context.pool, [&] { return model_of(upload, schema, *plan.place); });
+  auto taking = net::offload(context.pool, [&] { return received_state(upload, schema, *plan.place); });
   co_return co_await std::move(taking);
 }
 
@@ -174,7 +160,7 @@ net::Task<Start> average_start(const RunContext& context, const LocalModels& mod
   }
   if (members.empty()) throw Error(Errc::run_failed, "no pre-trained model of the federated architecture to average");
   auto averaging = net::offload(context.pool, [&] {
-    learn::Aggregator sum(models.load(*members.front().first).state().schema(), announced);
+    learn::Aggregator sum(context.global_schema, announced);
     for (const auto& [model, num_examples] : members) {
       if (const auto offence = learn::add_update(sum, models.load(*model).state(), num_examples)) {
         throw Error(Errc::run_failed, fmt::format("client {}: {}", model->client, *offence));
@@ -193,21 +179,25 @@ net::Task<Start> average_start(const RunContext& context, const LocalModels& mod
   if (context.data.transfer.size() > 0) co_return start;
 
   context.observer.on_phase("normalisation statistics", context.cohort.active().size());
-  const learn::Schema schema = start.state.state().schema();
-  learn::Aggregator sum(schema, announced);
+  UploadSum sum(context.global_schema, announced);
   const auto take_from = [&](ClientSession& client) -> net::Task<bool> {
     Upload upload = co_await client.reestimate_statistics(start.state);
-    auto taking = net::offload(context.pool, [&] { return model_of(upload, schema, client.name()); });
-    const wire::PackedState state = co_await std::move(taking);
-    learn::add_update(sum, state.state(), client.info().num_examples);
+    const std::int64_t num_examples = client.info().num_examples;
+    auto adding = net::offload(context.pool, [&sum, &upload, num_examples] {
+      if (const auto offence = sum.offence_in(upload)) throw Error(Errc::run_failed, *offence);
+      sum.add(upload, num_examples);
+    });
+    co_await std::move(adding);
     co_return true;
   };
   const auto answers = co_await context.cohort.ask<bool>(context.cohort.active(), take_from);
   for (const auto& answer : answers) {
-    if (!answer.value)
+    if (!answer.value) {
       context.observer.on_note(fmt::format("statistics without {}: {}", answer.client->name(), answer.reason));
+    }
   }
-  start.state = wire::PackedState(std::move(sum).report());
+  auto reporting = net::offload(context.pool, [&sum] { return std::move(sum).report(); });
+  start.state = co_await std::move(reporting);
   start.report["statistics"] = "clients";
   co_return start;
 }

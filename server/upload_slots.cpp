@@ -97,6 +97,7 @@ void UploadSlots::release(std::unique_ptr<std::byte[]> memory, std::uint64_t num
     waiter.is_granted = true;
     waiter.timer.cancel();
   }
+  if (used_ == 0) spare_.clear();  // between phases the memory is wanted elsewhere
 }
 
 }  // namespace headstart::server

@@ -21,8 +21,8 @@ struct Cnn : torch::nn::Module {
     fc2 = register_module("fc2", torch::nn::Linear(128, 10));
   }
   Tensor forward(Tensor x) {
-    x = torch::max_pool2d(torch::relu(conv1(x)), 2);
-    x = torch::max_pool2d(torch::relu(conv2(x)), 2);
+    x = torch::relu(torch::max_pool2d(conv1(x), 2));
+    x = torch::relu(torch::max_pool2d(conv2(x), 2));
     return fc2(torch::relu(fc1(x.flatten(1))));
   }
 };

@@ -11,6 +11,9 @@ namespace {
 /// More waiting messages than any honest peer leaves: one task, its grant, the end of the run.
 constexpr std::size_t max_inbox = 64;
 
+/// The receiver holds one chunk for each connection that sends.
+constexpr std::size_t chunk_bytes = std::size_t{256} << 10;
+
 auto decode(std::span<const std::byte> frame, const wire::ClientMessage*) { return wire::decode_from_client(frame); }
 auto decode(std::span<const std::byte> frame, const wire::ServerMessage*) { return wire::decode_from_server(frame); }
 
@@ -180,7 +183,7 @@ template <class Incoming, class Outgoing>
 net::Task<> Conversation<Incoming, Outgoing>::send_chunks(const Outflow& outflow) {
   const std::uint64_t size = outflow.source->num_bytes();
   for (std::uint64_t offset = 0; offset < size;) {
-    const std::size_t count = std::min<std::uint64_t>(wire::max_chunk_bytes, size - offset);
+    const std::size_t count = std::min<std::uint64_t>(chunk_bytes, size - offset);
     const wire::ChunkHead head = wire::encode_chunk_head(outflow.attachment, offset);
     co_await channel_->send(head, outflow.source->read(offset, count));
     offset += count;

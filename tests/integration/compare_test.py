@@ -184,7 +184,7 @@ class Plans(unittest.TestCase):
             plan = load_plan(file)
             plan.check()
             counts[file.stem] = len(plan.runs())
-        self.assertEqual(counts, {"demo": 3, "main-table": 60, "quick": 3})
+        self.assertEqual(counts, {"claims": 18, "demo": 3, "main-table": 60, "quick": 3})
 
     def test_mistakes_are_named_with_what_is_near(self) -> None:
         self.check_message({"sedes": [1]}, "p.json: unknown key 'sedes': did you mean 'seeds'")

@@ -163,7 +163,8 @@ class Processes(unittest.TestCase):
 
     def test_a_lost_client_costs_its_updates_only(self):
         self.draw()
-        server, port = self.start_server(**{"federation.rounds": 40})
+        rounds_in_all = 500  # many more than pass before the client is killed
+        server, port = self.start_server(**{"federation.rounds": rounds_in_all})
         clients = [self.start(*self.client_arguments(i, port)) for i in range(3)]
         rounds = self.folder / "run/rounds.jsonl"
         wait_for(lambda: rounds.exists() and rounds.read_text().count("\n") > 3, "some rounds")
@@ -172,7 +173,7 @@ class Processes(unittest.TestCase):
         self.assertEqual(code, 0, err)
         self.assertIn("without silo-1", out)
         last = json.loads(rounds.read_text().splitlines()[-1])
-        self.assertEqual(last["round"], 40)
+        self.assertEqual(last["round"], rounds_in_all)
         self.assertEqual(last["clients"], ["silo-0", "silo-2"])
 
     def test_configuration_mistakes(self):
