@@ -47,6 +47,7 @@ Federation::Federation(net::asio::any_io_executor executor, net::asio::thread_po
   config_.terms.task = data_.task;
   evaluated_ = context_.make_global_model();
   global_schema_ = evaluated_->schema();
+  if (data_.test.size() == 0) evaluated_.reset();
   slots_ = std::make_unique<UploadSlots>(executor_, upload_budget(config_.federation, global_schema_.num_bytes()),
                                          folder.staging());
   lobby_ = std::make_unique<Lobby>(static_cast<std::size_t>(config_.federation.num_clients));
