@@ -9,6 +9,7 @@
 #include <torch/torch.h>
 
 #include "shared/base/error.hpp"
+#include "shared/learn/batches.hpp"
 #include "shared/learn/partition.hpp"
 #include "shared/learn/random.hpp"
 
@@ -27,35 +28,25 @@ struct Session {
   const std::stop_token& stop;
 };
 
-/// Samples of the batch that starts at `begin`; a single one left over after it joins it.
-std::int64_t batch_at(std::int64_t begin, std::int64_t end, std::int64_t batch_size) {
-  const std::int64_t left = end - begin;
-  return left <= batch_size || (left == batch_size + 1 && batch_size > 1) ? left : batch_size;
-}
-
 /// One pass in the given order. Returns the mean loss per sample.
 double train_epoch(Session& session, const Tensor& order, std::int64_t epoch) {
   const Samples& samples = session.samples;
   session.model.set_training(true);
   const Tensor indices = order.to(samples.x.device());
-  const std::int64_t n = indices.size(0);
   // Summed where the losses are: reading each one back would stall an accelerator once a batch.
   Tensor loss_sum = torch::zeros({}, torch::dtype(torch::kDouble).device(samples.x.device()));
-  for (std::int64_t begin = 0; begin < n;) {
+  for (const Tensor& batch : batches_of(indices, session.batch_size)) {
     if (session.stop.stop_requested()) throw Error(Errc::interrupted, "stopped during local training");
-    const std::int64_t count = batch_at(begin, n, session.batch_size);
-    const Tensor batch = indices.narrow(0, begin, count);
     session.optimizer.zero_grad();
     const Tensor logits = session.model.forward(samples.x.index_select(0, batch));
     const Tensor loss = at::cross_entropy_loss(logits, samples.y.index_select(0, batch));
     loss.backward();
     session.optimizer.step();
-    loss_sum.add_(loss.detach(), static_cast<double>(count));
-    begin += count;
-    session.progress.done += count;
+    loss_sum.add_(loss.detach(), static_cast<double>(batch.size(0)));
+    session.progress.done += batch.size(0);
     if (session.report) session.report(session.progress);
   }
-  const double loss = loss_sum.item<double>() / static_cast<double>(n);
+  const double loss = loss_sum.item<double>() / static_cast<double>(indices.size(0));
   if (!std::isfinite(loss)) {
     throw Error(Errc::run_failed,
                 fmt::format("training diverged: the mean loss of epoch {} is {}; look for values that "
