@@ -178,8 +178,12 @@ net::Task<Start> average_start(const RunContext& context, const LocalModels& mod
   Start start{StartModel::average, std::move(average), report};
   if (context.data.transfer.size() > 0) co_return start;
 
-  context.observer.on_phase("normalisation statistics", context.cohort.active().size());
-  UploadSum sum(context.global_schema, announced);
+  // Every client re-estimates, those with an architecture of their own included: their models are not in the average.
+  const auto clients = context.cohort.active();
+  context.observer.on_phase("normalisation statistics", clients.size());
+  std::int64_t announced_by_all = 0;
+  for (const auto& client : clients) announced_by_all += client->info().num_examples;
+  UploadSum sum(context.global_schema, announced_by_all);
   const auto take_from = [&](ClientSession& client) -> net::Task<bool> {
     Upload upload = co_await client.reestimate_statistics(start.state);
     const std::int64_t num_examples = client.info().num_examples;
@@ -190,7 +194,7 @@ net::Task<Start> average_start(const RunContext& context, const LocalModels& mod
     co_await std::move(adding);
     co_return true;
   };
-  const auto answers = co_await context.cohort.ask<bool>(context.cohort.active(), take_from);
+  const auto answers = co_await context.cohort.ask<bool>(clients, take_from);
   for (const auto& answer : answers) {
     if (!answer.value) {
       context.observer.on_note(fmt::format("statistics without {}: {}", answer.client->name(), answer.reason));

@@ -186,6 +186,31 @@ TEST_CASE("the other starts: best local is the best client's model, the average 
   CHECK(average["model_digest"] != best["model_digest"]);
 }
 
+class Notes final : public server::FederationObserver {
+ public:
+  void on_note(const std::string& text) override { all += text + "\n"; }
+  std::string all;
+};
+
+TEST_CASE("without a public set every client re-estimates the average's statistics, own architectures included") {
+  const test::TemporaryFolder folder;
+  auto config = test::small_config(folder / "run");
+  config.federation.start = StartModel::average;
+  config.federation.num_rounds = 0;
+  auto clients = small_clients();
+  auto options = sharing();
+  options.own_model = config.terms.model;
+  options.own_model->channels = {5, 6};
+  clients[3].worker = test::small_worker(3, options);
+  server::CentralData data = test::small_central_data();
+  data.transfer = {};
+  server::RunFolder run_folder(config.folder, config.federation.checkpoints);
+  Notes notes;
+  const auto summary = lab::simulate(config, std::move(data), run_folder, notes, std::move(clients), 2, system_clock);
+  CHECK(summary["start_report"]["statistics"] == "clients");
+  CHECK(notes.all.empty());
+}
+
 TEST_CASE("federated validation rates every model at every client and gives the same kind of run") {
   const test::TemporaryFolder folder;
   auto config = test::small_config(folder / "run");
