@@ -26,6 +26,23 @@ nlohmann::json measured(const std::optional<learn::Evaluation>& evaluation) {
           {"samples", evaluation->num_samples()}};
 }
 
+/// Who gets to see pre-trained models of single silos, in words, for run.json.
+nlohmann::json recipients_of_local_models(const FederationOptions& options) {
+  nlohmann::json recipients = nlohmann::json::array();
+  if (options.start == StartModel::random) return recipients;
+  recipients.push_back("the server");
+  if (options.validation == ValidationSource::federated) {
+    recipients.push_back("every client: federated validation has each of them count on each model");
+  }
+  if (options.start == StartModel::best_local) {
+    recipients.push_back("every client: the best local model is what round 1 starts from");
+  }
+  if (options.start == StartModel::kd && options.consolidation.transfer == TransferSet::student) {
+    recipients.push_back("the student's client: it is sent the models of the silos that share with peers");
+  }
+  return recipients;
+}
+
 }  // namespace
 
 Federation::Federation(net::asio::any_io_executor executor, net::asio::thread_pool& pool, const ServerConfig& config,
@@ -241,8 +258,6 @@ nlohmann::json Federation::run_record() const {
   ServerConfig copy = config_;
   Fields fields;
   declare_fields(fields, copy);
-  const bool shares =
-      config_.federation.start == StartModel::kd && config_.federation.consolidation.transfer == TransferSet::student;
   const learn::Platform here = learn::platform();
   return {{"program", "headstart"},
           {"version", version()},
@@ -252,9 +267,7 @@ nlohmann::json Federation::run_record() const {
           {"dataset", data_.dataset},
           {"manifest_digest", data_.manifest_digest},
           {"validation_source", word_of(Choices<ValidationSource>(validation_words), config_.federation.validation)},
-          {"models_leave_silos_for",
-           shares ? "the server, and the student's client, which is sent the other silos' pre-trained models"
-                  : "the server"},
+          {"models_leave_silos_for", recipients_of_local_models(config_.federation)},
           {"reproducible_with",
            {{"libtorch", here.libtorch},
             {"instruction_set", here.instruction_set},

@@ -63,8 +63,8 @@ class Federation {
   std::unique_ptr<UploadSlots> slots_;
   std::unique_ptr<Lobby> lobby_;
   std::unique_ptr<Admission> admission_;
-  std::unique_ptr<learn::Model>
-      evaluated_;  ///< Holds the model being measured, where there is a test set; used on the pool only.
+  /// Holds the model being measured, where there is a test set; used on the pool only.
+  std::unique_ptr<learn::Model> evaluated_;
 
   GlobalModel global_;
   Targets targets_;

@@ -110,6 +110,9 @@ net::Task<> LocalModels::rate() {
   const ValidationSource source = context_.options().validation;
   if (source == ValidationSource::none) co_return;
   context_.observer.on_phase("rating of the models", models_.size());
+  if (source == ValidationSource::federated) {
+    context_.observer.on_note("every client is sent every pre-trained model to count on its held-out data");
+  }
   for (auto& [name, model] : models_) {
     if (model.rating || !model.num_bytes) continue;
     if (source == ValidationSource::server) {

@@ -219,7 +219,9 @@ TEST_CASE("federated validation rates every model at every client and gives the 
   config.federation.num_rounds = 1;
   const auto summary = simulate(config, small_clients());
   for (const auto& model : summary["models"]) CHECK(model["class_accuracy"].size() == 3);
-  CHECK(read_json(folder / "run/run.json")["validation_source"] == "federated");
+  const auto run = read_json(folder / "run/run.json");
+  CHECK(run["validation_source"] == "federated");
+  CHECK(run["models_leave_silos_for"].size() == 2);
 }
 
 TEST_CASE("a client with an architecture of its own teaches: by logits on a public set, by weights on student data") {
