@@ -13,7 +13,7 @@ RUN cmake -S . -B /build -G Ninja -DCMAKE_BUILD_TYPE=Release -DHEADSTART_TESTS=O
 
 FROM debian:bookworm-slim
 RUN apt-get update && apt-get install -y --no-install-recommends \
-      libtorch1.13 libspdlog1.10 libssl3 zlib1g dataset-fashion-mnist \
+      libtorch1.13 libopenblas0-pthread libspdlog1.10 libssl3 zlib1g dataset-fashion-mnist \
  && rm -rf /var/lib/apt/lists/* \
  && useradd --system --create-home --uid 10001 headstart
 COPY --from=build /opt/headstart /usr/local

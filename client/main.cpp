@@ -2,7 +2,6 @@
 
 #include <iostream>
 
-#include <ATen/Parallel.h>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/signal_set.hpp>
@@ -13,6 +12,7 @@
 #include "shared/base/cli.hpp"
 #include "shared/base/log.hpp"
 #include "shared/base/names.hpp"
+#include "shared/learn/platform.hpp"
 #include "shared/net/websocket.hpp"
 
 namespace {
@@ -44,7 +44,8 @@ int run_client(const client::ClientConfig& config) {
   }
   const net::Url url = net::parse_url(config.server);
   set_up_log(config.name, config.log);
-  at::set_num_threads(static_cast<int>(config.threads));
+  learn::use_threads(config.threads);
+  const learn::KeepFreedMemory keep_freed_memory;
   client::OwnData data = client::load_own_data(config);
   client::LocalWorker worker(client::worker_options(config), std::move(data.samples), data.task,
                              std::chrono::steady_clock::now);

@@ -1,12 +1,10 @@
 // headstart-server: waits for its clients, runs one federation, leaves a run folder.
 
-#include <malloc.h>
 #include <unistd.h>
 
 #include <iostream>
 #include <thread>
 
-#include <ATen/Parallel.h>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/address.hpp>
@@ -17,6 +15,7 @@
 #include "server/live_view.hpp"
 #include "shared/base/cli.hpp"
 #include "shared/base/log.hpp"
+#include "shared/learn/platform.hpp"
 #include "shared/net/websocket.hpp"
 
 namespace {
@@ -54,18 +53,12 @@ net::Task<> accept_peers(net::Listener& listener, server::Federation& federation
   }
 }
 
-/// Large blocks go back to the system when they are freed: what one phase needed must not stay resident in the next.
-void return_freed_memory() {
-  ::mallopt(M_MMAP_THRESHOLD, 256 * 1024);
-  ::mallopt(M_ARENA_MAX, 2);
-}
-
 int run_server(const server::ServerConfig& config) {
-  return_freed_memory();
+  learn::return_freed_memory();
   server::check(config);
   refuse_open_network(config);
   set_up_log("server", config.log);
-  at::set_num_threads(static_cast<int>(config.threads));
+  learn::use_threads(config.threads);
   server::CentralData data = server::load_central_data(config);
 
   asio::io_context io(1);

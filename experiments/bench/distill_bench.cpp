@@ -4,11 +4,11 @@
 #include <cstdlib>
 #include <iostream>
 
-#include <ATen/Parallel.h>
 #include <torch/torch.h>
 
 #include "shared/learn/batches.hpp"
 #include "shared/learn/distill.hpp"
+#include "shared/learn/platform.hpp"
 
 namespace {
 
@@ -27,7 +27,8 @@ double seconds_of(const std::function<void()>& work) {
 
 int main(int argc, char** argv) {
   if (argc != 4) return std::cerr << "usage: distill_bench SAMPLES EPOCHS REPEATS\n", 2;
-  at::set_num_threads(1);
+  learn::use_threads(1);
+  const learn::KeepFreedMemory keep_freed_memory;
   const learn::Samples transfer{torch::randn({std::atoll(argv[1]), 1, 28, 28}), {}};
   learn::DistillOptions options{.epochs = std::atoll(argv[2])};
   const Tensor weights = learn::equal_weights(num_teachers, 10);

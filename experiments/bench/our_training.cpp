@@ -4,9 +4,9 @@
 #include <cstdlib>
 #include <iostream>
 
-#include <ATen/Parallel.h>
 #include <torch/torch.h>
 
+#include "shared/learn/platform.hpp"
 #include "shared/learn/train.hpp"
 
 int main(int argc, char** argv) {
@@ -14,7 +14,8 @@ int main(int argc, char** argv) {
   if (argc != 4) return std::cerr << "usage: our_training SAMPLES BATCH EPOCHS\n", 2;
   const std::int64_t num_samples = std::atoll(argv[1]);
   learn::TrainOptions options{.epochs = std::atoll(argv[3]), .batch_size = std::atoll(argv[2])};
-  at::set_num_threads(1);
+  learn::use_threads(1);
+  const learn::KeepFreedMemory keep_freed_memory;
   const learn::Samples samples{torch::randn({num_samples, 1, 28, 28}), torch::randint(10, {num_samples}, torch::kLong)};
   const auto model = learn::make_model({}, {}, Seed(1));
   const auto progress = [](const learn::Progress&) {};

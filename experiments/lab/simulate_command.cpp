@@ -3,7 +3,6 @@
 #include <iostream>
 #include <thread>
 
-#include <ATen/Parallel.h>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/signal_set.hpp>
 #include <fmt/format.h>
@@ -15,6 +14,7 @@
 #include "shared/base/cli.hpp"
 #include "shared/base/log.hpp"
 #include "shared/learn/partition.hpp"
+#include "shared/learn/platform.hpp"
 
 namespace headstart::lab {
 
@@ -67,7 +67,8 @@ int run_simulation(const SimulationSettings& settings) {
   const server::ServerConfig& config = settings.server;
   server::check(config);
   set_up_log("lab", config.log);
-  at::set_num_threads(static_cast<int>(config.threads));
+  learn::use_threads(config.threads);
+  const learn::KeepFreedMemory keep_freed_memory;
   if (config.manifest.empty())
     throw Error(Errc::usage, "data.manifest is needed: who holds which samples (headstart-lab partition)");
   server::CentralData data = server::load_central_data(config);

@@ -1,5 +1,14 @@
 #include "shared/learn/platform.hpp"
 
+#include <dlfcn.h>
+
+#include <filesystem>
+#include <mutex>
+
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
+
 #include <ATen/Parallel.h>
 #include <ATen/Version.h>
 #include <fmt/format.h>
@@ -7,8 +16,71 @@
 
 namespace headstart::learn {
 
+namespace {
+
+/// A function of whichever library the process has loaded, or null: the BLAS is chosen at start, not when we link.
+template <typename Function>
+Function* loaded_function(const char* name) {
+  return reinterpret_cast<Function*>(::dlsym(RTLD_DEFAULT, name));
+}
+
+std::string blas_description() {
+  if (auto* describe = loaded_function<char*()>("openblas_get_config")) return describe();
+  Dl_info where{};
+  void* multiply = ::dlsym(RTLD_DEFAULT, "sgemm_");
+  if (multiply == nullptr || ::dladdr(multiply, &where) == 0 || where.dli_fname == nullptr) return "within libtorch";
+  std::error_code unresolved;
+  const std::filesystem::path file = std::filesystem::canonical(where.dli_fname, unresolved);
+  return unresolved ? where.dli_fname : file.string();
+}
+
+class FreedMemoryPolicy {
+ public:
+  void keep() {
+    const std::lock_guard lock(mutex_);
+    if (num_keepers_++ > 0) return;
+#ifdef __GLIBC__
+    ::mallopt(M_MMAP_THRESHOLD, 32 * 1024 * 1024);  // the most that glibc takes
+    ::mallopt(M_TRIM_THRESHOLD, 1024 * 1024 * 1024);
+#endif
+  }
+  void release() {
+    const std::lock_guard lock(mutex_);
+    if (--num_keepers_ == 0) give_back();
+  }
+  void return_freed() {
+    const std::lock_guard lock(mutex_);
+#ifdef __GLIBC__
+    ::mallopt(M_ARENA_MAX, 2);  // each arena keeps blocks of its own
+#endif
+    if (num_keepers_ == 0) give_back();
+  }
+
+ private:
+  static void give_back() {
+#ifdef __GLIBC__
+    ::mallopt(M_MMAP_THRESHOLD, 256 * 1024);
+    ::mallopt(M_TRIM_THRESHOLD, 128 * 1024);
+    ::malloc_trim(0);
+#endif
+  }
+
+  std::mutex mutex_;
+  int num_keepers_ = 0;
+};
+
+FreedMemoryPolicy& freed_memory() {
+  static FreedMemoryPolicy policy;
+  return policy;
+}
+
+}  // namespace
+
 Platform platform() {
-  Platform result{.libtorch = TORCH_VERSION, .instruction_set = "unknown", .num_threads = at::get_num_threads()};
+  Platform result{.libtorch = TORCH_VERSION,
+                  .instruction_set = "unknown",
+                  .blas = blas_description(),
+                  .num_threads = at::get_num_threads()};
   // LibTorch before 2.0 tells its instruction set only in the text of its configuration.
   const std::string config = at::show_config();
   const std::string key = "CPU capability usage: ";
@@ -21,7 +93,20 @@ Platform platform() {
 
 std::string platform_line() {
   const Platform here = platform();
-  return fmt::format("libtorch {}, {}, {} threads", here.libtorch, here.instruction_set, here.num_threads);
+  return fmt::format("libtorch {}, {}, {}, {} threads", here.libtorch, here.instruction_set, here.blas,
+                     here.num_threads);
 }
+
+void use_threads(std::int64_t num_threads) {
+  at::set_num_threads(static_cast<int>(num_threads));
+  if (auto* set_threads = loaded_function<void(int)>("openblas_set_num_threads")) {
+    set_threads(static_cast<int>(num_threads));
+  }
+}
+
+void return_freed_memory() { freed_memory().return_freed(); }
+
+KeepFreedMemory::KeepFreedMemory() { freed_memory().keep(); }
+KeepFreedMemory::~KeepFreedMemory() { freed_memory().release(); }
 
 }  // namespace headstart::learn

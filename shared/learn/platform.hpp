@@ -1,6 +1,8 @@
-// What, beside seeds and settings, the bits of a result depend on.
+// The machine under LibTorch: what, beside seeds and settings, the bits of a result depend on, and the process-wide
+// settings that computing wants.
 #pragma once
 
+#include <cstdint>
 #include <string>
 
 namespace headstart::learn {
@@ -8,6 +10,7 @@ namespace headstart::learn {
 struct Platform {
   std::string libtorch;         ///< "1.13.1"
   std::string instruction_set;  ///< What LibTorch's kernels use: "AVX2", "AVX512", "DEFAULT".
+  std::string blas;             ///< OpenBLAS's own description, with the kernels it chose; else the library's file.
   int num_threads = 0;          ///< Of one computation.
 };
 
@@ -15,5 +18,22 @@ Platform platform();
 
 /// All of it in one line, for keys of stored results.
 std::string platform_line();
+
+/// Threads of one computation: LibTorch's, and those of an OpenBLAS below it, which LibTorch does not reach.
+void use_threads(std::int64_t num_threads);
+
+/// From now on large blocks go back to the system when they are freed: what one phase needed does not stay resident in
+/// the next. Process-wide; nothing happens where the allocator is not glibc's.
+void return_freed_memory();
+
+/// While one lives, freed memory is kept for the next tensor, as training allocates the same sizes in every step: its
+/// rate grows by about a third. The end of the last one returns what was kept, and return_freed_memory() holds.
+class KeepFreedMemory {
+ public:
+  KeepFreedMemory();
+  ~KeepFreedMemory();
+  KeepFreedMemory(const KeepFreedMemory&) = delete;
+  KeepFreedMemory& operator=(const KeepFreedMemory&) = delete;
+};
 
 }  // namespace headstart::learn
