@@ -139,6 +139,7 @@ class ClientLoop {
     report.task = task.task;
     report.correct.values.assign(evaluation->correct.begin(), evaluation->correct.end());
     report.total.values.assign(evaluation->total.begin(), evaluation->total.end());
+    report.predicted.values.assign(evaluation->predicted.begin(), evaluation->predicted.end());
     report.loss_sum = evaluation->loss_sum;
     conversation_->post(report);
   }

@@ -83,6 +83,7 @@ net::Task<learn::Evaluation> ClientSession::evaluation() {
   learn::Evaluation evaluation;
   evaluation.correct.assign(report.correct.values.begin(), report.correct.values.end());
   evaluation.total.assign(report.total.values.begin(), report.total.values.end());
+  evaluation.predicted.assign(report.predicted.values.begin(), report.predicted.values.end());
   evaluation.loss_sum = report.loss_sum;
   if (evaluation.num_samples() > info_.num_held_out) {
     break_off(fmt::format("reports on {} samples; it announced {}", evaluation.num_samples(), info_.num_held_out));

@@ -64,8 +64,8 @@ void check(const ServerConfig& config) {
     if (kd.student != StudentStart::untrained && !has_source) {
       refuse("consolidation.student best or worst needs validation.source (server or federated)");
     }
-    if (kd.weighting == learn::TeacherWeighting::adaptive && !has_source) {
-      refuse("consolidation.weights adaptive needs validation.source (server or federated)");
+    if (kd.weighting != learn::TeacherWeighting::equal && !has_source) {
+      refuse("consolidation.weights adaptive or precision needs validation.source (server or federated)");
     }
     if (kd.transfer == TransferSet::student && !has_source) {
       refuse("consolidation.transfer student needs validation.source (server or federated): it names the student");

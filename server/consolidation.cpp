@@ -14,7 +14,8 @@ void declare_fields(Fields& fields, const std::string& prefix, ConsolidationOpti
       "What the student starts from: the best or the worst pre-trained model by the validation source, or the "
       "untrained global model.",
       Choices<StudentStart>(student_words));
-  fields.choice(prefix + ".weights", options.weighting, "Teacher weights: by class accuracy, or equal.",
+  fields.choice(prefix + ".weights", options.weighting,
+                "Teacher weights: by class accuracy (adaptive), by class precision, or equal.",
                 Choices<learn::TeacherWeighting>(learn::weighting_words));
   fields.choice(prefix + ".transfer", options.transfer,
                 "Where distillation happens: on the large or the small public unlabeled set at the server, or on the "
@@ -28,15 +29,10 @@ void declare_fields(Fields& fields, const std::string& prefix, ConsolidationOpti
 
 namespace {
 
-learn::Tensor rates_of(const std::vector<const Candidate*>& candidates, std::int64_t num_classes) {
-  learn::Tensor rates = torch::zeros({static_cast<std::int64_t>(candidates.size()), num_classes}, torch::kDouble);
-  for (std::size_t k = 0; k < candidates.size(); ++k) {
-    const std::vector<double> row = candidates[k]->rating->class_accuracy();
-    for (std::size_t c = 0; c < row.size(); ++c) {
-      rates.index_put_({static_cast<std::int64_t>(k), static_cast<std::int64_t>(c)}, row[c]);
-    }
-  }
-  return rates;
+learn::Tensor rates_of(const std::vector<const Candidate*>& candidates, learn::TeacherWeighting weighting) {
+  std::vector<learn::Tensor> rates;
+  for (const Candidate* candidate : candidates) rates.push_back(learn::class_rates(*candidate->rating, weighting));
+  return torch::stack(rates);
 }
 
 /// The candidate the student starts from or whose data it uses, or null for an untrained student on public data.
@@ -74,22 +70,22 @@ ConsolidationPlan plan_consolidation(const ConsolidationOptions& options, std::v
   for (const Candidate& candidate : candidates) all.push_back(&candidate);
   const Candidate* student = student_of(options, all);
   const bool on_student_data = options.transfer == TransferSet::student;
-  const bool is_adaptive = options.weighting == learn::TeacherWeighting::adaptive;
+  const bool is_equal = options.weighting == learn::TeacherWeighting::equal;
 
   ConsolidationPlan plan;
   if (on_student_data) plan.place = student->client;
   if (options.student != StudentStart::untrained) plan.student = student->client;
   plan.copy_teaches = plan.student && !on_student_data;
-  plan.is_published = !(options.student == StudentStart::untrained && on_student_data);
+  plan.is_published = !(options.student == StudentStart::untrained && on_student_data) &&
+                      options.weighting != learn::TeacherWeighting::precision;
 
   std::vector<const Candidate*> others;
   for (const Candidate* candidate : all) {
     if (candidate == student) continue;
     if (!candidate->can_teach) {
       plan.left_out.emplace_back(candidate->client, candidate->obstacle);
-    } else if (is_adaptive && !candidate->rating) {
-      plan.left_out.emplace_back(candidate->client,
-                                 "adaptive weights need its class accuracies, which nobody could measure");
+    } else if (!is_equal && !candidate->rating) {
+      plan.left_out.emplace_back(candidate->client, "weights by class need its rating, which nobody could measure");
     } else {
       others.push_back(candidate);
     }
@@ -99,13 +95,14 @@ ConsolidationPlan plan_consolidation(const ConsolidationOptions& options, std::v
 
   std::vector<const Candidate*> teaching = others;
   if (plan.copy_teaches) teaching.push_back(student);
-  if (!is_adaptive) {
+  if (is_equal) {
     plan.weights = learn::equal_weights(static_cast<std::int64_t>(teaching.size()), num_classes);
     return plan;
   }
   const learn::Tensor student_rates =
-      plan.student ? rates_of({student}, num_classes).squeeze(0) : torch::zeros({num_classes}, torch::kDouble);
-  plan.weights = learn::adaptive_weights(rates_of(teaching, num_classes), rates_of(others, num_classes), student_rates);
+      plan.student ? rates_of({student}, options.weighting).squeeze(0) : torch::zeros({num_classes}, torch::kDouble);
+  plan.weights = learn::adaptive_weights(rates_of(teaching, options.weighting), rates_of(others, options.weighting),
+                                         student_rates);
   return plan;
 }
 

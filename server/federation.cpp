@@ -209,6 +209,7 @@ net::Task<> Federation::record_round(std::int64_t round, const Participation& pa
 net::Task<std::optional<learn::Evaluation>> Federation::evaluate_centrally() {
   if (data_.test.size() == 0) co_return std::nullopt;
   auto measuring = net::offload(context_.pool, [this] {
+    const learn::KeepFreedMemory keep_freed_memory;
     evaluated_->load(global_.state.state());
     return learn::evaluate(*evaluated_, data_.test, data_.task.num_classes);
   });
@@ -217,21 +218,10 @@ net::Task<std::optional<learn::Evaluation>> Federation::evaluate_centrally() {
 
 net::Task<std::optional<learn::Evaluation>> Federation::evaluate_at_clients() {
   if (!config_.federation.federated_evaluation) co_return std::nullopt;
-  const auto answers = co_await cohort_.ask<learn::Evaluation>(
-      cohort_.active(), [this](ClientSession& client) { return client.evaluate(global_); });
-  std::optional<learn::Evaluation> sum;
-  for (const auto& answer : answers) {
-    if (!answer.value) {
-      observer_.on_note(fmt::format("evaluation without {}: {}", answer.client->name(), answer.reason));
-      continue;
-    }
-    if (sum) {
-      *sum += *answer.value;
-    } else {
-      sum = answer.value;
-    }
-  }
-  co_return sum;
+  const auto ask = [this](ClientSession& client) { return client.evaluate(global_); };
+  auto counting = context_.evaluate_at_clients(ask);
+  const learn::Evaluation sum = co_await std::move(counting);
+  co_return sum.num_samples() > 0 ? std::optional(sum) : std::nullopt;
 }
 
 net::Task<> Federation::finish_clients(const std::string& words) {
@@ -271,6 +261,7 @@ nlohmann::json Federation::run_record() const {
           {"reproducible_with",
            {{"libtorch", here.libtorch},
             {"instruction_set", here.instruction_set},
+            {"blas", here.blas},
             {"threads", here.num_threads},
             {"device", context_.device.str()}}}};
 }

@@ -129,17 +129,11 @@ net::Task<> LocalModels::rate() {
 
 net::Task<> LocalModels::rate_federated(LocalModel& model) {
   const std::filesystem::path file = context_.folder.model_of(model.client);
-  const auto answers =
-      co_await context_.cohort.ask<learn::Evaluation>(context_.cohort.active(), [&](ClientSession& client) {
-        return client.evaluate_candidate(model.spec, session::source_of_model_file(file, *model.num_bytes));
-      });
-  learn::Evaluation sum;
-  const auto num_classes = static_cast<std::size_t>(context_.data.task.num_classes);
-  sum.correct.resize(num_classes);
-  sum.total.resize(num_classes);
-  for (const auto& answer : answers) {
-    if (answer.value) sum += *answer.value;
-  }
+  const auto ask = [&](ClientSession& client) {
+    return client.evaluate_candidate(model.spec, session::source_of_model_file(file, *model.num_bytes));
+  };
+  auto counting = context_.evaluate_at_clients(ask);
+  learn::Evaluation sum = co_await std::move(counting);
   if (sum.num_samples() == 0) {
     throw Error(Errc::run_failed, "federated validation: no client has held-out samples; raise data.held_out");
   }
@@ -207,11 +201,14 @@ net::Task<nlohmann::json> LocalModels::measure_ensemble() {
     nlohmann::json report = {
         {"equal", accuracy(learn::equal_weights(static_cast<std::int64_t>(members.size()), num_classes))}};
     if (std::ranges::all_of(members, [](const LocalModel* m) { return m->rating.has_value(); })) {
-      std::vector<at::Tensor> rates;
-      for (const LocalModel* member : members)
-        rates.push_back(torch::tensor(member->rating->class_accuracy(), torch::kDouble));
-      const at::Tensor all = torch::stack(rates);
-      report["adaptive"] = accuracy(learn::adaptive_weights(all, all, torch::zeros({num_classes}, torch::kDouble)));
+      for (const auto& [weighting, word] : learn::weighting_words) {
+        if (weighting == learn::TeacherWeighting::equal) continue;
+        std::vector<at::Tensor> rates;
+        for (const LocalModel* member : members) rates.push_back(learn::class_rates(*member->rating, weighting));
+        const at::Tensor all = torch::stack(rates);
+        report[std::string(word)] =
+            accuracy(learn::adaptive_weights(all, all, torch::zeros({num_classes}, torch::kDouble)));
+      }
     }
     return report;
   });

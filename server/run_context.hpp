@@ -4,6 +4,7 @@
 #include <stop_token>
 
 #include <boost/asio/thread_pool.hpp>
+#include <fmt/format.h>
 
 #include "server/central_data.hpp"
 #include "server/cohort.hpp"
@@ -35,6 +36,22 @@ struct RunContext {
     auto model = learn::make_model(terms().model, data.task, terms().seeds().child("model"));
     model->to(device);
     return model;
+  }
+  /// The active clients' counts on their own data, summed: `ask(ClientSession&)` returns Task<Evaluation>. Whoever
+  /// gives no answer is left out and named to the observer.
+  template <class Ask>
+  net::Task<learn::Evaluation> evaluate_at_clients(Ask ask) const {
+    auto asking = cohort.ask<learn::Evaluation>(cohort.active(), std::move(ask));
+    const auto answers = co_await std::move(asking);
+    auto sum = learn::Evaluation::of_none(data.task.num_classes);
+    for (const Answer<learn::Evaluation>& answer : answers) {
+      if (answer.value) {
+        sum += *answer.value;
+      } else {
+        observer.on_note(fmt::format("evaluation without {}: {}", answer.client->name(), answer.reason));
+      }
+    }
+    co_return sum;
   }
 };
 

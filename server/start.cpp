@@ -7,6 +7,7 @@
 #include "server/received.hpp"
 #include "shared/learn/aggregate.hpp"
 #include "shared/learn/distill.hpp"
+#include "shared/learn/platform.hpp"
 #include "shared/net/offload.hpp"
 
 namespace headstart::server {
@@ -35,36 +36,40 @@ net::Task<learn::Evaluation> rated(const RunContext& context, const wire::Packed
     });
     co_return co_await std::move(rating);
   }
-  const auto answers =
-      co_await context.cohort.ask<learn::Evaluation>(context.cohort.active(), [&](ClientSession& client) {
-        return client.evaluate_candidate(context.terms().model, session::source_of(state));
-      });
-  learn::Evaluation sum;
-  sum.correct.resize(static_cast<std::size_t>(context.data.task.num_classes));
-  sum.total.resize(sum.correct.size());
-  for (const auto& answer : answers) {
-    if (answer.value) sum += *answer.value;
+  const auto ask = [&](ClientSession& client) {
+    return client.evaluate_candidate(context.terms().model, session::source_of(state));
+  };
+  auto counting = context.evaluate_at_clients(ask);
+  co_return co_await std::move(counting);
+}
+
+/// [n, C] per teacher, in the order of the plan's weights.
+std::vector<at::Tensor> teacher_logits(const LocalModels& models, const ConsolidationPlan& plan, const at::Tensor& x) {
+  std::vector<at::Tensor> logits;
+  for (const std::string& teacher : plan.teachers) {
+    const LocalModel& model = models.models().at(teacher);
+    logits.push_back(model.transfer_logits ? *model.transfer_logits : models.logits(model, x));
   }
-  co_return sum;
+  if (plan.copy_teaches) logits.push_back(models.logits(models.models().at(*plan.student), x));
+  return logits;
 }
 
 /// Distils on the public set, here.
 net::Task<wire::PackedState> distil_on_public(const RunContext& context, const LocalModels& models,
                                               const ConsolidationPlan& plan, nlohmann::json& report) {
-  context.observer.on_phase("consolidation on the public set", 1);
-  auto distilling = net::offload(context.pool, [&context, &models, &plan, &report] {
-    const learn::Samples& transfer = context.data.transfer;
-    const learn::Samples on_device{transfer.x.to(context.device), {}};
-    std::vector<at::Tensor> logits;
-    for (const std::string& teacher : plan.teachers) {
-      const LocalModel& model = models.models().at(teacher);
-      logits.push_back(model.transfer_logits ? *model.transfer_logits : models.logits(model, on_device.x));
-    }
-    if (plan.copy_teaches) logits.push_back(models.logits(models.models().at(*plan.student), on_device.x));
-    const learn::DistillOptions& options = context.terms().consolidation;
-    const at::Tensor targets = learn::soft_targets(torch::stack(logits), plan.weights, options.temperature);
-    logits.clear();
+  const learn::DistillOptions& options = context.terms().consolidation;
+  const learn::Samples on_device{context.data.transfer.x.to(context.device), {}};
+  context.observer.on_phase("teacher logits on the public set", 1);
+  auto teaching = net::offload(context.pool, [&context, &models, &plan, &on_device, &options] {
+    const learn::KeepFreedMemory keep_freed_memory;
+    const std::vector<at::Tensor> logits = teacher_logits(models, plan, on_device.x);
+    return learn::soft_targets(torch::stack(logits), plan.weights, options.temperature).to(context.device);
+  });
+  const at::Tensor targets = co_await std::move(teaching);
 
+  context.observer.on_phase("consolidation on the public set", 1);
+  auto distilling = net::offload(context.pool, [&context, &models, &plan, &report, &on_device, &options, &targets] {
+    const learn::KeepFreedMemory keep_freed_memory;
     const auto student = context.make_global_model();
     if (plan.student) student->load(models.load(models.models().at(*plan.student)).state());
     const Seed seed = context.terms().seeds().child("consolidation");
@@ -83,8 +88,8 @@ net::Task<wire::PackedState> distil_on_public(const RunContext& context, const L
       best = wire::PackedState(student->state());
     };
     const bool keeps_best = context.options().consolidation.keep == KeptState::best;
-    learn::distill(*student, on_device, targets.to(context.device), options, seed, server_progress(context),
-                   context.stop, keeps_best ? keep_best : std::function<void(std::int64_t)>());
+    learn::distill(*student, on_device, targets, options, seed, server_progress(context), context.stop,
+                   keeps_best ? keep_best : std::function<void(std::int64_t)>());
     report["kept_epoch"] = keeps_best ? best_epoch : options.epochs;
     return keeps_best ? *best : wire::PackedState(student->state());
   });

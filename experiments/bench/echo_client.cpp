@@ -45,6 +45,7 @@ class EchoWorker final : public client::Worker {
     learn::Evaluation none;
     none.correct.resize(static_cast<std::size_t>(terms_.task.num_classes));
     none.total = none.correct;
+    none.predicted = none.correct;
     return none;
   }
   wire::PackedState logits(const wire::PackedState&, const client::TaskContext&) override { return refuse(); }

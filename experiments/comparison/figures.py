@@ -33,13 +33,20 @@ plt.rcParams.update({
     "axes.axisbelow": True, "font.family": "DejaVu Sans"})
 
 
+def fixed_style(start: str, starts: list[str]) -> int | None:
+    """Weights by precision look like the published weights where these are not there to be confused with."""
+    published = start.removesuffix("-precision")
+    return FIXED_STYLE.get(start if published in starts else published)
+
+
 def style_of(start: str, starts: list[str]) -> tuple[str, str]:
     """Colour and marker: the same start looks the same in every comparison."""
-    if start in FIXED_STYLE:
-        return COLOURS[FIXED_STYLE[start]], MARKERS[FIXED_STYLE[start]]
-    taken = {FIXED_STYLE[name] for name in starts if name in FIXED_STYLE}
+    fixed = {name: fixed_style(name, starts) for name in starts}
+    if (style := fixed[start]) is not None:
+        return COLOURS[style], MARKERS[style]
+    taken = set(fixed.values())
     free = [index for index in range(len(COLOURS)) if index not in taken] or list(range(len(COLOURS)))
-    place = [name for name in starts if name not in FIXED_STYLE].index(start)
+    place = [name for name in starts if fixed[name] is None].index(start)
     index = free[place % len(free)]
     return COLOURS[index], MARKERS[(index + place // len(free)) % len(MARKERS)]
 

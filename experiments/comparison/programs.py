@@ -21,13 +21,14 @@ STUDENTS = ("best", "worst", "untrained")
 
 
 def _kd_starts() -> dict[str, Settings]:
-    """The ten cells of the published table and untrained on student data: kd-TRANSFER[-STUDENT][-equal]."""
+    """The ten cells of the published table, untrained on student data, and weights by precision:
+    kd-TRANSFER[-STUDENT][-equal | -precision]."""
     starts: dict[str, Settings] = {}
     for transfer in ("public", "student"):
         for student in STUDENTS:
-            for weights in ("adaptive", "equal"):
+            for weights in ("adaptive", "equal", "precision"):
                 name = f"kd-{transfer}" + (f"-{student}" if student != "best" else "")
-                name += "-equal" if weights == "equal" else ""
+                name += f"-{weights}" if weights != "adaptive" else ""
                 starts[name] = {
                     "start.model": "kd",
                     "consolidation.student": student,

@@ -15,6 +15,7 @@ from .programs import needs_models, title_of_start
 # Alballa & Canini 2024 (arXiv 2402.14922v2), abstract: rounds that consolidation saves on average.
 PUBLISHED_SAVING = 0.606
 EARLY_ROUNDS = 8
+ENSEMBLES = ("equal", "adaptive", "precision")
 NOTHING = "–"
 SPREAD, SMALL = re.compile(r" (\([^()]+ to [^()]+\))$"), r' <span class="spread">\1</span>'
 
@@ -221,7 +222,7 @@ def charge_table(comparison: Comparison) -> Table:
 
 def ensemble_table(comparison: Comparison) -> Table:
     table = Table("The seed beside the ensemble of the clients' models", [
-        "partition", "start", "seed", "ensemble, equal", "ensemble, adaptive"],
+        "partition", "start", "seed", *(f"ensemble, {kind}" for kind in ENSEMBLES)],
         note="Test accuracy before round 1. The ensemble is a reference, not a ceiling.")
     for partition in comparison.plan.partitions:
         for start in comparison.starts():
@@ -230,7 +231,7 @@ def ensemble_table(comparison: Comparison) -> Table:
                 continue
             ensembles = [percent(Spread.of(r.summary["ensemble"][kind] for r in results
                                            if r.summary["ensemble"].get(kind) is not None))
-                         for kind in ("equal", "adaptive")]
+                         for kind in ENSEMBLES]
             seed = percent(Spread.of(r.seed_accuracy for r in results))
             table.rows.append([partition, title_of_start(start), seed, *ensembles])
     return table

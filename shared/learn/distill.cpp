@@ -63,6 +63,11 @@ struct RunningStatistic {
 
 }  // namespace
 
+Tensor class_rates(const Evaluation& rating, TeacherWeighting weighting) {
+  const bool by_precision = weighting == TeacherWeighting::precision;
+  return torch::tensor(by_precision ? rating.class_precision() : rating.class_accuracy(), torch::kFloat64);
+}
+
 Tensor adaptive_weights(const Tensor& teachers, const Tensor& others, const Tensor& student) {
   expect_shape(teachers.dim() == 2 && others.dim() == 2 && student.dim() == 1 && teachers.size(0) > 0 &&
                    teachers.size(1) == student.size(0) && others.size(1) == student.size(0),

@@ -15,17 +15,25 @@
 
 namespace headstart::learn {
 
-enum class TeacherWeighting { adaptive, equal };
+/// adaptive: by class accuracy, that is recall (equation 6). precision: the same formula over class precision (decided
+/// here): recall rewards a teacher for answering with its own class whatever it sees; precision does not.
+enum class TeacherWeighting { adaptive, precision, equal };
 inline constexpr std::pair<TeacherWeighting, std::string_view> weighting_words[] = {
-    {TeacherWeighting::adaptive, "adaptive"}, {TeacherWeighting::equal, "equal"}};
+    {TeacherWeighting::adaptive, "adaptive"},
+    {TeacherWeighting::precision, "precision"},
+    {TeacherWeighting::equal, "equal"}};
 
 /// Class-wise teacher weights  w[k,c] = A[k,c] / (A_s[c] + sum_j A_j[c]);  1/K where the denominator is 0.
-///   teachers: [K, C] in 0..1, the accuracies of those who teach (the student's frozen copy may be among them, with
-///             the student's accuracy as its numerator).
+///   teachers: [K, C] in 0..1, the rates (recall or precision) of those who teach (the student's frozen copy may be
+///             among them, with the student's rate as its numerator).
 ///   others:   [M, C] in 0..1, the accuracies of the other clients, that the sum runs over.
 ///   student:  [C] in 0..1; zeros for an untrained student.
 /// Returns float64 [K, C].
 Tensor adaptive_weights(const Tensor& teachers, const Tensor& others, const Tensor& student);
+
+/// What adaptive_weights() takes of one model: recall or, for TeacherWeighting::precision, precision per class: float64
+/// [C].
+Tensor class_rates(const Evaluation& rating, TeacherWeighting weighting);
 
 /// 1/K everywhere: float64 [K, C].
 Tensor equal_weights(std::int64_t num_teachers, std::int64_t num_classes);

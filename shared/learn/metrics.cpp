@@ -23,7 +23,20 @@ std::int64_t sum_of(const std::vector<std::int64_t>& counts) {
   return std::accumulate(counts.begin(), counts.end(), std::int64_t{0});
 }
 
+std::vector<double> share_of(const std::vector<std::int64_t>& part, const std::vector<std::int64_t>& whole) {
+  std::vector<double> shares(whole.size(), 0.0);
+  for (std::size_t c = 0; c < whole.size(); ++c) {
+    if (whole[c] > 0) shares[c] = static_cast<double>(part[c]) / static_cast<double>(whole[c]);
+  }
+  return shares;
+}
+
 }  // namespace
+
+Evaluation Evaluation::of_none(std::int64_t num_classes) {
+  const std::vector<std::int64_t> zeros(static_cast<std::size_t>(num_classes));
+  return {zeros, zeros, zeros, 0};
+}
 
 std::int64_t Evaluation::num_samples() const { return sum_of(total); }
 
@@ -37,21 +50,19 @@ double Evaluation::loss() const {
   return n == 0 ? 0 : loss_sum / static_cast<double>(n);
 }
 
-std::vector<double> Evaluation::class_accuracy() const {
-  std::vector<double> recall(total.size(), 0.0);
-  for (std::size_t c = 0; c < total.size(); ++c) {
-    if (total[c] > 0) recall[c] = static_cast<double>(correct[c]) / static_cast<double>(total[c]);
-  }
-  return recall;
-}
+std::vector<double> Evaluation::class_accuracy() const { return share_of(correct, total); }
+
+std::vector<double> Evaluation::class_precision() const { return share_of(correct, predicted); }
 
 Evaluation& Evaluation::operator+=(const Evaluation& other) {
-  if (correct.size() != other.correct.size() || total.size() != other.total.size()) {
+  if (correct.size() != other.correct.size() || total.size() != other.total.size() ||
+      predicted.size() != other.predicted.size()) {
     throw Error(Errc::internal,
                 fmt::format("evaluations over {} and {} classes cannot be added", total.size(), other.total.size()));
   }
   std::ranges::transform(correct, other.correct, correct.begin(), std::plus{});
   std::ranges::transform(total, other.total, total.begin(), std::plus{});
+  std::ranges::transform(predicted, other.predicted, predicted.begin(), std::plus{});
   loss_sum += other.loss_sum;
   return *this;
 }
@@ -65,8 +76,10 @@ Evaluation evaluate_logits(const Tensor& logits, const Tensor& labels, std::int6
                                             scores.size(-1), scores.size(0), num_classes, classes.size(0)));
   }
   Evaluation evaluation;
+  const Tensor answers = scores.argmax(1);
   evaluation.total = counts_per_class(classes, num_classes);
-  evaluation.correct = counts_per_class(classes.masked_select(scores.argmax(1) == classes), num_classes);
+  evaluation.predicted = counts_per_class(answers, num_classes);
+  evaluation.correct = counts_per_class(classes.masked_select(answers == classes), num_classes);
   const Tensor negative_log = torch::log_softmax(scores, 1).gather(1, classes.unsqueeze(1)).neg();
   evaluation.loss_sum = negative_log.sum().item<double>();
   return evaluation;
@@ -75,8 +88,7 @@ Evaluation evaluate_logits(const Tensor& logits, const Tensor& labels, std::int6
 Evaluation evaluate(Model& model, const Samples& samples, std::int64_t num_classes, std::int64_t batch_size) {
   if (samples.size() > 0 && !samples.is_labeled()) throw Error(Errc::internal, "samples without labels evaluated");
   const torch::NoGradGuard no_grad;
-  const auto classes = static_cast<std::size_t>(num_classes);
-  Evaluation sum{std::vector<std::int64_t>(classes), std::vector<std::int64_t>(classes), 0};
+  auto sum = Evaluation::of_none(num_classes);
   model.set_training(false);
   for (std::int64_t begin = 0; begin < samples.size(); begin += batch_size) {
     const std::int64_t count = std::min(batch_size, samples.size() - begin);

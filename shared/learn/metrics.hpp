@@ -10,18 +10,23 @@
 
 namespace headstart::learn {
 
-/// Right and total samples per class and the summed loss: additive over disjoint sets, so a federated evaluation is
-/// the sum of the clients' counts.
+/// Right, total and predicted samples per class and the summed loss: additive over disjoint sets, so a federated
+/// evaluation is the sum of the clients' counts.
 struct Evaluation {
-  std::vector<std::int64_t> correct;  ///< [C]
-  std::vector<std::int64_t> total;    ///< [C]
-  double loss_sum = 0;                ///< Sum over samples of cross-entropy.
+  std::vector<std::int64_t> correct;    ///< [C] Right, by true class.
+  std::vector<std::int64_t> total;      ///< [C] Samples, by true class.
+  std::vector<std::int64_t> predicted;  ///< [C] Samples, by the class they were taken for.
+  double loss_sum = 0;                  ///< Sum over samples of cross-entropy.
 
+  /// Zero counts: where a sum begins.
+  static Evaluation of_none(std::int64_t num_classes);
   [[nodiscard]] std::int64_t num_samples() const;
   [[nodiscard]] double accuracy() const;  ///< 0..1; 0 without samples.
   [[nodiscard]] double loss() const;      ///< Mean over samples; 0 without samples.
   /// Recall per class, 0..1; 0 for a class without samples.
   [[nodiscard]] std::vector<double> class_accuracy() const;
+  /// Precision per class, 0..1: how often the class is right where it is predicted; 0 where it never is.
+  [[nodiscard]] std::vector<double> class_precision() const;
   Evaluation& operator+=(const Evaluation& other);  ///< Throws Error(internal) where the class counts differ.
 };
 

@@ -78,13 +78,24 @@ void emplace_by_index(Variant& variant, std::size_t index) {
 }
 
 void check_values(const EvaluationReport& report) {
-  if (report.correct.values.size() != report.total.values.size()) {
+  const std::vector<std::uint64_t>& correct = report.correct.values;
+  const std::vector<std::uint64_t>& total = report.total.values;
+  const std::vector<std::uint64_t>& predicted = report.predicted.values;
+  if (correct.size() != total.size() || predicted.size() != total.size()) {
     throw Error(Errc::protocol, "an evaluation report with unequal counts of classes");
   }
-  for (std::size_t c = 0; c < report.total.values.size(); ++c) {
-    if (report.correct.values[c] > report.total.values[c] || report.total.values[c] > (std::uint64_t{1} << 40)) {
-      throw Error(Errc::protocol, "an evaluation report with more right than total samples in a class");
+  std::uint64_t num_samples = 0;
+  std::uint64_t num_predicted = 0;
+  constexpr std::uint64_t most = std::uint64_t{1} << 40;
+  for (std::size_t c = 0; c < total.size(); ++c) {
+    if (correct[c] > total[c] || correct[c] > predicted[c] || total[c] > most || predicted[c] > most) {
+      throw Error(Errc::protocol, "an evaluation report with more right than total or predicted samples in a class");
     }
+    num_samples += total[c];
+    num_predicted += predicted[c];
+  }
+  if (num_samples != num_predicted) {
+    throw Error(Errc::protocol, "an evaluation report whose predictions are not as many as its samples");
   }
   if (!(report.loss_sum >= 0) || std::isinf(report.loss_sum)) {
     throw Error(Errc::protocol, "an evaluation report whose loss is not a finite number >= 0");

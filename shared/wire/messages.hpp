@@ -89,11 +89,11 @@ struct PretrainDone {
 
 struct EvaluationReport {
   TaskId task = 0;
-  List<std::uint64_t, max_classes> correct, total;  ///< Per class.
+  List<std::uint64_t, max_classes> correct, total, predicted;  ///< Per class.
   double loss_sum = 0;
   template <class A>
   void serialize(A& a) {
-    a(task, correct, total, loss_sum);
+    a(task, correct, total, predicted, loss_sum);
   }
 };
 

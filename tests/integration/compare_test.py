@@ -211,8 +211,9 @@ class Plans(unittest.TestCase):
     def test_the_ten_cells_of_the_published_table_are_starts(self) -> None:
         cells = {tuple(value for key, value in sorted(settings.items()) if key.startswith("consolidation."))
                  for name, settings in STARTS.items() if settings["start.model"] == "kd"}
-        self.assertEqual(len(cells), 12)
+        self.assertEqual(len(cells), 3 * 2 * 3)  # students, transfer sets, weights; the published have no precision
         self.assertEqual(STARTS["kd-student-worst-equal"]["consolidation.weights"], "equal")
+        self.assertEqual(STARTS["kd-student"]["consolidation.weights"], "adaptive")
 
     def test_what_must_be_there_first_runs_first(self) -> None:
         plan = Plan(starts=["random", "best", {"start": "kd-public", "stop_at": 1.0}, "kd-student"], seeds=[1, 2])
@@ -278,7 +279,7 @@ class WholeCalls(unittest.TestCase):
         done = self.compare("--plan", str(ROOT / "experiments" / "plans" / "demo.json"), "--out", str(self.out))
         self.assertEqual(done.returncode, 0, done.stderr)
         best = max(line["accuracy"] for line in self.rounds("label-dirichlet-seed1-random"))
-        for start in ("best", "kd-public"):
+        for start in ("best", "kd-public-precision"):
             config = json.loads((self.out / "configs" / f"label-dirichlet-seed1-{start}.json").read_text())
             self.assertEqual(config["targets"], {"accuracies": [best], "stop": True})
             lines = self.rounds(f"label-dirichlet-seed1-{start}")
@@ -288,7 +289,7 @@ class WholeCalls(unittest.TestCase):
         self.assertEqual(names, [f"silo-{i}:data.share={i}" for i in range(10)])
         # The best-local start pre-trained; the KD start found its models and is charged their time all the same.
         self.assertEqual(self.run_json("best")["pretrain_seconds_reused"], 0)
-        self.assertEqual(self.run_json("kd-public")["pretrain_seconds_reused"], 50)
+        self.assertEqual(self.run_json("kd-public-precision")["pretrain_seconds_reused"], 50)
         self.assertIn("KD, public data", done.stdout)
         self.assertIn(f"Report: {self.out / 'report.html'}", done.stdout)
 

@@ -42,11 +42,13 @@ TEST_CASE("counts and loss of three samples in closed form") {
   const Evaluation evaluation = evaluate_logits(logits, torch::tensor({0, 2, 2}, torch::kLong), 3);
   CHECK(evaluation.correct == std::vector<std::int64_t>{1, 0, 1});
   CHECK(evaluation.total == std::vector<std::int64_t>{1, 0, 2});
+  CHECK(evaluation.predicted == std::vector<std::int64_t>{2, 0, 1});
   // Probabilities 1/2, 1/2 and 1/4.
   CHECK(evaluation.loss_sum == doctest::Approx(4 * log2));
   CHECK(evaluation.accuracy() == doctest::Approx(2.0 / 3));
   CHECK(evaluation.loss() == doctest::Approx(4 * log2 / 3));
   CHECK(evaluation.class_accuracy() == std::vector<double>{1, 0, 0.5});
+  CHECK(evaluation.class_precision() == std::vector<double>{0.5, 0, 1});
 }
 
 TEST_CASE("without samples accuracy and loss are 0") {
@@ -73,6 +75,7 @@ TEST_CASE("evaluation is additive over disjoint sets and blind to the batch size
   for (const Evaluation& other : {in_batches, sum}) {
     CHECK(other.correct == whole.correct);
     CHECK(other.total == whole.total);
+    CHECK(other.predicted == whole.predicted);
     CHECK(other.loss_sum == doctest::Approx(whole.loss_sum));
   }
   CHECK(whole.num_samples() == 101);
@@ -102,13 +105,13 @@ TEST_CASE("logits can be interrupted") {
 }
 
 TEST_CASE("learning and forgetting in closed form; their difference is the gain on a balanced set") {
-  const Evaluation before{{4, 2, 0, 0}, {4, 4, 4, 0}, 0};
-  const Evaluation after{{1, 3, 2, 0}, {4, 4, 4, 0}, 0};
+  const Evaluation before{{4, 2, 0, 0}, {4, 4, 4, 0}, {4, 4, 4, 0}, 0};
+  const Evaluation after{{1, 3, 2, 0}, {4, 4, 4, 0}, {2, 4, 6, 0}, 0};
   const Change change = change_between(before, after);
   CHECK(change.learning == doctest::Approx((0.25 + 0.5) / 3));
   CHECK(change.forgetting == doctest::Approx(0.75 / 3));
   CHECK(change.learning - change.forgetting == doctest::Approx(after.accuracy() - before.accuracy()));
-  CHECK_THROWS_AS(change_between(before, Evaluation{{1}, {1}, 0}), Error);
+  CHECK_THROWS_AS(change_between(before, Evaluation{{1}, {1}, {1}, 0}), Error);
 }
 
 }  // namespace headstart::learn

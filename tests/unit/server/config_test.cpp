@@ -47,7 +47,7 @@ TEST_CASE("whatever needs a validation source is refused by name without one") {
   CHECK(refusal_of({"start.model=best_local"}).starts_with("start.model best_local needs validation.source"));
   CHECK(refusal_of({"start.model=kd"}).starts_with("consolidation.student best or worst needs validation.source"));
   CHECK(refusal_of({"start.model=kd", "consolidation.student=untrained"})
-            .starts_with("consolidation.weights adaptive needs validation.source"));
+            .starts_with("consolidation.weights adaptive or precision needs validation.source"));
   CHECK(refusal_of({"start.model=kd", "consolidation.student=untrained", "consolidation.weights=equal",
                     "consolidation.gate=true"})
             .starts_with("consolidation.gate needs validation.source"));

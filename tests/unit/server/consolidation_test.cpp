@@ -8,10 +8,13 @@
 namespace headstart::server {
 namespace {
 
-/// A candidate that gets `correct[c]` of ten samples of each class right.
+/// A candidate that gets `correct[c]` of ten samples of each class right and takes the others for the next class.
 Candidate rated(std::string client, std::vector<std::int64_t> correct) {
   learn::Evaluation rating;
   rating.total.assign(correct.size(), 10);
+  for (std::size_t c = 0; c < correct.size(); ++c) {
+    rating.predicted.push_back(correct[c] + 10 - correct[(c + correct.size() - 1) % correct.size()]);
+  }
   rating.correct = std::move(correct);
   rating.loss_sum = 1;
   return {.client = std::move(client), .obstacle = {}, .rating = rating};
@@ -42,6 +45,18 @@ TEST_CASE("public set, best start: the others and the student's frozen copy teac
   CHECK(plan.copy_teaches);
   // D[c] = A_s[c] + A_a[c] + A_c[c]: 0.8 + 0.4 + 0 and 0.6 + 0.6 + 0.6; the copy's numerator is A_s.
   CHECK(close(plan.weights, {{0.4 / 1.2, 1.0 / 3}, {0, 1.0 / 3}, {0.8 / 1.2, 1.0 / 3}}));
+}
+
+TEST_CASE("weights by precision: the same formula, over how often a prediction is right") {
+  const auto precision = learn::TeacherWeighting::precision;
+  const auto plan =
+      plan_consolidation(options_of(StudentStart::best, precision, TransferSet::public_large), three(), 2);
+  // Right of predicted: b 8 of 12 and 6 of 8, a 4 of 8 and 6 of 12, c 0 of 4 and 6 of 16.
+  const double first = 8.0 / 12 + 4.0 / 8;
+  const double second = 6.0 / 8 + 6.0 / 12 + 6.0 / 16;
+  CHECK(close(plan.weights,
+              {{4.0 / 8 / first, 6.0 / 12 / second}, {0, 6.0 / 16 / second}, {8.0 / 12 / first, 6.0 / 8 / second}}));
+  CHECK_FALSE(plan.is_published);
 }
 
 TEST_CASE("public set, worst start and equal weights: K = N") {

@@ -25,6 +25,7 @@ std::vector<ClientMessage> client_examples() {
   report.task = 7;
   report.correct = std::vector<std::uint64_t>{1, 2};
   report.total = std::vector<std::uint64_t>{3, 4};
+  report.predicted = std::vector<std::uint64_t>{5, 2};
   report.loss_sum = 1.5;
   return {Hello{protocol_version, "silo-1", "headstart 0.1.0"},
           join,
@@ -138,13 +139,20 @@ TEST_CASE("frames of another version, kind or message are refused by name") {
 }
 
 TEST_CASE("numbers that no client would send are refused") {
+  using Counts = std::vector<std::uint64_t>;
   EvaluationReport report;
-  report.correct = std::vector<std::uint64_t>{5};
-  report.total = std::vector<std::uint64_t>{4};
-  CHECK(test::code_of([&] { decode_from_client(encode(ClientMessage(report))); }) == Errc::protocol);
-  report.total = std::vector<std::uint64_t>{4, 4};
-  CHECK(test::code_of([&] { decode_from_client(encode(ClientMessage(report))); }) == Errc::protocol);
-  report.total = std::vector<std::uint64_t>{6};
+  const auto is_refused = [&report](Counts correct, Counts total, Counts predicted) {
+    report.correct = std::move(correct);
+    report.total = std::move(total);
+    report.predicted = std::move(predicted);
+    return test::code_of([&] { decode_from_client(encode(ClientMessage(report))); }) == Errc::protocol;
+  };
+  CHECK(is_refused({5, 0}, {4, 4}, {6, 2}));  // more right than there are
+  CHECK(is_refused({5, 0}, {6, 2}, {4, 4}));  // more right than predicted
+  CHECK(is_refused({5}, {6, 6}, {6, 6}));
+  CHECK(is_refused({5}, {6}, {3, 3}));
+  CHECK(is_refused({2, 2}, {3, 3}, {3, 4}));  // more predictions than samples
+  CHECK_FALSE(is_refused({2, 2}, {3, 3}, {2, 4}));
   for (const double loss : {-1.0, std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::infinity()}) {
     report.loss_sum = loss;
     CHECK(test::code_of([&] { decode_from_client(encode(ClientMessage(report))); }) == Errc::protocol);
