@@ -23,14 +23,6 @@ std::int64_t sum_of(const std::vector<std::int64_t>& counts) {
   return std::accumulate(counts.begin(), counts.end(), std::int64_t{0});
 }
 
-std::vector<double> share_of(const std::vector<std::int64_t>& part, const std::vector<std::int64_t>& whole) {
-  std::vector<double> shares(whole.size(), 0.0);
-  for (std::size_t c = 0; c < whole.size(); ++c) {
-    if (whole[c] > 0) shares[c] = static_cast<double>(part[c]) / static_cast<double>(whole[c]);
-  }
-  return shares;
-}
-
 }  // namespace
 
 Evaluation Evaluation::of_none(std::int64_t num_classes) {
@@ -50,9 +42,22 @@ double Evaluation::loss() const {
   return n == 0 ? 0 : loss_sum / static_cast<double>(n);
 }
 
-std::vector<double> Evaluation::class_accuracy() const { return share_of(correct, total); }
+std::vector<double> Evaluation::class_accuracy() const {
+  std::vector<double> recall(total.size(), 0.0);
+  for (std::size_t c = 0; c < total.size(); ++c) {
+    if (total[c] > 0) recall[c] = static_cast<double>(correct[c]) / static_cast<double>(total[c]);
+  }
+  return recall;
+}
 
-std::vector<double> Evaluation::class_precision() const { return share_of(correct, predicted); }
+std::vector<double> Evaluation::class_precision() const {
+  std::vector<double> precision(predicted.size());
+  const auto num_classes = static_cast<std::int64_t>(predicted.size());
+  for (std::size_t c = 0; c < predicted.size(); ++c) {
+    precision[c] = static_cast<double>(correct[c] + 1) / static_cast<double>(predicted[c] + num_classes);
+  }
+  return precision;
+}
 
 Evaluation& Evaluation::operator+=(const Evaluation& other) {
   if (correct.size() != other.correct.size() || total.size() != other.total.size() ||

@@ -25,7 +25,8 @@ struct Evaluation {
   [[nodiscard]] double loss() const;      ///< Mean over samples; 0 without samples.
   /// Recall per class, 0..1; 0 for a class without samples.
   [[nodiscard]] std::vector<double> class_accuracy() const;
-  /// Precision per class, 0..1: how often the class is right where it is predicted; 0 where it never is.
+  /// Precision per class, above 0 and below 1: how often the class is right where it is predicted, by the rule of
+  /// succession, (right + 1) / (predicted + C), so that a few lucky answers do not make an expert.
   [[nodiscard]] std::vector<double> class_precision() const;
   Evaluation& operator+=(const Evaluation& other);  ///< Throws Error(internal) where the class counts differ.
 };

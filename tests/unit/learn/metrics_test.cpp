@@ -48,7 +48,7 @@ TEST_CASE("counts and loss of three samples in closed form") {
   CHECK(evaluation.accuracy() == doctest::Approx(2.0 / 3));
   CHECK(evaluation.loss() == doctest::Approx(4 * log2 / 3));
   CHECK(evaluation.class_accuracy() == std::vector<double>{1, 0, 0.5});
-  CHECK(evaluation.class_precision() == std::vector<double>{0.5, 0, 1});
+  CHECK(evaluation.class_precision() == std::vector<double>{2.0 / 5, 1.0 / 3, 2.0 / 4});
 }
 
 TEST_CASE("without samples accuracy and loss are 0") {

@@ -51,11 +51,12 @@ TEST_CASE("weights by precision: the same formula, over how often a prediction i
   const auto precision = learn::TeacherWeighting::precision;
   const auto plan =
       plan_consolidation(options_of(StudentStart::best, precision, TransferSet::public_large), three(), 2);
-  // Right of predicted: b 8 of 12 and 6 of 8, a 4 of 8 and 6 of 12, c 0 of 4 and 6 of 16.
-  const double first = 8.0 / 12 + 4.0 / 8;
-  const double second = 6.0 / 8 + 6.0 / 12 + 6.0 / 16;
-  CHECK(close(plan.weights,
-              {{4.0 / 8 / first, 6.0 / 12 / second}, {0, 6.0 / 16 / second}, {8.0 / 12 / first, 6.0 / 8 / second}}));
+  // Right of predicted: b 8 of 12 and 6 of 8, a 4 of 8 and 6 of 12, c 0 of 4 and 6 of 16; one more right of two more.
+  const double first = 9.0 / 14 + 5.0 / 10 + 1.0 / 6;
+  const double second = 7.0 / 10 + 7.0 / 14 + 7.0 / 18;
+  CHECK(close(plan.weights, {{5.0 / 10 / first, 7.0 / 14 / second},
+                             {1.0 / 6 / first, 7.0 / 18 / second},
+                             {9.0 / 14 / first, 7.0 / 10 / second}}));
   CHECK_FALSE(plan.is_published);
 }
 
