@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The project's measured claims: each subcommand runs ours and its floor alternately and prints median and range.
 
-    experiments/bench/bench.py training | clients | round | memory | exchange | large | distill   [--bin build/bench]
+    experiments/bench/bench.py training | clients | round | memory | exchange | large | distill | compute  [--bin build/bench]
 
 Build first: cmake --preset bench && cmake --build --preset bench. What each measures stands in its function.
 """
@@ -183,8 +183,17 @@ def distill(bench: Path, arguments) -> None:
     print(f"distillation, recomputed/cached seconds: {spread([float(line.split()[2]) for line in lines])}; bound: at least 3")
 
 
+def compute(bench: Path, arguments) -> None:
+    """Peak memory of evaluation (batches of 256) and distillation (batches of 32) of a ResNet-18 as the server does
+    them, against a bare loop of the same batches."""
+    for work in ("evaluate", "distill"):
+        ours, floor = alternate(arguments.repeats, lambda: float(output_of(bench / "compute_memory", "ours", work)),
+                                lambda: float(output_of(bench / "compute_memory", "floor", work)))
+        report(f"memory to {work}, ResNet-18", "MB", ours, floor, "none; stated apart")
+
+
 COMMANDS = {"training": training, "clients": clients, "round": communication_round, "memory": memory,
-            "exchange": exchange, "large": large, "distill": distill}
+            "exchange": exchange, "large": large, "distill": distill, "compute": compute}
 
 
 def main() -> int:

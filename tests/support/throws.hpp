@@ -4,6 +4,8 @@
 #include <optional>
 #include <string>
 
+#include <doctest/doctest.h>
+
 #include "shared/base/error.hpp"
 
 namespace headstart::test {
@@ -14,6 +16,18 @@ std::string error_of(Call call) {
   try {
     call();
   } catch (const Error& error) {
+    return error.what();
+  }
+  return "(no error)";
+}
+
+/// The same of an Error that must have this code.
+template <class Call>
+std::string error_of(Errc code, Call call) {
+  try {
+    call();
+  } catch (const Error& error) {
+    CHECK(error.code() == code);
     return error.what();
   }
   return "(no error)";

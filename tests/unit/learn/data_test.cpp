@@ -7,7 +7,6 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
-#include <functional>
 #include <limits>
 
 #include <doctest/doctest.h>
@@ -17,11 +16,13 @@
 #include "shared/base/error.hpp"
 #include "shared/base/fields.hpp"
 #include "tests/support/temporary_folder.hpp"
+#include "tests/support/throws.hpp"
 
 namespace headstart::learn {
 
 namespace {
 
+using test::error_of;
 using test::TemporaryFolder;
 
 void write(const std::filesystem::path& file, const std::string& bytes) {
@@ -83,19 +84,8 @@ std::vector<std::int64_t> values(const Tensor& labels) {
   return {held.data_ptr<std::int64_t>(), held.data_ptr<std::int64_t>() + held.numel()};
 }
 
-/// What `body` throws, which must be an Error of that code; "" where it throws nothing.
-std::string complaint(Errc code, const std::function<void()>& body) {
-  try {
-    body();
-  } catch (const Error& error) {
-    CHECK(error.code() == code);
-    return error.what();
-  }
-  return "";
-}
-
 std::string load_complaint(const std::string& set, const TemporaryFolder& folder, Errc code = Errc::data) {
-  return complaint(code, [&] { load_dataset({set, folder.path().string()}, Split::train); });
+  return error_of(code, [&] { load_dataset({set, folder.path().string()}, Split::train); });
 }
 
 void check_contains(const std::string& text, const std::vector<std::string>& parts) {
@@ -370,16 +360,16 @@ TEST_CASE("damaged tensors are refused by name") {
 
 TEST_CASE("unknown sets and missing paths say what to do") {
   const auto load = [](const DataSource& source) { load_dataset(source, Split::train); };
-  check_contains(complaint(Errc::usage,
-                           [&] {
-                             load({"fashion-mnst", ""});
-                           }),
+  check_contains(error_of(Errc::usage,
+                          [&] {
+                            load({"fashion-mnst", ""});
+                          }),
                  {"unknown data set 'fashion-mnst'", "did you mean 'fashion-mnist'?"});
-  check_contains(complaint(Errc::usage, [&] { load({"cifar10", ""}); }), {"'cifar10' needs a path", "test_batch.bin"});
-  check_contains(complaint(Errc::data,
-                           [&] {
-                             load({"cifar100", "/no/such/folder"});
-                           }),
+  check_contains(error_of(Errc::usage, [&] { load({"cifar10", ""}); }), {"'cifar10' needs a path", "test_batch.bin"});
+  check_contains(error_of(Errc::data,
+                          [&] {
+                            load({"cifar100", "/no/such/folder"});
+                          }),
                  {"/no/such/folder: no such folder", "train.bin"});
 }
 
@@ -414,12 +404,12 @@ TEST_CASE("a selection is normalised per channel, in the order asked for") {
   }
   CHECK(torch::equal(dataset.all().x, dataset.select({0, 1, 2}).x));
   CHECK(dataset.select({}).size() == 0);
-  check_contains(complaint(Errc::data,
-                           [&] {
-                             (void)dataset.select({0, 3});
-                           }),
+  check_contains(error_of(Errc::data,
+                          [&] {
+                            (void)dataset.select({0, 3});
+                          }),
                  {"no sample 3", "position 1", "it has 3"});
-  check_contains(complaint(Errc::data, [&] { (void)dataset.select({-1}); }), {"no sample -1"});
+  check_contains(error_of(Errc::data, [&] { (void)dataset.select({-1}); }), {"no sample -1"});
 
   const Samples all = dataset.all();
   CHECK(torch::equal(all.select(torch::tensor({2, 0}, at::kLong)).y, torch::tensor({1, 2}, at::kLong)));

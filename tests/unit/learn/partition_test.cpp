@@ -17,8 +17,11 @@
 #include "shared/base/files.hpp"
 #include "shared/learn/random.hpp"
 #include "tests/support/temporary_folder.hpp"
+#include "tests/support/throws.hpp"
 
 namespace headstart::learn {
+
+using test::error_of;
 
 namespace {
 
@@ -60,16 +63,6 @@ void check_shares_everything_out(const std::vector<Indices>& lists, std::int64_t
   }
   std::ranges::sort(all);
   CHECK(all == iota(size));
-}
-
-std::string complaint(Errc code, const std::function<void()>& body) {
-  try {
-    body();
-  } catch (const Error& error) {
-    CHECK(error.code() == code);
-    return error.what();
-  }
-  return "";
 }
 
 void check_contains(const std::string& text, const std::vector<std::string>& parts) {
@@ -322,7 +315,7 @@ TEST_CASE("quantity skew changes sizes, not the mixture of classes") {
 TEST_CASE("impossible partitions are refused with the settings and the best draw") {
   const Tensor labels = balanced_labels(10, 10, 0);
   const auto refusal = [&](const PartitionOptions& options) {
-    return complaint(Errc::usage, [&] { partition(labels, 10, options, Seed(1)); });
+    return error_of(Errc::usage, [&] { partition(labels, 10, options, Seed(1)); });
   };
   PartitionOptions options = options_of(PartitionKind::label_dirichlet, 10);
   options.min_samples = 11;
@@ -353,7 +346,7 @@ TEST_CASE("impossible partitions are refused with the settings and the best draw
   refused_with([](PartitionOptions& bad) { bad.chunk_min = 0; }, "chunk_min 0");
   refused_with([](PartitionOptions& bad) { bad.chunk_max = 4; }, "chunk_max 4 is below chunk_min 5");
 
-  check_contains(complaint(Errc::data, [&] { partition(labels, 9, options_of(PartitionKind::uniform, 2), Seed(1)); }),
+  check_contains(error_of(Errc::data, [&] { partition(labels, 9, options_of(PartitionKind::uniform, 2), Seed(1)); }),
                  {"label 9", "0 to 8"});
 }
 
@@ -390,7 +383,7 @@ TEST_CASE("a stratified draw follows the classes' shares, largest remainders fir
   CHECK(stratified_draw(labels, 4, iota(20), 0, Seed(1)).empty());
   const Indices few = {3, 8, 11};
   CHECK(stratified_draw(labels, 4, few, 3, Seed(1)) == few);
-  check_contains(complaint(Errc::usage, [&] { stratified_draw(labels, 4, few, 4, Seed(1)); }),
+  check_contains(error_of(Errc::usage, [&] { stratified_draw(labels, 4, few, 4, Seed(1)); }),
                  {"a draw of 4 samples", "there are 3"});
   CHECK_THROWS_AS(stratified_draw(labels, 4, few, -1, Seed(1)), Error);
 }
@@ -465,14 +458,14 @@ TEST_CASE("without a number of client and test samples a manifest takes all") {
   CHECK(manifest.test == iota(200));
 
   draws.clients = 787;
-  check_contains(complaint(Errc::usage, [&] { draw_manifest(train, test, draws, options, 7); }),
+  check_contains(error_of(Errc::usage, [&] { draw_manifest(train, test, draws, options, 7); }),
                  {"public_large 101", "clients 787", "need 1001 samples", "has 1000"});
   draws.clients = 0;
   draws.public_large = 887;
-  check_contains(complaint(Errc::usage, [&] { draw_manifest(train, test, draws, options, 7); }), {"need 1001 samples"});
+  check_contains(error_of(Errc::usage, [&] { draw_manifest(train, test, draws, options, 7); }), {"need 1001 samples"});
   draws = small_draws();
   draws.test = 201;
-  check_contains(complaint(Errc::usage, [&] { draw_manifest(train, test, draws, options, 7); }),
+  check_contains(error_of(Errc::usage, [&] { draw_manifest(train, test, draws, options, 7); }),
                  {"201 test samples", "has 200"});
   draws.test = -1;
   CHECK_THROWS_AS(draw_manifest(train, test, draws, options, 7), Error);
@@ -500,7 +493,7 @@ TEST_CASE("a manifest survives its file") {
   CHECK(loaded.class_counts == manifest.class_counts);
   save_manifest(loaded, folder / "again.json");
   CHECK(read_text(folder / "again.json") == read_text(file));
-  CHECK(complaint(Errc::storage, [&] { save_manifest(manifest, folder / "none/manifest.json"); }) != "");
+  CHECK(error_of(Errc::storage, [&] { save_manifest(manifest, folder / "none/manifest.json"); }) != "");
 }
 
 TEST_CASE("damaged manifests are refused with file and key") {
@@ -512,7 +505,7 @@ TEST_CASE("damaged manifests are refused with file and key") {
     nlohmann::json document = whole;
     damage(document);
     std::ofstream(file) << document;
-    return complaint(Errc::data, [&] { load_manifest(file); });
+    return error_of(Errc::data, [&] { load_manifest(file); });
   };
   using Json = nlohmann::json;
   const std::string name = file.string();
@@ -537,9 +530,9 @@ TEST_CASE("damaged manifests are refused with file and key") {
   const std::string text = whole.dump();
   for (std::size_t length = 0; length < text.size(); length += 97) {
     std::ofstream(file) << text.substr(0, length);
-    check_contains(complaint(Errc::data, [&] { load_manifest(file); }), {name});
+    check_contains(error_of(Errc::data, [&] { load_manifest(file); }), {name});
   }
-  CHECK(complaint(Errc::data, [&] { load_manifest(folder / "none.json"); }) != "");
+  CHECK(error_of(Errc::data, [&] { load_manifest(folder / "none.json"); }) != "");
 }
 
 TEST_CASE("a manifest is held against the data it is used with") {
@@ -551,7 +544,7 @@ TEST_CASE("a manifest is held against the data it is used with") {
   CHECK_NOTHROW(check_fits(manifest, test, Split::test, "m.json"));
 
   const auto refusal = [](const Manifest& held, const Dataset& dataset, Split split) {
-    return complaint(Errc::data, [&] { check_fits(held, dataset, split, "m.json"); });
+    return error_of(Errc::data, [&] { check_fits(held, dataset, split, "m.json"); });
   };
   check_contains(refusal(manifest, test, Split::train), {"m.json", "another training split"});
   check_contains(refusal(manifest, train, Split::test), {"m.json", "another test split"});
