@@ -1,4 +1,4 @@
-# One image with the three programs; what it does is chosen by the command: headstart-server, headstart-client,
+# One image with the programs; what it does is chosen by the command: headstart-server, headstart-client, headstart-pki,
 # headstart-lab.
 FROM debian:bookworm-slim AS build
 RUN apt-get update && apt-get install -y --no-install-recommends \
@@ -8,7 +8,7 @@ RUN apt-get update && apt-get install -y --no-install-recommends \
 WORKDIR /src
 COPY . .
 RUN cmake -S . -B /build -G Ninja -DCMAKE_BUILD_TYPE=Release -DHEADSTART_TESTS=OFF \
- && cmake --build /build --target headstart-server headstart-client headstart-lab \
+ && cmake --build /build --target headstart-server headstart-client headstart-lab headstart-pki \
  && cmake --install /build --prefix /opt/headstart --strip
 
 FROM debian:bookworm-slim

@@ -8,8 +8,11 @@
 namespace headstart::client {
 
 void declare_fields(Fields& fields, ClientConfig& config) {
-  fields.text("server", config.server, "The server's address, ws://HOST:PORT.");
+  fields.text("server", config.server, "The server's address, wss://HOST:PORT (TLS) or ws://HOST:PORT.");
   fields.text("name", config.name, "This client's name in the run; each client has its own.");
+  fields.number("connect.patience", config.patience,
+                "Seconds for which a server that cannot be reached is tried again; 0: one attempt.", {0, 1e6});
+  net::declare_fields(fields, "tls", config.tls);
   learn::declare_fields(fields, "data", config.data);
   fields.text("data.manifest", config.manifest,
               "Manifest that says which samples of the data set are this client's; empty: all of them.");

@@ -7,6 +7,7 @@
 #include "client/local_worker.hpp"
 #include "shared/base/fields.hpp"
 #include "shared/learn/data.hpp"
+#include "shared/net/tls_files.hpp"
 
 namespace headstart::client {
 
@@ -18,6 +19,8 @@ inline constexpr std::pair<Sharing, std::string_view> sharing_words[] = {{Sharin
 struct ClientConfig {
   std::string server;
   std::string name;
+  net::TlsFiles tls;
+  double patience = 60;  ///< Seconds.
   learn::DataSource data;
   std::string manifest;     ///< Where the silo's samples are a share of a data set that all have.
   std::int64_t share = -1;  ///< Which client of the manifest.

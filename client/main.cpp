@@ -1,5 +1,6 @@
 // headstart-client: dials the server, trains on the silo's own data as it is told, until the run is over.
 
+#include <cmath>
 #include <iostream>
 
 #include <boost/asio/co_spawn.hpp>
@@ -13,6 +14,8 @@
 #include "shared/base/log.hpp"
 #include "shared/base/names.hpp"
 #include "shared/learn/platform.hpp"
+#include "shared/net/redial.hpp"
+#include "shared/net/tls.hpp"
 #include "shared/net/websocket.hpp"
 
 namespace {
@@ -32,23 +35,34 @@ class LogObserver final : public client::ClientObserver {
   }
 };
 
-net::Task<std::string> join_run(asio::any_io_executor executor, net::Url url, client::ClientContext context) {
-  auto channel = co_await net::connect(executor, url);
+net::Task<std::string> join_run(asio::any_io_executor executor, net::Url url, net::WebSocketOptions options,
+                                net::RedialOptions redial, client::ClientContext context) {
+  const Seed seed = Seed(0).child(context.name);
+  const auto tell = [](const std::string& reason, std::chrono::milliseconds pause) {
+    spdlog::warn("{}; trying again in {:.1f} s", reason, std::chrono::duration<double>(pause).count());
+  };
+  auto connecting = net::connect_patiently(executor, url, options, redial, seed, context.clock, tell);
+  auto channel = co_await std::move(connecting);
   co_return co_await client::run_client(executor, std::move(channel), std::move(context));
 }
 
 int run_client(const client::ClientConfig& config) {
-  if (config.server.empty()) throw Error(Errc::usage, "--server ws://HOST:PORT is needed");
+  if (config.server.empty()) throw Error(Errc::usage, "--server wss://HOST:PORT is needed");
   if (!is_valid_client_name(config.name)) {
     throw Error(Errc::usage, "--name: expected 1 to 64 letters, digits, '.', '_' or '-', got '" + config.name + "'");
   }
   const net::Url url = net::parse_url(config.server);
+  net::WebSocketOptions channel_options;
+  if (config.tls.is_set()) channel_options.tls = std::make_shared<net::Tls>(config.tls, net::Tls::Side::client);
   set_up_log(config.name, config.log);
   learn::use_threads(config.threads);
   const learn::KeepFreedMemory keep_freed_memory;
   client::OwnData data = client::load_own_data(config);
   client::LocalWorker worker(client::worker_options(config), std::move(data.samples), data.task,
                              std::chrono::steady_clock::now);
+
+  net::RedialOptions redial;
+  redial.patience = std::chrono::milliseconds(std::llround(1000 * config.patience));
 
   asio::io_context io(1);
   asio::thread_pool pool(1);
@@ -60,7 +74,7 @@ int run_client(const client::ClientConfig& config) {
   signals.async_wait([&stop](boost::system::error_code code, int) {
     if (!code) stop.request_stop();
   });
-  auto running = join_run(io.get_executor(), url,
+  auto running = join_run(io.get_executor(), url, channel_options, redial,
                           {config.name, &worker, &pool, &observer, std::chrono::steady_clock::now, stop.get_token()});
   asio::co_spawn(io, std::move(running), [&](std::exception_ptr ended, std::string words) {
     failure = std::move(ended);
@@ -84,7 +98,7 @@ int main(int argc, char** argv) {
   client::declare_fields(fields, config);
   CLI::App app("Headstart client: trains on this silo's data as the server asks; the data never leaves.");
   add_settings(app, fields);
-  app.add_option("--server", config.server, "The server's address, ws://HOST:PORT");
+  app.add_option("--server", config.server, "The server's address, wss://HOST:PORT (TLS) or ws://HOST:PORT");
   app.add_option("--name", config.name, "This client's name in the run");
   return run_program("headstart-client", app, argc, argv, [&] { return run_client(config); });
 }

@@ -1,7 +1,10 @@
 #include "server/admission.hpp"
 
+#include <sstream>
+
 #include <fmt/format.h>
 
+#include "shared/base/files.hpp"
 #include "shared/base/names.hpp"
 
 namespace headstart::server {
@@ -75,6 +78,7 @@ net::Task<> Admission::admit(std::unique_ptr<net::MessageChannel> channel) {
     if (!is_valid_client_name(hello.name.value)) {
       throw Refusal("the client's name must be 1 to 64 letters, digits, '.', '_' or '-', the first a letter or digit");
     }
+    if (const auto reason = impostor(hello.name.value, conversation->identity())) throw Refusal(*reason);
     LobbyEntry entry(lobby_, hello.name.value);
     *name = hello.name.value;
     ClientInfo info = co_await handshake(*conversation);
@@ -106,6 +110,19 @@ net::Task<ClientInfo> Admission::handshake(session::ServerConversation& conversa
   info.shares_with_peers = join.shares_with_peers;
   if (!join.own_model.value.empty()) info.own_model = session::spec_from_json_text(join.own_model.value);
   co_return info;
+}
+
+std::optional<std::string> Admission::impostor(const std::string& name, const std::string& identity) const {
+  if (!identity.empty() && identity != name) {
+    return fmt::format("the client calls itself {}, its certificate is that of {}", name, identity);
+  }
+  if (rules_.allowed_clients.empty()) return std::nullopt;
+  std::istringstream lines(read_text(rules_.allowed_clients));
+  for (std::string line; std::getline(lines, line);) {
+    const std::size_t end = line.find_last_not_of(" \t\r");
+    if (end != std::string::npos && line.substr(0, end + 1) == name) return std::nullopt;
+  }
+  return fmt::format("{} is not on the list of the clients that may join", name);
 }
 
 std::optional<std::string> Admission::misfit(const wire::Join& join) const {

@@ -1,6 +1,7 @@
 // From a new channel to a joined client, or a refusal with a reason.
 #pragma once
 
+#include <filesystem>
 #include <memory>
 #include <optional>
 
@@ -17,6 +18,7 @@ struct AdmissionRules {
   std::string schema_digest;  ///< Of the federated model.
   std::string architecture;
   std::uint64_t model_bytes = 0;
+  std::filesystem::path allowed_clients;  ///< Names that may join, one a line; empty: no such list.
 };
 
 /// Speaks first with every peer. One per run; all calls on its executor.
@@ -36,6 +38,8 @@ class Admission {
 
  private:
   net::Task<ClientInfo> handshake(session::ServerConversation& conversation);
+  /// Why this name may not be used on this channel.
+  [[nodiscard]] std::optional<std::string> impostor(const std::string& name, const std::string& identity) const;
   [[nodiscard]] std::optional<std::string> misfit(const wire::Join& join) const;
 
   net::asio::any_io_executor executor_;

@@ -17,7 +17,11 @@ void declare_fields(Fields& fields, ServerConfig& config) {
   fields.integer("listen.port", config.port, "Port to listen on; 0: any free one, written to PORT in the run's folder.",
                  {0, 65535});
   fields.flag("listen.insecure", config.insecure,
-              "Listen beyond loopback although this version has no TLS: models then travel in the clear.");
+              "Listen beyond loopback without TLS: models then travel in the clear, and names prove nothing.");
+  net::declare_fields(fields, "tls", config.tls);
+  fields.text("listen.allowed", config.allowed_clients,
+              "File with the names of the clients that may join, one a line, read again at each; empty: all that the "
+              "authority has certified.");
   learn::declare_fields(fields, "data", config.data);
   fields.text("data.manifest", config.manifest, "Manifest of the partition and its draws (headstart-lab partition).");
   fields.integer("federation.clients", federation.num_clients, "Clients that the run waits for.", {1, 100000});

@@ -8,6 +8,7 @@
 #include "server/consolidation.hpp"
 #include "shared/base/fields.hpp"
 #include "shared/learn/data.hpp"
+#include "shared/net/tls_files.hpp"
 #include "shared/session/terms.hpp"
 
 namespace headstart::server {
@@ -61,6 +62,8 @@ struct ServerConfig {
   std::string address = "127.0.0.1";
   std::int64_t port = 9840;
   bool insecure = false;
+  net::TlsFiles tls;
+  std::string allowed_clients;  ///< File with the names that may join, one a line; empty: no such list.
   std::string log = "info";
 };
 

@@ -69,7 +69,7 @@ Federation::Federation(net::asio::any_io_executor executor, net::asio::thread_po
                                          folder.staging());
   lobby_ = std::make_unique<Lobby>(static_cast<std::size_t>(config_.federation.num_clients));
   AdmissionRules rules{config_.terms, global_schema_.digest(), config_.terms.model.architecture(),
-                       global_schema_.num_bytes()};
+                       global_schema_.num_bytes(), config_.allowed_clients};
   admission_ = std::make_unique<Admission>(executor_, std::move(rules), *lobby_, cohort_, *slots_, observer);
 }
 

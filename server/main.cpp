@@ -14,8 +14,10 @@
 #include "server/federation.hpp"
 #include "server/live_view.hpp"
 #include "shared/base/cli.hpp"
+#include "shared/base/files.hpp"
 #include "shared/base/log.hpp"
 #include "shared/learn/platform.hpp"
+#include "shared/net/tls.hpp"
 #include "shared/net/websocket.hpp"
 
 namespace {
@@ -26,27 +28,30 @@ namespace asio = boost::asio;
 void refuse_open_network(const server::ServerConfig& config) {
   boost::system::error_code code;
   const asio::ip::address address = asio::ip::make_address(config.address, code);
-  if (code || address.is_loopback() || config.insecure) return;
-  throw Error(Errc::usage, "listen.address " + config.address +
-                               " is not loopback and this version has no TLS: models would travel in the clear. Use "
-                               "127.0.0.1, a tunnel, or say --insecure");
+  if (code || address.is_loopback() || config.insecure || config.tls.is_set()) return;
+  throw Error(Errc::usage,
+              "listen.address " + config.address +
+                  " is not loopback and there is no TLS: models would travel in the clear. Set "
+                  "tls.authority, tls.certificate and tls.key (headstart-pki makes them), or say --insecure");
 }
 
 /// Takes one connection through its handshakes; whatever it does costs only itself.
-net::Task<> serve(net::PendingPeer pending, server::Federation& federation) {
+net::Task<> serve(net::PendingPeer pending, net::WebSocketOptions options, server::Federation& federation) {
   const std::string peer = pending.peer();
   try {
-    auto channel = co_await net::handshake(std::move(pending));
+    auto shaking = net::handshake(std::move(pending), options);
+    auto channel = co_await std::move(shaking);
     co_await federation.admit(std::move(channel));
   } catch (const Error& error) {
     spdlog::warn("{}: {}", peer, error.what());
   }
 }
 
-net::Task<> accept_peers(net::Listener& listener, server::Federation& federation, asio::any_io_executor executor) {
+net::Task<> accept_peers(net::Listener& listener, net::WebSocketOptions options, server::Federation& federation,
+                         asio::any_io_executor executor) {
   while (true) {
     net::PendingPeer pending = co_await listener.accept();
-    auto session = serve(std::move(pending), federation);
+    auto session = serve(std::move(pending), options, federation);
     asio::co_spawn(executor, std::move(session), [](const std::exception_ptr& failure) {
       if (failure) std::rethrow_exception(failure);
     });
@@ -59,6 +64,9 @@ int run_server(const server::ServerConfig& config) {
   refuse_open_network(config);
   set_up_log("server", config.log);
   learn::use_threads(config.threads);
+  if (!config.allowed_clients.empty()) (void)read_text(config.allowed_clients);  // refused now, not at the first client
+  net::WebSocketOptions channel_options;
+  if (config.tls.is_set()) channel_options.tls = std::make_shared<net::Tls>(config.tls, net::Tls::Side::server);
   server::CentralData data = server::load_central_data(config);
 
   asio::io_context io(1);
@@ -71,13 +79,15 @@ int run_server(const server::ServerConfig& config) {
                         std::chrono::steady_clock::now);
   server::Federation federation(io.get_executor(), pool, config, std::move(data), folder, view,
                                 std::chrono::steady_clock::now);
-  spdlog::info("listening on ws://{}:{}, run folder {}", config.address, listener.port(), config.folder);
+  spdlog::info("listening on {}://{}:{}, run folder {}", config.tls.is_set() ? "wss" : "ws", config.address,
+               listener.port(), config.folder);
 
   asio::signal_set signals(io, SIGINT, SIGTERM);
   signals.async_wait([&federation](boost::system::error_code code, int) {
     if (!code) federation.stop();
   });
-  asio::co_spawn(io, accept_peers(listener, federation, io.get_executor()), [](const std::exception_ptr&) {});
+  asio::co_spawn(io, accept_peers(listener, channel_options, federation, io.get_executor()),
+                 [](const std::exception_ptr&) {});
   std::exception_ptr failure;
   auto running = federation.run();
   asio::co_spawn(io, std::move(running), [&](std::exception_ptr ended, const nlohmann::json&) {

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The project's measured claims: each subcommand runs ours and its floor alternately and prints median and range.
 
-    experiments/bench/bench.py training | clients | round | memory | exchange | large | distill | compute  [--bin build/bench]
+    experiments/bench/bench.py WHAT [--bin build/bench]   (--help lists them)
 
 Build first: cmake --preset bench && cmake --build --preset bench. What each measures stands in its function.
 """
@@ -81,10 +81,24 @@ def resident(pid: int, key: str) -> int:
     return int(match.group(1)) * 1024 if match else 0
 
 
+class Authority:
+    """Certificates for a server on loopback and its clients, by headstart-pki."""
+
+    def __init__(self, bench: Path, folder: Path):
+        self.pki, self.folder = bench.parent.parent / "server/pki/headstart-pki", folder
+        output_of(self.pki, "init", "--folder", folder / "pki")
+
+    def certify(self, name: str, *options) -> list[Path]:
+        """Authority, certificate, key."""
+        output_of(self.pki, "request", "--name", name, "--out", self.folder)
+        signed = output_of(self.pki, "sign", self.folder / f"{name}.csr", "--folder", self.folder / "pki", *options)
+        return [self.folder / "pki/authority.pem", Path(signed.splitlines()[0]), self.folder / f"{name}.key"]
+
+
 class Federation:
     """A real server and echo clients: everything but training and evaluation."""
 
-    def __init__(self, bench: Path, folder: Path, count: int, settings: dict):
+    def __init__(self, bench: Path, folder: Path, count: int, settings: dict, has_tls: bool = False):
         data = folder / "data"
         data.mkdir()
         side, channels = (28, 1) if settings.get("model.name") == "cnn" else (32, 3)
@@ -94,6 +108,10 @@ class Federation:
                 "federation.clients": count, "evaluation.central": "false", "evaluation.federated": "false",
                 "checkpoints.every": 0, "model.name": "resnet18", "run.log": "warn"}
         base.update(settings)
+        authority = Authority(bench, folder) if has_tls else None
+        if authority:
+            files = authority.certify("server", "--server", "--host", "127.0.0.1")
+            base.update(zip(("tls.authority", "tls.certificate", "tls.key"), files))
         command = [str(bench.parent.parent / "server/headstart-server")]
         for key, value in base.items():
             command += ["--set", f"{key}={value}"]
@@ -104,7 +122,9 @@ class Federation:
         self.before = resident(self.server.pid, "VmRSS")
         self.peak = self.before
         port = (folder / "run/port").read_text().strip()
-        self.children = [subprocess.Popen([str(bench / "echo_client"), f"ws://127.0.0.1:{port}", f"silo-{i}"])
+        url = f"{'wss' if authority else 'ws'}://127.0.0.1:{port}"
+        self.children = [subprocess.Popen([str(bench / "echo_client"), url, f"silo-{i}",
+                                           *map(str, authority.certify(f"silo-{i}") if authority else [])])
                          for i in range(count)]
         self.peak_total = 0
         self.watcher = threading.Thread(target=self.watch)
@@ -133,9 +153,9 @@ class Federation:
         return [b - a for a, b in zip(seconds, seconds[1:])]
 
 
-def run_federation(bench: Path, count: int, settings: dict) -> Federation:
+def run_federation(bench: Path, count: int, settings: dict, has_tls: bool = False) -> Federation:
     with tempfile.TemporaryDirectory() as folder:
-        federation = Federation(bench, Path(folder), count, settings)
+        federation = Federation(bench, Path(folder), count, settings, has_tls)
         federation.seconds = federation.finish()
         return federation
 
@@ -151,6 +171,15 @@ def communication_round(bench: Path, arguments) -> None:
         return statistics.median(seconds[1:])
 
     report("communication round, ResNet-18, ten clients", "s", *alternate(arguments.repeats, ours, floor), "at most 2")
+
+
+def tls_round(bench: Path, arguments) -> None:
+    """The same round under mutual TLS against the one in the clear."""
+    settings = {"federation.rounds": 6}
+    secured, plain = alternate(
+        arguments.repeats, lambda: statistics.median(run_federation(bench, 10, settings, True).seconds[1:]),
+        lambda: statistics.median(run_federation(bench, 10, settings).seconds[1:]))
+    report("communication round, ResNet-18, ten clients: mutual TLS over plain", "s", secured, plain, "at most 2")
 
 
 def memory(bench: Path, arguments) -> None:
@@ -192,7 +221,7 @@ def compute(bench: Path, arguments) -> None:
         report(f"memory to {work}, ResNet-18", "MB", ours, floor, "none; stated apart")
 
 
-COMMANDS = {"training": training, "clients": clients, "round": communication_round, "memory": memory,
+COMMANDS = {"training": training, "clients": clients, "round": communication_round, "tls": tls_round, "memory": memory,
             "exchange": exchange, "large": large, "distill": distill, "compute": compute}
 
 

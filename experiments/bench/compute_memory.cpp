@@ -64,7 +64,7 @@ int main(int argc, char** argv) {
     if (evaluates) {
       learn::evaluate(*model, samples, 10);
     } else {
-      samples.y = {};
+      samples.y = Tensor();
       learn::distill(*model, samples, targets, {.epochs = 1}, Seed(2));
     }
   } else if (evaluates) {

@@ -9,6 +9,7 @@
 
 #include "client/client_loop.hpp"
 #include "shared/base/error.hpp"
+#include "shared/net/tls.hpp"
 #include "shared/net/websocket.hpp"
 
 namespace {
@@ -61,20 +62,27 @@ class EchoWorker final : public client::Worker {
   learn::Schema schema_;
 };
 
-net::Task<std::string> join_run(boost::asio::any_io_executor executor, net::Url url, client::ClientContext context) {
-  auto channel = co_await net::connect(executor, url);
+net::Task<std::string> join_run(boost::asio::any_io_executor executor, net::Url url, net::WebSocketOptions options,
+                                client::ClientContext context) {
+  auto connecting = net::connect(executor, url, options);
+  auto channel = co_await std::move(connecting);
   co_return co_await client::run_client(executor, std::move(channel), std::move(context));
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc != 3) return std::cerr << "usage: echo_client URL NAME\n", 2;
+  if (argc != 3 && argc != 6) return std::cerr << "usage: echo_client URL NAME [AUTHORITY CERTIFICATE KEY]\n", 2;
+  net::WebSocketOptions options;
+  if (argc == 6) {
+    const net::TlsFiles files{argv[3], argv[4], argv[5], {}};
+    options.tls = std::make_shared<net::Tls>(files, net::Tls::Side::client);
+  }
   EchoWorker worker;
   boost::asio::io_context io(1);
   boost::asio::thread_pool pool(1);
   client::ClientObserver silent;
-  auto running = join_run(io.get_executor(), net::parse_url(argv[1]),
+  auto running = join_run(io.get_executor(), net::parse_url(argv[1]), options,
                           {argv[2], &worker, &pool, &silent, std::chrono::steady_clock::now, {}});
   int code = 0;
   boost::asio::co_spawn(io, std::move(running),

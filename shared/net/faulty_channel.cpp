@@ -90,6 +90,7 @@ void FaultyChannel::abort() noexcept { state_->inner->abort(); }
 std::uint64_t FaultyChannel::bytes_sent() const noexcept { return state_->inner->bytes_sent(); }
 std::uint64_t FaultyChannel::bytes_received() const noexcept { return state_->inner->bytes_received(); }
 std::string FaultyChannel::peer() const { return state_->inner->peer(); }
+std::string FaultyChannel::identity() const { return state_->inner->identity(); }
 std::uint64_t FaultyChannel::operations() const noexcept { return state_->operations; }
 
 }  // namespace headstart::net

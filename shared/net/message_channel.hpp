@@ -38,6 +38,9 @@ class MessageChannel {
 
   /// For logs: "127.0.0.1:50312", "loopback:silo-3".
   [[nodiscard]] virtual std::string peer() const = 0;
+
+  /// The name that the peer's certificate proves; empty where the channel proves none.
+  [[nodiscard]] virtual std::string identity() const { return {}; }
 };
 
 /// No message is larger: a 1 MiB chunk and its head.

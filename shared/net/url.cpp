@@ -10,8 +10,9 @@ namespace headstart::net {
 namespace {
 
 [[noreturn]] void refuse(std::string_view text, const std::string& why) {
-  throw Error(Errc::usage, "server address '" + std::string(text) + "': " + why +
-                               "; expected ws://HOST:PORT or ws://HOST:PORT/PATH, for example ws://127.0.0.1:7700");
+  throw Error(Errc::usage,
+              "server address '" + std::string(text) + "': " + why +
+                  "; expected wss://HOST:PORT (TLS) or ws://HOST:PORT, for example wss://fl.example.org:9840");
 }
 
 std::optional<std::uint16_t> parse_port(std::string_view digits) {
@@ -50,11 +51,10 @@ Authority split(std::string_view text, std::string_view authority) {
 }  // namespace
 
 Url parse_url(std::string_view text) {
-  constexpr std::string_view scheme = "ws://";
-  if (text.starts_with("wss://")) refuse(text, "TLS (wss://) is not available in this version");
-  if (!text.starts_with(scheme)) refuse(text, "it does not start with ws://");
+  const bool is_secure = text.starts_with("wss://");
+  if (!is_secure && !text.starts_with("ws://")) refuse(text, "it starts with neither wss:// nor ws://");
   if (!is_plain(text)) refuse(text, "it contains a space, a control character or a letter beyond ASCII");
-  const auto rest = text.substr(scheme.size());
+  const auto rest = text.substr(text.find("//") + 2);
   const auto slash = std::min(rest.find('/'), rest.size());
   const auto [host, port] = split(text, rest.substr(0, slash));
   if (host.empty()) refuse(text, "the host is missing");
@@ -66,7 +66,7 @@ Url parse_url(std::string_view text) {
   if (!number) refuse(text, "'" + std::string(*port) + "' is no port (1 to 65535)");
   const auto path = rest.substr(slash);
   if (path.find('#') != std::string_view::npos) refuse(text, "a fragment (#...) has no meaning here");
-  return {std::string(host), *number, path.empty() ? "/" : std::string(path)};
+  return {std::string(host), *number, path.empty() ? "/" : std::string(path), is_secure};
 }
 
 std::string host_and_port(const Url& url) {
@@ -74,6 +74,6 @@ std::string host_and_port(const Url& url) {
   return (is_ipv6 ? "[" + url.host + "]" : url.host) + ":" + std::to_string(url.port);
 }
 
-std::string to_string(const Url& url) { return "ws://" + host_and_port(url) + url.path; }
+std::string to_string(const Url& url) { return (url.is_secure ? "wss://" : "ws://") + host_and_port(url) + url.path; }
 
 }  // namespace headstart::net

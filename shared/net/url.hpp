@@ -11,9 +11,11 @@ struct Url {
   std::string host;  ///< A name or an IP address; an IPv6 address without its brackets.
   std::uint16_t port = 0;
   std::string path = "/";
+  bool is_secure = false;  ///< wss://
 };
 
-/// Reads "ws://HOST:PORT[/PATH]"; an IPv6 host stands in brackets. Throws Error(usage) saying what was expected.
+/// Reads "wss://HOST:PORT[/PATH]" or "ws://..."; an IPv6 host stands in brackets. Throws Error(usage) saying what was
+/// expected.
 Url parse_url(std::string_view text);
 
 /// "HOST:PORT", an IPv6 host in brackets.

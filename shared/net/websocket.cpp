@@ -1,6 +1,7 @@
 #include "shared/net/websocket.hpp"
 
 #include <array>
+#include <optional>
 #include <utility>
 
 #include <boost/asio/connect.hpp>
@@ -16,9 +17,25 @@
 #include "shared/net/deadline.hpp"
 #include "shared/net/inbox.hpp"
 #include "shared/net/pending_peer.hpp"
+#include "shared/net/tls.hpp"
+#include "shared/net/transport.hpp"
 #include "shared/net/turn.hpp"
 
 namespace headstart::net {
+
+/// How Beast, which finds it by its argument, ends the connection under a closed WebSocket. The close frames have said
+/// it under TLS; TLS's own goodbye would tell nothing more.
+template <class Handler>
+static void async_teardown(boost::beast::role_type role, Transport& transport, Handler&& handler) {
+  boost::beast::websocket::async_teardown(role, transport.socket(), std::forward<Handler>(handler));
+}
+
+/// How Beast ends it at once.
+static void beast_close_socket(Transport& transport) {
+  boost::system::error_code ignored;
+  transport.socket().close(ignored);
+}
+
 namespace {
 
 namespace beast = boost::beast;
@@ -50,7 +67,7 @@ websocket::close_reason close_reason_of(websocket::close_code code, const std::s
 /// has operations pending, while the channel may be destroyed at any time.
 class Connection : public std::enable_shared_from_this<Connection> {
  public:
-  using Stream = websocket::stream<tcp::socket, false>;
+  using Stream = websocket::stream<Transport, false>;
 
   Connection(tcp::socket socket, WebSocketOptions options, std::string name)
       : stream(std::move(socket)), peer(std::move(name)), options_(options), heartbeat_(stream.get_executor()) {}
@@ -65,6 +82,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
   Stream stream;
   const std::string peer;
+  std::string identity;  ///< What the peer's certificate proves.
   std::uint64_t bytes_sent = 0;
   std::uint64_t bytes_received = 0;
 
@@ -94,7 +112,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
 void Connection::open() {
   error_code ignored;
-  beast::get_lowest_layer(stream).set_option(tcp::no_delay(true), ignored);
+  stream.next_layer().socket().set_option(tcp::no_delay(true), ignored);
   // Deadlines and heartbeats are our own: Beast's idle timer also runs while nobody reads.
   stream.set_option(
       websocket::stream_base::timeout{websocket::stream_base::none(), websocket::stream_base::none(), false});
@@ -116,7 +134,7 @@ void Connection::end(const std::string& why, Errc code) noexcept {
   } catch (...) {  // NOLINT(bugprone-empty-catch): nothing of this is needed to end
   }
   error_code ignored;
-  beast::get_lowest_layer(stream).close(ignored);
+  stream.next_layer().socket().close(ignored);
 }
 
 void Connection::schedule_beat() {
@@ -179,6 +197,9 @@ void Connection::fail_receive(error_code error) {
     end("the peer has closed it" + (reason.empty() ? "" : ": " + reason), Errc::peer_closed);
   } else if (error == websocket::condition::protocol_violation) {
     end("the peer broke the WebSocket protocol: " + error.message(), Errc::protocol);
+  } else if (const auto alert = alert_of(error); !alert.empty()) {
+    // Under TLS 1.3 the dialler learns only now what the other side thinks of its certificate.
+    end("the peer refused this side's certificate: " + alert, Errc::rejected);
   } else if (is_closing_ && !has_ended_) {
     throw Error(Errc::peer_closed, "the connection to " + peer + " is being closed on this side");
   }
@@ -239,6 +260,7 @@ class WebSocketChannel final : public MessageChannel {
   [[nodiscard]] std::uint64_t bytes_sent() const noexcept override { return connection_->bytes_sent; }
   [[nodiscard]] std::uint64_t bytes_received() const noexcept override { return connection_->bytes_received; }
   [[nodiscard]] std::string peer() const override { return connection_->peer; }
+  [[nodiscard]] std::string identity() const override { return connection_->identity; }
 
  private:
   std::shared_ptr<Connection> connection_;
@@ -247,6 +269,30 @@ class WebSocketChannel final : public MessageChannel {
 /// Why a step of the opening failed: the deadline's fault is not the socket's.
 std::string reason_of(const Deadline& deadline, error_code error, Milliseconds limit) {
   return deadline.has_expired() ? "no answer within " + seconds_of(limit) : error.message();
+}
+
+/// TLS before anything else is said. `host`: the name the peer's certificate must bear, of a dialler.
+Task<> secure(std::shared_ptr<Connection> connection, std::shared_ptr<Tls> tls, std::optional<std::string> host,
+              error_code& error) {
+  Transport::Tls& stream = connection->stream.next_layer().secure(tls->context());
+  if (host) expect_host(stream.native_handle(), *host);
+  const auto side = host ? asio::ssl::stream_base::client : asio::ssl::stream_base::server;
+  auto shaking = stream.async_handshake(side, asio::redirect_error(asio::use_awaitable, error));
+  co_await std::move(shaking);
+  if (error) co_return;
+  connection->identity = peer_name(stream.native_handle());
+  if (connection->identity.empty()) {
+    throw Error(Errc::rejected, connection->peer + ": its certificate names nobody (no common name)");
+  }
+}
+
+/// Why it failed, by this side's verification, the peer's alert, or the library.
+std::string tls_failure(const Connection& connection, error_code error) {
+  const SSL* native = connection.stream.next_layer().tls();
+  if (const auto failure = verification_failure(native); !failure.empty())
+    return "its certificate does not hold: " + failure;
+  if (const auto alert = alert_of(error); !alert.empty()) return "it refused this side: " + alert;
+  return error.message();
 }
 
 Task<std::unique_ptr<MessageChannel>> dial(asio::any_io_executor executor, Url url, WebSocketOptions options) {
@@ -264,10 +310,18 @@ Task<std::unique_ptr<MessageChannel>> dial(asio::any_io_executor executor, Url u
       resolver->async_resolve(url.host, std::to_string(url.port), asio::redirect_error(asio::use_awaitable, error));
   const auto endpoints = co_await std::move(resolving);
   if (error || deadline.has_expired()) fail("cannot find the host of ");
-  auto& socket = beast::get_lowest_layer(connection->stream);
+  auto& socket = connection->stream.next_layer().socket();
   auto connecting = asio::async_connect(socket, endpoints, asio::redirect_error(asio::use_awaitable, error));
   co_await std::move(connecting);
   if (error || deadline.has_expired()) fail("cannot connect to ");
+
+  if (url.is_secure) {
+    std::optional<std::string> host = url.host;
+    auto securing = secure(connection, options.tls, std::move(host), error);
+    co_await std::move(securing);
+    if (deadline.has_expired()) fail("no TLS at ");
+    if (error) throw Error(Errc::rejected, "no TLS at " + to_string(url) + ": " + tls_failure(*connection, error));
+  }
 
   // The client masks, and so copies, what it sends: a whole message at once.
   connection->stream.write_buffer_bytes(max_message_bytes);
@@ -278,6 +332,9 @@ Task<std::unique_ptr<MessageChannel>> dial(asio::any_io_executor executor, Url u
   if (error == websocket::error::upgrade_declined) {
     throw Error(Errc::protocol, to_string(url) + " is no Headstart server: it answered HTTP " +
                                     std::to_string(response.result_int()) + " to the WebSocket upgrade");
+  }
+  if (const auto alert = alert_of(error); !alert.empty()) {
+    throw Error(Errc::rejected, to_string(url) + " refuses this client's certificate: " + alert);
   }
   if (error || deadline.has_expired()) fail("no WebSocket at ");
   connection->open();
@@ -293,23 +350,32 @@ Task<> decline(std::shared_ptr<Connection> connection) {
   response.body() = "This is a Headstart server: it speaks WebSocket with headstart-client.\n";
   response.prepare_payload();
   error_code ignored;
-  auto& socket = beast::get_lowest_layer(connection->stream);
-  auto writing = http::async_write(socket, response, asio::redirect_error(asio::use_awaitable, ignored));
+  auto& transport = connection->stream.next_layer();
+  auto writing = http::async_write(transport, response, asio::redirect_error(asio::use_awaitable, ignored));
   co_await std::move(writing);
-  socket.shutdown(tcp::socket::shutdown_send, ignored);
+  transport.socket().shutdown(tcp::socket::shutdown_send, ignored);
 }
 
 Task<std::unique_ptr<MessageChannel>> upgrade(std::shared_ptr<Connection> connection, WebSocketOptions options) {
   const Deadline deadline(connection->stream.get_executor(), options.handshake_timeout,
                           [connection] { connection->abort(); });
   const std::string& peer = connection->peer;
-  auto& socket = beast::get_lowest_layer(connection->stream);
+  error_code error;
+  if (options.tls) {
+    auto securing = secure(connection, options.tls, std::nullopt, error);
+    co_await std::move(securing);
+    if (error && !deadline.has_expired()) {
+      throw Error(Errc::rejected, peer + " was refused by TLS: " + tls_failure(*connection, error));
+    }
+  }
+  auto& transport = connection->stream.next_layer();
   beast::flat_buffer buffer(max_http_header_bytes);
   http::request_parser<http::empty_body> parser;
   parser.header_limit(max_http_header_bytes);
-  error_code error;
-  auto reading = http::async_read_header(socket, buffer, parser, asio::redirect_error(asio::use_awaitable, error));
-  co_await std::move(reading);
+  if (!error) {
+    auto reading = http::async_read_header(transport, buffer, parser, asio::redirect_error(asio::use_awaitable, error));
+    co_await std::move(reading);
+  }
   const bool has_hung_up = error == http::error::end_of_stream || error == http::error::partial_message;
   if (error.category() == http::make_error_code(http::error::bad_method).category() && !has_hung_up) {
     throw Error(Errc::protocol, peer + " sent no HTTP request: " + error.message());
@@ -337,7 +403,10 @@ Task<std::unique_ptr<MessageChannel>> upgrade(std::shared_ptr<Connection> connec
 
 Task<std::unique_ptr<MessageChannel>> connect(asio::any_io_executor executor, const Url& url,
                                               WebSocketOptions options) {
-  return dial(std::move(executor), url, options);
+  if (url.is_secure && !options.tls) {
+    throw Error(Errc::usage, to_string(url) + " speaks TLS: tls.authority, tls.certificate and tls.key are needed");
+  }
+  return dial(std::move(executor), url, std::move(options));
 }
 
 Task<std::unique_ptr<MessageChannel>> handshake(PendingPeer pending, WebSocketOptions options) {

@@ -61,6 +61,8 @@ class Conversation : public std::enable_shared_from_this<Conversation<Incoming, 
   [[nodiscard]] std::uint64_t bytes_sent() const { return channel_->bytes_sent(); }
   [[nodiscard]] std::uint64_t bytes_received() const { return channel_->bytes_received(); }
   [[nodiscard]] std::string peer() const { return channel_->peer(); }
+  /// What the peer's certificate proves; empty in the clear.
+  [[nodiscard]] std::string identity() const { return channel_->identity(); }
   [[nodiscard]] const net::asio::any_io_executor& executor() const { return executor_; }
 
  private:

@@ -81,7 +81,7 @@ inline Task<ChannelPair> connect_websockets(WebSocketOptions near, WebSocketOpti
   using asio::experimental::awaitable_operators::operator&&;
   const auto executor = co_await asio::this_coro::executor;
   Listener listener(executor, "127.0.0.1", 0);
-  const Url url{"127.0.0.1", listener.port(), "/"};
+  const Url url{"127.0.0.1", listener.port(), "/", near.tls != nullptr};
   auto both = net::connect(executor, url, near) && accept_one(listener, far);
   auto [dialled, accepted] = co_await std::move(both);
   co_return ChannelPair{std::move(dialled), std::move(accepted)};
@@ -100,8 +100,20 @@ struct WebSocketServer {
   }
 };
 
+/// The same under mutual TLS; `near` is the client's end.
+struct TlsClient {
+  static Task<ChannelPair> connect();
+};
+
+/// `near` is the server's end.
+struct TlsServer {
+  static Task<ChannelPair> connect();
+};
+
 }  // namespace headstart::net
 
+TYPE_TO_STRING(headstart::net::TlsClient);
+TYPE_TO_STRING(headstart::net::TlsServer);
 TYPE_TO_STRING(headstart::net::Loopback);
 TYPE_TO_STRING(headstart::net::WebSocketClient);
 TYPE_TO_STRING(headstart::net::WebSocketServer);

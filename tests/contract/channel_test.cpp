@@ -12,7 +12,7 @@ namespace {
 
 using asio::experimental::awaitable_operators::operator&&;
 
-#define ALL_CHANNELS Loopback, WebSocketClient, WebSocketServer
+#define ALL_CHANNELS Loopback, WebSocketClient, WebSocketServer, TlsClient, TlsServer
 
 Bytes random_bytes(std::mt19937& generator, std::size_t size) {
   Bytes bytes(size);

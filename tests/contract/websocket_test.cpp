@@ -2,15 +2,19 @@
 #include "shared/net/websocket.hpp"
 
 #include <array>
+#include <optional>
+#include <set>
 
 #include <boost/asio/buffer.hpp>
 #include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/post.hpp>
 #include <boost/asio/read.hpp>
 #include <boost/asio/read_until.hpp>
 #include <boost/asio/redirect_error.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/write.hpp>
 
+#include "shared/net/redial.hpp"
 #include "tests/contract/channel_support.hpp"
 
 namespace headstart::net {
@@ -413,26 +417,88 @@ TEST_CASE("close does not wait forever for a peer that does not answer") {
   run(task());
 }
 
+TEST_CASE("pauses between attempts double up to a bound, each less a random part of its half") {
+  const RedialOptions options{
+      .patience = milliseconds(0), .first_pause = milliseconds(100), .longest_pause = milliseconds(1000)};
+  const std::int64_t bounds[] = {100, 200, 400, 800, 1000, 1000, 1000};
+  std::set<std::int64_t> shares;
+  for (std::uint64_t seed = 0; seed < 50; ++seed) {
+    for (int attempt = 1; attempt <= 7; ++attempt) {
+      const std::int64_t pause = pause_after(options, attempt, Seed(seed)).count();
+      CHECK(pause <= bounds[attempt - 1]);
+      CHECK(pause >= bounds[attempt - 1] / 2);
+      if (attempt == 7) shares.insert(pause);
+    }
+  }
+  CHECK(shares.size() > 25);  // clients do not come at the same time
+  CHECK(pause_after(options, 1000, Seed(1)).count() <= 1000);
+}
+
+TEST_CASE("a server that comes later is reached; what another attempt would not change ends it at once") {
+  const auto task = []() -> Task<> {
+    const auto executor = co_await asio::this_coro::executor;
+    std::optional<Listener> listener(std::in_place, executor, "127.0.0.1", 0);
+    const Url url{"127.0.0.1", listener->port(), "/"};
+    listener.reset();
+    TimePoint now;
+    const Clock clock = [&now] { return now; };
+    const RedialOptions redial{
+        .patience = milliseconds(100), .first_pause = milliseconds(1), .longest_pause = milliseconds(1)};
+    int num_pauses = 0;
+    const auto tell = [&](const std::string& reason, milliseconds) {
+      CHECK(contains(reason, "cannot connect"));
+      ++num_pauses;
+      if (num_pauses == 3) listener.emplace(executor, "127.0.0.1", url.port);
+    };
+    auto dialling = connect_patiently(executor, url, {}, redial, Seed(1), clock, tell);
+    const auto answer = [&]() -> Task<Channel> {
+      while (!listener) co_await asio::post(executor, asio::use_awaitable);
+      auto accepting = accept_one(*listener, {});
+      co_return co_await std::move(accepting);
+    };
+    auto both = std::move(dialling) && answer();
+    co_await std::move(both);
+    CHECK(num_pauses == 3);
+
+    listener.reset();
+    num_pauses = -1000;
+    const auto wait = [&](const std::string&, milliseconds) { now += milliseconds(40); };
+    auto hopeless = failure_of(connect_patiently(executor, url, {}, redial, Seed(1), clock, wait));
+    const Failure failure = co_await std::move(hopeless);
+    CHECK(failure.code == Errc::network);
+    CHECK(now == TimePoint() + milliseconds(120));  // three pauses fit into 100 ms, as the third begins at 80
+
+    const Url secured{"127.0.0.1", 1, "/", true};
+    const auto never = [](const std::string&, milliseconds) { FAIL("tried again"); };
+    auto refused = failure_of(connect_patiently(executor, secured, {}, redial, Seed(1), clock, never));
+    const Failure at_once = co_await std::move(refused);
+    CHECK(at_once.code == Errc::usage);
+  };
+  run(task());
+}
+
 TEST_CASE("server addresses are read as people write them") {
   const auto full = parse_url("ws://silo-7.example.org:7700/fl/run1");
   CHECK(full.host == "silo-7.example.org");
   CHECK(full.port == 7700);
   CHECK(full.path == "/fl/run1");
+  CHECK_FALSE(full.is_secure);
+  CHECK(parse_url("wss://host:1").is_secure);
   CHECK(parse_url("ws://127.0.0.1:1").path == "/");
   const auto six = parse_url("ws://[::1]:65535/");
   CHECK(six.host == "::1");
   CHECK(six.port == 65535);
-  for (const char* text : {"ws://silo-7.example.org:7700/fl/run1", "ws://[::1]:65535/"}) {
+  for (const char* text : {"ws://silo-7.example.org:7700/fl/run1", "ws://[::1]:65535/", "wss://host:1/"}) {
     CHECK(to_string(parse_url(text)) == text);
   }
 }
 
 TEST_CASE("server addresses that are none say what was expected") {
   const std::pair<const char*, const char*> cases[] = {
-      {"wss://host:1", "TLS"},
-      {"http://host:1", "does not start with ws://"},
-      {"127.0.0.1:7700", "does not start with ws://"},
-      {"", "does not start with ws://"},
+      {"http://host:1", "starts with neither wss:// nor ws://"},
+      {"127.0.0.1:7700", "starts with neither wss:// nor ws://"},
+      {"", "starts with neither wss:// nor ws://"},
+      {"wss://host", "port is missing"},
       {"ws://", "host is missing"},
       {"ws://:7700", "host is missing"},
       {"ws://host", "port is missing"},
@@ -457,7 +523,7 @@ TEST_CASE("server addresses that are none say what was expected") {
     } catch (const Error& error) {
       CHECK(error.code() == Errc::usage);
       CHECK(contains(error.what(), why));
-      CHECK(contains(error.what(), "expected ws://HOST:PORT"));
+      CHECK(contains(error.what(), "expected wss://HOST:PORT"));
     }
   }
 }

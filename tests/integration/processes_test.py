@@ -13,6 +13,7 @@ from pathlib import Path
 
 BIN = Path(os.environ["HEADSTART_BIN"])
 SERVER, CLIENT, LAB = BIN / "server/headstart-server", BIN / "client/headstart-client", BIN / "experiments/headstart-lab"
+PKI = BIN / "server/pki/headstart-pki"
 PATIENCE = 60
 
 
@@ -133,6 +134,81 @@ class Processes(unittest.TestCase):
             simulated = self.folder / f"sim-{start}"
             self.assertEqual((run / "final.safetensors").read_bytes(), (simulated / "final.safetensors").read_bytes())
 
+    def test_a_client_waits_for_a_server_that_comes_later(self):
+        self.draw()
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        client = self.start(*self.client_arguments(0, port))
+        self.assertIn("trying again in", client.stderr.readline())
+        server, _ = self.start_server(**{"listen.port": port})
+        others = [self.start(*self.client_arguments(i, port)) for i in (1, 2)]
+        for child in (server, client, *others):
+            self.assertEqual(self.finish(child)[0], 0)
+
+    def make_authority(self):
+        done = self.run_program(PKI, "init", "--folder", self.folder / "pki")
+        self.assertEqual(done.returncode, 0, done.stderr)
+
+    def certify(self, name, *options):
+        """The settings of one who was certified."""
+        home = self.folder / f"home-{name}"
+        self.assertEqual(self.run_program(PKI, "request", "--name", name, "--out", home).returncode, 0)
+        done = self.run_program(PKI, "sign", home / f"{name}.csr", "--folder", self.folder / "pki", *options)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return {"tls.authority": self.folder / "pki/authority.pem", "tls.certificate": done.stdout.splitlines()[0],
+                "tls.key": home / f"{name}.key"}
+
+    def tls_client(self, index, port, credentials):
+        settings = [word for key, value in credentials.items() for word in ("--set", f"{key}={value}")]
+        arguments = self.client_arguments(index, port, *settings)
+        return [str(a).replace("ws://", "wss://") for a in arguments]
+
+    def test_under_mutual_tls_the_same_model_and_no_impostors(self):
+        self.draw()
+        self.make_authority()
+        allowed = self.folder / "allowed"
+        allowed.write_text("silo-0\nsilo-1\nsilo-2\n")
+        credentials = [self.certify(f"silo-{i}") for i in range(4)]
+        server, port = self.start_server(**self.certify("server", "--server", "--host", "127.0.0.1"),
+                                         **{"tls.revoked": self.folder / "pki/revoked.pem", "listen.allowed": allowed})
+        self.assert_fails(self.run_program(*self.tls_client(2, port, credentials[1])), 6,
+                          "calls itself silo-2, its certificate is that of silo-1")
+        self.assert_fails(self.run_program(*self.tls_client(3, port, credentials[3]), "--set", "data.share=2"), 6,
+                          "silo-3 is not on the list")
+        self.assert_fails(self.run_program(*self.client_arguments(0, port), "--set", "connect.patience=0"), 5, "ws://127.0.0.1")
+        clients = [self.start(*self.tls_client(i, port, credentials[i])) for i in range(3)]
+        code, _, err = self.finish(server)
+        self.assertEqual(code, 0, err)
+        for client in clients:
+            self.assertEqual(self.finish(client)[0], 0)
+        done = self.run_program(LAB, "simulate", *self.server_arguments("simulated")[1:])
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual((self.folder / "run/final.safetensors").read_bytes(),
+                         (self.folder / "simulated/final.safetensors").read_bytes())
+
+    def test_the_authority_keeps_keys_to_itself_and_knows_whom_it_certified(self):
+        self.make_authority()
+        self.certify("silo-1")
+        self.assertEqual((self.folder / "pki/authority.key").stat().st_mode & 0o777, 0o600)
+        self.assertEqual((self.folder / "home-silo-1/silo-1.key").stat().st_mode & 0o777, 0o600)
+        key = (self.folder / "home-silo-1/silo-1.key").read_bytes()
+        self.assert_fails(self.run_program(PKI, "request", "--name", "silo-1", "--out", self.folder / "home-silo-1"), 4,
+                          "silo-1.key", "never overwritten")
+        self.assertEqual((self.folder / "home-silo-1/silo-1.key").read_bytes(), key)
+        self.assert_fails(self.run_program(PKI, "init", "--folder", self.folder / "pki"), 4, "exists")
+        self.assert_fails(self.run_program(PKI, "revoke", "silo-11", "--folder", self.folder / "pki"), 2,
+                          "did you mean 'silo-1'?")
+        request = self.folder / "home-silo-1/silo-1.csr"
+        self.assert_fails(self.run_program(PKI, "sign", request, "--server", "--folder", self.folder / "pki"), 2, "--host")
+        self.assert_fails(self.run_program(PKI, "sign", self.folder / "pki/authority.pem", "--folder",
+                                           self.folder / "pki"), 3, "holds no certificate request")
+        self.certify("silo-2", "--days", "5")
+        self.assertEqual(self.run_program(PKI, "revoke", "silo-1", "--folder", self.folder / "pki").returncode, 0)
+        listed = self.run_program(PKI, "list", "--folder", self.folder / "pki").stdout.splitlines()
+        self.assertRegex(listed[0], r"^silo-1 +client +[0-9A-F]{32}  revoked \d{4}-\d\d-\d\d$")
+        self.assertRegex(listed[1], r"^silo-2 +client +[0-9A-F]{32}  EXPIRES SOON: ")
+
     def test_the_final_model_opens_with_a_ten_line_reader(self):
         self.draw()
         done = self.run_program(LAB, "simulate", *self.server_arguments()[1:])
@@ -227,7 +303,7 @@ class Processes(unittest.TestCase):
             listener.listen()
             port = listener.getsockname()[1]
             self.assert_fails(self.run_program(*self.server_arguments(**{"listen.port": port})), 5, str(port))
-        self.assert_fails(self.run_program(*self.client_arguments(0, port)), 5, f"127.0.0.1:{port}")
+        self.assert_fails(self.run_program(*self.client_arguments(0, port), "--set", "connect.patience=0"), 5, f"127.0.0.1:{port}")
 
     def test_the_server_names_who_does_not_fit(self):
         self.draw()

@@ -1,0 +1,166 @@
+#include "server/pki/authority.hpp"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <system_error>
+
+#include <fmt/format.h>
+
+#include "shared/base/error.hpp"
+#include "shared/base/files.hpp"
+#include "shared/base/names.hpp"
+
+namespace headstart::pki {
+namespace {
+
+constexpr int revocation_days = 365;
+/// Clocks of two sites differ a little: a certificate is valid a little before it was signed.
+constexpr std::chrono::hours clock_tolerance{1};
+
+Validity validity_of(SystemTime now, int days) { return {now - clock_tolerance, now + std::chrono::days(days)}; }
+
+void write_private(const std::filesystem::path& file, std::string_view text) {
+  const int descriptor = ::open(file.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+  if (descriptor < 0) {
+    const std::string advice = errno == EEXIST ? "; a key is never overwritten: move it away first" : "";
+    throw Error(Errc::storage, fmt::format("{}: cannot be made ({}){}", file.string(),
+                                           std::generic_category().message(errno), advice));
+  }
+  const bool is_written =
+      ::write(descriptor, text.data(), text.size()) == static_cast<ssize_t>(text.size()) && ::fsync(descriptor) == 0;
+  ::close(descriptor);
+  if (!is_written) throw Error(Errc::storage, file.string() + ": cannot be written; is the disk full?");
+}
+
+std::int64_t seconds_of(SystemTime time) {
+  return std::chrono::duration_cast<std::chrono::seconds>(time.time_since_epoch()).count();
+}
+SystemTime time_of(std::int64_t seconds) { return SystemTime(std::chrono::seconds(seconds)); }
+
+nlohmann::json to_json(const Issued& issued) {
+  return {{"name", issued.name},
+          {"role", issued.role == Role::server ? "server" : "client"},
+          {"serial", issued.serial},
+          {"expires", seconds_of(issued.expires)},
+          {"revoked", issued.revoked ? nlohmann::json(seconds_of(*issued.revoked)) : nlohmann::json()}};
+}
+
+Issued issued_from(const nlohmann::json& entry) {
+  Issued issued;
+  issued.name = entry.at("name");
+  issued.role = entry.at("role") == "server" ? Role::server : Role::client;
+  issued.serial = entry.at("serial");
+  issued.expires = time_of(entry.at("expires"));
+  if (!entry.at("revoked").is_null()) issued.revoked = time_of(entry.at("revoked"));
+  return issued;
+}
+
+}  // namespace
+
+void Authority::create(const std::filesystem::path& folder, const std::string& name, int days, SystemTime now) {
+  make_new_folder(folder);
+  make_new_folder(folder / "issued");
+  const Key key = make_key();
+  const Certificate certificate = make_authority(name, *key, validity_of(now, days));
+  write_private(folder / "authority.key", to_pem(*key));
+  write_text_atomically(folder / "authority.pem", to_pem(*certificate));
+  write_text_atomically(folder / "issued.json", R"({"issued": [], "list_number": 0, "list_expires": 0})");
+  Authority(folder).renew_revocations(now);
+}
+
+Authority::Authority(std::filesystem::path folder)
+    : folder_(std::move(folder)),
+      key_(read_key(folder_ / "authority.key")),
+      certificate_(read_certificate(folder_ / "authority.pem")) {
+  const std::filesystem::path file = folder_ / "issued.json";
+  const nlohmann::json document = read_json(file);
+  try {
+    for (const nlohmann::json& entry : document.at("issued")) issued_.push_back(issued_from(entry));
+    list_number_ = document.at("list_number");
+    revocations_expire_ = time_of(document.at("list_expires"));
+  } catch (const nlohmann::json::exception& error) {
+    throw Error(Errc::data, fmt::format("{}: {}", file.string(), error.what()));
+  }
+}
+
+std::filesystem::path Authority::sign(const std::filesystem::path& request_file, const SignOptions& options,
+                                      SystemTime now) {
+  const Request request = read_request(request_file);
+  const std::string name = name_of(*request);
+  if (!is_valid_client_name(name)) {
+    throw Error(Errc::data, fmt::format("{}: asks for the name '{}'; expected 1 to 64 letters, digits, '.', '_' or '-'",
+                                        request_file.string(), name));
+  }
+  if (options.is_server && options.hosts.empty()) {
+    throw Error(Errc::usage, "a server's certificate needs --host, the names and addresses at which clients reach it");
+  }
+  if (!options.is_server && !options.hosts.empty()) {
+    throw Error(Errc::usage, "--host is for a server's certificate; say --server, or leave it out");
+  }
+  const Role role = options.is_server ? Role::server : Role::client;
+  const Grant grant{name, role, options.hosts, validity_of(now, options.days), random_serial()};
+  const Certificate certificate = pki::sign(*request, grant, *certificate_, *key_);
+  const std::filesystem::path file = folder_ / "issued" / fmt::format("{}-{}.pem", name, grant.serial);
+  // First the record, then the certificate: one that nobody has recorded could not be revoked.
+  issued_.push_back({name, role, grant.serial, grant.validity.end, {}});
+  save();
+  write_text_atomically(file, to_pem(*certificate));
+  return file;
+}
+
+std::size_t Authority::revoke(const std::string& name, SystemTime now) {
+  std::size_t count = 0;
+  std::vector<std::string> names;
+  for (Issued& issued : issued_) {
+    names.push_back(issued.name);
+    if (issued.name != name || issued.revoked) continue;
+    issued.revoked = now;
+    ++count;
+  }
+  if (count == 0) {
+    const std::string close = nearest(name, names);
+    throw Error(Errc::usage, fmt::format("no certificate of '{}' is left to revoke{}", name,
+                                         close.empty() || close == name ? "" : "; did you mean '" + close + "'?"));
+  }
+  renew_revocations(now);
+  return count;
+}
+
+void Authority::renew_revocations(SystemTime now) {
+  std::vector<Revocation> revocations;
+  for (const Issued& issued : issued_) {
+    if (issued.revoked) revocations.push_back({issued.serial, *issued.revoked});
+  }
+  const Validity validity = validity_of(now, revocation_days);
+  ++list_number_;
+  revocations_expire_ = validity.end;
+  const std::string list = revocation_list(revocations, list_number_, validity, *certificate_, *key_);
+  save();
+  write_text_atomically(revocations_file(), list);
+}
+
+void Authority::save() const {
+  nlohmann::json list = nlohmann::json::array();
+  for (const Issued& issued : issued_) list.push_back(to_json(issued));
+  const nlohmann::json document = {
+      {"issued", list}, {"list_number", list_number_}, {"list_expires", seconds_of(revocations_expire_)}};
+  write_text_atomically(folder_ / "issued.json", document.dump(2) + "\n");
+}
+
+std::string make_request_files(const std::filesystem::path& folder, const std::string& name) {
+  if (!is_valid_client_name(name)) {
+    throw Error(Errc::usage, "--name: expected 1 to 64 letters, digits, '.', '_' or '-', got '" + name + "'");
+  }
+  std::error_code failed;
+  std::filesystem::create_directories(folder, failed);
+  const Key key = make_key();
+  const Request request = make_request(name, *key);
+  write_private(folder / (name + ".key"), to_pem(*key));
+  write_text_atomically(folder / (name + ".csr"), to_pem(*request));
+  return fingerprint(*request);
+}
+
+}  // namespace headstart::pki

@@ -1,0 +1,67 @@
+// A certificate authority in a folder: who was given a certificate, and whose was taken back.
+#pragma once
+
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "server/pki/x509.hpp"
+
+namespace headstart::pki {
+
+struct Issued {
+  std::string name;
+  Role role = Role::client;
+  std::string serial;
+  SystemTime expires;
+  std::optional<SystemTime> revoked;
+};
+
+struct SignOptions {
+  bool is_server = false;
+  std::vector<std::string> hosts;  ///< A server's names and addresses; needed for one, forbidden for a client.
+  int days = 365;
+};
+
+/// Holds in its folder: authority.key (readable by the owner alone), authority.pem (for everyone), revoked.pem (for the
+/// server), issued.json, and issued/NAME-SERIAL.pem. The time is given: nothing here reads a clock.
+class Authority {
+ public:
+  /// Makes the folder, which must not exist. Throws Error(storage).
+  static void create(const std::filesystem::path& folder, const std::string& name, int days, SystemTime now);
+
+  /// Throws Error(data) naming the file that is missing or damaged.
+  explicit Authority(std::filesystem::path folder);
+
+  /// Certifies a request; the request's name becomes the holder's. Returns the certificate's file. Throws Error(usage)
+  /// for a name that no client may have, or a server without hosts.
+  std::filesystem::path sign(const std::filesystem::path& request, const SignOptions& options, SystemTime now);
+
+  /// Takes back every certificate of `name` that holds still and signs a new revocation list. Returns how many. Throws
+  /// Error(usage) where there is none.
+  std::size_t revoke(const std::string& name, SystemTime now);
+
+  /// Signs the revocation list anew, as it has an end.
+  void renew_revocations(SystemTime now);
+
+  [[nodiscard]] const std::vector<Issued>& issued() const { return issued_; }
+  [[nodiscard]] SystemTime revocations_expire() const { return revocations_expire_; }
+  [[nodiscard]] std::filesystem::path revocations_file() const { return folder_ / "revoked.pem"; }
+
+ private:
+  void save() const;
+
+  std::filesystem::path folder_;
+  Key key_;
+  Certificate certificate_;
+  std::vector<Issued> issued_;
+  std::uint64_t list_number_ = 0;
+  SystemTime revocations_expire_;
+};
+
+/// Writes NAME.key (readable by the owner alone) and NAME.csr into `folder`; the key never leaves it. Returns the
+/// fingerprint of the request. Throws Error(storage) where one of them exists.
+std::string make_request_files(const std::filesystem::path& folder, const std::string& name);
+
+}  // namespace headstart::pki

@@ -1,0 +1,117 @@
+// headstart-pki: certificates for mutual TLS. At the coordinator: init, sign, revoke, list. At a silo: request.
+#include <chrono>
+#include <iostream>
+
+#include <fmt/chrono.h>
+#include <fmt/format.h>
+
+#include "server/pki/authority.hpp"
+#include "shared/base/cli.hpp"
+#include "shared/base/error.hpp"
+
+namespace {
+
+using namespace headstart;
+
+constexpr int warning_days = 30;
+
+struct Options {
+  std::filesystem::path folder = "pki";
+  std::string authority_name = "headstart authority";
+  int authority_days = 3650;
+  std::filesystem::path out = ".";
+  std::string name;
+  std::filesystem::path request;
+  pki::SignOptions sign;
+};
+
+std::string date_of(pki::SystemTime time) {
+  return fmt::format("{:%Y-%m-%d}", fmt::gmtime(std::chrono::system_clock::to_time_t(time)));
+}
+
+int days_until(pki::SystemTime end, pki::SystemTime now) {
+  return static_cast<int>(std::chrono::floor<std::chrono::days>(end - now).count());
+}
+
+std::string state_of(const pki::Issued& issued, pki::SystemTime now) {
+  if (issued.revoked) return "revoked " + date_of(*issued.revoked);
+  const int days = days_until(issued.expires, now);
+  if (days < 0) return "expired " + date_of(issued.expires);
+  return fmt::format("{} {}, {} days", days < warning_days ? "EXPIRES SOON:" : "until", date_of(issued.expires), days);
+}
+
+int list(const pki::Authority& authority, pki::SystemTime now) {
+  for (const pki::Issued& issued : authority.issued()) {
+    std::cout << fmt::format("{:<24} {:<6} {}  {}\n", issued.name,
+                             issued.role == pki::Role::server ? "server" : "client", issued.serial,
+                             state_of(issued, now));
+  }
+  const int days = days_until(authority.revocations_expire(), now);
+  std::cout << fmt::format("revocation list {}: until {}, {} days{}\n", authority.revocations_file().string(),
+                           date_of(authority.revocations_expire()), days,
+                           days < warning_days ? "; sign it anew: headstart-pki renew-list" : "");
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app("Headstart certificates: an authority at the coordinator, a request from each silo.");
+  app.require_subcommand(1);
+  Options options;
+  const auto at_authority = [&](CLI::App* command) {
+    command->add_option("--folder", options.folder, "The authority's folder")->capture_default_str();
+    return command;
+  };
+  CLI::App* init =
+      at_authority(app.add_subcommand("init", "Make an authority: key, certificate, empty revocation list"));
+  init->add_option("--name", options.authority_name, "What it is called")->capture_default_str();
+  init->add_option("--days", options.authority_days, "How long it lasts")
+      ->check(CLI::Range(1, 36500))
+      ->capture_default_str();
+  CLI::App* request =
+      app.add_subcommand("request", "At the silo or server: make a key, which stays, and a request to sign");
+  request->add_option("--name", options.name, "The client's name in the run, or the server's")->required();
+  request->add_option("--out", options.out, "Where NAME.key and NAME.csr are written")->capture_default_str();
+  CLI::App* sign = at_authority(app.add_subcommand("sign", "Certify a request"));
+  sign->add_option("request", options.request, "The .csr file that the silo sent")->required();
+  sign->add_flag("--server", options.sign.is_server, "For a server; clients' certificates cannot serve as one");
+  sign->add_option("--host", options.sign.hosts, "A server's host name or IP address; may be repeated");
+  sign->add_option("--days", options.sign.days, "How long it lasts")->check(CLI::Range(1, 3650))->capture_default_str();
+  CLI::App* revoke = at_authority(app.add_subcommand("revoke", "Take back every certificate of a name"));
+  revoke->add_option("name", options.name, "Whose")->required();
+  CLI::App* renew = at_authority(app.add_subcommand("renew-list", "Sign the revocation list anew before it runs out"));
+  CLI::App* show = at_authority(app.add_subcommand("list", "Who has a certificate, and until when"));
+
+  return run_program("headstart-pki", app, argc, argv, [&] {
+    const auto now = std::chrono::system_clock::now();
+    if (request->parsed()) {
+      const std::string fingerprint = pki::make_request_files(options.out, options.name);
+      std::cout << fmt::format("{0}.key stays here; send {0}.csr to the coordinator.\nfingerprint {1}\n",
+                               (options.out / options.name).string(), fingerprint);
+      return 0;
+    }
+    if (init->parsed()) {
+      pki::Authority::create(options.folder, options.authority_name, options.authority_days, now);
+      std::cout << fmt::format("{0}/authority.pem is for everyone, {0}/authority.key for nobody else\n",
+                               options.folder.string());
+      return 0;
+    }
+    pki::Authority authority(options.folder);
+    if (show->parsed()) return list(authority, now);
+    if (sign->parsed()) {
+      const auto asked = pki::read_request(options.request);
+      const auto file = authority.sign(options.request, options.sign, now);
+      std::cout << fmt::format("{}\nfor the key with fingerprint {}: compare it with what the silo reads out\n",
+                               file.string(), pki::fingerprint(*asked));
+    } else if (revoke->parsed()) {
+      const std::size_t count = authority.revoke(options.name, now);
+      std::cout << fmt::format("{} certificate{} revoked; {} takes effect at the server's next handshake\n", count,
+                               count == 1 ? "" : "s", authority.revocations_file().string());
+    } else if (renew->parsed()) {
+      authority.renew_revocations(now);
+      std::cout << authority.revocations_file().string() << '\n';
+    }
+    return 0;
+  });
+}

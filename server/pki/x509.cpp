@@ -1,0 +1,240 @@
+#include "server/pki/x509.hpp"
+
+#include <array>
+#include <span>
+
+#include <openssl/asn1.h>
+#include <openssl/bn.h>
+#include <openssl/crypto.h>
+#include <openssl/err.h>
+#include <openssl/evp.h>
+#include <openssl/pem.h>
+#include <openssl/rand.h>
+#include <openssl/x509v3.h>
+
+#include "shared/base/digest.hpp"
+#include "shared/base/error.hpp"
+#include "shared/base/files.hpp"
+
+namespace headstart::pki {
+namespace {
+
+template <auto Free>
+struct Freed {
+  template <class T>
+  void operator()(T* object) const {
+    Free(object);
+  }
+};
+using Memory = std::unique_ptr<BIO, Freed<BIO_free_all>>;
+using BigNumber = std::unique_ptr<BIGNUM, Freed<BN_free>>;
+using Integer = std::unique_ptr<ASN1_INTEGER, Freed<ASN1_INTEGER_free>>;
+using Time = std::unique_ptr<ASN1_TIME, Freed<ASN1_TIME_free>>;
+using Extension = std::unique_ptr<X509_EXTENSION, Freed<X509_EXTENSION_free>>;
+using RevocationList = std::unique_ptr<X509_CRL, Freed<X509_CRL_free>>;
+using Revoked = std::unique_ptr<X509_REVOKED, Freed<X509_REVOKED_free>>;
+
+/// For calls that fail only where memory or OpenSSL itself is broken.
+template <class Result>
+Result require(Result result, const char* what) {
+  if (!result || (std::is_integral_v<Result> && !(result > Result{}))) {
+    ERR_clear_error();
+    throw Error(Errc::internal, std::string("OpenSSL could not ") + what);
+  }
+  return result;
+}
+
+Time time_of(SystemTime time) {
+  return Time(require(ASN1_TIME_set(nullptr, std::chrono::system_clock::to_time_t(time)), "write a time"));
+}
+
+Integer integer_of(const std::string& hexadecimal) {
+  BIGNUM* parsed = nullptr;
+  require(BN_hex2bn(&parsed, hexadecimal.c_str()), "read a serial number");
+  const BigNumber number(parsed);
+  return Integer(require(BN_to_ASN1_INTEGER(number.get(), nullptr), "write a serial number"));
+}
+
+void set_common_name(X509_NAME* subject, const std::string& name) {
+  const auto* text = reinterpret_cast<const unsigned char*>(name.data());
+  require(X509_NAME_add_entry_by_NID(subject, NID_commonName, MBSTRING_UTF8, const_cast<unsigned char*>(text),
+                                     static_cast<int>(name.size()), -1, 0),
+          "write a name");
+}
+
+void set_validity(X509* certificate, const Validity& validity) {
+  require(X509_set1_notBefore(certificate, time_of(validity.begin).get()), "write a validity");
+  require(X509_set1_notAfter(certificate, time_of(validity.end).get()), "write a validity");
+}
+
+void add_extension(X509* certificate, X509* issuer, int kind, const std::string& value) {
+  X509V3_CTX context;
+  X509V3_set_ctx(&context, issuer, certificate, nullptr, nullptr, 0);
+  const Extension extension(require(X509V3_EXT_conf_nid(nullptr, &context, kind, value.c_str()), "write an extension"));
+  require(X509_add_ext(certificate, extension.get(), -1), "add an extension");
+}
+
+bool is_address(const std::string& host) {
+  const std::unique_ptr<ASN1_OCTET_STRING, Freed<ASN1_OCTET_STRING_free>> address(a2i_IPADDRESS(host.c_str()));
+  ERR_clear_error();
+  return address != nullptr;
+}
+
+std::string alternative_names(const std::vector<std::string>& hosts) {
+  std::string names;
+  for (const std::string& host : hosts) {
+    names += (names.empty() ? "" : ",") + std::string(is_address(host) ? "IP:" : "DNS:") + host;
+  }
+  return names;
+}
+
+template <class Write>
+std::string pem_of(Write write) {
+  const Memory memory(require(BIO_new(BIO_s_mem()), "allocate memory"));
+  require(write(memory.get()), "write PEM");
+  char* text = nullptr;
+  const long size = BIO_get_mem_data(memory.get(), &text);
+  return {text, static_cast<std::size_t>(size)};
+}
+
+template <class Owner, class Read>
+Owner read_pem(const std::filesystem::path& file, const char* what, Read read) {
+  const std::string text = read_text(file);
+  const Memory memory(require(BIO_new_mem_buf(text.data(), static_cast<int>(text.size())), "allocate memory"));
+  Owner object(read(memory.get()));
+  ERR_clear_error();
+  if (!object) throw Error(Errc::data, file.string() + ": holds no " + what + " in PEM form");
+  return object;
+}
+
+}  // namespace
+
+void FreeKey::operator()(EVP_PKEY* key) const { EVP_PKEY_free(key); }
+void FreeRequest::operator()(X509_REQ* request) const { X509_REQ_free(request); }
+void FreeCertificate::operator()(X509* certificate) const { X509_free(certificate); }
+
+Key make_key() { return Key(require(EVP_EC_gen("P-256"), "make a key")); }
+
+Request make_request(const std::string& name, EVP_PKEY& key) {
+  Request request(require(X509_REQ_new(), "make a request"));
+  set_common_name(X509_REQ_get_subject_name(request.get()), name);
+  require(X509_REQ_set_pubkey(request.get(), &key), "set a public key");
+  require(X509_REQ_sign(request.get(), &key, EVP_sha256()), "sign a request");
+  return request;
+}
+
+Certificate make_authority(const std::string& name, EVP_PKEY& key, const Validity& validity) {
+  Certificate certificate(require(X509_new(), "make a certificate"));
+  require(X509_set_version(certificate.get(), X509_VERSION_3), "set a version");
+  require(X509_set_serialNumber(certificate.get(), integer_of(random_serial()).get()), "set a serial number");
+  set_validity(certificate.get(), validity);
+  set_common_name(X509_get_subject_name(certificate.get()), name);
+  require(X509_set_issuer_name(certificate.get(), X509_get_subject_name(certificate.get())), "set an issuer");
+  require(X509_set_pubkey(certificate.get(), &key), "set a public key");
+  add_extension(certificate.get(), certificate.get(), NID_basic_constraints, "critical,CA:TRUE,pathlen:0");
+  add_extension(certificate.get(), certificate.get(), NID_key_usage, "critical,keyCertSign,cRLSign");
+  add_extension(certificate.get(), certificate.get(), NID_subject_key_identifier, "hash");
+  require(X509_sign(certificate.get(), &key, EVP_sha256()), "sign a certificate");
+  return certificate;
+}
+
+Certificate sign(X509_REQ& request, const Grant& grant, X509& authority, EVP_PKEY& authority_key) {
+  Certificate certificate(require(X509_new(), "make a certificate"));
+  X509* raw = certificate.get();
+  require(X509_set_version(raw, X509_VERSION_3), "set a version");
+  require(X509_set_serialNumber(raw, integer_of(grant.serial).get()), "set a serial number");
+  set_validity(raw, grant.validity);
+  set_common_name(X509_get_subject_name(raw), grant.name);
+  require(X509_set_issuer_name(raw, X509_get_subject_name(&authority)), "set an issuer");
+  require(X509_set_pubkey(raw, X509_REQ_get0_pubkey(&request)), "set a public key");
+  add_extension(raw, &authority, NID_basic_constraints, "critical,CA:FALSE");
+  add_extension(raw, &authority, NID_key_usage, "critical,digitalSignature");
+  add_extension(raw, &authority, NID_ext_key_usage, grant.role == Role::server ? "serverAuth" : "clientAuth");
+  add_extension(raw, &authority, NID_subject_key_identifier, "hash");
+  add_extension(raw, &authority, NID_authority_key_identifier, "keyid");
+  if (!grant.hosts.empty()) add_extension(raw, &authority, NID_subject_alt_name, alternative_names(grant.hosts));
+  require(X509_sign(raw, &authority_key, EVP_sha256()), "sign a certificate");
+  return certificate;
+}
+
+std::string revocation_list(const std::vector<Revocation>& revocations, std::uint64_t number, const Validity& validity,
+                            X509& authority, EVP_PKEY& authority_key) {
+  const RevocationList list(require(X509_CRL_new(), "make a revocation list"));
+  require(X509_CRL_set_version(list.get(), X509_CRL_VERSION_2), "set a version");
+  require(X509_CRL_set_issuer_name(list.get(), X509_get_subject_name(&authority)), "set an issuer");
+  require(X509_CRL_set1_lastUpdate(list.get(), time_of(validity.begin).get()), "write a validity");
+  require(X509_CRL_set1_nextUpdate(list.get(), time_of(validity.end).get()), "write a validity");
+  for (const Revocation& revocation : revocations) {
+    Revoked revoked(require(X509_REVOKED_new(), "make a revocation"));
+    require(X509_REVOKED_set_serialNumber(revoked.get(), integer_of(revocation.serial).get()), "set a serial number");
+    require(X509_REVOKED_set_revocationDate(revoked.get(), time_of(revocation.at).get()), "write a time");
+    require(X509_CRL_add0_revoked(list.get(), revoked.get()), "add a revocation");
+    (void)revoked.release();  // the list's now
+  }
+  const Integer counter(require(ASN1_INTEGER_new(), "make a number"));
+  require(ASN1_INTEGER_set_uint64(counter.get(), number), "write a number");
+  require(X509_CRL_add1_ext_i2d(list.get(), NID_crl_number, counter.get(), 0, 0), "number the list");
+  require(X509_CRL_sort(list.get()), "sort a revocation list");
+  require(X509_CRL_sign(list.get(), &authority_key, EVP_sha256()), "sign a revocation list");
+  return pem_of([&](BIO* out) { return PEM_write_bio_X509_CRL(out, list.get()); });
+}
+
+std::string to_pem(EVP_PKEY& key) {
+  return pem_of(
+      [&](BIO* out) { return PEM_write_bio_PKCS8PrivateKey(out, &key, nullptr, nullptr, 0, nullptr, nullptr); });
+}
+std::string to_pem(X509_REQ& request) {
+  return pem_of([&](BIO* out) { return PEM_write_bio_X509_REQ(out, &request); });
+}
+std::string to_pem(X509& certificate) {
+  return pem_of([&](BIO* out) { return PEM_write_bio_X509(out, &certificate); });
+}
+
+Key read_key(const std::filesystem::path& file) {
+  return read_pem<Key>(file, "private key",
+                       [](BIO* in) { return PEM_read_bio_PrivateKey(in, nullptr, nullptr, nullptr); });
+}
+
+Request read_request(const std::filesystem::path& file) {
+  auto request = read_pem<Request>(file, "certificate request",
+                                   [](BIO* in) { return PEM_read_bio_X509_REQ(in, nullptr, nullptr, nullptr); });
+  EVP_PKEY* key = X509_REQ_get0_pubkey(request.get());
+  if (key == nullptr || X509_REQ_verify(request.get(), key) != 1) {
+    ERR_clear_error();
+    throw Error(Errc::data,
+                file.string() + ": is not signed with the key that it asks for; was it changed on its way?");
+  }
+  return request;
+}
+
+Certificate read_certificate(const std::filesystem::path& file) {
+  return read_pem<Certificate>(file, "certificate",
+                               [](BIO* in) { return PEM_read_bio_X509(in, nullptr, nullptr, nullptr); });
+}
+
+std::string name_of(X509_REQ& request) {
+  std::array<char, 256> name{};
+  const int length = X509_NAME_get_text_by_NID(X509_REQ_get_subject_name(&request), NID_commonName, name.data(),
+                                               static_cast<int>(name.size()));
+  return length > 0 ? std::string(name.data(), static_cast<std::size_t>(length)) : "";
+}
+
+std::string fingerprint(X509_REQ& request) {
+  unsigned char* encoded = nullptr;
+  const int size = require(i2d_PUBKEY(X509_REQ_get0_pubkey(&request), &encoded), "encode a public key");
+  Sha256 sha;
+  sha.update(std::as_bytes(std::span(encoded, static_cast<std::size_t>(size))));
+  OPENSSL_free(encoded);
+  return hex(sha.finish());
+}
+
+std::string random_serial() {
+  std::array<unsigned char, 16> bits{};
+  require(RAND_bytes(bits.data(), static_cast<int>(bits.size())), "draw random numbers");
+  bits[0] = static_cast<unsigned char>((bits[0] & 0x7f) | 0x40);  // positive, and always of the same length
+  std::array<char, 2 * bits.size() + 1> text{};
+  require(OPENSSL_buf2hexstr_ex(text.data(), text.size(), nullptr, bits.data(), bits.size(), '\0'), "write a number");
+  return text.data();
+}
+
+}  // namespace headstart::pki

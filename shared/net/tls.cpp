@@ -1,0 +1,185 @@
+#include "shared/net/tls.hpp"
+
+#include <array>
+#include <cstdio>
+
+#include <boost/asio/ssl/error.hpp>
+#include <openssl/err.h>
+#include <openssl/pem.h>
+#include <openssl/ssl.h>
+#include <openssl/x509.h>
+
+#include "shared/base/error.hpp"
+#include "shared/base/log.hpp"
+
+namespace headstart::net {
+namespace {
+
+namespace ssl = boost::asio::ssl;
+
+template <auto Free>
+struct Freed {
+  template <class T>
+  void operator()(T* object) const {
+    Free(object);
+  }
+};
+using Certificate = std::unique_ptr<X509, Freed<X509_free>>;
+using RevocationList = std::unique_ptr<X509_CRL, Freed<X509_CRL_free>>;
+using File = std::unique_ptr<std::FILE, Freed<std::fclose>>;
+
+/// OpenSSL's last complaint; its queue is empty afterwards.
+std::string openssl_reason() {
+  const unsigned long code = ERR_peek_last_error();
+  ERR_clear_error();
+  if (code == 0) return "unknown reason";
+  if (const char* reason = ERR_reason_error_string(code)) return reason;
+  std::array<char, 256> text{};
+  ERR_error_string_n(code, text.data(), text.size());
+  return text.data();
+}
+
+[[noreturn]] void refuse(const std::string& file, const std::string& why) {
+  throw Error(Errc::data, file + ": " + why);
+}
+
+File open(const std::string& file) {
+  File opened(std::fopen(file.c_str(), "r"));
+  if (!opened) refuse(file, "cannot be read; it is named as a file for TLS");
+  return opened;
+}
+
+void expect_current(const std::string& file, const X509* certificate) {
+  if (X509_cmp_current_time(X509_get0_notBefore(certificate)) > 0)
+    refuse(file, "is not valid yet; is the clock right?");
+  if (X509_cmp_current_time(X509_get0_notAfter(certificate)) < 0) refuse(file, "has expired");
+}
+
+Certificate read_certificate(const std::string& file) {
+  const File opened = open(file);
+  Certificate certificate(PEM_read_X509(opened.get(), nullptr, nullptr, nullptr));
+  if (!certificate) refuse(file, "holds no certificate in PEM form (" + openssl_reason() + ")");
+  expect_current(file, certificate.get());
+  return certificate;
+}
+
+void add_revocations(SSL_CTX* context, const std::string& file, X509* authority) {
+  const File opened = open(file);
+  const RevocationList list(PEM_read_X509_CRL(opened.get(), nullptr, nullptr, nullptr));
+  if (!list) refuse(file, "holds no revocation list in PEM form (" + openssl_reason() + ")");
+  if (X509_CRL_verify(list.get(), X509_get0_pubkey(authority)) != 1) {
+    ERR_clear_error();
+    refuse(file, "is not the revocation list of this authority");
+  }
+  const ASN1_TIME* next = X509_CRL_get0_nextUpdate(list.get());
+  if (next != nullptr && X509_cmp_current_time(next) < 0) {
+    refuse(file, "is out of date; fetch or sign a new revocation list");
+  }
+  X509_STORE* store = SSL_CTX_get_cert_store(context);
+  X509_STORE_add_crl(store, list.get());
+  X509_STORE_set_flags(store, X509_V_FLAG_CRL_CHECK);
+}
+
+void expect_named(const std::string& file, const char* key) {
+  if (file.empty()) {
+    throw Error(Errc::usage, std::string(key) + " is missing: TLS needs tls.authority, tls.certificate and tls.key");
+  }
+}
+
+}  // namespace
+
+void declare_fields(Fields& fields, const std::string& prefix, TlsFiles& files) {
+  fields.text(prefix + ".authority", files.authority, "Certificate of the authority that signed both sides (PEM).");
+  fields.text(prefix + ".certificate", files.certificate,
+              "This side's certificate (PEM); for TLS all three are needed.");
+  fields.text(prefix + ".key", files.key, "Private key of the certificate (PEM).");
+  fields.text(prefix + ".revoked", files.revoked,
+              "The authority's revocation list (PEM); read again when it changes. Empty: none is revoked.");
+}
+
+Tls::Tls(TlsFiles files, Side side) : files_(std::move(files)), side_(side) {
+  expect_named(files_.authority, "tls.authority");
+  expect_named(files_.certificate, "tls.certificate");
+  expect_named(files_.key, "tls.key");
+  loaded_ = stamps();
+  context_ = load();
+}
+
+std::shared_ptr<ssl::context> Tls::context() {
+  const std::lock_guard lock(mutex_);
+  if (Stamps now = stamps(); now != loaded_) {
+    loaded_ = std::move(now);
+    try {
+      context_ = load();
+      spdlog::info("the files for TLS have changed and were read again");
+    } catch (const Error& error) {
+      spdlog::error("the files for TLS have changed, and what was there before counts on: {}", error.what());
+    }
+  }
+  return context_;
+}
+
+Tls::Stamps Tls::stamps() const {
+  Stamps stamps;
+  for (const auto* file : {&files_.authority, &files_.certificate, &files_.key, &files_.revoked}) {
+    std::error_code missing;
+    stamps.push_back(file->empty() ? std::filesystem::file_time_type{}
+                                   : std::filesystem::last_write_time(*file, missing));
+  }
+  return stamps;
+}
+
+std::shared_ptr<ssl::context> Tls::load() const {
+  ERR_clear_error();
+  const Certificate authority = read_certificate(files_.authority);
+  read_certificate(files_.certificate);
+  (void)open(files_.key);
+  const auto method = side_ == Side::server ? ssl::context::tls_server : ssl::context::tls_client;
+  auto context = std::make_shared<ssl::context>(method);
+  SSL_CTX* native = context->native_handle();
+  SSL_CTX_set_min_proto_version(native, TLS1_3_VERSION);
+  // A resumed session would not look at the certificate again.
+  SSL_CTX_set_num_tickets(native, 0);
+  SSL_CTX_set_session_cache_mode(native, SSL_SESS_CACHE_OFF);
+  SSL_CTX_set_verify(native, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, nullptr);
+  X509_STORE_add_cert(SSL_CTX_get_cert_store(native), authority.get());
+  if (SSL_CTX_use_certificate_chain_file(native, files_.certificate.c_str()) != 1) {
+    refuse(files_.certificate, "cannot be used (" + openssl_reason() + ")");
+  }
+  if (SSL_CTX_use_PrivateKey_file(native, files_.key.c_str(), SSL_FILETYPE_PEM) != 1) {
+    refuse(files_.key,
+           "is no private key in PEM form, or not that of " + files_.certificate + " (" + openssl_reason() + ")");
+  }
+  if (!files_.revoked.empty()) add_revocations(native, files_.revoked, authority.get());
+  return context;
+}
+
+void expect_host(SSL* connection, const std::string& host) {
+  if (X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(connection), host.c_str()) == 1) return;
+  ERR_clear_error();  // no address, so a name
+  SSL_set1_host(connection, host.c_str());
+  SSL_set_tlsext_host_name(connection, host.c_str());  // not for addresses (RFC 6066)
+}
+
+std::string verification_failure(const SSL* connection) {
+  const long result = SSL_get_verify_result(connection);
+  return result == X509_V_OK ? "" : X509_verify_cert_error_string(result);
+}
+
+std::string alert_of(const boost::system::error_code& error) {
+  if (error.category() != asio::error::get_ssl_category()) return "";
+  const int reason = ERR_GET_REASON(static_cast<unsigned long>(error.value()));
+  const int alert = reason - SSL_AD_REASON_OFFSET;
+  return alert > 0 && alert < 256 ? SSL_alert_desc_string_long(alert) : "";
+}
+
+std::string peer_name(const SSL* connection) {
+  const Certificate certificate(SSL_get1_peer_certificate(connection));
+  if (!certificate || SSL_get_verify_result(connection) != X509_V_OK) return "";
+  std::array<char, 256> name{};
+  const int length =
+      X509_NAME_get_text_by_NID(X509_get_subject_name(certificate.get()), NID_commonName, name.data(), name.size());
+  return length > 0 ? std::string(name.data(), static_cast<std::size_t>(length)) : "";
+}
+
+}  // namespace headstart::net

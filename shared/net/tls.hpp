@@ -1,0 +1,56 @@
+// Mutual TLS 1.3: who may speak at all, and who a peer is. The cryptography is OpenSSL's.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include <boost/asio/ssl/context.hpp>
+#include <boost/system/error_code.hpp>
+
+#include "shared/net/task.hpp"
+#include "shared/net/tls_files.hpp"
+
+namespace headstart::net {
+
+/// One side's credentials. Its files are read again when they change: a revocation or a renewed certificate counts for
+/// the next handshake, without a restart. May be used from any thread.
+class Tls {
+ public:
+  enum class Side { server, client };
+
+  /// Throws Error(usage) for a file that is not named, Error(data) naming a file that is missing, cannot be parsed, has
+  /// expired or does not fit the others.
+  Tls(TlsFiles files, Side side);
+
+  /// For one handshake: TLS 1.3 only, the peer's certificate verified against authority and revocations, no resumption.
+  /// A change that cannot be used is logged, and what was there before counts on.
+  std::shared_ptr<asio::ssl::context> context();
+
+ private:
+  using Stamps = std::vector<std::filesystem::file_time_type>;
+  [[nodiscard]] std::shared_ptr<asio::ssl::context> load() const;
+  [[nodiscard]] Stamps stamps() const;
+
+  TlsFiles files_;
+  Side side_;
+  std::mutex mutex_;
+  Stamps loaded_;
+  std::shared_ptr<asio::ssl::context> context_;
+};
+
+/// Before a dialler's handshake: the peer's certificate must be for `host`, a name or an IP address.
+void expect_host(SSL* connection, const std::string& host);
+
+/// Why the peer's certificate did not hold, in OpenSSL's words ("certificate has expired"); empty where it did.
+std::string verification_failure(const SSL* connection);
+
+/// What the peer's TLS said as it ended the connection ("certificate revoked"); empty where `error` is no alert.
+std::string alert_of(const boost::system::error_code& error);
+
+/// The common name of the peer's certificate, verified; empty without one.
+std::string peer_name(const SSL* connection);
+
+}  // namespace headstart::net

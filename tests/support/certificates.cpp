@@ -1,0 +1,34 @@
+#include "tests/support/certificates.hpp"
+
+namespace headstart::test {
+
+TestAuthority::TestAuthority() {
+  pki::Authority::create(folder_ / "pki", "test authority", 3650, std::chrono::system_clock::now());
+}
+
+net::TlsFiles TestAuthority::client(const std::string& name, pki::SystemTime at) { return certify(name, {}, at); }
+
+net::TlsFiles TestAuthority::server(std::vector<std::string> hosts) {
+  pki::SignOptions options;
+  options.is_server = true;
+  options.hosts = std::move(hosts);
+  return certify("server", options, std::chrono::system_clock::now());
+}
+
+void TestAuthority::revoke(const std::string& name) {
+  pki::Authority(folder_ / "pki").revoke(name, std::chrono::system_clock::now());
+}
+
+net::TlsFiles TestAuthority::certify(const std::string& name, const pki::SignOptions& options, pki::SystemTime at) {
+  const std::filesystem::path home = folder_ / std::to_string(num_certified_++);
+  pki::make_request_files(home, name);
+  const auto certificate = pki::Authority(folder_ / "pki").sign(home / (name + ".csr"), options, at);
+  net::TlsFiles files;
+  files.authority = folder_ / "pki/authority.pem";
+  files.certificate = certificate;
+  files.key = home / (name + ".key");
+  files.revoked = folder_ / "pki/revoked.pem";
+  return files;
+}
+
+}  // namespace headstart::test
