@@ -30,15 +30,20 @@ class RoundLine:
 
 @dataclass(frozen=True)
 class Result:
-    """A finished run, as its folder tells it. reused_seconds: pre-training that another run did for this one."""
+    """A finished run, as its folder tells it. Its seconds count pre-training that another run did for this one as if it
+    had been done now."""
 
     run: Run
     rounds: list[RoundLine]
     before_seconds: float
     before_bytes: int
-    reused_seconds: float
     summary: dict[str, Any] = field(repr=False)
     info: dict[str, Any] = field(repr=False)
+
+    @property
+    def reused_seconds(self) -> float:
+        """The share of before_seconds that another run spent."""
+        return self.summary.get("before_rounds", {}).get("pretrain_reused_seconds", 0.0)
 
     @property
     def seed_accuracy(self) -> float:
@@ -64,9 +69,8 @@ def read_result(run: Run, folder: Path) -> Result:
     if [line.number for line in lines] != list(range(len(lines))) or not lines:
         raise CompareError(DATA, f"{folder / 'rounds.jsonl'}: expected one line a round from round 0 on, "
                                  f"got rounds {[line.number for line in lines]}")
-    before_seconds = before.get("seconds", 0.0)
-    return Result(run, lines, before_seconds, before.get("bytes_up", 0) + before.get("bytes_down", 0),
-                  _reused_seconds(before, before_seconds), summary, read_json(folder / "run.json"))
+    return Result(run, lines, before.get("seconds", 0.0), before.get("bytes_up", 0) + before.get("bytes_down", 0),
+                  summary, read_json(folder / "run.json"))
 
 
 def _round_line(line: dict[str, Any], folder: Path) -> RoundLine:
@@ -75,15 +79,6 @@ def _round_line(line: dict[str, Any], folder: Path) -> RoundLine:
                          line["bytes_up"] + line["bytes_down"])
     except KeyError as error:
         raise CompareError(DATA, f"{folder / 'rounds.jsonl'}: a line without {error}") from error
-
-
-def _reused_seconds(before: dict[str, Any], before_seconds: float) -> float:
-    """pretrain_seconds tells what the models cost when they were trained. Models from the store took this run no time:
-    without the explicit figure that shows by less time before round 1 than pre-training takes."""
-    if "pretrain_reused_seconds" in before:
-        return before["pretrain_reused_seconds"]
-    pretrain_seconds = before.get("pretrain_seconds", 0.0)
-    return pretrain_seconds if before_seconds < pretrain_seconds else 0.0
 
 
 @dataclass(frozen=True)
@@ -193,8 +188,7 @@ class Comparison:
         rounds = end.number if reached else max(result.run.plan.rounds, end.number)
         moved = sum(line.bytes for line in result.rounds[1 : end.number + 1])
         if is_charged and needs_models(result.run.start):
-            return Cost(rounds + self.charge(result), end.seconds + result.reused_seconds,
-                        moved + result.before_bytes, reached is None)
+            return Cost(rounds + self.charge(result), end.seconds, moved + result.before_bytes, reached is None)
         return Cost(rounds, max(0.0, end.seconds - result.before_seconds), moved, reached is None)
 
     def spread(self, target: Target, partition: str, start: str, what: str, is_charged: bool) -> Spread | None:

@@ -216,7 +216,7 @@ def charge_table(comparison: Comparison) -> Table:
                 partition, title_of_start(start), amount(Spread.of(r.before_bytes / 1e6 for r in results)),
                 amount(Spread.of(comparison.exact_charge(r) for r in results), digits=2),
                 amount(Spread.of(comparison.charge(r) for r in results)),
-                amount(Spread.of(r.before_seconds + r.reused_seconds for r in results), digits=0)])
+                amount(Spread.of(r.before_seconds for r in results), digits=0)])
     return table
 
 

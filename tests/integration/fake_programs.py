@@ -76,8 +76,9 @@ def federate(config: dict, exchange_seconds: float = 10.0) -> None:
     before = {"seconds": 0.0, "bytes_up": 0, "bytes_down": 0, "pretrain_seconds": 0.0}
     if start != "random":
         seconds, was_there = pretrain(config, manifest)
-        before = {"seconds": exchange_seconds + (0.0 if was_there else seconds), "bytes_up": clients * MODEL_BYTES,
-                  "bytes_down": MODEL_BYTES // 2, "pretrain_seconds": seconds}
+        before = {"seconds": exchange_seconds + seconds, "bytes_up": clients * MODEL_BYTES,
+                  "bytes_down": MODEL_BYTES // 2, "pretrain_seconds": seconds,
+                  "pretrain_reused_seconds": seconds if was_there else 0.0}
     run = {"program": "headstart-fake", "version": "0.1.0", "torch": "1.13.1", "seed": seed, "config": config}
     (folder / "run.json").write_text(json.dumps(run))
     rounds, targets = [], config["targets"]
