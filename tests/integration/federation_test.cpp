@@ -316,7 +316,8 @@ TEST_CASE("the run's folder: one line a round, a readable final model, nothing o
     ++round;
   }
   CHECK(round == 4);
-  CHECK(wire::load_safetensors(folder / "run/final.safetensors").model.digest() == summary["model_digest"]);
+  CHECK(wire::load_safetensors(folder / "run/final.safetensors").model.digest() ==
+        summary["model_digest"].get<std::string>());
   CHECK_FALSE(std::filesystem::exists(folder / "run/models"));
   CHECK_FALSE(std::filesystem::exists(folder / "run/staging"));
   CHECK(test::code_of([&] { simulate(config, small_clients()); }) == Errc::storage);
