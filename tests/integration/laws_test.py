@@ -16,6 +16,7 @@ MAY_USE = {
     "shared/net": ["shared/base", "shared/net"],
     "shared/session": ["shared/base", "shared/learn", "shared/wire", "shared/net", "shared/session"],
     "server": ["shared", "server"],
+    "server/pki": ["shared/base", "server/pki"],
     "client": ["shared", "client"],
     "experiments": ["shared", "server", "client", "experiments"],
 }
