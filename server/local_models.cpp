@@ -221,7 +221,7 @@ nlohmann::json LocalModels::report() const {
     nlohmann::json entry = {{"client", name},
                             {"architecture", model.spec.architecture()},
                             {"model", model.digest},
-                            {"reused", model.pretraining.is_reused},
+                            {"reused", model.pretraining.is_reused.value},
                             {"pretrain_seconds", model.pretraining.seconds},
                             {"epochs", model.pretraining.num_epochs},
                             {"best_epoch", model.pretraining.best_epoch}};

@@ -24,7 +24,7 @@ Function* loaded_function(const char* name) {
   return reinterpret_cast<Function*>(::dlsym(RTLD_DEFAULT, name));
 }
 
-std::string blas_description() {
+std::string describe_blas() {
   if (auto* describe = loaded_function<char*()>("openblas_get_config")) return describe();
   Dl_info where{};
   void* multiply = ::dlsym(RTLD_DEFAULT, "sgemm_");
@@ -32,6 +32,12 @@ std::string blas_description() {
   std::error_code unresolved;
   const std::filesystem::path file = std::filesystem::canonical(where.dli_fname, unresolved);
   return unresolved ? where.dli_fname : file.string();
+}
+
+/// Asked once: OpenBLAS writes its description into one buffer of its own at each call, and many threads ask.
+const std::string& blas_description() {
+  static const std::string description = describe_blas();
+  return description;
 }
 
 class FreedMemoryPolicy {

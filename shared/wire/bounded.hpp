@@ -43,6 +43,27 @@ std::size_t load_length(Archive& archive, std::size_t max, std::size_t element_b
   return length;
 }
 
+/// Yes or no. A plain bool of a message would take whatever byte the peer sent, and one beyond 1 is undefined.
+struct Flag {
+  bool value = false;
+
+  Flag() = default;
+  Flag(bool flag) : value(flag) {}         // NOLINT(google-explicit-constructor): reads as a bool
+  operator bool() const { return value; }  // NOLINT(google-explicit-constructor)
+
+  template <class Archive>
+  void save(Archive& archive) const {
+    archive(static_cast<std::uint8_t>(value));
+  }
+  template <class Archive>
+  void load(Archive& archive) {
+    std::uint8_t byte = 0;
+    archive(byte);
+    if (byte > 1) throw Error(Errc::protocol, "a message says " + std::to_string(byte) + " where it is yes or no");
+    value = byte == 1;
+  }
+};
+
 template <std::size_t Max>
 struct Text {
   std::string value;

@@ -54,10 +54,10 @@ struct Join {
   std::uint64_t num_held_out = 0;
   std::uint32_t num_classes = 0;
   std::uint32_t channels = 0, height = 0, width = 0;
-  Digest schema;                   ///< Of the federated model, as the client built it.
-  Architecture architecture;       ///< Of the federated model.
-  Settings own_model;              ///< Spec of the model it pre-trains, if not the federated one; else empty.
-  bool shares_with_peers = false;  ///< Consents that its pre-trained model goes to other clients as a teacher.
+  Digest schema;              ///< Of the federated model, as the client built it.
+  Architecture architecture;  ///< Of the federated model.
+  Settings own_model;         ///< Spec of the model it pre-trains, if not the federated one; else empty.
+  Flag shares_with_peers;     ///< Consents that its pre-trained model goes to other clients as a teacher.
   template <class A>
   void serialize(A& a) {
     a(num_examples, num_held_out, num_classes, channels, height, width, schema, architecture, own_model,
@@ -78,8 +78,8 @@ struct ProgressReport {
 /// Pre-training is done; the model stays with the client until it is asked for.
 struct PretrainDone {
   TaskId task = 0;
-  bool is_reused = false;  ///< Taken from the client's store of pre-trained models.
-  double seconds = 0;      ///< From receiving the task to the model being ready, as first trained.
+  Flag is_reused;      ///< Taken from the client's store of pre-trained models.
+  double seconds = 0;  ///< From receiving the task to the model being ready, as first trained.
   std::uint32_t num_epochs = 0, best_epoch = 0;
   template <class A>
   void serialize(A& a) {
@@ -178,7 +178,7 @@ struct TrainTask {
   TaskId task = 0;
   std::uint32_t round = 0;
   std::uint64_t model_version = 0;
-  bool model_follows = false;
+  Flag model_follows;
   template <class A>
   void serialize(A& a) {
     a(task, round, model_version, model_follows);
@@ -190,7 +190,7 @@ struct TrainTask {
 struct EvaluateTask {
   TaskId task = 0;
   std::uint64_t model_version = 0;
-  bool model_follows = false;
+  Flag model_follows;
   Settings candidate;
   template <class A>
   void serialize(A& a) {

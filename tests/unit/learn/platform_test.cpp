@@ -2,9 +2,11 @@
 
 #include <unistd.h>
 
+#include <atomic>
 #include <cstddef>
 #include <fstream>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include <ATen/Parallel.h>
@@ -42,6 +44,19 @@ TEST_CASE("the line that keys stored results names every part of the platform") 
   use_threads(2);
   CHECK(platform_line() != with_one);
   use_threads(1);
+}
+
+TEST_CASE("many threads get one answer") {
+  const std::string expected = platform().blas;
+  std::atomic<int> num_wrong = 0;
+  std::vector<std::jthread> threads;
+  for (int t = 0; t < 8; ++t) {
+    threads.emplace_back([&] {
+      for (int i = 0; i < 2000; ++i) num_wrong += platform().blas != expected;
+    });
+  }
+  threads.clear();
+  CHECK(num_wrong == 0);
 }
 
 #if defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)

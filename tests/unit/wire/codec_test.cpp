@@ -138,6 +138,14 @@ TEST_CASE("frames of another version, kind or message are refused by name") {
   CHECK(test::error_of([&] { decode_from_server(frame); }).find("unknown message 200") != std::string::npos);
 }
 
+TEST_CASE("a yes or no that is neither is refused") {
+  std::vector<std::byte> frame = encode(ServerMessage(TrainTask{1, 2, 3, true}));
+  REQUIRE(frame.back() == std::byte{1});
+  CHECK(std::get<TrainTask>(std::get<ServerMessage>(decode_from_server(frame))).model_follows);
+  frame.back() = std::byte{2};
+  CHECK(test::code_of([&] { decode_from_server(frame); }) == Errc::protocol);
+}
+
 TEST_CASE("numbers that no client would send are refused") {
   using Counts = std::vector<std::uint64_t>;
   EvaluationReport report;
