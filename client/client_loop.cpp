@@ -19,40 +19,10 @@ namespace {
 using session::ClientConversation;
 using wire::PackedState;
 
-/// Passes progress from the computing thread to the conversation, at most a few times a second.
-class ProgressPump {
- public:
-  ProgressPump(std::shared_ptr<ClientConversation> conversation, ClientObserver* observer, Clock clock)
-      : conversation_(std::move(conversation)), observer_(observer), clock_(std::move(clock)) {}
-
-  learn::ProgressCallback callback_for(wire::TaskId task) const {
-    return [conversation = conversation_, observer = observer_, clock = clock_, task,
-            next = TimePoint{}](const learn::Progress& progress) mutable {
-      const TimePoint now = clock();
-      if (now < next && progress.done < progress.total) return;
-      next = now + std::chrono::milliseconds(250);
-      const wire::ProgressReport report{task, static_cast<std::uint64_t>(progress.done),
-                                        static_cast<std::uint64_t>(progress.total)};
-      net::asio::post(conversation->executor(), [conversation, observer, report] {
-        conversation->post(report);
-        observer->on_progress(report.done, report.total);
-      });
-    };
-  }
-
- private:
-  std::shared_ptr<ClientConversation> conversation_;
-  ClientObserver* observer_;
-  Clock clock_;
-};
-
 class ClientLoop {
  public:
-  ClientLoop(std::shared_ptr<ClientConversation> conversation, ClientContext context, std::stop_token stop)
-      : conversation_(std::move(conversation)),
-        context_(std::move(context)),
-        pump_(conversation_, context_.observer, context_.clock),
-        stop_(std::move(stop)) {}
+  ClientLoop(std::shared_ptr<ClientConversation> conversation, ClientContext context, Held& held)
+      : conversation_(std::move(conversation)), context_(std::move(context)), worker_(context_.worker), held_(held) {}
 
   net::Task<std::string> run() {
     co_await join();
@@ -64,58 +34,88 @@ class ClientLoop {
     co_return *finished_;
   }
 
+  /// Sees each message as it arrives, also while work is under way.
+  void look_at(const wire::ServerMessage& message) {
+    const auto* refused = std::get_if<wire::ResultRefused>(&message);
+    if (refused == nullptr || refused->task != task_) return;
+    refusal_ = refused->reason.value;
+    held_.bench.drop();
+    held_.bench.wake();
+  }
+
  private:
   net::Task<> join() {
     conversation_->post(wire::Hello{wire::protocol_version, context_.name, fmt::format("headstart {}", version())});
     const auto welcome = co_await expect<wire::Welcome>();
-    const session::Terms terms = session::terms_from_json_text(welcome.terms.value);
-    auto joining = net::offload(*context_.pool, [this, terms] {
-      auto answer = worker().join(terms);
-      if (answer.schema.value.empty()) return answer;  // samples of another shape: the server says so
-      global_schema_ = worker().global_schema();
-      return answer;
-    });
-    const wire::Join answer = co_await std::move(joining);
-    conversation_->post(answer);
-    terms_ = terms;
+    co_await take_up(welcome.terms.value);
+    wire::Join join = held_.join;
+    if (held_.global) join.held_model = held_.global_digest;
+    conversation_->post(join);
     const auto joined = co_await expect<wire::Joined>();
     context_.observer->on_joined(joined.num_present, joined.num_expected);
+  }
+
+  /// Prepares for the terms, unless an earlier connection brought the same ones.
+  net::Task<> take_up(std::string text) {
+    terms_ = session::terms_from_json_text(text);
+    if (held_.terms == text) co_return;
+    held_.bench.drop();
+    auto emptying = held_.bench.idle([this] { rethrow_if_ended(); });
+    co_await std::move(emptying);
+    held_.terms.clear();
+    held_.global.reset();
+    auto joining = net::offload(*context_.pool, [this] {
+      held_.join = worker_->join(terms_);
+      // With samples of another shape there is no model; the server says so.
+      if (!held_.join.schema.value.empty()) held_.global_schema = worker_->global_schema();
+    });
+    co_await std::move(joining);
+    held_.terms = std::move(text);
   }
 
   /// The next message, which must be an M; a refusal is thrown as what it is.
   template <class M>
   net::Task<M> expect() {
     const wire::ServerMessage message = co_await conversation_->next_message();
-    if (const auto* refused = std::get_if<wire::Refused>(&message)) throw Error(Errc::rejected, refused->reason.value);
+    if (const auto* refused = std::get_if<wire::Refused>(&message)) throw_refusal(*refused);
     const auto* expected = std::get_if<M>(&message);
     if (expected == nullptr) throw Error(Errc::protocol, "the server sent a message out of turn");
     co_return *expected;
   }
 
+  [[noreturn]] static void throw_refusal(const wire::Refused& refused) {
+    if (refused.is_for_now) throw NotYet(refused.reason.value);
+    throw Error(Errc::rejected, refused.reason.value);
+  }
+
   net::Task<> handle(const wire::PretrainTask& task) {
     context_.observer->on_task("pre-training");
-    const TaskContext context = context_of(task.task);
-    auto work = attempt<wire::PretrainDone>(task.task, [this, context] { return worker().pretrain(context); });
+    auto work = attempt<wire::PretrainDone>(
+        task.task, "pretrain", [worker = worker_](const TaskContext& context) { return worker->pretrain(context); });
     std::optional<wire::PretrainDone> done = co_await std::move(work);
     if (!done) co_return;
     done->task = task.task;
     conversation_->post(*done);
+    ++held_.num_tasks_done;
   }
 
   net::Task<> handle(const wire::ExchangeTask& task) {
     context_.observer->on_task("exchange of models");
-    auto work = attempt<PackedState>(task.task, [this] { return worker().pretrained(); });
+    auto work = attempt<PackedState>(
+        task.task, "exchange", [worker = worker_](const TaskContext& context) { return worker->pretrained(context); });
     const std::optional<PackedState> result = co_await std::move(work);
     co_await offer(task.task, result);
   }
 
   net::Task<> handle(const wire::TrainTask& task) {
-    co_await take_global(task.model_version, task.model_follows);
+    co_await take_global(task.model.value, task.model_follows);
     context_.observer->on_task(fmt::format("round {}", task.round));
-    const TaskContext context = context_of(task.task);
     const std::uint32_t round = task.round;
-    auto work =
-        attempt<PackedState>(task.task, [this, context, round] { return worker().train(*global_, round, context); });
+    const PackedState global = *held_.global;
+    auto work = attempt<PackedState>(task.task, fmt::format("round {} from {}", round, task.model.value),
+                                     [worker = worker_, global, round](const TaskContext& context) {
+                                       return worker->train(global, round, context);
+                                     });
     const std::optional<PackedState> result = co_await std::move(work);
     co_await offer(task.task, result);
   }
@@ -124,15 +124,16 @@ class ClientLoop {
     std::optional<learn::ModelSpec> candidate;
     PackedState model;
     if (task.candidate.value.empty()) {
-      co_await take_global(task.model_version, task.model_follows);
-      model = *global_;
+      co_await take_global(task.model.value, task.model_follows);
+      model = *held_.global;
     } else {
       candidate = session::spec_from_json_text(task.candidate.value);
       const learn::Schema schema = co_await schema_of(*candidate);
       model = co_await receive(schema);
     }
-    auto work =
-        attempt<learn::Evaluation>(task.task, [this, model, candidate] { return worker().evaluate(model, candidate); });
+    auto work = attempt<learn::Evaluation>(task.task, "", [worker = worker_, model, candidate](const TaskContext&) {
+      return worker->evaluate(model, candidate);
+    });
     const auto evaluation = co_await std::move(work);
     if (!evaluation) co_return;
     wire::EvaluationReport report;
@@ -142,6 +143,7 @@ class ClientLoop {
     report.predicted.values.assign(evaluation->predicted.begin(), evaluation->predicted.end());
     report.loss_sum = evaluation->loss_sum;
     conversation_->post(report);
+    ++held_.num_tasks_done;
   }
 
   net::Task<> handle(const wire::LogitsTask& task) {
@@ -152,14 +154,15 @@ class ClientLoop {
           {static_cast<std::int64_t>(task.num_samples), shape.channels, shape.height, shape.width}}});
     const PackedState samples = co_await receive(schema);
     context_.observer->on_task("logits of the public set");
-    const TaskContext context = context_of(task.task);
-    auto work = attempt<PackedState>(task.task, [this, samples, context] { return worker().logits(samples, context); });
+    auto work = attempt<PackedState>(task.task, "", [worker = worker_, samples](const TaskContext& context) {
+      return worker->logits(samples, context);
+    });
     const std::optional<PackedState> result = co_await std::move(work);
     co_await offer(task.task, result);
   }
 
   net::Task<> handle(const wire::DistillTask& task) {
-    const PackedState student = co_await receive(global_schema_);
+    const PackedState student = co_await receive(held_.global_schema);
     const learn::Schema weights_schema({{"weights",
                                          c10::ScalarType::Double,
                                          {static_cast<std::int64_t>(task.num_teachers), terms_.task.num_classes}}});
@@ -173,18 +176,26 @@ class ClientLoop {
       teachers.push_back({follows.client.value, spec, state});
     }
     context_.observer->on_task(fmt::format("consolidation of {} models", teachers.size()));
-    const TaskContext context = context_of(task.task);
-    auto work = attempt<PackedState>(task.task, [this, student, weights, teachers = std::move(teachers), context] {
-      return worker().distill(student, weights, teachers, context);
+    auto hashing = net::offload(*context_.pool, [&student, &weights, &teachers] {
+      std::string digests = student.digest() + weights.digest();
+      for (const Teacher& teacher : teachers) digests += teacher.state.digest();
+      return digests;
     });
+    const std::string inputs = co_await std::move(hashing);
+    auto work = attempt<PackedState>(
+        task.task, "consolidation of " + inputs,
+        [worker = worker_, student, weights, teachers = std::move(teachers)](const TaskContext& context) {
+          return worker->distill(student, weights, teachers, context);
+        });
     const std::optional<PackedState> result = co_await std::move(work);
     co_await offer(task.task, result);
   }
 
   net::Task<> handle(const wire::StatisticsTask& task) {
-    const PackedState model = co_await receive(global_schema_);
+    const PackedState model = co_await receive(held_.global_schema);
     context_.observer->on_task("normalisation statistics");
-    auto work = attempt<PackedState>(task.task, [this, model] { return worker().reestimate_statistics(model); });
+    auto work = attempt<PackedState>(
+        task.task, "", [worker = worker_, model](const TaskContext&) { return worker->reestimate_statistics(model); });
     const std::optional<PackedState> result = co_await std::move(work);
     co_await offer(task.task, result);
   }
@@ -195,12 +206,13 @@ class ClientLoop {
   }
 
   net::Task<> handle(const wire::Finished& finished) {
+    if (finished.is_failure) throw Error(Errc::run_failed, finished.summary.value);
     finished_ = finished.summary.value;
     co_return;
   }
 
   net::Task<> handle(const wire::Refused& refused) {
-    throw Error(Errc::rejected, refused.reason.value);
+    throw_refusal(refused);
     co_return;
   }
 
@@ -215,17 +227,33 @@ class ClientLoop {
     co_return;
   }
 
-  /// Runs `work` on the pool; what it throws as Error is told to the server, and the result is then empty.
-  template <class Result, class Work>
-  net::Task<std::optional<Result>> attempt(wire::TaskId task, Work work) {
+  /// Has the bench do `work` under `key`; what it throws as Error is told to the server, and the result is then empty,
+  /// as it is where the server says meanwhile that it does not want the result any more.
+  template <class Result>
+  net::Task<std::optional<Result>> attempt(wire::TaskId task, std::string key, Workbench::Work work) {
+    task_ = task;
+    refusal_.reset();
+    const auto listener = [conversation = conversation_, observer = context_.observer,
+                           task](const learn::Progress& progress) {
+      const wire::ProgressReport report{task, static_cast<std::uint64_t>(progress.done),
+                                        static_cast<std::uint64_t>(progress.total)};
+      conversation->post(report);
+      observer->on_progress(report.done, report.total);
+    };
+    const auto check = [this] {
+      rethrow_if_ended();
+      if (refusal_) throw Error(Errc::interrupted, *refusal_);
+    };
     std::string reason;
     try {
-      auto working = net::offload(*context_.pool, std::move(work));
-      co_return co_await std::move(working);
-    } catch (const Error& error) {
+      auto working = held_.bench.result_of(std::move(key), std::move(work), listener, check);
+      Workbench::Result result = co_await std::move(working);
+      co_return std::get<Result>(std::move(result));
+    } catch (const std::exception& error) {
       reason = error.what();
     }
-    if (conversation_->has_ended()) co_await conversation_->next_message();  // throws what ended it
+    rethrow_if_ended();
+    if (refusal_) co_return std::nullopt;  // the refusal itself is the next message
     spdlog::error("client {}: task failed: {}", context_.name, reason);
     conversation_->post(wire::TaskFailed{task, reason});
     co_return std::nullopt;
@@ -248,6 +276,7 @@ class ClientLoop {
     if (grant == nullptr || grant->task != task) throw Error(Errc::protocol, "the server sent a message out of turn");
     conversation_->post_attachment(session::source_of(*result));
     co_await conversation_->flush();
+    ++held_.num_tasks_done;
   }
 
   net::Task<PackedState> receive(learn::Schema schema) {
@@ -257,50 +286,59 @@ class ClientLoop {
     co_return state;
   }
 
-  net::Task<> take_global(std::uint64_t version, bool follows) {
+  net::Task<> take_global(std::string digest, bool follows) {
     if (follows) {
-      global_.reset();  // the old one's memory is free before the new one's is taken
-      global_ = co_await receive(global_schema_);
-      global_version_ = version;
+      held_.global.reset();  // the old one's memory is free before the new one's is taken
+      held_.global = co_await receive(held_.global_schema);
+      held_.global_digest = digest;
     }
-    if (!global_ || global_version_ != version) {
-      throw Error(Errc::protocol, fmt::format("the server asks for model version {}, which it never sent", version));
+    if (!held_.global || held_.global_digest != digest) {
+      throw Error(Errc::protocol, fmt::format("the server asks for the model {}, which it never sent", digest));
     }
   }
 
   net::Task<learn::Schema> schema_of(learn::ModelSpec spec) {
-    auto building = net::offload(*context_.pool, [this, spec] { return worker().schema_of(spec); });
+    auto building = net::offload(*context_.pool, [this, spec] { return worker_->schema_of(spec); });
     co_return co_await std::move(building);
   }
 
-  TaskContext context_of(wire::TaskId task) { return {pump_.callback_for(task), stop_, context_.clock()}; }
-  Worker& worker() { return *context_.worker; }
+  void rethrow_if_ended() const { conversation_->rethrow_if_ended(); }
 
   std::shared_ptr<ClientConversation> conversation_;
   ClientContext context_;
-  ProgressPump pump_;
-  std::stop_token stop_;
+  Worker* worker_;  ///< What the bench does holds it, not this object, which may be gone before the work is done.
+  Held& held_;
 
   session::Terms terms_;
-  learn::Schema global_schema_;
-  std::optional<PackedState> global_;
-  std::uint64_t global_version_ = 0;
+  wire::TaskId task_ = 0;               ///< Under way.
+  std::optional<std::string> refusal_;  ///< Of its result, before there is one.
   std::optional<std::string> finished_;
 };
 
 }  // namespace
 
 net::Task<std::string> run_client(net::asio::any_io_executor executor, std::unique_ptr<net::MessageChannel> channel,
-                                  ClientContext context) {
+                                  ClientContext context, Held& held) {
   auto conversation = std::make_shared<ClientConversation>(executor, std::move(channel));
-  auto stop = std::make_shared<std::stop_source>();
-  conversation->start({.intercept = {}, .on_end = [stop] { stop->request_stop(); }});
-  const std::stop_callback on_stop(context.stop, [conversation] { conversation->abort(); });
-  ClientLoop loop(conversation, std::move(context), stop->get_token());
+  const std::stop_callback on_stop(context.stop, [conversation, &held] {
+    held.bench.drop();
+    conversation->abort();
+  });
+  // The hooks may be called after this frame is gone.
+  const auto loop = std::make_shared<ClientLoop>(conversation, std::move(context), held);
+  conversation->start({.intercept =
+                           [weak = std::weak_ptr(loop)](const wire::ServerMessage& message) {
+                             if (const auto alive = weak.lock()) alive->look_at(message);
+                             return false;
+                           },
+                       .on_end =
+                           [weak = std::weak_ptr(loop), &held] {
+                             if (weak.lock()) held.bench.wake();
+                           }});
   std::exception_ptr failure;
   std::string summary;
   try {
-    summary = co_await loop.run();
+    summary = co_await loop->run();
   } catch (const std::exception&) {
     failure = std::current_exception();
   }

@@ -1,14 +1,18 @@
 // The client's side of the conversation: takes tasks, has the worker do them, sends results.
 #pragma once
 
+#include <chrono>
 #include <memory>
+#include <optional>
 #include <stop_token>
 #include <string>
 
 #include <boost/asio/thread_pool.hpp>
 
+#include "client/workbench.hpp"
 #include "client/worker.hpp"
 #include "shared/base/clock.hpp"
+#include "shared/base/error.hpp"
 #include "shared/net/message_channel.hpp"
 
 namespace headstart::client {
@@ -21,21 +25,44 @@ class ClientObserver {
   virtual void on_task(const std::string& /*what*/) {}
   virtual void on_progress(std::uint64_t /*done*/, std::uint64_t /*total*/) {}
   virtual void on_result_refused(const std::string& /*reason*/) {}
+  /// Without a connection for now; the next attempt follows after `pause`.
+  virtual void on_retry(const std::string& /*reason*/, std::chrono::milliseconds /*pause*/) {}
+};
+
+/// The server cannot take this client now; a little later it may.
+class NotYet : public Error {
+ public:
+  explicit NotYet(const std::string& reason) : Error(Errc::rejected, reason) {}
 };
 
 struct ClientContext {
   std::string name;
-  Worker* worker = nullptr;  ///< Outlives the loop; called on `pool` only.
+  Worker* worker = nullptr;  ///< Outlives the pool's work; called on `pool` only.
   net::asio::thread_pool* pool = nullptr;
   ClientObserver* observer = nullptr;
   Clock clock;
   std::stop_token stop;  ///< Ends the conversation; requested on the executor.
 };
 
-/// Speaks until the server ends the run; returns the server's closing words. Runs on `executor`, computes on the pool.
-/// Throws Error(rejected) when refused, Error(network | peer_closed) when the connection is lost (work under way is
-/// then stopped), Error(protocol) when the server breaks the protocol, and what the worker's join() throws.
+/// What a client keeps from one connection to the next.
+struct Held {
+  Held(net::asio::any_io_executor executor, net::asio::thread_pool& pool, Clock clock)
+      : bench(std::move(executor), pool, std::move(clock)) {}
+
+  Workbench bench;
+  std::string terms;  ///< Of the run that it joined, as they travelled; what follows belongs to them.
+  wire::Join join;
+  learn::Schema global_schema;
+  std::optional<wire::PackedState> global;
+  std::string global_digest;
+  std::uint64_t num_tasks_done = 0;
+};
+
+/// Speaks over one connection until the server ends the run; returns the server's closing words. Runs on `executor`,
+/// computes on the pool. Throws Error(rejected) when refused (NotYet where that may pass), Error(network | peer_closed)
+/// when the connection is lost (work under way goes on in `held`), Error(protocol) when the server breaks the protocol,
+/// Error(run_failed) where the server says that the run failed, and what the worker's join() throws.
 net::Task<std::string> run_client(net::asio::any_io_executor executor, std::unique_ptr<net::MessageChannel> channel,
-                                  ClientContext context);
+                                  ClientContext context, Held& held);
 
 }  // namespace headstart::client

@@ -12,6 +12,9 @@ void declare_fields(Fields& fields, ClientConfig& config) {
   fields.text("name", config.name, "This client's name in the run; each client has its own.");
   fields.number("connect.patience", config.patience,
                 "Seconds for which a server that cannot be reached is tried again; 0: one attempt.", {0, 1e6});
+  fields.number("connect.patience_once_in", config.patience_once_in,
+                "The same for a client that is in a run, whose server is restarted or whose connection was lost.",
+                {0, 1e7});
   net::declare_fields(fields, "tls", config.tls);
   learn::declare_fields(fields, "data", config.data);
   fields.text("data.manifest", config.manifest,

@@ -20,7 +20,8 @@ struct ClientConfig {
   std::string server;
   std::string name;
   net::TlsFiles tls;
-  double patience = 60;  ///< Seconds.
+  double patience = 60;            ///< Seconds.
+  double patience_once_in = 3600;  ///< Seconds.
   learn::DataSource data;
   std::string manifest;     ///< Where the silo's samples are a share of a data set that all have.
   std::int64_t share = -1;  ///< Which client of the manifest.

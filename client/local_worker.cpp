@@ -45,6 +45,7 @@ wire::Join LocalWorker::join(const session::Terms& terms) {
   training_ = moved(samples_.select(training), device_);
   held_out_ = moved(samples_.select(held_out), device_);
   global_model_.reset();
+  pretrained_.reset();
 
   wire::Join join;
   join.num_examples = static_cast<std::uint64_t>(training_.size());
@@ -58,6 +59,7 @@ wire::Join LocalWorker::join(const session::Terms& terms) {
   join.architecture = terms_.model.architecture();
   join.shares_with_peers = options_.shares_with_peers;
   if (options_.own_model && options_.own_model->architecture() != terms_.model.architecture()) {
+    join.own_architecture = options_.own_model->architecture();
     join.own_model = session::to_json_text(*options_.own_model);
   }
   return join;
@@ -128,8 +130,8 @@ wire::PretrainDone LocalWorker::pretrain(const TaskContext& context) {
   return done;
 }
 
-wire::PackedState LocalWorker::pretrained() {
-  if (!pretrained_) throw Error(Errc::run_failed, "asked for a pre-trained model before pre-training");
+wire::PackedState LocalWorker::pretrained(const TaskContext& context) {
+  if (!pretrained_) pretrain(context);
   return *pretrained_;
 }
 
@@ -156,7 +158,7 @@ learn::Evaluation LocalWorker::evaluate(const wire::PackedState& model,
 
 wire::PackedState LocalWorker::logits(const wire::PackedState& samples, const TaskContext& context) {
   const auto model = make(own_spec(), terms_.seeds().child("model"));
-  model->load(pretrained().state());
+  model->load(pretrained(context).state());
   const at::Tensor x = samples.state().tensors().front().tensor.to(device_);
   return wire::PackedState::of_tensor("logits", learn::logits_of(*model, x, 256, context.stop));
 }

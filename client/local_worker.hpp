@@ -31,7 +31,7 @@ class LocalWorker final : public Worker {
   learn::Schema global_schema() override;
   learn::Schema schema_of(const learn::ModelSpec& spec) override;
   wire::PretrainDone pretrain(const TaskContext& context) override;
-  wire::PackedState pretrained() override;
+  wire::PackedState pretrained(const TaskContext& context) override;
   wire::PackedState train(const wire::PackedState& global, std::uint32_t round, const TaskContext& context) override;
   learn::Evaluation evaluate(const wire::PackedState& model, const std::optional<learn::ModelSpec>& candidate) override;
   wire::PackedState logits(const wire::PackedState& samples, const TaskContext& context) override;

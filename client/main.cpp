@@ -8,13 +8,12 @@
 #include <boost/asio/signal_set.hpp>
 #include <boost/asio/thread_pool.hpp>
 
-#include "client/client_loop.hpp"
 #include "client/config.hpp"
+#include "client/stay_in_run.hpp"
 #include "shared/base/cli.hpp"
 #include "shared/base/log.hpp"
 #include "shared/base/names.hpp"
 #include "shared/learn/platform.hpp"
-#include "shared/net/redial.hpp"
 #include "shared/net/tls.hpp"
 #include "shared/net/websocket.hpp"
 
@@ -33,18 +32,10 @@ class LogObserver final : public client::ClientObserver {
   void on_result_refused(const std::string& reason) override {
     spdlog::error("the server refused this client's result: {}", reason);
   }
-};
-
-net::Task<std::string> join_run(asio::any_io_executor executor, net::Url url, net::WebSocketOptions options,
-                                net::RedialOptions redial, client::ClientContext context) {
-  const Seed seed = Seed(0).child(context.name);
-  const auto tell = [](const std::string& reason, std::chrono::milliseconds pause) {
+  void on_retry(const std::string& reason, std::chrono::milliseconds pause) override {
     spdlog::warn("{}; trying again in {:.1f} s", reason, std::chrono::duration<double>(pause).count());
-  };
-  auto connecting = net::connect_patiently(executor, url, options, redial, seed, context.clock, tell);
-  auto channel = co_await std::move(connecting);
-  co_return co_await client::run_client(executor, std::move(channel), std::move(context));
-}
+  }
+};
 
 int run_client(const client::ClientConfig& config) {
   if (config.server.empty()) throw Error(Errc::usage, "--server wss://HOST:PORT is needed");
@@ -52,6 +43,9 @@ int run_client(const client::ClientConfig& config) {
     throw Error(Errc::usage, "--name: expected 1 to 64 letters, digits, '.', '_' or '-', got '" + config.name + "'");
   }
   const net::Url url = net::parse_url(config.server);
+  if (!url.is_secure && config.tls.is_set()) {
+    throw Error(Errc::usage, "--server " + config.server + " is in the clear while tls.* is set; say wss://");
+  }
   net::WebSocketOptions channel_options;
   if (config.tls.is_set()) channel_options.tls = std::make_shared<net::Tls>(config.tls, net::Tls::Side::client);
   set_up_log(config.name, config.log);
@@ -63,6 +57,7 @@ int run_client(const client::ClientConfig& config) {
 
   net::RedialOptions redial;
   redial.patience = std::chrono::milliseconds(std::llround(1000 * config.patience));
+  redial.patience_once_in = std::chrono::milliseconds(std::llround(1000 * config.patience_once_in));
 
   asio::io_context io(1);
   asio::thread_pool pool(1);
@@ -74,8 +69,10 @@ int run_client(const client::ClientConfig& config) {
   signals.async_wait([&stop](boost::system::error_code code, int) {
     if (!code) stop.request_stop();
   });
-  auto running = join_run(io.get_executor(), url, channel_options, redial,
-                          {config.name, &worker, &pool, &observer, std::chrono::steady_clock::now, stop.get_token()});
+  const auto dial = [&] { return net::connect(io.get_executor(), url, channel_options); };
+  auto running = client::stay_in_run(
+      io.get_executor(), dial,
+      {config.name, &worker, &pool, &observer, std::chrono::steady_clock::now, stop.get_token()}, redial);
   asio::co_spawn(io, std::move(running), [&](std::exception_ptr ended, std::string words) {
     failure = std::move(ended);
     summary = std::move(words);

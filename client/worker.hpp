@@ -44,8 +44,8 @@ class Worker {
   virtual learn::Schema schema_of(const learn::ModelSpec& spec) = 0;
 
   virtual wire::PretrainDone pretrain(const TaskContext& context) = 0;
-  /// The pre-trained model, of the client's own architecture. Throws Error(run_failed) before pretrain().
-  virtual wire::PackedState pretrained() = 0;
+  /// The pre-trained model, of the client's own architecture; a process that has none (it was started again) trains it.
+  virtual wire::PackedState pretrained(const TaskContext& context) = 0;
   virtual wire::PackedState train(const wire::PackedState& global, std::uint32_t round, const TaskContext& context) = 0;
   /// On the held-out samples. `candidate`: the spec where `model` is not the federated one.
   virtual learn::Evaluation evaluate(const wire::PackedState& model,

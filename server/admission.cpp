@@ -6,6 +6,7 @@
 
 #include "shared/base/files.hpp"
 #include "shared/base/names.hpp"
+#include "shared/net/deadline.hpp"
 
 namespace headstart::server {
 
@@ -14,7 +15,13 @@ namespace {
 /// A refusal that the peer is told before the conversation ends.
 class Refusal : public Error {
  public:
-  explicit Refusal(const std::string& reason) : Error(Errc::rejected, reason) {}
+  enum class Term { for_good, for_now };
+  explicit Refusal(const std::string& reason, Term term = Term::for_good)
+      : Error(Errc::rejected, reason), term_(term) {}
+  [[nodiscard]] bool is_for_now() const { return term_ == Term::for_now; }
+
+ private:
+  Term term_;
 };
 
 template <class M>
@@ -43,73 +50,217 @@ class LobbyEntry {
   std::string name_;
 };
 
+/// One handshake at a time under each name.
+class NameLease {
+ public:
+  NameLease(std::set<std::string>& names, const std::string& name) : names_(names), name_(name) {
+    if (!names_.insert(name).second) {
+      throw Refusal(fmt::format("another connection is just joining as '{}'", name), Refusal::Term::for_now);
+    }
+  }
+  ~NameLease() { names_.erase(name_); }
+  NameLease(const NameLease&) = delete;
+  NameLease& operator=(const NameLease&) = delete;
+
+ private:
+  std::set<std::string>& names_;
+  std::string name_;
+};
+
+ClientInfo info_of(const std::string& name, const wire::Join& join) {
+  ClientInfo info;
+  info.name = name;
+  info.num_examples = static_cast<std::int64_t>(join.num_examples);
+  info.num_held_out = static_cast<std::int64_t>(join.num_held_out);
+  info.shares_with_peers = join.shares_with_peers;
+  if (!join.own_model.value.empty()) {
+    info.own_model = session::spec_from_json_text(join.own_model.value);
+    info.own_architecture = join.own_architecture.value;
+  }
+  return info;
+}
+
+/// What a client brings must be what it brought: the run was weighed and planned with it.
+void require_same(const ClientInfo& before, const ClientInfo& now) {
+  const auto words = [](const ClientInfo& info) {
+    return fmt::format("{} training and {} held-out samples, own architecture '{}', {}", info.num_examples,
+                       info.num_held_out, info.own_architecture,
+                       info.shares_with_peers ? "shared with peers" : "not shared with peers");
+  };
+  if (words(before) != words(now)) {
+    throw Refusal(
+        fmt::format("{} is in this run with {}; it returns with {}. Start it with the data and settings it "
+                    "joined with",
+                    before.name, words(before), words(now)));
+  }
+}
+
 }  // namespace
 
+/// What the hooks of one connection know of it.
+struct Admission::Seat {
+  std::string name;  ///< The peer's address until it has said its name.
+  std::weak_ptr<ClientSession> client;
+};
+
 Admission::Admission(net::asio::any_io_executor executor, AdmissionRules rules, Lobby& lobby, Cohort& cohort,
-                     UploadSlots& slots, FederationObserver& observer)
+                     UploadSlots& slots, FederationObserver& observer, Clock clock)
     : executor_(std::move(executor)),
       rules_(std::move(rules)),
       lobby_(lobby),
       cohort_(cohort),
       slots_(slots),
       observer_(observer),
+      clock_(std::move(clock)),
       changed_(executor_) {}
 
 net::Task<> Admission::admit(std::unique_ptr<net::MessageChannel> channel) {
   auto conversation = std::make_shared<session::ServerConversation>(executor_, std::move(channel));
   const std::string peer = conversation->peer();
-  const auto name = std::make_shared<std::string>(peer);
+  const auto seat = std::make_shared<Seat>(Seat{peer, {}});
   conversation->start({.intercept =
-                           [this, name](const wire::ClientMessage& message) {
+                           [this, seat](const wire::ClientMessage& message) {
                              const auto* progress = std::get_if<wire::ProgressReport>(&message);
-                             if (progress != nullptr) observer_.on_progress(*name, progress->done, progress->total);
-                             return progress != nullptr;
+                             if (progress == nullptr) return false;
+                             const bool is_shown = !seat->client.expired() && progress->done <= progress->total;
+                             if (is_shown) observer_.on_progress(seat->name, progress->done, progress->total);
+                             return true;
                            },
-                       .on_end = [this] { changed_.notify(); }});
+                       .on_end = [this, seat] { on_end(*seat); }});
+  std::erase_if(strangers_, [](const auto& stranger) { return stranger.expired(); });
+  strangers_.push_back(conversation);
   std::string refusal;
   try {
-    const auto hello = co_await expect<wire::Hello>(*conversation);
-    if (hello.protocol != wire::protocol_version) {
-      throw Refusal(
-          fmt::format("protocol version {} is not spoken here, {} is; use headstart of the same version on "
-                      "both sides (the client says: {})",
-                      hello.protocol, wire::protocol_version, hello.software.value));
-    }
-    if (!is_valid_client_name(hello.name.value)) {
-      throw Refusal("the client's name must be 1 to 64 letters, digits, '.', '_' or '-', the first a letter or digit");
-    }
-    if (const auto reason = impostor(hello.name.value, conversation->identity())) throw Refusal(*reason);
-    LobbyEntry entry(lobby_, hello.name.value);
-    *name = hello.name.value;
-    ClientInfo info = co_await handshake(*conversation);
-    info.name = hello.name.value;
-    cohort_.add(std::make_shared<ClientSession>(conversation, std::move(info), rules_.terms.task.num_classes,
-                                                rules_.model_bytes, slots_));
-    entry.keep();
-    conversation->post(wire::Joined{static_cast<std::uint32_t>(lobby_.names().size()),
-                                    static_cast<std::uint32_t>(lobby_.num_expected())});
-    changed_.notify();
+    co_await greet(conversation, seat);
     co_return;
   } catch (const Refusal& error) {
     refusal = error.what();
-    conversation->post(wire::Refused{refusal});
+    conversation->post(wire::Refused{refusal, error.is_for_now()});
   } catch (const Error& error) {
     refusal = error.what();
   }
-  observer_.on_note(fmt::format("{} ({}) was not admitted: {}", *name, peer, refusal));
+  observer_.on_note(fmt::format("{} ({}) was not admitted: {}", seat->name, peer, refusal));
   co_await conversation->close("refused");
 }
 
-net::Task<ClientInfo> Admission::handshake(session::ServerConversation& conversation) {
+net::Task<> Admission::greet(const std::shared_ptr<session::ServerConversation>& conversation,
+                             const std::shared_ptr<Seat>& seat) {
+  std::optional<net::Deadline> deadline(std::in_place, executor_, rules_.handshake_limit,
+                                        [conversation] { conversation->abort(); });
+  const auto hello = co_await expect<wire::Hello>(*conversation);
+  deadline.emplace(executor_, rules_.patience.task, [conversation] { conversation->abort(); });
+  if (hello.protocol != wire::protocol_version) {
+    throw Refusal(
+        fmt::format("protocol version {} is not spoken here, {} is; use headstart of the same version on "
+                    "both sides (the client says: {})",
+                    hello.protocol, wire::protocol_version, hello.software.value));
+  }
+  if (!is_valid_client_name(hello.name.value)) {
+    throw Refusal("the client's name must be 1 to 64 letters, digits, '.', '_' or '-', the first a letter or digit");
+  }
+  if (const auto reason = impostor(hello.name.value, conversation->identity())) throw Refusal(*reason);
+  const bool is_of_the_run = lobby_.is_closed() && cohort_.find(hello.name.value);
+  if (is_stopped_) throw Refusal("the server is being stopped", Refusal::Term::for_now);
+  if (stage_ == Stage::closed || (stage_ == Stage::farewell && !is_of_the_run)) throw Refusal("the run is over");
+  const NameLease lease(in_handshake_, hello.name.value);
+  seat->name = hello.name.value;
+
+  if (!lobby_.is_closed()) drop_lost();
+  const auto known = cohort_.find(seat->name);
+  if (known && !known->is_lost()) {
+    // Either the client's old connection is dead and nobody has noticed yet, or another client uses its name. A
+    // certificate settles it; in the clear the one that is there stays.
+    if (conversation->identity().empty()) {
+      throw Refusal(
+          fmt::format("a client named '{}' is in this run already; give each client a name of its own", seat->name),
+          Refusal::Term::for_now);
+    }
+    observer_.on_note(fmt::format("{} has a new connection; the old one is given up", seat->name));
+    known->abort();
+    while (!known->is_lost()) co_await changed_.wait();
+    if (!lobby_.is_closed()) drop_lost();
+  }
+  if (known && lobby_.is_closed()) {
+    co_await take_back(conversation, seat, known);
+  } else {
+    co_await take_in(conversation, seat);
+  }
+  changed_.notify();
+}
+
+net::Task<> Admission::take_in(const std::shared_ptr<session::ServerConversation>& conversation,
+                               const std::shared_ptr<Seat>& seat) {
+  const auto on_roster = rules_.roster.find(seat->name);
+  if (!rules_.roster.empty() && on_roster == rules_.roster.end() && !is_open_for_late_) {
+    throw Refusal(fmt::format("the run goes on with the {} clients that it began with", rules_.roster.size()),
+                  rules_.num_late > 0 ? Refusal::Term::for_now : Refusal::Term::for_good);
+  }
+  std::optional<LobbyEntry> entry;
+  bool is_newcomer = false;
+  if (!lobby_.is_closed()) {
+    entry.emplace(lobby_, seat->name);
+  } else if (on_roster == rules_.roster.end()) {
+    if (num_newcomers_ >= rules_.num_late) throw Refusal("the run has started; clients join before that");
+    if (!is_open_for_late_) {
+      throw Refusal("the run has started; new clients can join when its rounds begin", Refusal::Term::for_now);
+    }
+    is_newcomer = true;
+  }
+  const wire::Join join = co_await handshake(*conversation);
+  ClientInfo info = info_of(seat->name, join);
+  if (on_roster != rules_.roster.end()) require_same(on_roster->second, info);
+  if (is_newcomer && ++num_newcomers_ > rules_.num_late) throw Refusal("the run has started, and no place is left");
+  const auto client = std::make_shared<ClientSession>(conversation, std::move(info), rules_.terms.task.num_classes,
+                                                      rules_.model_bytes, slots_, rules_.patience, clock_);
+  if (entry) entry->keep();
+  seat->client = client;
+  cohort_.add(client);
+  if (is_newcomer) observer_.on_note(fmt::format("{} has joined, from the next round on", seat->name));
+  conversation->post(wire::Joined{static_cast<std::uint32_t>(cohort_.all().size()),
+                                  static_cast<std::uint32_t>(lobby_.num_expected())});
+}
+
+net::Task<> Admission::take_back(const std::shared_ptr<session::ServerConversation>& conversation,
+                                 const std::shared_ptr<Seat>& seat, std::shared_ptr<ClientSession> client) {
+  if (client->has_offended_too_often()) {
+    throw Refusal(fmt::format("{} has broken the protocol {} times", seat->name, client->num_offences()));
+  }
+  const wire::Join join = co_await handshake(*conversation);
+  require_same(client->info(), info_of(seat->name, join));
+  seat->client = client;
+  conversation->post(wire::Joined{static_cast<std::uint32_t>(cohort_.all().size()),
+                                  static_cast<std::uint32_t>(lobby_.num_expected())});
+  client->return_with(conversation, join.held_model.value);
+  if (conversation->has_ended()) client->on_lost();
+  observer_.on_note(fmt::format("{} is back", seat->name));
+}
+
+net::Task<wire::Join> Admission::handshake(session::ServerConversation& conversation) {
   conversation.post(wire::Welcome{session::to_json_text(rules_.terms)});
-  const auto join = co_await expect<wire::Join>(conversation);
+  auto join = co_await expect<wire::Join>(conversation);
   if (const auto reason = misfit(join)) throw Refusal(*reason);
-  ClientInfo info;
-  info.num_examples = static_cast<std::int64_t>(join.num_examples);
-  info.num_held_out = static_cast<std::int64_t>(join.num_held_out);
-  info.shares_with_peers = join.shares_with_peers;
-  if (!join.own_model.value.empty()) info.own_model = session::spec_from_json_text(join.own_model.value);
-  co_return info;
+  co_return join;
+}
+
+void Admission::on_end(Seat& seat) {
+  const auto client = seat.client.lock();
+  if (client) client->on_lost();
+  if (client && lobby_.is_closed() && stage_ == Stage::open) {
+    observer_.on_note(fmt::format("{}: the connection is lost; its place is kept for {} s", seat.name,
+                                  std::chrono::duration<double>(rules_.patience.absence).count()));
+  }
+  changed_.notify();
+}
+
+void Admission::close() {
+  stage_ = Stage::closed;
+  for (const auto& weak : strangers_) {
+    if (const auto stranger = weak.lock()) stranger->abort();
+  }
+}
+
+void Admission::drop_lost() {
+  cohort_.drop_lost([this](const std::string& name) { lobby_.leave(name); });
 }
 
 std::optional<std::string> Admission::impostor(const std::string& name, const std::string& identity) const {
@@ -126,6 +277,14 @@ std::optional<std::string> Admission::impostor(const std::string& name, const st
 }
 
 std::optional<std::string> Admission::misfit(const wire::Join& join) const {
+  if (!join.own_model.value.empty()) {
+    const learn::ModelSpec own = session::spec_from_json_text(join.own_model.value);
+    try {
+      if (!own.is_scripted()) (void)own.architecture();
+    } catch (const Error& error) {
+      return fmt::format("the client's own model: {}", error.what());
+    }
+  }
   const learn::Task& task = rules_.terms.task;
   if (join.num_examples == 0) return "the client has no training samples";
   if (join.num_examples > (std::uint64_t{1} << 40) || join.num_held_out > (std::uint64_t{1} << 40)) {
@@ -149,14 +308,27 @@ std::optional<std::string> Admission::misfit(const wire::Join& join) const {
 }
 
 net::Task<> Admission::complete() {
+  const bool is_resumed = !rules_.roster.empty();
+  const std::chrono::milliseconds limit = is_resumed ? rules_.patience.absence : rules_.lobby_limit;
+  const TimePoint due = limit.count() > 0 ? clock_() + limit : TimePoint::max();
   while (true) {
     if (is_stopped_) throw Error(Errc::interrupted, "stopped while waiting for clients");
-    cohort_.drop_lost([this](const std::string& name) { lobby_.leave(name); });
+    drop_lost();
     // The lobby holds a name from the first word on; the cohort, who has finished the handshake.
     std::vector<std::string> present;
     for (const auto& client : cohort_.all()) present.push_back(client->name());
     observer_.on_lobby(present, lobby_.num_expected());
-    if (present.size() == lobby_.num_expected()) break;
+    const bool is_due = clock_() >= due;
+    if (present.size() == lobby_.num_expected() || (is_due && present.size() >= rules_.quorum)) break;
+    if (is_due && !is_resumed) {
+      throw Error(Errc::run_failed, fmt::format("lobby: {} of {} clients came within timeouts.lobby, {} are needed",
+                                                present.size(), lobby_.num_expected(), rules_.quorum));
+    }
+    std::optional<net::Deadline> deadline;
+    if (!is_due && due != TimePoint::max()) {
+      deadline.emplace(executor_, std::chrono::ceil<std::chrono::milliseconds>(due - clock_()),
+                       [this] { changed_.notify(); });
+    }
     co_await changed_.wait();
   }
   lobby_.close();
@@ -164,6 +336,7 @@ net::Task<> Admission::complete() {
 
 void Admission::stop() {
   is_stopped_ = true;
+  close();
   changed_.notify();
 }
 

@@ -1,9 +1,14 @@
 // From a new channel to a joined client, or a refusal with a reason.
 #pragma once
 
+#include <chrono>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <optional>
+#include <set>
+#include <string>
+#include <vector>
 
 #include "server/client_session.hpp"
 #include "server/cohort.hpp"
@@ -12,32 +17,58 @@
 
 namespace headstart::server {
 
-/// What every client must fit.
+/// What every client must fit, and how long it is waited for.
 struct AdmissionRules {
   session::Terms terms;
   std::string schema_digest;  ///< Of the federated model.
   std::string architecture;
   std::uint64_t model_bytes = 0;
   std::filesystem::path allowed_clients;  ///< Names that may join, one a line; empty: no such list.
+  std::size_t quorum = 1;                 ///< Clients without whom nothing begins.
+  std::int64_t num_late = 0;              ///< Newcomers that may join between rounds.
+  std::chrono::milliseconds handshake_limit = std::chrono::seconds(10);  ///< From the upgrade to Hello.
+  std::chrono::milliseconds lobby_limit{0};                              ///< Of complete(); 0: none.
+  Patience patience;
+  /// Of the run that is being resumed: who was in it, with what. Empty for a new run.
+  std::map<std::string, ClientInfo> roster;
 };
 
 /// Speaks first with every peer. One per run; all calls on its executor.
 class Admission {
  public:
   Admission(net::asio::any_io_executor executor, AdmissionRules rules, Lobby& lobby, Cohort& cohort, UploadSlots& slots,
-            FederationObserver& observer);
+            FederationObserver& observer, Clock clock);
 
-  /// Takes one peer through the handshake and into lobby and cohort. A peer that is refused, breaks the protocol or is
-  /// lost costs nobody else anything: it is noted, and the task ends without an exception.
+  /// Takes one peer through the handshake and into the run: through the lobby, back to its place, or, once
+  /// open_for_late() was called, as a newcomer. A peer that is refused, breaks the protocol or is lost costs nobody
+  /// else anything: it is noted, and the task ends without an exception.
   net::Task<> admit(std::unique_ptr<net::MessageChannel> channel);
 
-  /// Resumes when the lobby is complete, and closes it. Clients lost while waiting have left it.
+  /// Resumes when the lobby is complete, and closes it. Clients lost while waiting have left it. When lobby_limit is
+  /// over the quorum suffices; throws Error(run_failed) where it is not there (a resumed run waits for it).
   net::Task<> complete();
-  /// Ends complete() with Error(interrupted).
+  /// From now on newcomers are taken in, as far as the rules go.
+  void open_for_late() { is_open_for_late_ = true; }
+  /// The run is over, and clients are being told: connections may end without a note, and only clients of the run are
+  /// admitted, to be told too.
+  void begin_farewell() { stage_ = Stage::farewell; }
+  /// From now on nobody is admitted; handshakes under way end.
+  void close();
+  /// Ends complete() with Error(interrupted), and admission: clients may come again when the server is back.
   void stop();
 
  private:
-  net::Task<ClientInfo> handshake(session::ServerConversation& conversation);
+  struct Seat;
+  net::Task<> greet(const std::shared_ptr<session::ServerConversation>& conversation,
+                    const std::shared_ptr<Seat>& seat);
+  net::Task<> take_in(const std::shared_ptr<session::ServerConversation>& conversation,
+                      const std::shared_ptr<Seat>& seat);
+  net::Task<> take_back(const std::shared_ptr<session::ServerConversation>& conversation,
+                        const std::shared_ptr<Seat>& seat, std::shared_ptr<ClientSession> client);
+  net::Task<wire::Join> handshake(session::ServerConversation& conversation);
+  void on_end(Seat& seat);
+  /// Forgets clients that were lost before the start.
+  void drop_lost();
   /// Why this name may not be used on this channel.
   [[nodiscard]] std::optional<std::string> impostor(const std::string& name, const std::string& identity) const;
   [[nodiscard]] std::optional<std::string> misfit(const wire::Join& join) const;
@@ -48,7 +79,13 @@ class Admission {
   Cohort& cohort_;
   UploadSlots& slots_;
   FederationObserver& observer_;
+  Clock clock_;
   session::Signal changed_;
+  std::set<std::string> in_handshake_;
+  std::vector<std::weak_ptr<session::ServerConversation>> strangers_;  ///< In their handshake.
+  std::int64_t num_newcomers_ = 0;
+  enum class Stage { open, farewell, closed } stage_ = Stage::open;
+  bool is_open_for_late_ = false;
   bool is_stopped_ = false;
 };
 

@@ -1,13 +1,15 @@
 // The server's view of one client: each task as one call that sends it and returns the validated answer.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
-#include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
 
 #include "server/upload_slots.hpp"
+#include "shared/base/clock.hpp"
 #include "shared/learn/metrics.hpp"
 #include "shared/session/conversation.hpp"
 #include "shared/session/terms.hpp"
@@ -20,14 +22,28 @@ struct ClientInfo {
   std::int64_t num_examples = 0;
   std::int64_t num_held_out = 0;
   std::optional<learn::ModelSpec> own_model;  ///< Where it pre-trains another architecture.
-  bool shares_with_peers = false;             ///< Its pre-trained model may go to other clients.
+  std::string own_architecture;
+  bool shares_with_peers = false;  ///< Its pre-trained model may go to other clients.
 };
 
-/// The global model with its version: rounds count versions, so a client that holds one is not sent it again.
+/// The global model and its digest: a client that holds it is not sent it again.
 struct GlobalModel {
-  std::uint64_t version = 0;
+  std::string digest;
   wire::PackedState state;
 };
+
+/// How long a client is waited for; all are reset by what they wait for.
+struct Patience {
+  /// Without a byte of a task's answer, progress reports included, the task is given up.
+  std::chrono::milliseconds task = std::chrono::minutes(10);
+  /// The place of a client whose connection was lost is kept, and tasks wait for it.
+  std::chrono::milliseconds absence = std::chrono::minutes(2);
+  /// A round, or one phase before the rounds, is over for whoever has not answered by then.
+  std::chrono::milliseconds phase = std::chrono::hours(24);
+};
+
+/// Results that did not count, by kind.
+using RefusalCounts = std::map<std::string, std::int64_t>;
 
 /// A teacher on its way to a student's client.
 struct TeacherSource {
@@ -36,21 +52,38 @@ struct TeacherSource {
   std::shared_ptr<session::ByteSource> state;
 };
 
-/// One joined client. One task at a time; all calls on the conversation's executor. Every call throws
-/// Error(run_failed) when the client says that it failed (it stays usable), and what ended the connection when it is
-/// lost (is_lost() is then true). An answer that breaks the protocol ends the connection.
+/// One client of the run, over one connection after another. One task at a time; all calls on the conversation's
+/// executor. Every call throws Error(run_failed) when the client says that it failed or its time is over (it stays
+/// usable), and what ended the connection when it is lost. An answer that breaks the protocol ends the connection.
 class ClientSession {
  public:
-  using ProgressHook = std::function<void(const std::string& client, std::uint64_t done, std::uint64_t total)>;
-
   ClientSession(std::shared_ptr<session::ServerConversation> conversation, ClientInfo info, std::int64_t num_classes,
-                std::uint64_t model_bytes, UploadSlots& slots);
+                std::uint64_t model_bytes, UploadSlots& slots, Patience patience, Clock clock);
 
   [[nodiscard]] const ClientInfo& info() const { return info_; }
   [[nodiscard]] const std::string& name() const { return info_.name; }
   [[nodiscard]] bool is_lost() const { return conversation_->has_ended(); }
-  [[nodiscard]] std::uint64_t bytes_up() const { return conversation_->bytes_received(); }
-  [[nodiscard]] std::uint64_t bytes_down() const { return conversation_->bytes_sent(); }
+  [[nodiscard]] std::uint64_t bytes_up() const { return earlier_bytes_up_ + conversation_->bytes_received(); }
+  [[nodiscard]] std::uint64_t bytes_down() const { return earlier_bytes_down_ + conversation_->bytes_sent(); }
+
+  /// A new connection of the same client takes the place of one that was lost. `held_model`: what its Join says.
+  void return_with(std::shared_ptr<session::ServerConversation> conversation, std::string held_model);
+  /// To be called when a connection of this client has ended.
+  void on_lost();
+  /// Connections so far: when it has changed, the one before was lost.
+  [[nodiscard]] int num_connections() const { return num_connections_; }
+  /// It is lost, and its return is still waited for.
+  [[nodiscard]] bool is_awaited() const;
+  /// Resumes when the client is there, or is not awaited any more, or `end` has come.
+  net::Task<> return_by(TimePoint end);
+  /// Its return is not waited for any more.
+  void give_up();
+  /// Offences against the protocol so far, on all its connections.
+  [[nodiscard]] int num_offences() const { return num_offences_; }
+  [[nodiscard]] bool has_offended_too_often() const;
+
+  /// When the phase under way is over for this client.
+  void set_phase_end(TimePoint end) { phase_end_ = end; }
 
   net::Task<wire::PretrainDone> pretrain();
   /// The pre-trained model's bytes: `num_bytes`, of the schema of the client's own architecture.
@@ -65,26 +98,39 @@ class ClientSession {
                             const std::vector<TeacherSource>& teachers);
   net::Task<Upload> reestimate_statistics(const wire::PackedState& model);
 
-  /// Tells the client that its last result does not count.
-  void refuse_result(const std::string& reason);
-  net::Task<> finish(std::string summary);
-  void abort() noexcept { conversation_->abort(); }
+  /// Tells the client that its last result does not count, and counts that under `kind`.
+  void refuse_result(const std::string& kind, const std::string& reason);
+  [[nodiscard]] const RefusalCounts& refusals() const { return refusals_; }
+  net::Task<> finish(std::string summary, bool is_failure);
+  void abort() { conversation_->abort(); }
 
  private:
-  [[nodiscard]] bool must_send(const GlobalModel& model) const { return held_version_ != model.version; }
-  template <class Answer>
-  net::Task<Answer> answer();
-  net::Task<Upload> result(std::uint64_t num_bytes);
-  net::Task<learn::Evaluation> evaluation();
-  [[noreturn]] void break_off(const std::string& what);
+  using Conversation = std::shared_ptr<session::ServerConversation>;
+  class Watch;
 
-  std::shared_ptr<session::ServerConversation> conversation_;
+  [[nodiscard]] bool must_send(const GlobalModel& model) const { return held_model_ != model.digest; }
+  template <class Answer>
+  net::Task<Answer> answer(Conversation conversation);
+  net::Task<Upload> result(Conversation conversation, std::uint64_t num_bytes);
+  net::Task<learn::Evaluation> evaluation(Conversation conversation);
+  [[noreturn]] void break_off(const Conversation& conversation, const std::string& what);
+
+  Conversation conversation_;
   ClientInfo info_;
   std::int64_t num_classes_;
   std::uint64_t model_bytes_;
   UploadSlots& slots_;
+  Patience patience_;
+  Clock clock_;
+  session::Signal returned_;
   wire::TaskId task_ = 0;
-  std::optional<std::uint64_t> held_version_;
+  std::optional<std::string> held_model_;  ///< Digest of the global model that the client has.
+  std::optional<TimePoint> lost_at_;
+  TimePoint phase_end_ = TimePoint::max();
+  std::uint64_t earlier_bytes_up_ = 0, earlier_bytes_down_ = 0;  ///< Of the connections before this one.
+  int num_connections_ = 1;
+  int num_offences_ = 0;
+  RefusalCounts refusals_;
 };
 
 }  // namespace headstart::server

@@ -23,7 +23,8 @@ struct Answer {
 
 class Cohort {
  public:
-  explicit Cohort(net::asio::any_io_executor executor) : executor_(std::move(executor)) {}
+  Cohort(net::asio::any_io_executor executor, Patience patience, Clock clock)
+      : executor_(std::move(executor)), patience_(patience), clock_(std::move(clock)) {}
 
   /// Keeps name order, whatever the order of joining.
   void add(std::shared_ptr<ClientSession> client) {
@@ -41,11 +42,11 @@ class Cohort {
     });
   }
 
-  /// Those that are not lost, in name order.
+  /// Those that are there or whose return is awaited, in name order.
   [[nodiscard]] std::vector<std::shared_ptr<ClientSession>> active() const {
-    std::vector<std::shared_ptr<ClientSession>> present = clients_;
-    std::erase_if(present, [](const auto& c) { return c->is_lost(); });
-    return present;
+    std::vector<std::shared_ptr<ClientSession>> active = clients_;
+    std::erase_if(active, [](const auto& c) { return c->is_lost() && !c->is_awaited(); });
+    return active;
   }
   [[nodiscard]] const std::vector<std::shared_ptr<ClientSession>>& all() const { return clients_; }
   [[nodiscard]] std::shared_ptr<ClientSession> find(const std::string& name) const {
@@ -60,32 +61,52 @@ class Cohort {
     return sum([](const ClientSession& c) { return c.bytes_down(); });
   }
 
-  /// Asks all of `clients` at the same time: `ask(ClientSession&)` returns Task<T>. One client's failure is its own:
-  /// its answer then has a reason and no value. Answers stand in the order of `clients`.
+  /// Asks all of `clients` at the same time: `ask(ClientSession&)` returns Task<T>. A client whose connection is lost
+  /// is asked again when it returns, while it is awaited. One client's failure is its own: its answer then has a reason
+  /// and no value, at the latest when the phase is over. Answers stand in the order of `clients`.
   template <class T, class Ask>
   net::Task<std::vector<Answer<T>>> ask(std::vector<std::shared_ptr<ClientSession>> clients, Ask ask_one) {
     std::vector<Answer<T>> answers(clients.size());
     std::vector<net::Task<>> tasks;
+    const TimePoint end = clock_() + patience_.phase;
     for (std::size_t i = 0; i < clients.size(); ++i) {
       answers[i].client = clients[i];
-      tasks.push_back(take_answer<T>(answers[i], ask_one));
+      tasks.push_back(take_answer<T>(answers[i], ask_one, end));
     }
     co_await session::gather(executor_, std::move(tasks));
     co_return answers;
   }
 
-  void abort_all() noexcept {
-    for (const auto& client : clients_) client->abort();
+  /// Ends all connections and waits for nobody.
+  void abort_all() {
+    for (const auto& client : clients_) {
+      client->abort();
+      client->give_up();
+    }
   }
 
  private:
   template <class T, class Ask>
-  static net::Task<> take_answer(Answer<T>& answer, Ask& ask_one) {
-    try {
-      net::Task<T> asking = ask_one(*answer.client);
-      answer.value = co_await std::move(asking);
-    } catch (const Error& error) {
-      answer.reason = error.what();
+  net::Task<> take_answer(Answer<T>& answer, Ask& ask_one, TimePoint end) {
+    ClientSession& client = *answer.client;
+    client.set_phase_end(end);
+    answer.reason = "its connection is lost";
+    while (true) {
+      co_await client.return_by(end);
+      if (client.is_lost()) co_return;
+      const int connection = client.num_connections();
+      try {
+        net::Task<T> asking = ask_one(client);
+        answer.value = co_await std::move(asking);
+        co_return;
+      } catch (const Error& error) {
+        if (error.code() == Errc::storage) throw;  // the server's own disk, no client's fault
+        answer.reason = error.what();
+      } catch (const std::exception& error) {
+        answer.reason = error.what();  // what this client sent was more than a library could bear
+      }
+      const bool was_lost = client.is_lost() || client.num_connections() != connection;
+      if (!was_lost || clock_() >= end) co_return;
     }
   }
 
@@ -97,6 +118,8 @@ class Cohort {
   }
 
   net::asio::any_io_executor executor_;
+  Patience patience_;
+  Clock clock_;
   std::vector<std::shared_ptr<ClientSession>> clients_;
 };
 

@@ -1,12 +1,18 @@
 #include "server/config.hpp"
 
+#include <cmath>
+#include <iterator>
+
+#include <fmt/format.h>
+
 #include "shared/base/error.hpp"
 
 namespace headstart::server {
 
 void declare_fields(Fields& fields, ServerConfig& config) {
   FederationOptions& federation = config.federation;
-  fields.text("run.folder", config.folder, "Folder of the run; made new, never overwritten.");
+  fields.text("run.folder", config.folder,
+              "Folder of the run: made new, or that of the same run unfinished, which then goes on.");
   session::declare_fields(fields, config.terms);
   fields.integer("run.threads", config.threads,
                  "LibTorch threads of each computation, here and at every client; part of what makes a run repeatable.",
@@ -28,6 +34,26 @@ void declare_fields(Fields& fields, ServerConfig& config) {
   fields.integer("federation.rounds", federation.num_rounds, "Rounds of FedAvg.", {0, 1000000});
   fields.integer("federation.min_clients", federation.min_clients,
                  "Updates that a round needs to count; 0: half of the clients, rounded up.", {0, 100000});
+  fields.integer("federation.late_clients", federation.num_late,
+                 "Clients beyond federation.clients that may join while rounds are under way.", {0, 100000});
+  Timeouts& timeouts = federation.timeouts;
+  fields.number("timeouts.handshake", timeouts.handshake, "Seconds for a new connection to say who it is.",
+                {0.1, 3600});
+  fields.number(
+      "timeouts.silence", timeouts.silence,
+      "Seconds after which a connection without a sign of life is lost; a fourth of it is between heartbeats.",
+      {0.1, 1e6});
+  fields.number("timeouts.absence", timeouts.absence,
+                "Seconds for which the run waits for a client whose connection was lost.", {0, 1e6});
+  fields.number("timeouts.task", timeouts.task,
+                "Seconds without progress (a report, a byte) after which a client's task is given up.", {0.1, 1e6});
+  fields.number("timeouts.phase", timeouts.phase,
+                "Seconds that a round, or a phase before the rounds, may take; later results are refused as late.",
+                {0.1, 1e7});
+  fields.number("timeouts.lobby", timeouts.lobby,
+                "Seconds after which the run starts with the clients that are there, if they are enough "
+                "(federation.min_clients); 0: it waits for all.",
+                {0, 1e7});
   fields.integer("federation.upload_memory", federation.upload_memory,
                  "Bytes of memory for updates in flight, more are staged on disk; 0: two models, at most 1 GiB.",
                  {0, 1e13});
@@ -48,17 +74,41 @@ void declare_fields(Fields& fields, ServerConfig& config) {
   fields.flag("targets.stop", federation.targets.stop, "Stop at the first round that reaches every target.");
   fields.integer("checkpoints.every", federation.checkpoints.every, "Rounds between checkpoints; 0: none.",
                  {0, 1000000});
-  fields.integer("checkpoints.keep", federation.checkpoints.keep, "Newest checkpoints that are kept; 0: all.",
+  fields.integer("checkpoints.keep", federation.checkpoints.keep,
+                 "Newest checkpoints that are kept; 0: all. With two, a damaged newest one costs one round.",
                  {0, 1000000});
+  fields.flag("checkpoints.best", federation.checkpoints.best,
+              "Keep the best model by validation.source as best.safetensors.");
 }
 
 std::int64_t quorum_of(const FederationOptions& options) {
   return options.min_clients > 0 ? options.min_clients : (options.num_clients + 1) / 2;
 }
 
+std::chrono::milliseconds milliseconds_of(double seconds) {
+  return std::chrono::milliseconds(std::llround(1000 * seconds));
+}
+
+Patience patience_of(const Timeouts& timeouts) {
+  return {.task = milliseconds_of(timeouts.task),
+          .absence = milliseconds_of(timeouts.absence),
+          .phase = milliseconds_of(timeouts.phase)};
+}
+
 void check(const ServerConfig& config) {
   const FederationOptions& federation = config.federation;
   const auto refuse = [](const std::string& what) { throw Error(Errc::usage, what); };
+  const Timeouts& timeouts = federation.timeouts;
+  const std::pair<const char*, double> order[] = {{"timeouts.handshake", timeouts.handshake},
+                                                  {"timeouts.silence", timeouts.silence},
+                                                  {"timeouts.task", timeouts.task},
+                                                  {"timeouts.phase", timeouts.phase}};
+  for (std::size_t i = 1; i < std::size(order); ++i) {
+    if (order[i - 1].second <= order[i].second) continue;
+    refuse(fmt::format("{} ({} s) is longer than {} ({} s): what is waited for would never be waited out",
+                       order[i - 1].first, order[i - 1].second, order[i].first, order[i].second));
+  }
+  if (timeouts.absence > timeouts.phase) refuse("timeouts.absence is longer than timeouts.phase");
   const bool has_source = federation.validation != ValidationSource::none;
   if (federation.start == StartModel::best_local && !has_source) {
     refuse("start.model best_local needs validation.source (server or federated): it says which model is best");

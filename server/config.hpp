@@ -1,10 +1,12 @@
 // The settings of a server and of a simulation: one declaration for the file, the command line and the help.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <string>
 #include <vector>
 
+#include "server/client_session.hpp"
 #include "server/consolidation.hpp"
 #include "shared/base/fields.hpp"
 #include "shared/learn/data.hpp"
@@ -35,12 +37,25 @@ struct TargetOptions {
 struct CheckpointOptions {
   std::int64_t every = 1;  ///< Rounds between checkpoints; 0: none.
   std::int64_t keep = 2;   ///< Newest ones kept; 0: all.
+  bool best = true;        ///< Keep the best model by the validation source.
+};
+
+/// How long something is waited for, in seconds. check() holds handshake <= silence <= task <= phase, absence <= phase.
+struct Timeouts {
+  double handshake = 10;  ///< A new connection's way to its first message.
+  double silence = 30;    ///< A connection without a heartbeat.
+  double absence = 120;   ///< A client without a connection.
+  double task = 600;      ///< A task without progress.
+  double phase = 86400;   ///< A round, or one phase before them.
+  double lobby = 0;       ///< Clients that have not come yet; 0: for ever.
 };
 
 struct FederationOptions {
   std::int64_t num_clients = 10;
   std::int64_t num_rounds = 100;
   std::int64_t min_clients = 0;  ///< Updates that a round needs; 0: half of the clients, rounded up.
+  std::int64_t num_late = 0;     ///< Newcomers that may join between rounds.
+  Timeouts timeouts;
   StartModel start = StartModel::random;
   ConsolidationOptions consolidation;
   ValidationSource validation = ValidationSource::none;
@@ -75,5 +90,8 @@ void check(const ServerConfig& config);
 
 /// The least number of updates a round needs.
 std::int64_t quorum_of(const FederationOptions& options);
+
+Patience patience_of(const Timeouts& timeouts);
+std::chrono::milliseconds milliseconds_of(double seconds);
 
 }  // namespace headstart::server

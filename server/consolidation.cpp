@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include <fmt/format.h>
 #include <torch/torch.h>
 
 #include "shared/base/error.hpp"
@@ -39,10 +40,15 @@ learn::Tensor rates_of(const std::vector<const Candidate*>& candidates, learn::T
 const Candidate* student_of(const ConsolidationOptions& options, std::vector<const Candidate*> eligible) {
   const bool needs_one = options.student != StudentStart::untrained || options.transfer == TransferSet::student;
   if (!needs_one) return nullptr;
-  std::erase_if(eligible, [](const Candidate* c) { return !c->has_federated_architecture || !c->rating; });
+  const bool must_host = options.transfer == TransferSet::student;
+  std::erase_if(eligible, [must_host](const Candidate* c) {
+    return !c->has_federated_architecture || !c->rating || (must_host && !c->can_host);
+  });
   if (eligible.empty()) {
     throw Error(Errc::run_failed,
-                "consolidation: no pre-trained model of the federated architecture with a rating to start from");
+                fmt::format("consolidation: no pre-trained model of the federated architecture with a rating to start "
+                            "from{}",
+                            must_host ? ", whose client is there to distil on its data" : ""));
   }
   const auto by_rank = [](const Candidate* a, const Candidate* b) { return ranks_before(*a, *b); };
   return options.student == StudentStart::worst ? *std::ranges::max_element(eligible, by_rank)

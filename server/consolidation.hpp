@@ -42,6 +42,7 @@ struct Candidate {
   bool has_federated_architecture = true;
   bool can_teach = true;  ///< False where the transfer set rules it out; `obstacle` says why.
   std::string obstacle;
+  bool can_host = true;                     ///< False where its client cannot be asked to distil on its own data.
   std::optional<learn::Evaluation> rating;  ///< By the validation source.
 };
 

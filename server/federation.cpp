@@ -37,6 +37,10 @@ nlohmann::json recipients_of_local_models(const FederationOptions& options) {
   if (options.start == StartModel::best_local) {
     recipients.push_back("every client: the best local model is what round 1 starts from");
   }
+  if (options.start == StartModel::kd && options.consolidation.gate) {
+    recipients.push_back(
+        "every client, where the gate refuses the seed: the best local model is then what round 1 starts from");
+  }
   if (options.start == StartModel::kd && options.consolidation.transfer == TransferSet::student) {
     recipients.push_back("the student's client: it is sent the models of the silos that share with peers");
   }
@@ -52,29 +56,47 @@ Federation::Federation(net::asio::any_io_executor executor, net::asio::thread_po
       data_(std::move(data)),
       folder_(folder),
       observer_(observer),
-      cohort_(executor_),
-      context_{executor_,        pool,
-               config_,          data_,
-               global_schema_,   folder,
-               cohort_,          observer,
-               std::move(clock), learn::device_of(config.device),
-               stop_.get_token()},
+      recovery_(recover(folder, observer)),
+      cohort_(executor_, patience_of(config.federation.timeouts), clock),
+      context_{executor_,         pool,
+               config_,           data_,
+               global_schema_,    folder,
+               cohort_,           observer,
+               std::move(clock),  learn::device_of(config.device),
+               stop_.get_token(), left_out_},
       local_models_(context_),
       targets_(config.federation.targets) {
   config_.terms.task = data_.task;
   evaluated_ = context_.make_global_model();
   global_schema_ = evaluated_->schema();
-  if (data_.test.size() == 0) evaluated_.reset();
+  if (data_.test.size() == 0 && data_.validation.size() == 0) evaluated_.reset();
   slots_ = std::make_unique<UploadSlots>(executor_, upload_budget(config_.federation, global_schema_.num_bytes()),
                                          folder.staging());
-  lobby_ = std::make_unique<Lobby>(static_cast<std::size_t>(config_.federation.num_clients));
-  AdmissionRules rules{config_.terms, global_schema_.digest(), config_.terms.model.architecture(),
-                       global_schema_.num_bytes(), config_.allowed_clients};
-  admission_ = std::make_unique<Admission>(executor_, std::move(rules), *lobby_, cohort_, *slots_, observer);
+  const std::size_t num_expected =
+      recovery_.roster.empty() ? static_cast<std::size_t>(config_.federation.num_clients) : recovery_.roster.size();
+  lobby_ = std::make_unique<Lobby>(num_expected);
+  const Timeouts& timeouts = config_.federation.timeouts;
+  AdmissionRules rules{.terms = config_.terms,
+                       .schema_digest = global_schema_.digest(),
+                       .architecture = config_.terms.model.architecture(),
+                       .model_bytes = global_schema_.num_bytes(),
+                       .allowed_clients = config_.allowed_clients,
+                       .quorum = static_cast<std::size_t>(quorum_of(config_.federation)),
+                       .num_late = config_.federation.num_late,
+                       .handshake_limit = milliseconds_of(timeouts.handshake),
+                       .lobby_limit = milliseconds_of(timeouts.lobby),
+                       .patience = patience_of(timeouts),
+                       .roster = recovery_.roster};
+  admission_ =
+      std::make_unique<Admission>(executor_, std::move(rules), *lobby_, cohort_, *slots_, observer, context_.clock);
 }
 
 net::Task<nlohmann::json> Federation::run() {
-  folder_.write_run(run_record());
+  const nlohmann::json record = run_record();
+  if (const nlohmann::json earlier = folder_.earlier_run(); !earlier.is_null()) {
+    require_same_run(earlier, record, folder_.path().string());
+  }
+  folder_.write_run(record);
   std::optional<Error> failure;
   try {
     co_await run_phases();
@@ -91,33 +113,58 @@ net::Task<nlohmann::json> Federation::run() {
   }
   if (failure) stopped_because_ = failure->what();
   const nlohmann::json result = summary(stopped_because_);
-  // A run that failed leaves its summary under another name, so that nobody takes it for a finished one.
-  if (failure) {
-    folder_.write_interrupted(result);
-  } else {
-    folder_.write_summary(result);
+  // Told whatever becomes of the files; these are written first all the same, as clients may be slow to hear.
+  std::exception_ptr unwritten;
+  try {
+    write_result(result, failure.has_value());
+  } catch (const Error&) {
+    unwritten = std::current_exception();
   }
   const std::string words = (failure ? "the run ended early: " : "the run is done: ") + stopped_because_;
-  co_await finish_clients(words);
-  folder_.discard_temporary();
+  // Who stops a server may start it again; its clients wait for that.
+  if (!stop_.stop_requested()) co_await finish_clients(words, failure.has_value());
   if (failure) throw *failure;
+  if (unwritten) std::rethrow_exception(unwritten);
   co_return result;
 }
 
+void Federation::write_result(const nlohmann::json& result, bool is_failure) {
+  // A run that failed leaves its summary under another name, so that nobody takes it for a finished one, and what an
+  // operator needs to go on with it.
+  if (is_failure) return folder_.write_interrupted(result);
+  folder_.write_summary(result);
+  folder_.discard_temporary();
+}
+
 net::Task<> Federation::run_phases() {
+  const bool is_new = recovery_.roster.empty();
+  local_models_.restore(recovery_.local_models);
+  left_out_ = recovery_.left_out;
+  best_score_ = recovery_.best_score;
   co_await admission_->complete();
+  if (is_new) {
+    for (const auto& client : cohort_.all()) folder_.journal().append(joined_event(client->info()));
+  }
   began_at_ = context_.clock();
-  Start start = co_await make_start();
-  global_ = {0, std::move(start.state)};
-  start_used_ = start.used;
-  start_report_ = std::move(start.report);
-  bytes_up_ = cohort_.bytes_up();
-  bytes_down_ = cohort_.bytes_down();
-  before_rounds_ = {{"seconds", seconds()},
-                    {"bytes_up", bytes_up_},
-                    {"bytes_down", bytes_down_},
-                    {"pretrain_seconds", local_models_.longest_pretraining()},
-                    {"pretrain_reused_seconds", reused_seconds_}};
+  if (recovery_.milestone) {
+    resume();
+  } else {
+    Start start = co_await make_start();
+    start_used_ = start.used;
+    start_report_ = std::move(start.report);
+    before_rounds_ = {{"seconds", seconds()},
+                      {"bytes_up", bytes_up()},
+                      {"bytes_down", bytes_down()},
+                      {"pretrain_seconds", local_models_.longest_pretraining()},
+                      {"pretrain_reused_seconds", reused_seconds_}};
+    bytes_up_ = bytes_up();
+    bytes_down_ = bytes_down();
+    const auto used = word_of(Choices<StartModel>(start_words), start_used_);
+    folder_.journal().append(started_event(std::string(used), start_report_, before_rounds_));
+    const Participation nobody;
+    co_await adopt(std::move(start.state), 0, nobody);
+    co_await record_round(0, nobody);
+  }
   co_await run_rounds();
   if (!local_models_.models().empty() && data_.test.size() > 0) {
     observer_.on_phase("ensemble of the local models, for the record", 0);
@@ -144,22 +191,85 @@ net::Task<Start> Federation::make_start() {
   co_return co_await kd_start(context_, local_models_);
 }
 
+void Federation::resume() {
+  const auto used = recovery_.start.at("used").get<std::string>();
+  for (const auto& [start, word] : start_words) {
+    if (word == used) start_used_ = start;
+  }
+  start_report_ = recovery_.start.at("report");
+  before_rounds_ = recovery_.start.at("before_rounds");
+  reused_seconds_ = 0;  // part of earlier_seconds_
+  const Recovery::Milestone& milestone = *recovery_.milestone;
+  global_ = {milestone.digest, milestone.state};
+  num_rounds_done_ = milestone.round;
+  earlier_seconds_ = milestone.seconds;
+  earlier_bytes_up_ = milestone.bytes_up;
+  earlier_bytes_down_ = milestone.bytes_down;
+  bytes_up_ = before_rounds_.at("bytes_up").get<std::uint64_t>();
+  bytes_down_ = before_rounds_.at("bytes_down").get<std::uint64_t>();
+  for (const nlohmann::json& line : recovery_.lines) {
+    bytes_up_ += line.at("bytes_up").get<std::uint64_t>();
+    bytes_down_ += line.at("bytes_down").get<std::uint64_t>();
+    count(line);
+  }
+  observer_.on_note(fmt::format("going on after round {}", num_rounds_done_));
+}
+
+void Federation::count(const nlohmann::json& line) {
+  if (!line.contains("accuracy")) return;
+  last_accuracy_ = line.at("accuracy").get<double>();
+  best_accuracy_ = std::max(best_accuracy_.value_or(0), *last_accuracy_);
+  targets_.on_round(line.at("round").get<std::int64_t>(), *last_accuracy_, line.at("seconds").get<double>(),
+                    bytes_up_ + bytes_down_);
+}
+
+net::Task<> Federation::adopt(wire::PackedState state, std::int64_t round, const Participation& participation) {
+  global_.state = std::move(state);
+  num_rounds_done_ = round;
+  Recovery::Milestone milestone{.round = round,
+                                .digest = {},
+                                .participation = participation,
+                                .bytes_up = bytes_up(),
+                                .bytes_down = bytes_down(),
+                                .seconds = seconds(),
+                                .state = {}};
+  auto keeping = net::offload(context_.pool, [this, &milestone] {
+    global_.digest = global_.state.digest();
+    milestone.digest = global_.digest;
+    // The file first: the journal names only what is there.
+    if (!folder_.checkpoint(milestone.round, global_.state)) return;
+    folder_.journal().append(milestone_event(milestone));
+    folder_.prune_checkpoints();
+  });
+  co_await std::move(keeping);
+}
+
+net::Task<> Federation::keep_best(std::int64_t round, std::optional<double> score) {
+  if (!score || !config_.federation.checkpoints.best || *score <= best_score_) co_return;
+  best_score_ = *score;
+  auto keeping = net::offload(context_.pool, [this, round] {
+    folder_.write_best(global_.state, {{"round", std::to_string(round)},
+                                       {"validation_accuracy", fmt::format("{:.6f}", best_score_)},
+                                       {"architecture", config_.terms.model.architecture()}});
+    folder_.journal().append(best_event(round, best_score_));
+  });
+  co_await std::move(keeping);
+}
+
 net::Task<> Federation::run_rounds() {
-  // Arguments of a co_await are named: g++ 12 destroys aggregate temporaries in its expression twice.
-  const Participation nobody;
-  co_await record_round(0, nobody);
+  if (recovery_.milestone && recovery_.lines.size() <= static_cast<std::size_t>(num_rounds_done_)) {
+    // The earlier server ended between keeping this model and measuring it.
+    co_await record_round(num_rounds_done_, recovery_.milestone->participation);
+  }
+  admission_->open_for_late();
   const std::int64_t num_rounds = config_.federation.num_rounds;
   stopped_because_ = fmt::format("all {} rounds are done", num_rounds);
-  for (std::int64_t round = 1; round <= num_rounds; ++round) {
-    if (config_.federation.targets.stop && targets_.all_reached()) {
-      stopped_because_ = "every target is reached";
-      break;
-    }
+  for (std::int64_t round = num_rounds_done_ + 1; round <= num_rounds; ++round) {
+    if (config_.federation.targets.stop && targets_.all_reached()) break;
     if (stop_.stop_requested()) throw Error(Errc::interrupted, "stopped");
     RoundOutcome outcome = co_await run_round(context_, global_, static_cast<std::uint32_t>(round));
-    global_ = {static_cast<std::uint64_t>(round), std::move(outcome.state)};
-    num_rounds_done_ = round;
     const Participation participation{std::move(outcome.accepted), std::move(outcome.excluded)};
+    co_await adopt(std::move(outcome.state), round, participation);
     co_await record_round(round, participation);
   }
   if (config_.federation.targets.stop && targets_.all_reached()) stopped_because_ = "every target is reached";
@@ -167,13 +277,20 @@ net::Task<> Federation::run_rounds() {
 
 net::Task<> Federation::record_round(std::int64_t round, const Participation& participation) {
   // Counted before federated evaluation: the model it sends is the next round's download.
-  const std::uint64_t up = cohort_.bytes_up();
-  const std::uint64_t down = cohort_.bytes_down();
+  const std::uint64_t up = bytes_up();
+  const std::uint64_t down = bytes_down();
   const std::uint64_t up_now = up - std::exchange(bytes_up_, up);
   const std::uint64_t down_now = down - std::exchange(bytes_down_, down);
-  const auto central = co_await evaluate_centrally();
+  const auto central = co_await evaluate_here(data_.test);
   const double seconds_now = seconds();
+  std::optional<double> score;
+  if (config_.federation.checkpoints.best) {
+    const auto validation = co_await evaluate_here(data_.validation);
+    if (validation) score = validation->accuracy();
+  }
   const auto federated = co_await evaluate_at_clients();
+  if (federated && config_.federation.validation == ValidationSource::federated) score = federated->accuracy();
+  co_await keep_best(round, score);
 
   nlohmann::json line = measured(central);
   if (line.is_null()) line = nlohmann::json::object();
@@ -181,18 +298,22 @@ net::Task<> Federation::record_round(std::int64_t round, const Participation& pa
   line["seconds"] = seconds_now;
   line["bytes_up"] = up_now;
   line["bytes_down"] = down_now;
+  line["model"] = global_.digest;
   line["clients"] = participation.accepted;
   line["excluded"] = participation.excluded;
-  line["federated"] = measured(federated);
-  folder_.append_round(line);
-  auto keeping = net::offload(context_.pool, [this, round] { folder_.checkpoint(round, global_.state); });
-  co_await std::move(keeping);
-
-  if (central) {
-    last_accuracy_ = central->accuracy();
-    best_accuracy_ = std::max(best_accuracy_.value_or(0), *last_accuracy_);
-    targets_.on_round(round, *last_accuracy_, seconds_now, bytes_up_ + bytes_down_);
+  line["refused"] = nlohmann::json::object();
+  for (const auto& client : cohort_.all()) {
+    if (!client->refusals().empty()) line["refused"][client->name()] = client->refusals();
   }
+  line["federated"] = measured(federated);
+  if (score) line["validation_accuracy"] = *score;
+  auto keeping = net::offload(context_.pool, [this, &line] {
+    folder_.journal().append(measured_event(line));
+    folder_.append_round(line);
+  });
+  co_await std::move(keeping);
+  count(line);
+
   RoundView view;
   view.round = round;
   view.num_rounds = config_.federation.num_rounds;
@@ -206,12 +327,12 @@ net::Task<> Federation::record_round(std::int64_t round, const Participation& pa
   observer_.on_round(view);
 }
 
-net::Task<std::optional<learn::Evaluation>> Federation::evaluate_centrally() {
-  if (data_.test.size() == 0) co_return std::nullopt;
-  auto measuring = net::offload(context_.pool, [this] {
+net::Task<std::optional<learn::Evaluation>> Federation::evaluate_here(const learn::Samples& samples) {
+  if (samples.size() == 0) co_return std::nullopt;
+  auto measuring = net::offload(context_.pool, [this, &samples] {
     const learn::KeepFreedMemory keep_freed_memory;
     evaluated_->load(global_.state.state());
-    return learn::evaluate(*evaluated_, data_.test, data_.task.num_classes);
+    return learn::evaluate(*evaluated_, samples, data_.task.num_classes);
   });
   co_return co_await std::move(measuring);
 }
@@ -224,10 +345,16 @@ net::Task<std::optional<learn::Evaluation>> Federation::evaluate_at_clients() {
   co_return sum.num_samples() > 0 ? std::optional(sum) : std::nullopt;
 }
 
-net::Task<> Federation::finish_clients(const std::string& words) {
-  std::vector<net::Task<>> farewells;
-  for (const auto& client : cohort_.active()) farewells.push_back(client->finish(words));
-  co_await session::gather(executor_, std::move(farewells));
+net::Task<> Federation::finish_clients(const std::string& words, bool is_failure) {
+  // Also those that are away for the moment: they would go on looking for the server.
+  const auto say_goodbye = [&words, is_failure](ClientSession& client) -> net::Task<bool> {
+    co_await client.finish(words, is_failure);
+    co_return true;
+  };
+  admission_->begin_farewell();
+  auto parting = cohort_.ask<bool>(cohort_.active(), say_goodbye);
+  co_await std::move(parting);
+  admission_->close();
 }
 
 void Federation::stop() {
@@ -237,11 +364,12 @@ void Federation::stop() {
 }
 
 double Federation::seconds() const {
-  return began_at_ ? seconds_between(*began_at_, context_.clock()) + reused_seconds_ : 0;
+  return began_at_ ? earlier_seconds_ + seconds_between(*began_at_, context_.clock()) + reused_seconds_ : 0;
 }
 
 std::string Federation::kept() const {
-  return fmt::format("kept in {}: rounds.jsonl up to round {}, checkpoints", folder_.path().string(), num_rounds_done_);
+  return fmt::format("kept in {}: rounds.jsonl up to round {}, checkpoints; the same command goes on from there",
+                     folder_.path().string(), num_rounds_done_);
 }
 
 nlohmann::json Federation::run_record() const {
@@ -273,18 +401,23 @@ nlohmann::json Federation::summary(const std::string& stopped_because) const {
                            {"start_report", start_report_},
                            {"rounds", num_rounds_done_},
                            {"stopped_because", stopped_because},
+                           {"degraded", !left_out_.empty()},
+                           {"left_out", nlohmann::json::array()},
                            {"before_rounds", before_rounds_},
                            {"targets", targets_.report()},
                            {"models", local_models_.report()},
                            {"ensemble", ensemble_},
                            {"seconds", seconds()},
-                           {"bytes_up", cohort_.bytes_up()},
-                           {"bytes_down", cohort_.bytes_down()},
+                           {"bytes_up", bytes_up()},
+                           {"bytes_down", bytes_down()},
                            {"final_accuracy", nullptr},
                            {"best_accuracy", nullptr}};
   if (last_accuracy_) result["final_accuracy"] = *last_accuracy_;
   if (best_accuracy_) result["best_accuracy"] = *best_accuracy_;
-  if (!global_.state.bytes().empty()) result["model_digest"] = global_.state.digest();
+  if (!global_.digest.empty()) result["model_digest"] = global_.digest;
+  for (const LeftOut& left : left_out_) {
+    result["left_out"].push_back({{"phase", left.phase}, {"client", left.client}, {"reason", left.reason}});
+  }
   return result;
 }
 

@@ -24,7 +24,8 @@ class Federation {
   /// Takes a peer through the handshake; to be spawned for each channel.
   net::Task<> admit(std::unique_ptr<net::MessageChannel> channel) { return admission_->admit(std::move(channel)); }
 
-  /// Lobby to last round; writes the run's folder. Returns the summary.
+  /// Lobby to last round, or from where an earlier server left the run; writes the run's folder. Returns the summary.
+  /// Throws Error(usage) where the folder's unfinished run is another one.
   /// Throws Error(run_failed) and Error(interrupted) after writing what there is, the message saying what was kept.
   net::Task<nlohmann::json> run();
 
@@ -35,19 +36,25 @@ class Federation {
   net::Task<> run_phases();
   net::Task<Start> make_start();
   net::Task<> run_rounds();
-  /// Whose updates are in a round's model, and who is not and why.
-  struct Participation {
-    std::vector<std::string> accepted;
-    std::map<std::string, std::string> excluded;
-  };
+  /// Takes up what an earlier server had done.
+  void resume();
+  /// What a line of rounds.jsonl adds to targets and accuracies.
+  void count(const nlohmann::json& line);
   /// Measures the global model and writes its line.
+  /// Makes `state` the global model of `round` and keeps it, before anybody else is told of it.
+  net::Task<> adopt(wire::PackedState state, std::int64_t round, const Participation& participation);
+  /// Keeps the global model where it is the best so far by validation.
+  net::Task<> keep_best(std::int64_t round, std::optional<double> score);
   net::Task<> record_round(std::int64_t round, const Participation& participation);
-  net::Task<std::optional<learn::Evaluation>> evaluate_centrally();
+  net::Task<std::optional<learn::Evaluation>> evaluate_here(const learn::Samples& samples);
   net::Task<std::optional<learn::Evaluation>> evaluate_at_clients();
-  net::Task<> finish_clients(const std::string& words);
+  void write_result(const nlohmann::json& result, bool is_failure);
+  net::Task<> finish_clients(const std::string& words, bool is_failure);
   [[nodiscard]] nlohmann::json run_record() const;
   [[nodiscard]] nlohmann::json summary(const std::string& stopped_because) const;
   [[nodiscard]] double seconds() const;
+  [[nodiscard]] std::uint64_t bytes_up() const { return earlier_bytes_up_ + cohort_.bytes_up(); }
+  [[nodiscard]] std::uint64_t bytes_down() const { return earlier_bytes_down_ + cohort_.bytes_down(); }
   [[nodiscard]] std::string kept() const;
 
   net::asio::any_io_executor executor_;
@@ -57,7 +64,9 @@ class Federation {
   RunFolder& folder_;
   FederationObserver& observer_;
   std::stop_source stop_;
+  Recovery recovery_;
   Cohort cohort_;
+  std::vector<LeftOut> left_out_;
   RunContext context_;
   LocalModels local_models_;
   std::unique_ptr<UploadSlots> slots_;
@@ -69,10 +78,13 @@ class Federation {
   GlobalModel global_;
   Targets targets_;
   std::optional<TimePoint> began_at_;
+  double earlier_seconds_ = 0;  ///< Of the run under an earlier server.
+  std::uint64_t earlier_bytes_up_ = 0, earlier_bytes_down_ = 0;
   double reused_seconds_ = 0;                    ///< Of pre-training that was done in an earlier run.
   std::uint64_t bytes_up_ = 0, bytes_down_ = 0;  ///< When the last round's model was there.
   std::int64_t num_rounds_done_ = 0;
   std::optional<double> last_accuracy_, best_accuracy_;
+  double best_score_ = -1;
   StartModel start_used_ = StartModel::random;
   nlohmann::json start_report_, before_rounds_, ensemble_;
   std::string stopped_because_;

@@ -18,6 +18,7 @@ class Lobby {
   void leave(const std::string& name);
   /// From now on nobody enters.
   void close() { is_closed_ = true; }
+  [[nodiscard]] bool is_closed() const { return is_closed_; }
 
   [[nodiscard]] bool is_complete() const { return names_.size() == num_expected_; }
   [[nodiscard]] const std::vector<std::string>& names() const { return names_; }  ///< In name order.

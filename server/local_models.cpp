@@ -19,32 +19,89 @@ void LocalModels::require_quorum(const char* phase) const {
                                             context_.cohort.all().size(), quorum));
 }
 
+void LocalModels::restore(const std::map<std::string, nlohmann::json>& records) {
+  for (const auto& [client, record] : records) {
+    LocalModel model;
+    model.client = client;
+    model.num_examples = record.at("examples").get<std::int64_t>();
+    model.shares_with_peers = record.at("shares_with_peers").get<bool>();
+    model.spec = session::spec_from_json_text(record.at("spec").get<std::string>());
+    model.architecture = record.at("architecture").get<std::string>();
+    model.has_federated_architecture = record.at("federated").get<bool>();
+    model.pretraining.is_reused = record.at("reused").get<bool>();
+    model.pretraining.seconds = record.at("seconds").get<double>();
+    model.pretraining.num_epochs = record.at("epochs").get<std::uint32_t>();
+    model.pretraining.best_epoch = record.at("best_epoch").get<std::uint32_t>();
+    if (record.contains("digest")) {
+      model.digest = record.at("digest").get<std::string>();
+      model.num_bytes = record.at("bytes").get<std::uint64_t>();
+      if (record.contains("rating")) model.rating = evaluation_from(record.at("rating"));
+      try {
+        if (load(model).digest() != model.digest) throw Error(Errc::data, "its content has changed");
+      } catch (const Error& error) {
+        context_.observer.on_note(fmt::format("the model of {} is collected again: {}", client, error.what()));
+        model.num_bytes.reset();
+        model.digest.clear();
+        model.rating.reset();
+      }
+    }
+    models_.emplace(client, std::move(model));
+  }
+}
+
+void LocalModels::keep_record(const LocalModel& model) const {
+  nlohmann::json record = {{"examples", model.num_examples},
+                           {"shares_with_peers", model.shares_with_peers},
+                           {"spec", session::to_json_text(model.spec)},
+                           {"architecture", model.architecture},
+                           {"federated", model.has_federated_architecture},
+                           {"reused", model.pretraining.is_reused.value},
+                           {"seconds", model.pretraining.seconds},
+                           {"epochs", model.pretraining.num_epochs},
+                           {"best_epoch", model.pretraining.best_epoch}};
+  if (model.num_bytes) {
+    record["digest"] = model.digest;
+    record["bytes"] = *model.num_bytes;
+    if (model.rating) record["rating"] = to_json(*model.rating);
+  }
+  context_.folder.journal().append(local_model_event(model.client, record));
+}
+
 net::Task<> LocalModels::pretrain() {
-  const auto clients = context_.cohort.active();
+  std::vector<std::shared_ptr<ClientSession>> clients = context_.cohort.active();
+  std::erase_if(clients, [this](const auto& client) { return models_.contains(client->name()); });
+  if (clients.empty()) co_return require_quorum("local pre-training");
   context_.observer.on_phase("local pre-training", clients.size());
   const TimePoint begin = context_.clock();
-  const auto answers = co_await context_.cohort.ask<wire::PretrainDone>(
-      clients, [](ClientSession& client) { return client.pretrain(); });
-  phase_seconds_ = seconds_between(begin, context_.clock());
-  for (const auto& answer : answers) {
-    if (!answer.value) {
-      context_.observer.on_note(fmt::format("without {} from here on: {}", answer.client->name(), answer.reason));
-      continue;
-    }
-    const ClientInfo& info = answer.client->info();
+  const auto take_from = [this](ClientSession& client) -> net::Task<bool> {
+    const auto done = co_await client.pretrain();
+    const ClientInfo& info = client.info();
     LocalModel model;
     model.client = info.name;
+    model.num_examples = info.num_examples;
+    model.shares_with_peers = info.shares_with_peers;
     model.spec = info.own_model.value_or(context_.terms().model);
     model.has_federated_architecture = !info.own_model.has_value();
-    model.pretraining = *answer.value;
+    model.architecture = info.own_model ? info.own_architecture : context_.terms().model.architecture();
+    model.pretraining = done;
+    keep_record(model);
     models_.emplace(info.name, std::move(model));
+    co_return true;
+  };
+  const auto answers = co_await context_.cohort.ask<bool>(clients, take_from);
+  phase_seconds_ = seconds_between(begin, context_.clock());
+  for (const auto& answer : answers) {
+    if (!answer.value) context_.leave_out("local pre-training", answer.client->name(), answer.reason);
   }
   require_quorum("local pre-training");
 }
 
 net::Task<> LocalModels::collect() {
   std::vector<std::shared_ptr<ClientSession>> clients = context_.cohort.active();
-  std::erase_if(clients, [&](const auto& client) { return !models_.contains(client->name()); });
+  std::erase_if(clients, [&](const auto& client) {
+    const auto model = models_.find(client->name());
+    return model == models_.end() || model->second.num_bytes;
+  });
   context_.observer.on_phase("exchange of models", clients.size());
   const bool on_public =
       context_.data.transfer.size() > 0 && context_.options().consolidation.transfer != TransferSet::student;
@@ -62,9 +119,12 @@ net::Task<> LocalModels::collect() {
   const auto answers = co_await context_.cohort.ask<bool>(clients, take_from);
   for (const auto& answer : answers) {
     if (answer.value) continue;
-    context_.observer.on_note(fmt::format("without the model of {}: {}", answer.client->name(), answer.reason));
-    models_.erase(answer.client->name());
+    context_.leave_out("exchange of models", answer.client->name(), answer.reason);
   }
+  std::erase_if(models_, [](const auto& entry) {
+    const LocalModel& model = entry.second;
+    return !model.num_bytes && !model.transfer_logits && model.obstacle.empty();
+  });
   require_quorum("exchange of models");
 }
 
@@ -85,6 +145,7 @@ net::Task<> LocalModels::collect_weights(ClientSession& client, LocalModel& mode
   });
   model.digest = co_await std::move(storing);
   model.num_bytes = schema.num_bytes();
+  keep_record(model);
 }
 
 net::Task<> LocalModels::collect_logits(ClientSession& client, LocalModel& model) {
@@ -124,6 +185,7 @@ net::Task<> LocalModels::rate() {
     } else {
       co_await rate_federated(model);
     }
+    keep_record(model);
   }
 }
 
@@ -144,8 +206,12 @@ std::vector<Candidate> LocalModels::candidates() const {
   const bool on_student_data = context_.options().consolidation.transfer == TransferSet::student;
   std::vector<Candidate> list;
   for (const auto& [name, model] : models_) {
-    Candidate candidate{name, model.has_federated_architecture, model.obstacle.empty(), model.obstacle, model.rating};
-    if (on_student_data && !context_.cohort.find(name)->info().shares_with_peers) {
+    Candidate candidate{.client = name,
+                        .has_federated_architecture = model.has_federated_architecture,
+                        .can_teach = model.obstacle.empty(),
+                        .obstacle = model.obstacle,
+                        .rating = model.rating};
+    if (on_student_data && !model.shares_with_peers) {
       candidate.can_teach = false;
       candidate.obstacle = "it does not share its model with other clients (share_model: peers in its configuration)";
     }
@@ -219,7 +285,7 @@ nlohmann::json LocalModels::report() const {
   nlohmann::json list = nlohmann::json::array();
   for (const auto& [name, model] : models_) {
     nlohmann::json entry = {{"client", name},
-                            {"architecture", model.spec.architecture()},
+                            {"architecture", model.architecture},
                             {"model", model.digest},
                             {"reused", model.pretraining.is_reused.value},
                             {"pretrain_seconds", model.pretraining.seconds},

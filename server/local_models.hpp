@@ -14,7 +14,10 @@ namespace headstart::server {
 /// One client's contribution, as far as it has come.
 struct LocalModel {
   std::string client;
+  std::int64_t num_examples = 0;
+  bool shares_with_peers = false;
   learn::ModelSpec spec;
+  std::string architecture;
   bool has_federated_architecture = true;
   wire::PretrainDone pretraining;
   std::optional<std::uint64_t>
@@ -28,6 +31,9 @@ struct LocalModel {
 class LocalModels {
  public:
   explicit LocalModels(const RunContext& context) : context_(context) {}
+
+  /// Takes up what an earlier server had; a model whose file is gone or damaged is asked for again.
+  void restore(const std::map<std::string, nlohmann::json>& records);
 
   /// Local pre-training at every client. Throws Error(run_failed) where too few clients finish.
   net::Task<> pretrain();
@@ -61,6 +67,7 @@ class LocalModels {
   net::Task<> collect_logits(ClientSession& client, LocalModel& model);
   net::Task<> rate_federated(LocalModel& model);
   void require_quorum(const char* phase) const;
+  void keep_record(const LocalModel& model) const;
 
   const RunContext& context_;
   std::map<std::string, LocalModel> models_;

@@ -26,7 +26,7 @@ class Collection {
     Upload upload = co_await client.train(round_, global_);
     auto checking = net::offload(context_.pool, [this, &upload] { return sum_.offence_in(upload); });
     if (const auto offence = co_await std::move(checking)) {
-      client.refuse_result(*offence);
+      client.refuse_result("invalid", *offence);
       throw Error(Errc::run_failed, fmt::format("update refused: {}", *offence));
     }
     if (machine_.on_update(client.name()) != Verdict::accepted) co_return false;
@@ -69,7 +69,7 @@ net::Task<RoundOutcome> run_round(const RunContext& context, const GlobalModel& 
     } else {
       machine.on_rejected(answer.client->name(), answer.reason);
     }
-    context.observer.on_note(fmt::format("round {} without {}: {}", round, answer.client->name(), answer.reason));
+    context.leave_out(fmt::format("round {}", round), answer.client->name(), answer.reason);
   }
   if (machine.phase() != RoundMachine::Phase::complete) throw Error(Errc::run_failed, machine.failure());
   auto reporting = net::offload(context.pool, [&collection] { return std::move(collection).report(); });

@@ -10,6 +10,7 @@
 #include "server/cohort.hpp"
 #include "server/config.hpp"
 #include "server/observer.hpp"
+#include "server/recovery.hpp"
 #include "server/run_folder.hpp"
 #include "shared/base/clock.hpp"
 
@@ -28,6 +29,7 @@ struct RunContext {
   Clock clock;
   c10::Device device;
   std::stop_token stop;
+  std::vector<LeftOut>& left_out;
 
   [[nodiscard]] const FederationOptions& options() const { return config.federation; }
   [[nodiscard]] const session::Terms& terms() const { return config.terms; }
@@ -37,8 +39,15 @@ struct RunContext {
     model->to(device);
     return model;
   }
+  /// Goes on without what `client` should have given to `phase`: said to the observer and recorded in the summary.
+  void leave_out(const std::string& phase, const std::string& client, const std::string& reason) const {
+    if (stop.stop_requested()) return;  // the phase itself will be gone through again
+    observer.on_note(fmt::format("{} without {}: {}", phase, client, reason));
+    left_out.push_back({phase, client, reason});
+    folder.journal().append(left_out_event(left_out.back()));
+  }
   /// The active clients' counts on their own data, summed: `ask(ClientSession&)` returns Task<Evaluation>. Whoever
-  /// gives no answer is left out and named to the observer.
+  /// gives no answer is left out.
   template <class Ask>
   net::Task<learn::Evaluation> evaluate_at_clients(Ask ask) const {
     auto asking = cohort.ask<learn::Evaluation>(cohort.active(), std::move(ask));
@@ -48,7 +57,7 @@ struct RunContext {
       if (answer.value) {
         sum += *answer.value;
       } else {
-        observer.on_note(fmt::format("evaluation without {}: {}", answer.client->name(), answer.reason));
+        leave_out("evaluation", answer.client->name(), answer.reason);
       }
     }
     co_return sum;

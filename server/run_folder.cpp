@@ -1,51 +1,112 @@
 #include "server/run_folder.hpp"
 
+#include <algorithm>
+#include <functional>
+
 #include <fmt/format.h>
 
+#include "shared/base/error.hpp"
 #include "shared/wire/safetensors.hpp"
 
 namespace headstart::server {
 
 namespace {
 
-const std::filesystem::path& made(const std::filesystem::path& folder) {
-  make_new_folder(folder);
-  for (const char* part : {"checkpoints", "models", "staging"}) make_new_folder(folder / part);
+std::string to_document(const nlohmann::json& value) {
+  return value.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+}
+
+/// Makes the folder where it is new; one that another run has finished or that holds something else is refused.
+const std::filesystem::path& prepared(const std::filesystem::path& folder) {
+  std::error_code ignored;
+  if (std::filesystem::exists(folder / "summary.json", ignored)) {
+    throw Error(Errc::storage,
+                folder.string() + ": holds a finished run, which is never overwritten; choose another folder");
+  }
+  const bool is_unfinished = std::filesystem::exists(folder / "journal", ignored);
+  const bool is_empty = std::filesystem::is_directory(folder, ignored) && std::filesystem::is_empty(folder, ignored);
+  if (!is_unfinished && !is_empty) make_new_folder(folder);
   return folder;
 }
 
 }  // namespace
 
 RunFolder::RunFolder(const std::filesystem::path& folder, CheckpointOptions checkpoints)
-    : folder_(made(folder)), checkpoints_(checkpoints), rounds_(folder_ / "rounds.jsonl") {}
+    : folder_(prepared(folder)), checkpoints_(checkpoints), journal_(std::make_unique<Journal>(folder_ / "journal")) {
+  for (const char* part : {"checkpoints", "models", "staging"}) {
+    std::error_code code;
+    std::filesystem::create_directory(folder_ / part, code);
+    if (code)
+      throw Error(Errc::storage, fmt::format("{}: cannot be made ({})", (folder_ / part).string(), code.message()));
+  }
+  rounds_.emplace(folder_ / "rounds.jsonl");
+}
+
+nlohmann::json RunFolder::earlier_run() const {
+  const std::filesystem::path file = folder_ / "run.json";
+  return std::filesystem::exists(file) ? read_json(file) : nlohmann::json();
+}
+
+void RunFolder::rewrite_rounds(const std::vector<nlohmann::json>& lines) {
+  std::string text;
+  for (const nlohmann::json& line : lines) text += to_line(line) + "\n";
+  const std::filesystem::path file = folder_ / "rounds.jsonl";
+  rounds_.reset();
+  write_text_atomically(file, text);
+  rounds_.emplace(file);
+}
 
 std::filesystem::path RunFolder::model_of(const std::string& client) const {
   return folder_ / "models" / (client + ".safetensors");
 }
 
-void RunFolder::write_run(const nlohmann::json& run) {
-  write_text_atomically(folder_ / "run.json", run.dump(2) + "\n");
-}
+void RunFolder::write_run(const nlohmann::json& run) { write_text_atomically(folder_ / "run.json", to_document(run)); }
 
 void RunFolder::write_port(std::uint16_t port) { write_text_atomically(folder_ / "port", fmt::format("{}\n", port)); }
 
 void RunFolder::write_summary(const nlohmann::json& summary) {
-  write_text_atomically(folder_ / "summary.json", summary.dump(2) + "\n");
+  std::error_code ignored;
+  std::filesystem::remove(folder_ / "interrupted.json", ignored);
+  write_text_atomically(folder_ / "summary.json", to_document(summary));
 }
 
 void RunFolder::write_interrupted(const nlohmann::json& summary) {
-  write_text_atomically(folder_ / "interrupted.json", summary.dump(2) + "\n");
+  write_text_atomically(folder_ / "interrupted.json", to_document(summary));
 }
 
-void RunFolder::checkpoint(std::int64_t round, const wire::PackedState& model) {
-  if (checkpoints_.every == 0 || round % checkpoints_.every != 0) return;
-  const std::filesystem::path file = folder_ / "checkpoints" / fmt::format("round-{:05}.safetensors", round);
-  wire::save_safetensors(file, model, {{"round", std::to_string(round)}});
-  kept_.push_back(file);
-  while (checkpoints_.keep > 0 && kept_.size() > static_cast<std::size_t>(checkpoints_.keep)) {
-    std::filesystem::remove(kept_.front());
-    kept_.erase(kept_.begin());
+std::filesystem::path RunFolder::checkpoint_of(std::int64_t round) const {
+  return folder_ / "checkpoints" / fmt::format("round-{:05}.safetensors", round);
+}
+
+bool RunFolder::checkpoint(std::int64_t round, const wire::PackedState& model) {
+  if (checkpoints_.every == 0 || round % checkpoints_.every != 0) return false;
+  wire::save_safetensors(checkpoint_of(round), model, {{"round", std::to_string(round)}});
+  return true;
+}
+
+void RunFolder::prune_checkpoints() {
+  if (checkpoints_.keep == 0) return;
+  std::vector<std::filesystem::path> files;
+  for (const auto& entry : std::filesystem::directory_iterator(folder_ / "checkpoints")) {
+    if (entry.path().extension() == ".safetensors") files.push_back(entry.path());
   }
+  std::ranges::sort(files, std::ranges::greater());
+  for (std::size_t i = static_cast<std::size_t>(checkpoints_.keep); i < files.size(); ++i) {
+    std::filesystem::remove(files[i]);
+  }
+}
+
+wire::PackedState RunFolder::load_checkpoint(std::int64_t round, const std::string& digest) const {
+  const std::filesystem::path file = checkpoint_of(round);
+  wire::PackedState state = wire::load_safetensors(file).model;
+  if (state.digest() != digest) {
+    throw Error(Errc::data, file.string() + ": is not the model that the journal names for this round");
+  }
+  return state;
+}
+
+void RunFolder::write_best(const wire::PackedState& model, const std::map<std::string, std::string>& metadata) {
+  wire::save_safetensors(folder_ / "best.safetensors", model, metadata);
 }
 
 void RunFolder::write_final(const wire::PackedState& model, const std::map<std::string, std::string>& metadata) {

@@ -1,52 +1,70 @@
-// Everything a run leaves behind, in one folder that is made new and never overwritten.
+// Everything a run leaves behind, in one folder that no other run overwrites.
 #pragma once
 
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <memory>
+#include <optional>
 #include <string>
+#include <vector>
 
 #include <nlohmann/json.hpp>
 
 #include "server/config.hpp"
+#include "server/journal.hpp"
 #include "shared/base/files.hpp"
 #include "shared/wire/packed_state.hpp"
 
 namespace headstart::server {
 
 ///   run.json            resolved configuration, versions, seeds, what bounds reproducibility
+///   journal             what the run has achieved, for a server that is started again
 ///   rounds.jsonl        one line a round
 ///   summary.json        when the run is over: how it went, rounds, seconds and bytes to each target
-///   interrupted.json    the same, and why, where it ended early
+///   interrupted.json    the same, and why, where it ended early; gone when it was resumed and finished
 ///   checkpoints/        round-00012.safetensors, the newest as configured
+///   best.safetensors    the best global model by the validation source
 ///   final.safetensors   the last global model
-///   models/, staging/   while the run lasts: the clients' pre-trained models, results in flight
+///   models/, staging/   until the run is finished: the clients' pre-trained models, results in flight
 class RunFolder {
  public:
-  /// Throws Error(storage): the folder exists or cannot be made.
+  /// Makes the folder, or opens that of a run that is not finished, to go on with it. Throws Error(storage): the folder
+  /// holds a finished run or something else, another server is at work in it, it cannot be made.
   RunFolder(const std::filesystem::path& folder, CheckpointOptions checkpoints);
 
   [[nodiscard]] const std::filesystem::path& path() const { return folder_; }
   [[nodiscard]] std::filesystem::path staging() const { return folder_ / "staging"; }
   [[nodiscard]] std::filesystem::path model_of(const std::string& client) const;
+  [[nodiscard]] Journal& journal() { return *journal_; }
 
+  /// run.json of the run that is being resumed; null for a new one.
+  [[nodiscard]] nlohmann::json earlier_run() const;
   void write_run(const nlohmann::json& run);
   void write_port(std::uint16_t port);
-  void append_round(const nlohmann::json& line) { rounds_.append(line); }
+  void append_round(const nlohmann::json& line) { rounds_->append(line); }
+  /// Replaces all lines.
+  void rewrite_rounds(const std::vector<nlohmann::json>& lines);
   void write_summary(const nlohmann::json& summary);
   /// The same of a run that ended early, as interrupted.json.
   void write_interrupted(const nlohmann::json& summary);
-  /// Keeps the round's model where the configuration wants it and removes what is too old. Any one thread.
-  void checkpoint(std::int64_t round, const wire::PackedState& model);
+  /// Keeps the round's model where the configuration wants it, and says whether. Any one thread.
+  bool checkpoint(std::int64_t round, const wire::PackedState& model);
+  /// Removes checkpoints that are older than the configuration keeps.
+  void prune_checkpoints();
+  /// Throws Error(data) where the file is not there, is damaged, or is not the model of this digest.
+  [[nodiscard]] wire::PackedState load_checkpoint(std::int64_t round, const std::string& digest) const;
+  void write_best(const wire::PackedState& model, const std::map<std::string, std::string>& metadata);
   void write_final(const wire::PackedState& model, const std::map<std::string, std::string>& metadata);
   /// Removes models/ and staging/: what silos sent does not outlive the run.
   void discard_temporary();
 
  private:
+  [[nodiscard]] std::filesystem::path checkpoint_of(std::int64_t round) const;
   std::filesystem::path folder_;
   CheckpointOptions checkpoints_;
-  LineFile rounds_;
-  std::vector<std::filesystem::path> kept_;
+  std::unique_ptr<Journal> journal_;
+  std::optional<LineFile> rounds_;
 };
 
 }  // namespace headstart::server

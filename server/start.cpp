@@ -1,5 +1,7 @@
 #include "server/start.hpp"
 
+#include <algorithm>
+
 #include <boost/asio/post.hpp>
 #include <fmt/format.h>
 #include <torch/torch.h>
@@ -96,31 +98,41 @@ net::Task<wire::PackedState> distil_on_public(const RunContext& context, const L
   co_return co_await std::move(distilling);
 }
 
-/// Has the student's own client distil on its data.
-net::Task<wire::PackedState> distil_at_client(const RunContext& context, const LocalModels& models,
-                                              const ConsolidationPlan& plan) {
-  const auto client = context.cohort.find(*plan.place);
-  if (!client || client->is_lost()) {
-    throw Error(Errc::run_failed, fmt::format("consolidation: client {}, whose data it needs, is lost", *plan.place));
-  }
-  context.observer.on_phase(fmt::format("consolidation at {}", *plan.place), 1);
+/// Has the student's own client distil on its data. Empty where it does not: it is gone, failed, or took too long.
+net::Task<std::optional<wire::PackedState>> distil_at_client(const RunContext& context, const LocalModels& models,
+                                                             const ConsolidationPlan& plan) {
+  const std::string& place = *plan.place;
+  context.observer.on_phase(fmt::format("consolidation at {}", place), 1);
   context.observer.on_note(
-      fmt::format("{} is sent the pre-trained models of {} other clients", *plan.place, plan.teachers.size()));
-  std::vector<TeacherSource> teachers;
-  for (const std::string& name : plan.teachers) {
-    const LocalModel& model = models.models().at(name);
-    teachers.push_back(
-        {name, model.spec, session::source_of_model_file(context.folder.model_of(name), *model.num_bytes)});
-  }
+      fmt::format("{} is sent the pre-trained models of {} other clients", place, plan.teachers.size()));
   auto starting = net::offload(context.pool, [&context, &models, &plan] {
     if (plan.student) return models.load(models.models().at(*plan.student));
     return wire::PackedState(context.make_global_model()->state());
   });
   const wire::PackedState student = co_await std::move(starting);
-  Upload upload = co_await client->distill(student, wire::PackedState::of_tensor("weights", plan.weights), teachers);
-  const learn::Schema schema = student.state().schema();
-  auto taking = net::offload(context.pool, [&] { return received_state(upload, schema, *plan.place); });
-  co_return co_await std::move(taking);
+  const wire::PackedState weights = wire::PackedState::of_tensor("weights", plan.weights);
+  const auto ask = [&](ClientSession& client) -> net::Task<wire::PackedState> {
+    std::vector<TeacherSource> teachers;
+    for (const std::string& name : plan.teachers) {
+      const LocalModel& model = models.models().at(name);
+      teachers.push_back(
+          {name, model.spec, session::source_of_model_file(context.folder.model_of(name), *model.num_bytes)});
+    }
+    Upload upload = co_await client.distill(student, weights, teachers);
+    const learn::Schema schema = student.state().schema();
+    auto taking = net::offload(context.pool, [&] { return received_state(upload, schema, place); });
+    co_return co_await std::move(taking);
+  };
+  std::string reason = "it is not there";
+  if (const auto client = context.cohort.find(place)) {
+    const std::vector<std::shared_ptr<ClientSession>> clients{client};
+    auto asking = context.cohort.ask<wire::PackedState>(clients, ask);
+    auto answers = co_await std::move(asking);
+    if (answers.front().value) co_return std::move(answers.front().value);
+    reason = answers.front().reason;
+  }
+  context.leave_out("consolidation", place, reason);
+  co_return std::nullopt;
 }
 
 nlohmann::json described(const ConsolidationPlan& plan, const ConsolidationOptions& options) {
@@ -159,9 +171,8 @@ net::Task<Start> average_start(const RunContext& context, const LocalModels& mod
   std::vector<std::pair<const LocalModel*, std::int64_t>> members;
   for (const auto& [name, model] : models.models()) {
     if (!model.has_federated_architecture) continue;
-    const std::int64_t num_examples = context.cohort.find(name)->info().num_examples;
-    members.emplace_back(&model, num_examples);
-    announced += num_examples;
+    members.emplace_back(&model, model.num_examples);
+    announced += model.num_examples;
   }
   if (members.empty()) throw Error(Errc::run_failed, "no pre-trained model of the federated architecture to average");
   auto averaging = net::offload(context.pool, [&] {
@@ -202,7 +213,7 @@ net::Task<Start> average_start(const RunContext& context, const LocalModels& mod
   const auto answers = co_await context.cohort.ask<bool>(clients, take_from);
   for (const auto& answer : answers) {
     if (!answer.value) {
-      context.observer.on_note(fmt::format("statistics without {}: {}", answer.client->name(), answer.reason));
+      context.leave_out("statistics", answer.client->name(), answer.reason);
     }
   }
   auto reporting = net::offload(context.pool, [&sum] { return std::move(sum).report(); });
@@ -213,17 +224,32 @@ net::Task<Start> average_start(const RunContext& context, const LocalModels& mod
 
 net::Task<Start> kd_start(const RunContext& context, const LocalModels& models) {
   const ConsolidationOptions& options = context.options().consolidation;
-  const ConsolidationPlan plan = plan_consolidation(options, models.candidates(), context.data.task.num_classes);
-  for (const auto& [client, reason] : plan.left_out) {
-    context.observer.on_note(fmt::format("{} does not teach: {}", client, reason));
+  std::vector<Candidate> candidates = models.candidates();
+  ConsolidationPlan plan;
+  Start start{StartModel::kd, {}, {}};
+  while (true) {
+    plan = plan_consolidation(options, candidates, context.data.task.num_classes);
+    for (const auto& [client, reason] : plan.left_out) {
+      context.observer.on_note(fmt::format("{} does not teach: {}", client, reason));
+    }
+    start.report = described(plan, options);
+    if (!plan.place) {
+      start.state = co_await distil_on_public(context, models, plan, start.report);
+      break;
+    }
+    auto distilling = distil_at_client(context, models, plan);
+    std::optional<wire::PackedState> seed = co_await std::move(distilling);
+    if (seed) {
+      start.state = std::move(*seed);
+      break;
+    }
+    if (context.stop.stop_requested()) throw Error(Errc::interrupted, "stopped during consolidation");
+    // The next one by rank takes its place; its model, which is here, still teaches.
+    std::ranges::find(candidates, *plan.place, &Candidate::client)->can_host = false;
   }
-  Start start{StartModel::kd, {}, described(plan, options)};
-  if (plan.place) {
-    start.state = co_await distil_at_client(context, models, plan);
-  } else {
-    start.state = co_await distil_on_public(context, models, plan, start.report);
-  }
-  if (context.options().validation == ValidationSource::none) co_return start;
+  const bool has_best = std::ranges::any_of(
+      candidates, [](const Candidate& c) { return c.has_federated_architecture && c.rating.has_value(); });
+  if (context.options().validation == ValidationSource::none || !has_best) co_return start;
 
   // The gate: is the seed better than what the clients had?
   const learn::Evaluation seed = co_await rated(context, start.state);

@@ -7,7 +7,7 @@
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/thread_pool.hpp>
 
-#include "client/client_loop.hpp"
+#include "client/stay_in_run.hpp"
 #include "shared/base/error.hpp"
 #include "shared/net/tls.hpp"
 #include "shared/net/websocket.hpp"
@@ -36,7 +36,7 @@ class EchoWorker final : public client::Worker {
     return learn::make_model(spec, terms_.task, Seed(1))->schema();
   }
   wire::PretrainDone pretrain(const client::TaskContext&) override { return {}; }
-  wire::PackedState pretrained() override {
+  wire::PackedState pretrained(const client::TaskContext&) override {
     return wire::PackedState(learn::make_model(terms_.model, terms_.task, Seed(1))->state());
   }
   wire::PackedState train(const wire::PackedState& global, std::uint32_t, const client::TaskContext&) override {
@@ -62,13 +62,6 @@ class EchoWorker final : public client::Worker {
   learn::Schema schema_;
 };
 
-net::Task<std::string> join_run(boost::asio::any_io_executor executor, net::Url url, net::WebSocketOptions options,
-                                client::ClientContext context) {
-  auto connecting = net::connect(executor, url, options);
-  auto channel = co_await std::move(connecting);
-  co_return co_await client::run_client(executor, std::move(channel), std::move(context));
-}
-
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -82,8 +75,10 @@ int main(int argc, char** argv) {
   boost::asio::io_context io(1);
   boost::asio::thread_pool pool(1);
   client::ClientObserver silent;
-  auto running = join_run(io.get_executor(), net::parse_url(argv[1]), options,
-                          {argv[2], &worker, &pool, &silent, std::chrono::steady_clock::now, {}});
+  const net::Url url = net::parse_url(argv[1]);
+  const auto dial = [&] { return net::connect(io.get_executor(), url, options); };
+  auto running = client::stay_in_run(io.get_executor(), dial,
+                                     {argv[2], &worker, &pool, &silent, std::chrono::steady_clock::now, {}}, {});
   int code = 0;
   boost::asio::co_spawn(io, std::move(running),
                         [&](const std::exception_ptr& failure, const std::string&) { code = failure ? 1 : 0; });

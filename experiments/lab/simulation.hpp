@@ -3,7 +3,6 @@
 
 #include <functional>
 #include <memory>
-#include <stop_token>
 #include <string>
 #include <vector>
 
@@ -17,12 +16,12 @@ namespace headstart::lab {
 struct SimulatedClient {
   std::string name;
   std::unique_ptr<client::Worker> worker;
-  /// Wraps the client's end of its channel, for tests that delay or break it; empty: as it is.
+  /// Wraps the client's end of each of its channels, for tests that delay or break it; empty: as it is.
   std::function<std::unique_ptr<net::MessageChannel>(std::unique_ptr<net::MessageChannel>)> wrap;
 };
 
 /// Runs one federation to its end, every client's work and the server's on `num_threads` compute threads.
-/// Returns the summary; throws as Federation::run() does, or what ended a client where the server did not notice.
+/// Returns the summary; throws as Federation::run() does. What ends a client is logged and costs the run that client.
 nlohmann::json simulate(const server::ServerConfig& config, server::CentralData data, server::RunFolder& folder,
                         server::FederationObserver& observer, std::vector<SimulatedClient> clients,
                         std::size_t num_threads, const Clock& clock,

@@ -31,12 +31,33 @@ nlohmann::json read_json(const std::filesystem::path& file) {
   const std::string text = read_text(file);
   try {
     return nlohmann::json::parse(text);
-  } catch (const nlohmann::json::parse_error& error) {
+  } catch (const nlohmann::json::exception& error) {
     // "[json.exception.parse_error.101] parse error at line 3, column 5: ..." without its prefix.
     const std::string what = error.what();
     const std::size_t prefix = what.find("] ");
     throw Error(Errc::data, file.string() + ": " + (prefix == std::string::npos ? what : what.substr(prefix + 2)));
   }
+}
+
+void write_all(int descriptor, std::span<const std::byte> bytes, const std::filesystem::path& name) {
+  while (!bytes.empty()) {
+    const ssize_t written = ::write(descriptor, bytes.data(), bytes.size());
+    if (written < 0 && errno == EINTR) continue;
+    if (written < 0) throw Error(Errc::storage, name.string() + ": cannot be written (" + reason() + ")");
+    bytes = bytes.subspan(static_cast<std::size_t>(written));
+  }
+}
+
+void sync_folder(const std::filesystem::path& folder) {
+  const std::filesystem::path name = folder.empty() ? "." : folder;
+  const int descriptor = ::open(name.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  const bool is_synced = descriptor >= 0 && ::fsync(descriptor) == 0;
+  if (descriptor >= 0) ::close(descriptor);
+  if (!is_synced) throw Error(Errc::storage, name.string() + ": cannot be flushed to disk (" + reason() + ")");
+}
+
+std::string to_line(const nlohmann::json& value) {
+  return value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
 }
 
 AtomicFile::AtomicFile(std::filesystem::path target)
@@ -51,20 +72,14 @@ AtomicFile::~AtomicFile() {
   ::unlink(temporary_.c_str());
 }
 
-void AtomicFile::write(std::span<const std::byte> bytes) {
-  while (!bytes.empty()) {
-    const ssize_t written = ::write(descriptor_, bytes.data(), bytes.size());
-    if (written < 0 && errno == EINTR) continue;
-    if (written < 0) fail("cannot be written");
-    bytes = bytes.subspan(static_cast<std::size_t>(written));
-  }
-}
+void AtomicFile::write(std::span<const std::byte> bytes) { write_all(descriptor_, bytes, target_); }
 
 void AtomicFile::commit() {
   if (::fsync(descriptor_) != 0) fail("cannot be flushed to disk");
   if (::rename(temporary_.c_str(), target_.c_str()) != 0) fail("cannot be put in place");
   ::close(descriptor_);
   descriptor_ = -1;
+  sync_folder(target_.parent_path());
 }
 
 void AtomicFile::fail(std::string_view action) const {
@@ -77,7 +92,9 @@ void write_text_atomically(const std::filesystem::path& file, std::string_view t
   out.commit();
 }
 
-void make_new_folder(const std::filesystem::path& folder) {
+void make_new_folder(const std::filesystem::path& path) {
+  // A separator at the end would make the folder its own parent.
+  const std::filesystem::path folder = path.has_filename() ? path : path.parent_path();
   std::error_code code;
   if (folder.has_parent_path()) std::filesystem::create_directories(folder.parent_path(), code);
   if (!code && std::filesystem::create_directory(folder, code)) return;
@@ -92,7 +109,7 @@ LineFile::LineFile(std::filesystem::path file) : path_(std::move(file)), out_(pa
 }
 
 void LineFile::append(const nlohmann::json& line) {
-  out_ << line.dump() << '\n' << std::flush;
+  out_ << to_line(line) << '\n' << std::flush;
   if (!out_) throw Error(Errc::storage, path_.string() + ": cannot be written (" + reason() + ")");
 }
 

@@ -18,8 +18,9 @@ std::string read_text(const std::filesystem::path& file);
 /// Parses JSON; a syntax error names file, line and column. Throws Error(data).
 nlohmann::json read_json(const std::filesystem::path& file);
 
-/// A file that appears under its name only when it is complete: written beside it, flushed to disk, renamed.
-/// Destroyed without commit(), it leaves nothing. Replaces an older file of that name. Throws Error(storage).
+/// A file that appears under its name only when it is complete: written beside it, flushed to disk, renamed; the name
+/// is on the disk too when commit() returns. Destroyed without commit(), it leaves nothing. Replaces an older file of
+/// that name. Throws Error(storage).
 class AtomicFile {
  public:
   explicit AtomicFile(std::filesystem::path target);
@@ -39,6 +40,15 @@ class AtomicFile {
 };
 
 void write_text_atomically(const std::filesystem::path& file, std::string_view text);
+
+/// Writes all of `bytes` to an open file. `name`: for the message. Throws Error(storage).
+void write_all(int descriptor, std::span<const std::byte> bytes, const std::filesystem::path& name);
+
+/// Has the disk know of files made, renamed or removed in `folder`. Throws Error(storage).
+void sync_folder(const std::filesystem::path& folder);
+
+/// A value as one line of text. What is not UTF-8 in it, as a peer's words may be, becomes a replacement character.
+std::string to_line(const nlohmann::json& value);
 
 /// Makes a folder that must not exist yet, with its parents. Throws Error(storage): exists, or cannot be made.
 void make_new_folder(const std::filesystem::path& folder);

@@ -38,6 +38,10 @@ struct ModelSpec {
 
   [[nodiscard]] bool is_scripted() const { return name.starts_with("script:"); }
   [[nodiscard]] std::string script_file() const { return is_scripted() ? name.substr(7) : ""; }
+  /// Leaves of "script:FILE" what may be told to others.
+  void forget_script_file() {
+    if (is_scripted()) name = "script:";
+  }
   /// One line that names the architecture to a peer: "cnn channels=32,64 kernel=3 hidden=128 norm=none",
   /// "script sha256=..." (the file's content, not its path). Equal lines mean interchangeable weights.
   [[nodiscard]] std::string architecture() const;

@@ -17,7 +17,8 @@ struct FaultyChannel::State {
   FaultPlan plan;
   std::uint64_t operations = 0;
   Bytes damaged;
-  std::optional<Bytes> repeated;
+  std::optional<Bytes> repeated;  ///< Received, to be delivered before anything else is received.
+  std::optional<Bytes> held;      ///< To be sent, behind the next message.
 
   static Task<> send(std::shared_ptr<State> self, View head, View body);
   static Task<View> receive(std::shared_ptr<State> self);
@@ -54,8 +55,18 @@ Task<> FaultyChannel::State::send(std::shared_ptr<State> self, View head, View b
     co_await self->inner->send(self->damaged, {});
     co_return;
   }
+  if (fault == Fault::reorder) {
+    self->held.emplace(head.begin(), head.end());
+    self->held->insert(self->held->end(), body.begin(), body.end());
+    co_return;
+  }
   if (fault == Fault::duplicate) co_await self->inner->send(head, body);
   co_await self->inner->send(head, body);
+  if (self->held) {
+    self->damaged = std::move(*self->held);
+    self->held.reset();
+    co_await self->inner->send(self->damaged, {});
+  }
 }
 
 Task<View> FaultyChannel::State::receive(std::shared_ptr<State> self) {
@@ -72,6 +83,11 @@ Task<View> FaultyChannel::State::receive(std::shared_ptr<State> self) {
   if (fault == Fault::delay && self->plan.delay) co_await self->plan.delay();
   if (fault == Fault::truncate || fault == Fault::flip_bit) self->damage(fault);
   if (fault == Fault::duplicate) self->repeated = self->damaged;
+  if (fault == Fault::reorder) {
+    self->repeated = std::move(self->damaged);
+    const View next = co_await self->inner->receive();
+    self->damaged.assign(next.begin(), next.end());
+  }
   co_return self->damaged;
 }
 

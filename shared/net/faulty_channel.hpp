@@ -15,6 +15,7 @@ enum class Fault {
   truncate,   ///< Half of the message is missing.
   duplicate,  ///< The message comes twice.
   flip_bit,   ///< One bit is wrong.
+  reorder,    ///< The message comes after the next one of its direction; where none follows, it never comes.
   delay,      ///< The message waits for `FaultPlan::delay`.
 };
 

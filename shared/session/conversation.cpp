@@ -1,6 +1,7 @@
 #include "shared/session/conversation.hpp"
 
 #include <algorithm>
+#include <utility>
 
 #include <boost/asio/co_spawn.hpp>
 
@@ -59,7 +60,7 @@ void Conversation<Incoming, Outgoing>::post_attachment(std::shared_ptr<ByteSourc
 
 template <class Incoming, class Outgoing>
 net::Task<> Conversation<Incoming, Outgoing>::flush() {
-  while (!outbox_.empty() || is_writing_) {
+  while (!is_flushed()) {
     rethrow_if_ended();
     co_await outbox_changed_.wait();
   }
@@ -70,11 +71,22 @@ net::Task<Incoming> Conversation<Incoming, Outgoing>::next_message() {
   // What was said before the connection ended still counts.
   while (inbox_.empty()) {
     rethrow_if_ended();
+    is_awaited_ = true;
+    if (is_parked_) sink_changed_.notify();
     co_await inbox_changed_.wait();
+    is_awaited_ = false;
+    if (interruption_) std::rethrow_exception(std::exchange(interruption_, nullptr));
   }
   Incoming message = std::move(inbox_.front());
   inbox_.pop_front();
   co_return message;
+}
+
+template <class Incoming, class Outgoing>
+void Conversation<Incoming, Outgoing>::interrupt(std::exception_ptr failure) {
+  if (!is_awaited_) return;
+  interruption_ = std::move(failure);
+  inbox_changed_.notify();
 }
 
 template <class Incoming, class Outgoing>
@@ -103,6 +115,11 @@ net::Task<> Conversation<Incoming, Outgoing>::close(std::string reason) {
 }
 
 template <class Incoming, class Outgoing>
+void Conversation<Incoming, Outgoing>::abort() {
+  end(std::make_exception_ptr(Error(Errc::network, "the connection to " + peer() + " was ended on this side")));
+}
+
+template <class Incoming, class Outgoing>
 net::Task<> Conversation<Incoming, Outgoing>::read_loop() {
   while (!has_ended()) {
     auto decoded = decode(co_await channel_->receive(), static_cast<const Incoming*>(nullptr));
@@ -122,11 +139,18 @@ net::Task<> Conversation<Incoming, Outgoing>::read_loop() {
 
 template <class Incoming, class Outgoing>
 net::Task<> Conversation<Incoming, Outgoing>::read_attachment(wire::Attachment announced) {
-  // Not reading while nobody has said where the bytes go holds the peer back.
+  // Not reading while nobody has said where the bytes go holds the peer back. Who waits for a message instead would
+  // wait for ever; and a server grants each attachment and then has the sink ready.
+  constexpr bool is_server = std::is_same_v<Incoming, wire::ClientMessage>;
+  is_parked_ = true;
   while (sink_ == nullptr) {
     rethrow_if_ended();
+    if (is_server || (is_awaited_ && inbox_.empty())) {
+      throw Error(Errc::protocol, peer() + " sends an attachment that nobody asked for");
+    }
     co_await sink_changed_.wait();
   }
+  is_parked_ = false;
   if (announced.id != attachments_received_ || announced.num_bytes != sink_->num_bytes()) {
     throw Error(Errc::protocol, peer() + " announces attachment " + std::to_string(announced.id) + " of " +
                                     std::to_string(announced.num_bytes) + " bytes; expected attachment " +

@@ -47,6 +47,8 @@ class Conversation : public std::enable_shared_from_this<Conversation<Incoming, 
 
   /// The next message that is neither intercepted nor an attachment's announcement.
   net::Task<Incoming> next_message();
+  /// Has the waiting next_message(), if one waits, throw `failure`; the conversation goes on.
+  void interrupt(std::exception_ptr failure);
 
   /// Takes the next attachment, which must have exactly the sink's size; chunks must come in order.
   /// Throws Error(protocol) otherwise, and the connection is ended.
@@ -55,9 +57,13 @@ class Conversation : public std::enable_shared_from_this<Conversation<Incoming, 
   /// Flushes, says goodbye, ends the connection. Never throws.
   net::Task<> close(std::string reason);
   /// Ends the connection now.
-  void abort() noexcept { channel_->abort(); }
+  void abort();
 
   [[nodiscard]] bool has_ended() const { return failure_ != nullptr; }
+  /// Throws what ended the connection.
+  void rethrow_if_ended() const;
+  /// Whether everything queued so far has been handed to the transport.
+  [[nodiscard]] bool is_flushed() const { return outbox_.empty() && !is_writing_; }
   [[nodiscard]] std::uint64_t bytes_sent() const { return channel_->bytes_sent(); }
   [[nodiscard]] std::uint64_t bytes_received() const { return channel_->bytes_received(); }
   [[nodiscard]] std::string peer() const { return channel_->peer(); }
@@ -77,7 +83,6 @@ class Conversation : public std::enable_shared_from_this<Conversation<Incoming, 
   net::Task<> read_attachment(wire::Attachment announced);
   net::Task<> send_chunks(const Outflow& outflow);
   void end(std::exception_ptr failure);
-  void rethrow_if_ended() const;
 
   net::asio::any_io_executor executor_;
   std::unique_ptr<net::MessageChannel> channel_;
@@ -89,6 +94,9 @@ class Conversation : public std::enable_shared_from_this<Conversation<Incoming, 
   Signal outbox_changed_;
 
   std::deque<Incoming> inbox_;
+  bool is_awaited_ = false;  ///< next_message() waits.
+  bool is_parked_ = false;   ///< An attachment was announced and has no sink yet.
+  std::exception_ptr interruption_;
   ByteSink* sink_ = nullptr;  ///< Set while receive_attachment() waits.
   std::uint32_t attachments_received_ = 0;
   Signal inbox_changed_;

@@ -41,6 +41,7 @@ void declare_fields(Fields& fields, Terms& terms) {
 
 std::string to_json_text(const Terms& terms) {
   Terms copy = terms;
+  copy.model.forget_script_file();
   Fields fields;
   declare_fields(fields, copy);
   declare_task(fields, copy.task);
@@ -58,6 +59,7 @@ Terms terms_from_json_text(const std::string& text) {
 
 std::string to_json_text(const learn::ModelSpec& spec) {
   learn::ModelSpec copy = spec;
+  copy.forget_script_file();
   Fields fields;
   learn::declare_fields(fields, "model", copy);
   return fields.resolved().dump();

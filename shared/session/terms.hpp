@@ -29,7 +29,7 @@ struct Terms {
 
 void declare_fields(Fields& fields, Terms& terms);
 
-/// The terms as they travel, the task included.
+/// The terms as they travel, the task included, and the path of a script not.
 std::string to_json_text(const Terms& terms);
 /// Throws Error(protocol), naming key and bounds, where the text is not such terms.
 Terms terms_from_json_text(const std::string& text);

@@ -12,8 +12,9 @@
 //   Attachment, chunks ----------------->
 //                 <---------------------- ... more tasks ..., Finished
 //
-// One task at a time per client. An attachment is announced (id counted from 0 in each direction, byte length) and
-// then travels in chunks; its schema is known to both sides and is not sent.
+// One task at a time per client. A client whose connection was lost says Hello and Join again under its name and is
+// given the task again that was under way. An attachment is announced (id counted from 0 in each direction, byte
+// length) and then travels in chunks; its schema is known to both sides and is not sent.
 #pragma once
 
 #include <cstdint>
@@ -24,7 +25,7 @@
 namespace headstart::wire {
 
 /// Raised with every change of a message; the server refuses other versions by name.
-inline constexpr std::uint16_t protocol_version = 1;
+inline constexpr std::uint16_t protocol_version = 2;
 
 using TaskId = std::uint64_t;
 using Reason = Text<512>;
@@ -57,11 +58,13 @@ struct Join {
   Digest schema;              ///< Of the federated model, as the client built it.
   Architecture architecture;  ///< Of the federated model.
   Settings own_model;         ///< Spec of the model it pre-trains, if not the federated one; else empty.
-  Flag shares_with_peers;     ///< Consents that its pre-trained model goes to other clients as a teacher.
+  Architecture own_architecture;
+  Flag shares_with_peers;  ///< Consents that its pre-trained model goes to other clients as a teacher.
+  Digest held_model;       ///< Global model that it still holds from an earlier connection; empty: none.
   template <class A>
   void serialize(A& a) {
     a(num_examples, num_held_out, num_classes, channels, height, width, schema, architecture, own_model,
-      shares_with_peers);
+      own_architecture, shares_with_peers, held_model);
   }
 };
 
@@ -148,9 +151,10 @@ struct Joined {
 /// The server refuses the client and closes.
 struct Refused {
   Reason reason;
+  Flag is_for_now;  ///< The same client may be admitted a little later.
   template <class A>
   void serialize(A& a) {
-    a(reason);
+    a(reason, is_for_now);
   }
 };
 
@@ -172,16 +176,16 @@ struct ExchangeTask {
   }
 };
 
-/// One round of local training from the global model of `model_version`, which the client holds or which follows as
-/// the one attachment.
+/// One round of local training from the global model of this digest, which the client holds or which follows as the one
+/// attachment.
 struct TrainTask {
   TaskId task = 0;
   std::uint32_t round = 0;
-  std::uint64_t model_version = 0;
+  Digest model;
   Flag model_follows;
   template <class A>
   void serialize(A& a) {
-    a(task, round, model_version, model_follows);
+    a(task, round, model, model_follows);
   }
 };
 
@@ -189,12 +193,12 @@ struct TrainTask {
 /// `candidate` is not empty, a model of that spec that follows and is not kept.
 struct EvaluateTask {
   TaskId task = 0;
-  std::uint64_t model_version = 0;
+  Digest model;
   Flag model_follows;
   Settings candidate;
   template <class A>
   void serialize(A& a) {
-    a(task, model_version, model_follows, candidate);
+    a(task, model, model_follows, candidate);
   }
 };
 
@@ -248,7 +252,8 @@ struct Grant {
   }
 };
 
-/// A task's result was not accepted; the client stays in the run.
+/// A task's result is not accepted: it was checked and refused, or its time is over, and the client need not go on with
+/// it. The client stays in the run.
 struct ResultRefused {
   TaskId task = 0;
   Reason reason;
@@ -261,9 +266,10 @@ struct ResultRefused {
 /// The run is over.
 struct Finished {
   Reason summary;
+  Flag is_failure;  ///< It ended before what was planned was done.
   template <class A>
   void serialize(A& a) {
-    a(summary);
+    a(summary, is_failure);
   }
 };
 

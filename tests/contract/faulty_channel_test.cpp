@@ -123,5 +123,24 @@ TEST_CASE("a received duplicate comes again before the next message") {
   run(task());
 }
 
+TEST_CASE("reorder: a message changes places with the next one of its direction") {
+  const auto task = []() -> Task<> {
+    auto sending = co_await Loopback::connect();
+    FaultyChannel sender(std::move(sending.near), {.fault = Fault::reorder, .operation = 1});
+    for (const char* word : {"a", "b", "c", "d"}) co_await sender.send(bytes_of(word), {});
+    std::string sent;
+    for (int i = 0; i < 4; ++i) sent += text_of(co_await sending.far->receive());
+    CHECK(sent == "acbd");
+
+    auto receiving = co_await Loopback::connect();
+    FaultyChannel receiver(std::move(receiving.near), {.fault = Fault::reorder, .operation = 1});
+    for (const char* word : {"a", "b", "c", "d"}) co_await receiving.far->send(bytes_of(word), {});
+    std::string received;
+    for (int i = 0; i < 4; ++i) received += text_of(co_await receiver.receive());
+    CHECK(received == "acbd");
+  };
+  run(task());
+}
+
 }  // namespace
 }  // namespace headstart::net

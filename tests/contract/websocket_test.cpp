@@ -434,49 +434,6 @@ TEST_CASE("pauses between attempts double up to a bound, each less a random part
   CHECK(pause_after(options, 1000, Seed(1)).count() <= 1000);
 }
 
-TEST_CASE("a server that comes later is reached; what another attempt would not change ends it at once") {
-  const auto task = []() -> Task<> {
-    const auto executor = co_await asio::this_coro::executor;
-    std::optional<Listener> listener(std::in_place, executor, "127.0.0.1", 0);
-    const Url url{"127.0.0.1", listener->port(), "/"};
-    listener.reset();
-    TimePoint now;
-    const Clock clock = [&now] { return now; };
-    const RedialOptions redial{
-        .patience = milliseconds(100), .first_pause = milliseconds(1), .longest_pause = milliseconds(1)};
-    int num_pauses = 0;
-    const auto tell = [&](const std::string& reason, milliseconds) {
-      CHECK(contains(reason, "cannot connect"));
-      ++num_pauses;
-      if (num_pauses == 3) listener.emplace(executor, "127.0.0.1", url.port);
-    };
-    auto dialling = connect_patiently(executor, url, {}, redial, Seed(1), clock, tell);
-    const auto answer = [&]() -> Task<Channel> {
-      while (!listener) co_await asio::post(executor, asio::use_awaitable);
-      auto accepting = accept_one(*listener, {});
-      co_return co_await std::move(accepting);
-    };
-    auto both = std::move(dialling) && answer();
-    co_await std::move(both);
-    CHECK(num_pauses == 3);
-
-    listener.reset();
-    num_pauses = -1000;
-    const auto wait = [&](const std::string&, milliseconds) { now += milliseconds(40); };
-    auto hopeless = failure_of(connect_patiently(executor, url, {}, redial, Seed(1), clock, wait));
-    const Failure failure = co_await std::move(hopeless);
-    CHECK(failure.code == Errc::network);
-    CHECK(now == TimePoint() + milliseconds(120));  // three pauses fit into 100 ms, as the third begins at 80
-
-    const Url secured{"127.0.0.1", 1, "/", true};
-    const auto never = [](const std::string&, milliseconds) { FAIL("tried again"); };
-    auto refused = failure_of(connect_patiently(executor, secured, {}, redial, Seed(1), clock, never));
-    const Failure at_once = co_await std::move(refused);
-    CHECK(at_once.code == Errc::usage);
-  };
-  run(task());
-}
-
 TEST_CASE("server addresses are read as people write them") {
   const auto full = parse_url("ws://silo-7.example.org:7700/fl/run1");
   CHECK(full.host == "silo-7.example.org");

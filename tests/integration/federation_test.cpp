@@ -7,7 +7,7 @@
 #include <doctest/doctest.h>
 #include <fmt/format.h>
 
-#include "client/client_loop.hpp"
+#include "client/stay_in_run.hpp"
 #include "experiments/lab/simulation.hpp"
 #include "shared/base/files.hpp"
 #include "shared/net/faulty_channel.hpp"
@@ -67,9 +67,9 @@ nlohmann::json run_over_websockets(const server::ServerConfig& config, std::vect
   client::ClientObserver quiet;
   const auto join = [&](lab::SimulatedClient& simulated) -> net::Task<> {
     const net::Url url{"127.0.0.1", listener.port()};
-    auto channel = co_await net::connect(io.get_executor(), url);
+    const auto dial = [&] { return net::connect(io.get_executor(), url); };
     client::ClientContext context{simulated.name, simulated.worker.get(), &pool, &quiet, system_clock, {}};
-    auto running = client::run_client(io.get_executor(), std::move(channel), std::move(context));
+    auto running = client::stay_in_run(io.get_executor(), dial, std::move(context), {});
     co_await std::move(running);
   };
   asio::co_spawn(io, serve(), [](std::exception_ptr failure) { CHECK_FALSE(failure); });

@@ -5,10 +5,10 @@
 #include <doctest/doctest.h>
 #include <torch/torch.h>
 
-#include "client/client_loop.hpp"
 #include "experiments/lab/simulation.hpp"
 #include "shared/net/loopback.hpp"
 #include "shared/session/conversation.hpp"
+#include "tests/support/delegating_worker.hpp"
 #include "tests/support/small_run.hpp"
 #include "tests/support/temporary_folder.hpp"
 #include "tests/support/throws.hpp"
@@ -19,41 +19,21 @@ namespace {
 namespace asio = boost::asio;
 
 /// Trains like the others, then spoils the update.
-class SpoilingWorker final : public client::Worker {
+class SpoilingWorker final : public test::DelegatingWorker {
  public:
   enum class How { not_a_number, fail };
-  SpoilingWorker(std::int64_t index, How how) : honest_(test::small_worker(index)), how_(how) {}
+  SpoilingWorker(std::int64_t index, How how) : DelegatingWorker(test::small_worker(index)), how_(how) {}
 
-  wire::Join join(const session::Terms& terms) override { return honest_->join(terms); }
-  learn::Schema global_schema() override { return honest_->global_schema(); }
-  learn::Schema schema_of(const learn::ModelSpec& spec) override { return honest_->schema_of(spec); }
-  wire::PretrainDone pretrain(const client::TaskContext& context) override { return honest_->pretrain(context); }
-  wire::PackedState pretrained() override { return honest_->pretrained(); }
   wire::PackedState train(const wire::PackedState& global, std::uint32_t round,
                           const client::TaskContext& context) override {
     if (how_ == How::fail) throw Error(Errc::run_failed, "the disk is on fire");
-    wire::PackedState update = honest_->train(global, round, context);
+    wire::PackedState update = DelegatingWorker::train(global, round, context);
     learn::Tensor tensor = update.state().at("fc1.weight");
     tensor.view({-1})[5] = NAN;
     return update;
   }
-  learn::Evaluation evaluate(const wire::PackedState& model,
-                             const std::optional<learn::ModelSpec>& candidate) override {
-    return honest_->evaluate(model, candidate);
-  }
-  wire::PackedState logits(const wire::PackedState& samples, const client::TaskContext& context) override {
-    return honest_->logits(samples, context);
-  }
-  wire::PackedState distill(const wire::PackedState& student, const wire::PackedState& weights,
-                            const std::vector<client::Teacher>& teachers, const client::TaskContext& context) override {
-    return honest_->distill(student, weights, teachers, context);
-  }
-  wire::PackedState reestimate_statistics(const wire::PackedState& model) override {
-    return honest_->reestimate_statistics(model);
-  }
 
  private:
-  std::unique_ptr<client::LocalWorker> honest_;
   How how_;
 };
 
@@ -171,7 +151,7 @@ TEST_CASE("a client that does not fit is refused with the reason") {
   const wire::Hello hello{wire::protocol_version, "silo-0", "test"};
   CHECK(answer_to(hello, [](wire::Join&) {}) == "joined");
   CHECK(answer_to({99, "silo-0", "headstart 9"}, [](wire::Join&) {
-        }).starts_with("protocol version 99 is not spoken here, 1 is"));
+        }).starts_with("protocol version 99 is not spoken here, 2 is"));
   CHECK(answer_to({wire::protocol_version, "../etc", "test"}, [](wire::Join&) {
         }).starts_with("the client's name must be"));
   CHECK(answer_to(hello, [](wire::Join& join) { join.num_examples = 0; }) == "the client has no training samples");

@@ -21,6 +21,7 @@ std::vector<ClientMessage> client_examples() {
   join.schema = std::string(64, 'a');
   join.architecture = "cnn channels=32,64";
   join.own_model = R"({"model": {}})";
+  join.held_model = std::string(64, 'b');
   EvaluationReport report;
   report.task = 7;
   report.correct = std::vector<std::uint64_t>{1, 2};
@@ -40,18 +41,18 @@ std::vector<ClientMessage> client_examples() {
 std::vector<ServerMessage> server_examples() {
   return {Welcome{R"({"run": {"seed": 1}})"},
           Joined{3, 10},
-          Refused{"name taken"},
+          Refused{"name taken", true},
           PretrainTask{1},
           ExchangeTask{2},
-          TrainTask{3, 7, 6, true},
-          EvaluateTask{4, 6, false, "{}"},
+          TrainTask{3, 7, std::string(64, 'b'), true},
+          EvaluateTask{4, std::string(64, 'b'), false, "{}"},
           LogitsTask{5, 5000},
           DistillTask{6, 9},
           TeacherFollows{"silo-2", "{}"},
           StatisticsTask{7},
           Grant{3},
           ResultRefused{3, "NaN"},
-          Finished{"done"},
+          Finished{"done", false},
           Attachment{0, 1}};
 }
 
@@ -139,7 +140,7 @@ TEST_CASE("frames of another version, kind or message are refused by name") {
 }
 
 TEST_CASE("a yes or no that is neither is refused") {
-  std::vector<std::byte> frame = encode(ServerMessage(TrainTask{1, 2, 3, true}));
+  std::vector<std::byte> frame = encode(ServerMessage(TrainTask{1, 2, "digest", true}));
   REQUIRE(frame.back() == std::byte{1});
   CHECK(std::get<TrainTask>(std::get<ServerMessage>(decode_from_server(frame))).model_follows);
   frame.back() = std::byte{2};

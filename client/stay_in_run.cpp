@@ -1,0 +1,75 @@
+#include "client/stay_in_run.hpp"
+
+#include <optional>
+
+#include <boost/asio/redirect_error.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <boost/asio/use_awaitable.hpp>
+
+#include "shared/base/error.hpp"
+
+namespace headstart::client {
+
+namespace {
+
+bool may_pass(const Error& error) {
+  return error.code() == Errc::network || error.code() == Errc::peer_closed || error.code() == Errc::protocol ||
+         dynamic_cast<const NotYet*>(&error) != nullptr;
+}
+
+net::Task<std::string> dial_and_run(net::asio::any_io_executor executor, const Dial& dial, const ClientContext& context,
+                                    Held& held) {
+  auto dialling = dial();
+  auto channel = co_await std::move(dialling);
+  if (context.stop.stop_requested()) throw Error(Errc::interrupted, "stopped");
+  auto running = run_client(executor, std::move(channel), context, held);
+  co_return co_await std::move(running);
+}
+
+}  // namespace
+
+net::Task<std::string> stay_in_run(net::asio::any_io_executor executor, Dial dial, ClientContext context,
+                                   net::RedialOptions redial) {
+  Held held(executor, *context.pool, context.clock);
+  net::asio::steady_timer pause_timer(executor);
+  const std::stop_callback on_stop(context.stop, [&pause_timer] { pause_timer.cancel(); });
+  const Seed seed = Seed(0).child(context.name);
+  std::optional<TimePoint> failing_since;
+  for (int attempt = 1;; ++attempt) {
+    const TimePoint began = context.clock();
+    const std::uint64_t num_done = held.num_tasks_done;
+    std::optional<Error> failure;
+    try {
+      auto running = dial_and_run(executor, dial, context, held);
+      co_return co_await std::move(running);
+    } catch (const Error& error) {
+      if (!may_pass(error) || context.stop.stop_requested()) {
+        held.bench.drop();
+        throw;
+      }
+      failure = error;
+    }
+    const TimePoint now = context.clock();
+    if (!failing_since || held.num_tasks_done > num_done || now - began >= redial.patience) {
+      failing_since = now;
+      attempt = 1;
+    }
+    const std::chrono::milliseconds patience = held.terms.empty() ? redial.patience : redial.patience_once_in;
+    const std::chrono::milliseconds pause = net::pause_after(redial, attempt, seed);
+    if (now + pause > *failing_since + patience) {
+      held.bench.drop();
+      throw Error(*failure);
+    }
+    context.observer->on_retry(failure->what(), pause);
+    pause_timer.expires_after(pause);
+    boost::system::error_code cancelled;
+    auto waiting = pause_timer.async_wait(net::asio::redirect_error(net::asio::use_awaitable, cancelled));
+    co_await std::move(waiting);
+    if (context.stop.stop_requested()) {
+      held.bench.drop();
+      throw Error(Errc::interrupted, "stopped while waiting for the server");
+    }
+  }
+}
+
+}  // namespace headstart::client

@@ -1,0 +1,99 @@
+#include "client/workbench.hpp"
+
+#include <utility>
+
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/post.hpp>
+
+#include "shared/base/error.hpp"
+#include "shared/net/offload.hpp"
+
+namespace headstart::client {
+
+struct Workbench::Piece {
+  std::string key;
+  Work work;
+  ProgressListener listener;
+  std::stop_source stop;
+  TimePoint began_at{};
+  bool is_done = false;
+  std::optional<Result> result;
+  std::exception_ptr failure;
+};
+
+Workbench::Workbench(net::asio::any_io_executor executor, net::asio::thread_pool& pool, Clock clock)
+    : executor_(std::move(executor)),
+      pool_(pool),
+      clock_(std::move(clock)),
+      state_(std::make_shared<State>(executor_)) {}
+
+net::Task<Workbench::Result> Workbench::result_of(std::string key, Work work, ProgressListener listener,
+                                                  std::function<void()> check) {
+  if (!piece_ || key.empty() || piece_->key != key) {
+    drop();
+    auto emptying = idle(check);  // the worker does one thing at a time
+    co_await std::move(emptying);
+    piece_ = std::make_shared<Piece>();
+    piece_->key = std::move(key);
+    piece_->work = std::move(work);
+    piece_->began_at = clock_();
+    ++state_->num_running;
+    auto running = run(state_, piece_, pool_, clock_);
+    net::asio::co_spawn(executor_, std::move(running), [](const std::exception_ptr& failure) {
+      if (failure) std::rethrow_exception(failure);
+    });
+  }
+  const std::shared_ptr<Piece> piece = piece_;
+  piece->listener = std::move(listener);
+  while (!piece->is_done) {
+    check();
+    co_await state_->changed.wait();
+  }
+  check();
+  if (piece->failure) {
+    if (piece_ == piece) piece_.reset();
+    std::rethrow_exception(piece->failure);
+  }
+  co_return *piece->result;
+}
+
+void Workbench::drop() {
+  if (piece_) piece_->stop.request_stop();
+  piece_.reset();
+}
+
+net::Task<> Workbench::idle(std::function<void()> check) {
+  while (state_->num_running > 0) {
+    check();
+    co_await state_->changed.wait();
+  }
+}
+
+net::Task<> Workbench::run(std::shared_ptr<State> state, std::shared_ptr<Piece> piece, net::asio::thread_pool& pool,
+                           Clock clock) {
+  constexpr std::chrono::milliseconds between_reports{250};
+  const auto executor = co_await net::asio::this_coro::executor;
+  const auto report = [between_reports, executor, clock, weak = std::weak_ptr(piece),
+                       next = TimePoint{}](const learn::Progress& progress) mutable {
+    const TimePoint now = clock();
+    if (now < next && progress.done < progress.total) return;
+    next = now + between_reports;
+    net::asio::post(executor, [weak, progress] {
+      const auto held = weak.lock();
+      if (held && !held->is_done && held->listener) held->listener(progress);
+    });
+  };
+  const TaskContext context{report, piece->stop.get_token(), piece->began_at};
+  try {
+    auto working = net::offload(pool, [&piece, &context] { return piece->work(context); });
+    piece->result = co_await std::move(working);
+  } catch (...) {
+    piece->failure = std::current_exception();
+  }
+  piece->work = nullptr;  // with the models that it holds
+  piece->is_done = true;
+  --state->num_running;
+  state->changed.notify();
+}
+
+}  // namespace headstart::client

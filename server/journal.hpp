@@ -1,0 +1,44 @@
+// What a run has achieved so far, one checked line an event: what a server that is started again goes on from.
+#pragma once
+
+#include <filesystem>
+#include <mutex>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+namespace headstart::server {
+
+/// A line is 64 hexadecimal digits, a space, and a JSON object of which they are the SHA-256.
+class Journal {
+ public:
+  /// Opens `file`, made where it is missing, and holds it against a second server. Throws Error(storage) where it
+  /// cannot be written or another process holds it.
+  explicit Journal(std::filesystem::path file);
+  ~Journal();
+  Journal(const Journal&) = delete;
+  Journal& operator=(const Journal&) = delete;
+
+  /// The events of an earlier server, up to the first line that is damaged. What follows that line is cut off with it:
+  /// a server that was killed while writing leaves one such line at the end.
+  [[nodiscard]] const std::vector<nlohmann::json>& earlier() const { return earlier_; }
+  /// One sentence where something was cut off, else empty.
+  [[nodiscard]] const std::string& damage() const { return damage_; }
+
+  /// On the disk when it returns. From any thread. Throws Error(storage).
+  void append(const nlohmann::json& event);
+
+  /// The events of a journal's text, and how many of its bytes they take; the rest is damaged.
+  static std::pair<std::vector<nlohmann::json>, std::size_t> parse(std::string_view text);
+
+ private:
+  std::filesystem::path file_;
+  int descriptor_ = -1;
+  std::mutex mutex_;
+  std::vector<nlohmann::json> earlier_;
+  std::string damage_;
+};
+
+}  // namespace headstart::server

@@ -1,0 +1,188 @@
+#include "server/recovery.hpp"
+
+#include <algorithm>
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include "shared/base/error.hpp"
+
+namespace headstart::server {
+
+namespace {
+
+using nlohmann::json;
+
+ClientInfo client_from(const json& event) {
+  ClientInfo client;
+  client.name = event.at("client").get<std::string>();
+  client.num_examples = event.at("examples").get<std::int64_t>();
+  client.num_held_out = event.at("held_out").get<std::int64_t>();
+  client.shares_with_peers = event.at("shares_with_peers").get<bool>();
+  client.own_architecture = event.at("own_architecture").get<std::string>();
+  if (event.contains("own_model")) {
+    client.own_model = session::spec_from_json_text(event.at("own_model").get<std::string>());
+  }
+  return client;
+}
+
+Recovery::Milestone milestone_from(const json& event) {
+  Recovery::Milestone milestone;
+  milestone.round = event.at("round").get<std::int64_t>();
+  milestone.digest = event.at("digest").get<std::string>();
+  milestone.participation.accepted = event.at("accepted").get<std::vector<std::string>>();
+  milestone.participation.excluded = event.at("excluded").get<std::map<std::string, std::string>>();
+  milestone.bytes_up = event.at("bytes_up").get<std::uint64_t>();
+  milestone.bytes_down = event.at("bytes_down").get<std::uint64_t>();
+  milestone.seconds = event.at("seconds").get<double>();
+  return milestone;
+}
+
+/// What is named by one event each and needs no second look.
+void take(const json& event, Recovery& recovery, std::vector<Recovery::Milestone>& milestones) {
+  const auto kind = event.at("event").get<std::string>();
+  if (kind == "joined") {
+    ClientInfo client = client_from(event);
+    recovery.roster[client.name] = std::move(client);
+  } else if (kind == "local model") {
+    recovery.local_models[event.at("client").get<std::string>()] = event.at("model");
+  } else if (kind == "left out") {
+    recovery.left_out.push_back({event.at("phase").get<std::string>(), event.at("client").get<std::string>(),
+                                 event.at("reason").get<std::string>()});
+  } else if (kind == "started") {
+    recovery.start = event;
+  } else if (kind == "model") {
+    Recovery::Milestone milestone = milestone_from(event);
+    // A round that was gone through again after a fall back to an older checkpoint replaces what came of it before.
+    std::erase_if(milestones, [&](const auto& earlier) { return earlier.round >= milestone.round; });
+    std::erase_if(recovery.lines, [&](const json& line) { return line.at("round") >= milestone.round; });
+    milestones.push_back(std::move(milestone));
+  } else if (kind == "measured") {
+    recovery.lines.push_back(event.at("line"));
+  } else if (kind == "best") {
+    recovery.best_score = event.at("score").get<double>();
+  }
+}
+
+void compare(const json& before, const json& now, const std::string& prefix, std::vector<std::string>& differences) {
+  static constexpr std::string_view free_to_differ[] = {
+      "run.log", "run.folder", "listen", "tls", "timeouts", "admin", "checkpoints", "federation.upload_memory"};
+  if (std::ranges::find(free_to_differ, prefix) != std::end(free_to_differ)) return;
+  if (before.is_object() && now.is_object()) {
+    const auto inner = [&](const std::string& key) { return prefix.empty() ? key : prefix + "." + key; };
+    for (const auto& [key, value] : before.items()) compare(value, now.value(key, json()), inner(key), differences);
+    for (const auto& [key, value] : now.items()) {
+      if (!before.contains(key)) compare(json(), value, inner(key), differences);
+    }
+  } else if (before != now) {
+    differences.push_back(fmt::format("{} was {}, is {}", prefix, before.dump(), now.dump()));
+  }
+}
+
+}  // namespace
+
+Recovery recover(RunFolder& folder, FederationObserver& observer) {
+  Recovery recovery;
+  if (!folder.journal().damage().empty()) observer.on_note(folder.journal().damage());
+  std::vector<Recovery::Milestone> milestones;
+  try {
+    for (const json& event : folder.journal().earlier()) take(event, recovery, milestones);
+  } catch (const json::exception& error) {
+    throw Error(Errc::data, fmt::format("{}: the journal is of another version of headstart ({})",
+                                        folder.path().string(), error.what()));
+  }
+  // A milestone whose file was pruned is no fault; one whose file is damaged is told.
+  while (!milestones.empty() && !recovery.milestone) {
+    Recovery::Milestone newest = std::move(milestones.back());
+    milestones.pop_back();
+    try {
+      newest.state = folder.load_checkpoint(newest.round, newest.digest);
+      recovery.milestone = std::move(newest);
+    } catch (const Error& error) {
+      observer.on_note(fmt::format("{}; going back to {}", error.what(),
+                                   milestones.empty() ? std::string("what came before round 1")
+                                                      : fmt::format("round {}", milestones.back().round)));
+    }
+  }
+  if (!milestones.empty()) {
+    recovery.bytes_up_before = milestones.back().bytes_up;
+    recovery.bytes_down_before = milestones.back().bytes_down;
+  } else if (!recovery.start.is_null()) {
+    recovery.bytes_up_before = recovery.start.at("before_rounds").at("bytes_up").get<std::uint64_t>();
+    recovery.bytes_down_before = recovery.start.at("before_rounds").at("bytes_down").get<std::uint64_t>();
+  }
+  const std::int64_t last = recovery.milestone ? recovery.milestone->round : -1;
+  std::erase_if(recovery.lines, [last](const json& line) { return line.at("round") > last; });
+  if (!recovery.milestone) recovery.start = nullptr;
+  folder.rewrite_rounds(recovery.lines);
+  return recovery;
+}
+
+json joined_event(const ClientInfo& client) {
+  json event = {{"event", "joined"},
+                {"client", client.name},
+                {"examples", client.num_examples},
+                {"held_out", client.num_held_out},
+                {"shares_with_peers", client.shares_with_peers},
+                {"own_architecture", client.own_architecture}};
+  if (client.own_model) event["own_model"] = session::to_json_text(*client.own_model);
+  return event;
+}
+
+json local_model_event(const std::string& client, const json& model) {
+  return {{"event", "local model"}, {"client", client}, {"model", model}};
+}
+
+json left_out_event(const LeftOut& left_out) {
+  return {{"event", "left out"}, {"phase", left_out.phase}, {"client", left_out.client}, {"reason", left_out.reason}};
+}
+
+json started_event(const std::string& used, const json& report, const json& before_rounds) {
+  return {{"event", "started"}, {"used", used}, {"report", report}, {"before_rounds", before_rounds}};
+}
+
+json milestone_event(const Recovery::Milestone& milestone) {
+  return {{"event", "model"},
+          {"round", milestone.round},
+          {"digest", milestone.digest},
+          {"accepted", milestone.participation.accepted},
+          {"excluded", milestone.participation.excluded},
+          {"bytes_up", milestone.bytes_up},
+          {"bytes_down", milestone.bytes_down},
+          {"seconds", milestone.seconds}};
+}
+
+json measured_event(const json& line) { return {{"event", "measured"}, {"line", line}}; }
+
+json best_event(std::int64_t round, double score) { return {{"event", "best"}, {"round", round}, {"score", score}}; }
+
+void require_same_run(const json& before, const json& now, const std::string& folder) {
+  std::vector<std::string> differences;
+  compare(before.value("config", json::object()), now.value("config", json::object()), "", differences);
+  for (const char* key : {"version", "architecture", "dataset", "manifest_digest"}) {
+    compare(before.value(key, json()), now.value(key, json()), key, differences);
+  }
+  if (differences.empty()) return;
+  throw Error(Errc::usage,
+              fmt::format("run.folder {} holds an unfinished run that is not this one: {}. Give the settings it was "
+                          "begun with to go on with it, or choose another folder",
+                          folder, fmt::join(differences, "; ")));
+}
+
+json to_json(const learn::Evaluation& evaluation) {
+  return {{"correct", evaluation.correct},
+          {"total", evaluation.total},
+          {"predicted", evaluation.predicted},
+          {"loss_sum", evaluation.loss_sum}};
+}
+
+learn::Evaluation evaluation_from(const json& json) {
+  learn::Evaluation evaluation;
+  evaluation.correct = json.at("correct").get<std::vector<std::int64_t>>();
+  evaluation.total = json.at("total").get<std::vector<std::int64_t>>();
+  evaluation.predicted = json.at("predicted").get<std::vector<std::int64_t>>();
+  evaluation.loss_sum = json.at("loss_sum").get<double>();
+  return evaluation;
+}
+
+}  // namespace headstart::server

@@ -1,0 +1,404 @@
+// What a run survives: faults on any message of any client, a server that is stopped anywhere and started again,
+// clients that are slow or come late. The model is the same as without them, or the summary says what was left out.
+
+#include <algorithm>
+#include <atomic>
+#include <cstdlib>
+#include <fstream>
+#include <mutex>
+#include <thread>
+
+#include <doctest/doctest.h>
+#include <fmt/format.h>
+
+#include "experiments/lab/simulation.hpp"
+#include "server/journal.hpp"
+#include "shared/base/files.hpp"
+#include "shared/net/faulty_channel.hpp"
+#include "tests/support/delegating_worker.hpp"
+#include "tests/support/small_run.hpp"
+#include "tests/support/temporary_folder.hpp"
+#include "tests/support/throws.hpp"
+
+namespace headstart {
+namespace {
+
+using lab::SimulatedClient;
+using server::StartModel;
+using server::TransferSet;
+
+/// Every step, where the long suite is asked for; else each of a few strides.
+std::uint64_t stride(std::uint64_t short_suite) {
+  return std::getenv("HEADSTART_LONG") != nullptr ? 1 : short_suite;  // NOLINT(concurrency-mt-unsafe)
+}
+
+server::ServerConfig config_in(const std::filesystem::path& folder, StartModel start = StartModel::kd,
+                               TransferSet transfer = TransferSet::public_large) {
+  auto config = test::small_config(folder);
+  config.federation.start = start;
+  config.federation.consolidation.transfer = transfer;
+  config.terms.pretrain.max_epochs = 2;
+  config.terms.consolidation.epochs = 1;
+  config.federation.num_rounds = 6;
+  config.federation.timeouts = {.handshake = 1, .silence = 1, .absence = 5, .task = 1, .phase = 60};
+  return config;
+}
+
+client::LocalWorkerOptions sharing() {
+  return {.name = {}, .own_model = {}, .script = {}, .store = {}, .shares_with_peers = true};
+}
+
+std::vector<SimulatedClient> clients_of(std::int64_t count = test::small_num_clients) {
+  std::vector<SimulatedClient> clients;
+  for (std::int64_t i = 0; i < count; ++i) {
+    clients.push_back({test::small_name(i), test::small_worker(i, sharing()), {}});
+  }
+  return clients;
+}
+
+class Notes : public server::FederationObserver {
+ public:
+  void on_note(const std::string& text) override { all += text + "\n"; }
+  [[nodiscard]] bool has(const std::string& words) const { return all.find(words) != std::string::npos; }
+  std::string all;
+};
+
+nlohmann::json run(const server::ServerConfig& config, std::vector<SimulatedClient> clients,
+                   server::FederationObserver& observer,
+                   const std::function<void(std::function<void()>)>& on_stop = {}) {
+  server::RunFolder folder(config.folder, config.federation.checkpoints);
+  return lab::simulate(config, test::small_central_data(), folder, observer, std::move(clients), 2,
+                       std::chrono::steady_clock::now, on_stop);
+}
+
+// ---- faults on the wire
+
+/// Wraps the client's channels: the first one misbehaves as planned, the next ones do not. `operations` counts the
+/// first one's.
+auto faulty(const net::FaultPlan& plan, std::shared_ptr<std::uint64_t> operations = nullptr) {
+  class Counting final : public net::MessageChannel {
+   public:
+    Counting(std::unique_ptr<net::FaultyChannel> inner, std::shared_ptr<std::uint64_t> count)
+        : inner_(std::move(inner)), count_(std::move(count)) {}
+    ~Counting() override {
+      if (count_) *count_ = inner_->operations();
+    }
+    net::Task<> send(std::span<const std::byte> head, std::span<const std::byte> body) override {
+      return inner_->send(head, body);
+    }
+    net::Task<std::span<const std::byte>> receive() override { return inner_->receive(); }
+    net::Task<> close(std::string reason) override { return inner_->close(std::move(reason)); }
+    void abort() noexcept override { inner_->abort(); }
+    [[nodiscard]] std::uint64_t bytes_sent() const noexcept override { return inner_->bytes_sent(); }
+    [[nodiscard]] std::uint64_t bytes_received() const noexcept override { return inner_->bytes_received(); }
+    [[nodiscard]] std::string peer() const override { return inner_->peer(); }
+    [[nodiscard]] std::string identity() const override { return inner_->identity(); }
+
+   private:
+    std::unique_ptr<net::FaultyChannel> inner_;
+    std::shared_ptr<std::uint64_t> count_;
+  };
+  const auto is_first = std::make_shared<bool>(true);
+  return [plan, operations, is_first](std::unique_ptr<net::MessageChannel> channel) {
+    if (!std::exchange(*is_first, false)) return channel;
+    return std::unique_ptr<net::MessageChannel>(
+        std::make_unique<Counting>(std::make_unique<net::FaultyChannel>(std::move(channel), plan), operations));
+  };
+}
+
+void visit_every_operation(TransferSet transfer, net::Fault fault, std::uint64_t every, std::uint64_t first) {
+  const test::TemporaryFolder folder;
+  Notes notes;
+  auto clean = clients_of();
+  std::vector<std::shared_ptr<std::uint64_t>> operations;
+  for (auto& client : clean) {
+    operations.push_back(std::make_shared<std::uint64_t>(0));
+    client.wrap = faulty({}, operations.back());
+  }
+  const auto expected = run(config_in(folder / "clean", StartModel::kd, transfer), std::move(clean), notes);
+  CHECK(expected["degraded"] == false);
+  std::vector<std::pair<std::size_t, std::uint64_t>> places;
+  for (std::size_t i = 0; i < operations.size(); ++i) {
+    for (std::uint64_t operation = 0; operation < *operations[i]; ++operation) places.emplace_back(i, operation);
+  }
+  CHECK(places.size() >= 300);
+  for (std::uint64_t place = first; place < places.size(); place += every) {
+    const auto [client, operation] = places[place];
+    const std::string label = fmt::format("fault-{}-{}-{}", static_cast<int>(fault), client, operation);
+    CAPTURE(label);
+    auto clients = clients_of();
+    clients[client].wrap = faulty({.fault = fault, .operation = operation});
+    const auto summary = run(config_in(folder / label, StartModel::kd, transfer), std::move(clients), notes);
+    CHECK(summary["rounds"] == expected["rounds"]);
+    if (summary["degraded"] == false) {
+      CHECK(summary["model_digest"] == expected["model_digest"]);
+    } else {
+      // What is missing is the one client's, and for its time alone.
+      for (const auto& left : summary["left_out"]) {
+        CHECK(left["client"] == test::small_name(static_cast<std::int64_t>(client)));
+        CHECK(left["reason"].get<std::string>().find("late") != std::string::npos);
+      }
+    }
+    std::filesystem::remove_all(folder / label);
+  }
+}
+
+TEST_CASE("a connection that is lost at any message costs nothing: the client returns and the model is the same") {
+  visit_every_operation(TransferSet::public_large, net::Fault::fail, stride(7), 0);
+  visit_every_operation(TransferSet::student, net::Fault::fail, stride(7), 3);
+}
+
+TEST_CASE("a message that is cut, doubled or out of order: the same model, or a summary that says who was late") {
+  for (const auto& [fault, first] :
+       {std::pair(net::Fault::truncate, 1), std::pair(net::Fault::duplicate, 5), std::pair(net::Fault::reorder, 11)}) {
+    visit_every_operation(TransferSet::public_large, fault, stride(43), static_cast<std::uint64_t>(first));
+    visit_every_operation(TransferSet::student, fault, stride(47), static_cast<std::uint64_t>(first));
+  }
+}
+
+// ---- a server that ends and is started again
+
+/// Stops the run when the `count`-th phase begins.
+class StopAtPhase final : public Notes {
+ public:
+  explicit StopAtPhase(int count) : left_(count) {}
+  void on_phase(const std::string& name, std::size_t) override {
+    phases.push_back(name);
+    if (--left_ == 0 && stop) stop();
+  }
+  std::function<void()> stop;
+  std::vector<std::string> phases;
+
+ private:
+  int left_;
+};
+
+/// Counts the local trainings of one client.
+class CountingWorker final : public test::DelegatingWorker {
+ public:
+  CountingWorker(std::unique_ptr<client::Worker> inner, std::shared_ptr<std::atomic<int>> pretrainings)
+      : DelegatingWorker(std::move(inner)), pretrainings_(std::move(pretrainings)) {}
+  wire::PretrainDone pretrain(const client::TaskContext& context) override {
+    ++*pretrainings_;
+    return DelegatingWorker::pretrain(context);
+  }
+
+ private:
+  std::shared_ptr<std::atomic<int>> pretrainings_;
+};
+
+std::vector<nlohmann::json> lines_of(const std::filesystem::path& folder) {
+  std::ifstream in(folder / "rounds.jsonl");
+  std::vector<nlohmann::json> lines;
+  for (std::string line; std::getline(in, line);) lines.push_back(nlohmann::json::parse(line));
+  return lines;
+}
+
+/// What of a line does not depend on the clock or on what was sent again.
+nlohmann::json results_of(nlohmann::json line) {
+  for (const char* key : {"seconds", "bytes_up", "bytes_down"}) line.erase(key);
+  return line;
+}
+
+TEST_CASE("stopped at any phase and started again: the same model and the same history, nothing pre-trained twice") {
+  for (const auto transfer : {TransferSet::public_large, TransferSet::student}) {
+    const test::TemporaryFolder folder;
+    StopAtPhase undisturbed(0);
+    const auto expected = run(config_in(folder / "whole", StartModel::kd, transfer), clients_of(), undisturbed);
+    const auto expected_lines = lines_of(folder / "whole");
+    const int num_phases = static_cast<int>(undisturbed.phases.size());
+    CHECK(num_phases >= 9);
+    for (int phase = 1; phase <= num_phases; ++phase) {
+      CAPTURE(undisturbed.phases[static_cast<std::size_t>(phase - 1)]);
+      const auto config = config_in(folder / fmt::format("stopped-{}", phase), StartModel::kd, transfer);
+      StopAtPhase stopping(phase);
+      CHECK(test::code_of([&] {
+              run(config, clients_of(), stopping, [&stopping](std::function<void()> stop) { stopping.stop = stop; });
+            }) == Errc::interrupted);
+      CHECK(std::filesystem::exists(config.folder + "/interrupted.json"));
+
+      const auto pretrainings = std::make_shared<std::atomic<int>>(0);
+      auto clients = clients_of();
+      for (auto& client : clients) {
+        client.worker = std::make_unique<CountingWorker>(std::move(client.worker), pretrainings);
+      }
+      Notes notes;
+      const auto summary = run(config, std::move(clients), notes);
+      CHECK(summary["model_digest"] == expected["model_digest"]);
+      CHECK(summary["targets"] == expected["targets"]);
+      CHECK(summary["degraded"] == false);
+      if (phase > 1) CHECK(*pretrainings == 0);
+      const auto lines = lines_of(config.folder);
+      REQUIRE(lines.size() == expected_lines.size());
+      for (std::size_t i = 0; i < lines.size(); ++i) CHECK(results_of(lines[i]) == results_of(expected_lines[i]));
+      CHECK_FALSE(std::filesystem::exists(config.folder + "/interrupted.json"));
+    }
+  }
+}
+
+/// A run of plain FedAvg that was stopped in round 3.
+server::ServerConfig stopped_in_round_3(const std::filesystem::path& folder) {
+  const auto config = config_in(folder, StartModel::random);
+  StopAtPhase stopping(3);
+  CHECK(test::code_of([&] {
+          run(config, clients_of(), stopping, [&stopping](std::function<void()> stop) { stopping.stop = stop; });
+        }) == Errc::interrupted);
+  return config;
+}
+
+TEST_CASE("a damaged newest checkpoint: the one before is taken, the message names the file, the model is the same") {
+  const test::TemporaryFolder folder;
+  Notes notes;
+  const auto expected = run(config_in(folder / "whole", StartModel::random), clients_of(), notes);
+  const auto config = stopped_in_round_3(folder / "run");
+  const std::filesystem::path newest = folder / "run/checkpoints/round-00002.safetensors";
+  std::string bytes = read_text(newest);
+  SUBCASE("a bit is wrong") { bytes[bytes.size() - 9] ^= 4; }
+  SUBCASE("the end is missing") { bytes.resize(bytes.size() / 2); }
+  std::ofstream(newest, std::ios::binary) << bytes;
+  const auto summary = run(config, clients_of(), notes);
+  CHECK(notes.has("round-00002.safetensors"));
+  CHECK(notes.has("going back to round 1"));
+  CHECK(notes.has("going on after round 1"));
+  CHECK(summary["model_digest"] == expected["model_digest"]);
+  CHECK(lines_of(config.folder).size() == 7);
+}
+
+TEST_CASE("a journal whose last line was never finished: that line does not count, and is said to be cut off") {
+  const test::TemporaryFolder folder;
+  Notes notes;
+  const auto expected = run(config_in(folder / "whole", StartModel::random), clients_of(), notes);
+  const auto config = stopped_in_round_3(folder / "run");
+  const std::string whole = read_text(folder / "run/journal");
+  for (const std::size_t cut : {std::size_t{1}, std::size_t{40}, std::size_t{300}}) {
+    std::filesystem::copy(folder / "run", folder / fmt::format("cut-{}", cut),
+                          std::filesystem::copy_options::recursive);
+    auto again = config;
+    again.folder = folder / fmt::format("cut-{}", cut);
+    std::ofstream(again.folder + "/journal", std::ios::binary) << whole.substr(0, whole.size() - cut);
+    Notes said;
+    CHECK(run(again, clients_of(), said)["model_digest"] == expected["model_digest"]);
+    CHECK(said.has("is damaged"));
+  }
+}
+
+TEST_CASE("journal: any flipped bit ends what counts, and nothing before it is lost") {
+  const test::TemporaryFolder folder;
+  {
+    server::Journal journal(folder / "journal");
+    for (int i = 0; i < 5; ++i) journal.append({{"event", "test"}, {"number", i}});
+    CHECK(test::error_of([&] { server::Journal second(folder / "journal"); }).find("another server") !=
+          std::string::npos);
+  }
+  const std::string text = read_text(folder / "journal");
+  CHECK(server::Journal::parse(text).first.size() == 5);
+  const std::size_t line = text.size() / 5;
+  for (std::size_t byte = 0; byte < text.size(); ++byte) {
+    std::string damaged = text;
+    damaged[byte] ^= 1;
+    const auto [events, taken] = server::Journal::parse(damaged);
+    CHECK(events.size() == byte / line);
+    CHECK(taken == byte / line * line);
+  }
+}
+
+TEST_CASE("an unfinished run of other settings is not gone on with: each difference is named") {
+  const test::TemporaryFolder folder;
+  auto config = stopped_in_round_3(folder / "run");
+  config.terms.train.optimizer.lr = 0.5;
+  config.federation.timeouts.task = 3;  // may differ
+  Notes notes;
+  const std::string message = test::error_of([&] { run(config, clients_of(), notes); });
+  CHECK(message.find("train.lr was 0.05, is 0.5") != std::string::npos);
+  CHECK(message.find("timeouts") == std::string::npos);
+  CHECK(test::code_of([&] { run(config, clients_of(), notes); }) == Errc::usage);
+}
+
+TEST_CASE("a client that is missing when the server comes back: the run goes on without it, and says so") {
+  const test::TemporaryFolder folder;
+  auto config = stopped_in_round_3(folder / "run");
+  config.federation.timeouts.absence = 0.1;
+  Notes notes;
+  const auto summary = run(config, clients_of(3), notes);
+  CHECK(summary["rounds"] == 6);
+  const auto lines = lines_of(config.folder);
+  CHECK(lines[2]["clients"].size() == 4);
+  CHECK(lines[3]["clients"].size() == 3);
+}
+
+TEST_CASE("the student's client is gone for good: the next best one distils, and the summary says so") {
+  const test::TemporaryFolder folder;
+  Notes undisturbed;
+  const auto expected =
+      run(config_in(folder / "whole", StartModel::kd, TransferSet::student), clients_of(), undisturbed);
+  const std::string best = expected["start_report"]["place"];
+
+  class FailingHost final : public test::DelegatingWorker {
+   public:
+    using DelegatingWorker::DelegatingWorker;
+    wire::PackedState distill(const wire::PackedState&, const wire::PackedState&, const std::vector<client::Teacher>&,
+                              const client::TaskContext&) override {
+      throw Error(Errc::run_failed, "out of memory");
+    }
+  };
+  auto clients = clients_of();
+  for (auto& client : clients) {
+    if (client.name == best) client.worker = std::make_unique<FailingHost>(std::move(client.worker));
+  }
+  Notes notes;
+  const auto summary = run(config_in(folder / "run", StartModel::kd, TransferSet::student), std::move(clients), notes);
+  CHECK(summary["start_report"]["place"] != best);
+  const auto teachers = summary["start_report"]["teachers"].get<std::vector<std::string>>();
+  CHECK(std::ranges::count(teachers, best) == 1);
+  CHECK(summary["degraded"] == true);
+  CHECK(summary["left_out"][0]["phase"] == "consolidation");
+  CHECK(summary["left_out"][0]["client"] == best);
+  CHECK(summary["left_out"][0]["reason"].get<std::string>().find("out of memory") != std::string::npos);
+}
+
+// ---- clients that are slow, or come late
+
+/// Does not end its training of one round before it is released, or stopped.
+class SlowWorker final : public test::DelegatingWorker {
+ public:
+  SlowWorker(std::int64_t index, std::uint32_t round, std::shared_ptr<std::atomic<bool>> is_released)
+      : DelegatingWorker(test::small_worker(index)), round_(round), is_released_(std::move(is_released)) {}
+
+  wire::PackedState train(const wire::PackedState& global, std::uint32_t round,
+                          const client::TaskContext& context) override {
+    while (round == round_ && !*is_released_) {
+      if (context.stop.stop_requested()) throw Error(Errc::interrupted, "stopped");
+      std::this_thread::yield();
+    }
+    return DelegatingWorker::train(global, round, context);
+  }
+
+ private:
+  std::uint32_t round_;
+  std::shared_ptr<std::atomic<bool>> is_released_;
+};
+
+TEST_CASE("a straggler: the round closes without it, it is told, counted, and in the next round again") {
+  const test::TemporaryFolder folder;
+  auto config = config_in(folder / "run", StartModel::random);
+  SUBCASE("at the deadline of the round") { config.federation.timeouts.phase = 0.5; }
+  SUBCASE("for want of progress") { config.federation.timeouts.task = 0.5; }
+  auto clients = clients_of(3);
+  const auto never = std::make_shared<std::atomic<bool>>(false);
+  clients.push_back({test::small_name(3), std::make_unique<SlowWorker>(3, 2, never), {}});
+  Notes notes;
+  const auto summary = run(config, std::move(clients), notes);
+  const auto lines = lines_of(folder / "run");
+  REQUIRE(lines.size() == 7);
+  CHECK(lines[1]["clients"].size() == 4);
+  CHECK(lines[2]["clients"].size() == 3);
+  CHECK(lines[2]["excluded"]["silo-3"].get<std::string>().starts_with("late: "));
+  CHECK(lines[2]["refused"]["silo-3"]["late"] == 1);
+  CHECK(lines[3]["clients"].size() == 4);
+  CHECK(summary["degraded"] == true);
+  CHECK(summary["left_out"][0]["phase"] == "round 2");
+  CHECK(summary["left_out"][0]["client"] == "silo-3");
+}
+
+}  // namespace
+}  // namespace headstart
