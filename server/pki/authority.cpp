@@ -8,6 +8,7 @@
 #include <system_error>
 
 #include <fmt/format.h>
+#include <sys/file.h>
 
 #include "shared/base/error.hpp"
 #include "shared/base/files.hpp"
@@ -61,6 +62,9 @@ Issued issued_from(const nlohmann::json& entry) {
 }  // namespace
 
 void Authority::create(const std::filesystem::path& folder, const std::string& name, int days, SystemTime now) {
+  if (name.empty() || name.size() > 64) {
+    throw Error(Errc::usage, fmt::format("--name: expected 1 to 64 characters, got {}", name.size()));
+  }
   make_new_folder(folder);
   make_new_folder(folder / "issued");
   const Key key = make_key();
@@ -71,8 +75,20 @@ void Authority::create(const std::filesystem::path& folder, const std::string& n
   Authority(folder).renew_revocations(now);
 }
 
+Authority::Lock::Lock(const std::filesystem::path& file) : descriptor_(::open(file.c_str(), O_RDONLY | O_CLOEXEC)) {
+  // Waits: whoever holds it signs or revokes, which takes no time.
+  if (descriptor_ < 0 || ::flock(descriptor_, LOCK_EX) != 0) {
+    const std::string reason = std::generic_category().message(errno);
+    if (descriptor_ >= 0) ::close(descriptor_);
+    throw Error(Errc::data,
+                fmt::format("{}: cannot be read ({}); is this an authority's folder?", file.string(), reason));
+  }
+}
+Authority::Lock::~Lock() { ::close(descriptor_); }
+
 Authority::Authority(std::filesystem::path folder)
     : folder_(std::move(folder)),
+      lock_(folder_ / "authority.key"),
       key_(read_key(folder_ / "authority.key")),
       certificate_(read_certificate(folder_ / "authority.pem")) {
   const std::filesystem::path file = folder_ / "issued.json";
@@ -86,8 +102,7 @@ Authority::Authority(std::filesystem::path folder)
   }
 }
 
-std::filesystem::path Authority::sign(const std::filesystem::path& request_file, const SignOptions& options,
-                                      SystemTime now) {
+Signed Authority::sign(const std::filesystem::path& request_file, const SignOptions& options, SystemTime now) {
   const Request request = read_request(request_file);
   const std::string name = name_of(*request);
   if (!is_valid_client_name(name)) {
@@ -100,6 +115,20 @@ std::filesystem::path Authority::sign(const std::filesystem::path& request_file,
   if (!options.is_server && !options.hosts.empty()) {
     throw Error(Errc::usage, "--host is for a server's certificate; say --server, or leave it out");
   }
+  for (const std::string& host : options.hosts) {
+    if (is_host(host)) continue;
+    throw Error(Errc::usage,
+                fmt::format("--host: expected a name or an address alone, without scheme, port or brackets, "
+                            "and --host again for each further one, got '{}'",
+                            host));
+  }
+  const SystemTime end = now + std::chrono::days(options.days);
+  if (end > expires()) {
+    throw Error(Errc::usage,
+                fmt::format("--days {}: the authority itself ends in {} days; ask for fewer, or make a new "
+                            "authority",
+                            options.days, std::chrono::duration_cast<std::chrono::days>(expires() - now).count()));
+  }
   const Role role = options.is_server ? Role::server : Role::client;
   const Grant grant{name, role, options.hosts, validity_of(now, options.days), random_serial()};
   const Certificate certificate = pki::sign(*request, grant, *certificate_, *key_);
@@ -108,7 +137,7 @@ std::filesystem::path Authority::sign(const std::filesystem::path& request_file,
   issued_.push_back({name, role, grant.serial, grant.validity.end, {}});
   save();
   write_text_atomically(file, to_pem(*certificate));
-  return file;
+  return {file, fingerprint(*request)};
 }
 
 std::size_t Authority::revoke(const std::string& name, SystemTime now) {
@@ -138,8 +167,9 @@ void Authority::renew_revocations(SystemTime now) {
   ++list_number_;
   revocations_expire_ = validity.end;
   const std::string list = revocation_list(revocations, list_number_, validity, *certificate_, *key_);
-  save();
+  // First what the server reads: after a failure between the two, revoking again does both.
   write_text_atomically(revocations_file(), list);
+  save();
 }
 
 void Authority::save() const {

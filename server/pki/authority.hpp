@@ -24,6 +24,12 @@ struct SignOptions {
   int days = 365;
 };
 
+/// A certificate, and the fingerprint of the key it was given to.
+struct Signed {
+  std::filesystem::path file;
+  std::string fingerprint;
+};
+
 /// Holds in its folder: authority.key (readable by the owner alone), authority.pem (for everyone), revoked.pem (for the
 /// server), issued.json, and issued/NAME-SERIAL.pem. The time is given: nothing here reads a clock.
 class Authority {
@@ -31,12 +37,14 @@ class Authority {
   /// Makes the folder, which must not exist. Throws Error(storage).
   static void create(const std::filesystem::path& folder, const std::string& name, int days, SystemTime now);
 
-  /// Throws Error(data) naming the file that is missing or damaged.
+  /// Holds the folder against other processes while it lives. Throws Error(data) naming the file that is missing or
+  /// damaged.
   explicit Authority(std::filesystem::path folder);
 
-  /// Certifies a request; the request's name becomes the holder's. Returns the certificate's file. Throws Error(usage)
-  /// for a name that no client may have, or a server without hosts.
-  std::filesystem::path sign(const std::filesystem::path& request, const SignOptions& options, SystemTime now);
+  /// Certifies a request; the request's name becomes the holder's. Throws Error(data) for a request that is none or
+  /// whose name no client may have, Error(usage) for a server without hosts, hosts that are none, or more days than the
+  /// authority has left.
+  Signed sign(const std::filesystem::path& request, const SignOptions& options, SystemTime now);
 
   /// Takes back every certificate of `name` that holds still and signs a new revocation list. Returns how many. Throws
   /// Error(usage) where there is none.
@@ -46,13 +54,26 @@ class Authority {
   void renew_revocations(SystemTime now);
 
   [[nodiscard]] const std::vector<Issued>& issued() const { return issued_; }
+  [[nodiscard]] SystemTime expires() const { return end_of(*certificate_); }
   [[nodiscard]] SystemTime revocations_expire() const { return revocations_expire_; }
   [[nodiscard]] std::filesystem::path revocations_file() const { return folder_ / "revoked.pem"; }
 
  private:
   void save() const;
 
+  class Lock {
+   public:
+    explicit Lock(const std::filesystem::path& file);
+    ~Lock();
+    Lock(const Lock&) = delete;
+    Lock& operator=(const Lock&) = delete;
+
+   private:
+    int descriptor_;
+  };
+
   std::filesystem::path folder_;
+  Lock lock_;
   Key key_;
   Certificate certificate_;
   std::vector<Issued> issued_;
@@ -61,7 +82,7 @@ class Authority {
 };
 
 /// Writes NAME.key (readable by the owner alone) and NAME.csr into `folder`; the key never leaves it. Returns the
-/// fingerprint of the request. Throws Error(storage) where one of them exists.
+/// fingerprint of the request. Throws Error(storage) where the key exists.
 std::string make_request_files(const std::filesystem::path& folder, const std::string& name);
 
 }  // namespace headstart::pki

@@ -50,6 +50,9 @@ int list(const pki::Authority& authority, pki::SystemTime now) {
   std::cout << fmt::format("revocation list {}: until {}, {} days{}\n", authority.revocations_file().string(),
                            date_of(authority.revocations_expire()), days,
                            days < warning_days ? "; sign it anew: headstart-pki renew-list" : "");
+  const int left = days_until(authority.expires(), now);
+  std::cout << fmt::format("the authority itself: until {}, {} days{}\n", date_of(authority.expires()), left,
+                           left < warning_days ? "; make a new one and have every side request anew" : "");
   return 0;
 }
 
@@ -100,10 +103,9 @@ int main(int argc, char** argv) {
     pki::Authority authority(options.folder);
     if (show->parsed()) return list(authority, now);
     if (sign->parsed()) {
-      const auto asked = pki::read_request(options.request);
-      const auto file = authority.sign(options.request, options.sign, now);
+      const pki::Signed done = authority.sign(options.request, options.sign, now);
       std::cout << fmt::format("{}\nfor the key with fingerprint {}: compare it with what the silo reads out\n",
-                               file.string(), pki::fingerprint(*asked));
+                               done.file.string(), done.fingerprint);
     } else if (revoke->parsed()) {
       const std::size_t count = authority.revoke(options.name, now);
       std::cout << fmt::format("{} certificate{} revoked; {} takes effect at the server's next handshake\n", count,

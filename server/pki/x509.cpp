@@ -1,5 +1,6 @@
 #include "server/pki/x509.hpp"
 
+#include <algorithm>
 #include <array>
 #include <span>
 
@@ -108,6 +109,18 @@ Owner read_pem(const std::filesystem::path& file, const char* what, Read read) {
 }
 
 }  // namespace
+
+bool is_host(const std::string& text) {
+  if (is_address(text)) return true;
+  const auto may_stand = [](unsigned char c) { return std::isalnum(c) != 0 || c == '-' || c == '.' || c == '*'; };
+  return !text.empty() && text.size() <= 253 && std::ranges::all_of(text, may_stand);
+}
+
+SystemTime end_of(const X509& certificate) {
+  std::tm calendar{};
+  require(ASN1_TIME_to_tm(X509_get0_notAfter(&certificate), &calendar), "read a validity");
+  return std::chrono::system_clock::from_time_t(::timegm(&calendar));
+}
 
 void FreeKey::operator()(EVP_PKEY* key) const { EVP_PKEY_free(key); }
 void FreeRequest::operator()(X509_REQ* request) const { X509_REQ_free(request); }

@@ -28,7 +28,7 @@ using Request = std::unique_ptr<X509_REQ, FreeRequest>;
 using Certificate = std::unique_ptr<X509, FreeCertificate>;
 
 /// What a certificate allows its holder to be.
-enum class Role { authority, server, client };
+enum class Role { server, client };
 
 struct Validity {
   SystemTime begin;
@@ -52,6 +52,9 @@ struct Grant {
   std::string serial;  ///< Hexadecimal.
 };
 
+/// Whether a certificate can be made out to this: an IP address, or a host name, whose first label may be '*'.
+bool is_host(const std::string& text);
+
 /// Certifies the key of `request`. The request's own subject and extensions are not looked at: `grant` says it all.
 Certificate sign(X509_REQ& request, const Grant& grant, X509& authority, EVP_PKEY& authority_key);
 
@@ -73,6 +76,9 @@ std::string to_pem(X509& certificate);
 Key read_key(const std::filesystem::path& file);
 Request read_request(const std::filesystem::path& file);
 Certificate read_certificate(const std::filesystem::path& file);
+
+/// When a certificate ends.
+SystemTime end_of(const X509& certificate);
 
 /// The common name that a request asks for; empty where it has none.
 std::string name_of(X509_REQ& request);

@@ -22,7 +22,7 @@ void TestAuthority::revoke(const std::string& name) {
 net::TlsFiles TestAuthority::certify(const std::string& name, const pki::SignOptions& options, pki::SystemTime at) {
   const std::filesystem::path home = folder_ / std::to_string(num_certified_++);
   pki::make_request_files(home, name);
-  const auto certificate = pki::Authority(folder_ / "pki").sign(home / (name + ".csr"), options, at);
+  const auto certificate = pki::Authority(folder_ / "pki").sign(home / (name + ".csr"), options, at).file;
   net::TlsFiles files;
   files.authority = folder_ / "pki/authority.pem";
   files.certificate = certificate;
