@@ -106,8 +106,9 @@ def resume(arguments: argparse.Namespace) -> Study:
             raise CompareError(USAGE, f"--{name}: {arguments.resume / 'plan.json'} says what to run; --resume takes "
                                       "only --jobs, --bin and --keep-going")
     plan = load_plan(arguments.resume / "plan.json")
+    if arguments.jobs is not None:
+        plan.jobs = arguments.jobs
     plan.check()
-    plan.jobs = arguments.jobs or plan.jobs
     programs = programs_of(arguments.bin)
     programs.needed(plan.mode)
     return Study(arguments.resume, plan, programs)

@@ -151,7 +151,12 @@ the validation source named in the configuration.</p>"""
 
 
 def version_of(info: dict[str, object]) -> str:
-    return f"{info.get('program', 'headstart')} {info.get('version', '?')}, LibTorch {info.get('torch', '?')}"
+    return f"{info.get('program', 'headstart')} {info.get('version', '?')}, LibTorch {_reproducible_with(info).get('libtorch', '?')}"
+
+
+def _reproducible_with(info: dict[str, object]) -> dict[str, object]:
+    found = info.get("reproducible_with")
+    return found if isinstance(found, dict) else {}
 
 
 def _lines_of(file: Path) -> list[str]:

@@ -61,6 +61,8 @@ def clients(bench: Path, arguments) -> None:
                     for _ in range(count)]
         for child in children:
             child.communicate()
+            if child.returncode != 0:
+                raise SystemExit(f"{program} ended with code {child.returncode}: no figure")
         return count * 600 * (epochs + 1) / (time.monotonic() - begin)
 
     cores = os.cpu_count() or 1

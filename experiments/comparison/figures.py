@@ -128,7 +128,8 @@ def accuracy_overview(comparison: Comparison, partitions: list[str]) -> Figure:
         axes.set_ylabel("test accuracy")
     low, high = grid[0, 0].get_ylim()
     grid[0, 0].set_ylim(max(low, high - OVERVIEW_POINTS), high)
-    handles, labels = grid[0, 0].get_legend_handles_labels()
+    by_label = {label: handle for axes in grid.flat for handle, label in zip(*axes.get_legend_handles_labels())}
+    labels, handles = list(by_label), list(by_label.values())
     spare = list(grid.flat)[len(partitions):]
     for axes in spare:
         axes.axis("off")

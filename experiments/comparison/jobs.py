@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .errors import USAGE, CompareError
+from .errors import RUN_FAILED, CompareError
 from .plan import Plan, Run, save_json
 from .programs import (PEER_CONSENT, STARTS, Programs, Settings, client_settings, draw_settings, federation_settings,
                        is_finished, needs_peer_consent, nested, port_of)
@@ -64,10 +64,11 @@ class Study:
         manifest.parent.mkdir(parents=True, exist_ok=True)
         command = self.programs.partition(config, manifest)
         self.note_command(command)
-        done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False,
+                              start_new_session=True)  # Ctrl-C is for this program to handle
         if done.returncode != 0 or not manifest.is_file():
             said = done.stderr.strip() or "it wrote no manifest"
-            raise CompareError(done.returncode or USAGE, f"drawing {partition}, seed {seed}: {said}")
+            raise CompareError(done.returncode if done.returncode > 0 else RUN_FAILED, f"drawing {partition}, seed {seed}: {said}")
         return manifest
 
     def federation_config(self, run: Run, stop_accuracy: float | None) -> Path:

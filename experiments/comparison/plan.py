@@ -73,6 +73,8 @@ class Plan:
         for key in entry:
             if key not in ("start", "rounds", "stop_at"):
                 raise unknown_word("key of a start", key, ("start", "rounds", "stop_at"))
+        if not isinstance(entry.get("start", ""), str):
+            raise CompareError(USAGE, f"start: expected a word, got {entry['start']!r}")
         return StartPlan(entry.get("start", ""), entry.get("rounds", self.rounds), entry.get("stop_at"))
 
     def cells(self) -> Iterator[tuple[str, int]]:
@@ -153,7 +155,7 @@ RESERVED = {
     "partition.kind": "--partitions", "start.model": "--starts", "consolidation.student": "--starts",
     "consolidation.weights": "--starts", "consolidation.transfer": "--starts", "data.manifest": "--partitions",
     "data.share": "the plan's clients", "store.pretrained": "--out", "targets.accuracies": "the plan's accuracies",
-    "targets.stop": "a start's stop_at",
+    "targets.stop": "a start's stop_at", "evaluation.central": "the targets, which need it",
 }
 
 

@@ -176,11 +176,16 @@ def is_finished(run_folder: Path) -> bool:
 
 def read_json(file: Path) -> dict[str, Any]:
     try:
-        return json.loads(file.read_text())
+        document = json.loads(file.read_text())
     except OSError as error:
         raise CompareError(DATA, f"{file}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise CompareError(DATA, f"{file}: not UTF-8 text ({error.reason} at byte {error.start})") from error
     except json.JSONDecodeError as error:
         raise CompareError(DATA, f"{file}, line {error.lineno}: not JSON ({error.msg})") from error
+    if not isinstance(document, dict):
+        raise CompareError(DATA, f"{file}: expected a JSON object, {{...}}")
+    return document
 
 
 def read_rounds(run_folder: Path) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ std::string exit_code_help() {
          "  6    refused by the peer (name, protocol version, model, data)\n"
          "  7    the peer broke the protocol\n"
          "  8    the run could not go on (clients lost, training diverged)\n"
+         "  9    the server closed the connection before the run was over\n"
          "  130  stopped by the user\n";
 }
 

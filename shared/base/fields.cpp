@@ -22,7 +22,7 @@ std::string type_with_bounds(std::string_view type, Bounds bounds) {
 
 double number_within(const nlohmann::json& value, std::string_view type, Bounds bounds) {
   const auto expected = [&] {
-    return Error(Errc::usage, fmt::format("expected {}, got {}", type_with_bounds(type, bounds), value.dump()));
+    return Error(Errc::usage, fmt::format("expected {}, got {}", type_with_bounds(type, bounds), to_line(value)));
   };
   if (!value.is_number()) throw expected();
   const double number = value.get<double>();
@@ -32,8 +32,9 @@ double number_within(const nlohmann::json& value, std::string_view type, Bounds 
 
 std::int64_t integer_within(const nlohmann::json& value, Bounds bounds) {
   number_within(value, "integer", bounds);
-  if (!value.is_number_integer()) {
-    throw Error(Errc::usage, fmt::format("expected {}, got {}", type_with_bounds("integer", bounds), value.dump()));
+  const bool is_too_large = value.is_number_unsigned() && value.get<std::uint64_t>() > std::uint64_t{INT64_MAX};
+  if (!value.is_number_integer() || is_too_large) {
+    throw Error(Errc::usage, fmt::format("expected {}, got {}", type_with_bounds("integer", bounds), to_line(value)));
   }
   return value.get<std::int64_t>();
 }
@@ -41,7 +42,7 @@ std::int64_t integer_within(const nlohmann::json& value, Bounds bounds) {
 /// Reads a JSON list element by element.
 template <class T, class ReadOne>
 std::vector<T> list_of(const nlohmann::json& value, ReadOne read_one) {
-  if (!value.is_array()) throw Error(Errc::usage, "expected a list, got " + value.dump());
+  if (!value.is_array()) throw Error(Errc::usage, "expected a list, got " + to_line(value));
   std::vector<T> list;
   for (const nlohmann::json& element : value) list.push_back(read_one(element));
   return list;
@@ -73,7 +74,7 @@ void Fields::text(std::string key, std::string& target, std::string sentence) {
        "text",
        {},
        [&target](const nlohmann::json& v) {
-         if (!v.is_string()) throw Error(Errc::usage, "expected text, got " + v.dump());
+         if (!v.is_string()) throw Error(Errc::usage, "expected text, got " + to_line(v));
          target = v.get<std::string>();
        },
        [&target] { return nlohmann::json(target); }});
@@ -85,7 +86,7 @@ void Fields::flag(std::string key, bool& target, std::string sentence) {
        "true or false",
        {},
        [&target](const nlohmann::json& v) {
-         if (!v.is_boolean()) throw Error(Errc::usage, "expected true or false, got " + v.dump());
+         if (!v.is_boolean()) throw Error(Errc::usage, "expected true or false, got " + to_line(v));
          target = v.get<bool>();
        },
        [&target] { return nlohmann::json(target); }});
@@ -122,7 +123,7 @@ void Fields::add_choice(std::string key, std::string sentence, std::vector<std::
        {},
        [words = std::move(words), assign_index = std::move(assign_index), type](const nlohmann::json& v) {
          const auto found = v.is_string() ? std::ranges::find(words, v.get<std::string>()) : words.end();
-         if (found == words.end()) throw Error(Errc::usage, fmt::format("expected {}, got {}", type, v.dump()));
+         if (found == words.end()) throw Error(Errc::usage, fmt::format("expected {}, got {}", type, to_line(v)));
          assign_index(static_cast<std::size_t>(found - words.begin()));
        },
        [current = std::move(current)] { return nlohmann::json(current()); }});

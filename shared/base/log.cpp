@@ -9,7 +9,7 @@ namespace headstart {
 void set_up_log(const std::string& program, const std::string& level) {
   const spdlog::level::level_enum parsed = spdlog::level::from_str(level);
   if (parsed == spdlog::level::off && level != "off") {
-    throw Error(Errc::usage, "setting 'log': expected trace, debug, info, warn, error or off, got '" + level + "'");
+    throw Error(Errc::usage, "log level: expected trace, debug, info, warn, error or off, got '" + level + "'");
   }
   auto logger = spdlog::stderr_color_mt(program);
   logger->set_level(parsed);

@@ -123,6 +123,11 @@ std::unique_ptr<Model> load_script(const ModelSpec& spec, const Task& task) {
                                         ".save(FILE)): {}",
                                         file, first_line(error)));
   }
+  if (model->parameters().empty()) {
+    throw Error(Errc::data, file +
+                                ": has no trainable parameters; save the model with torch.jit.script before "
+                                "freezing, and with requires_grad");
+  }
   probe(*model, file, task);
   return model;
 }

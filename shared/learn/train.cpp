@@ -83,16 +83,17 @@ void declare_fields(Fields& fields, const std::string& prefix, OptimizerOptions&
 
 void declare_fields(Fields& fields, const std::string& prefix, TrainOptions& options) {
   declare_fields(fields, prefix, options.optimizer);
-  fields.integer(prefix + ".epochs", options.epochs, "Local epochs a round.", {.min = 1});
-  fields.integer(prefix + ".batch_size", options.batch_size, "Samples a batch.", {.min = 1});
+  fields.integer(prefix + ".epochs", options.epochs, "Local epochs a round.", {.min = 1, .max = 1e6});
+  fields.integer(prefix + ".batch_size", options.batch_size, "Samples a batch.", {.min = 1, .max = 1e6});
 }
 
 void declare_fields(Fields& fields, const std::string& prefix, PretrainOptions& options) {
   declare_fields(fields, prefix, options.optimizer);
-  fields.integer(prefix + ".max_epochs", options.max_epochs, "Epochs at most.", {.min = 1});
+  fields.integer(prefix + ".max_epochs", options.max_epochs, "Epochs at most.", {.min = 1, .max = 1e6});
   fields.integer(prefix + ".patience", options.patience,
-                 "Epochs without a better held-out accuracy (ties by lower loss) before training stops.", {.min = 1});
-  fields.integer(prefix + ".batch_size", options.batch_size, "Samples a batch.", {.min = 1});
+                 "Epochs without a better held-out accuracy (ties by lower loss) before training stops.",
+                 {.min = 1, .max = 1e6});
+  fields.integer(prefix + ".batch_size", options.batch_size, "Samples a batch.", {.min = 1, .max = 1e6});
 }
 
 struct Optimizer::Rule {

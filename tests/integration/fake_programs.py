@@ -79,7 +79,7 @@ def federate(config: dict, exchange_seconds: float = 10.0) -> None:
         before = {"seconds": exchange_seconds + seconds, "bytes_up": clients * MODEL_BYTES,
                   "bytes_down": MODEL_BYTES // 2, "pretrain_seconds": seconds,
                   "pretrain_reused_seconds": seconds if was_there else 0.0}
-    run = {"program": "headstart-fake", "version": "0.1.0", "torch": "1.13.1", "seed": seed, "config": config}
+    run = {"program": "headstart-fake", "version": "0.1.0", "reproducible_with": {"libtorch": "1.13.1"}, "seed": seed, "config": config}
     (folder / "run.json").write_text(json.dumps(run))
     rounds, targets = [], config["targets"]
     with (folder / "rounds.jsonl").open("w") as file:

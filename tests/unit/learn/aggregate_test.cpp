@@ -14,6 +14,7 @@
 
 #include "shared/base/error.hpp"
 #include "shared/learn/random.hpp"
+#include "tests/support/throws.hpp"
 
 using namespace headstart;
 using namespace headstart::learn;
@@ -323,22 +324,14 @@ TEST_CASE("Aggregator: blocks and example counts that cannot be are bugs of the 
   const Schema schema = one_tensor(torch::zeros({3})).schema();
   Aggregator aggregator(schema, 10);
   const Bytes bytes(16);
-  const auto code_of = [](auto&& call) {
-    try {
-      call();
-    } catch (const Error& error) {
-      return error.code();
-    }
-    return Errc::data;
-  };
-  CHECK(code_of([&] { aggregator.fold(0, bytes, 1); }) == Errc::internal);
-  CHECK(code_of([&] { aggregator.fold(~std::uint64_t{3}, bytes, 1); }) == Errc::internal);
-  CHECK(code_of([&] { aggregator.fold(2, std::span(bytes).first(4), 1); }) == Errc::internal);
-  CHECK(code_of([&] { aggregator.fold(4, std::span(bytes).first(3), 1); }) == Errc::internal);
-  CHECK(code_of([&] { (void)aggregator.offence_in(12, std::span(bytes).first(4)); }) == Errc::internal);
-  CHECK(code_of([&] { aggregator.fold(0, std::span(bytes).first(4), 0); }) == Errc::internal);
-  CHECK(code_of([&] { aggregator.fold(0, std::span(bytes).first(4), 11); }) == Errc::internal);
+  CHECK(test::code_of([&] { aggregator.fold(0, bytes, 1); }) == Errc::internal);
+  CHECK(test::code_of([&] { aggregator.fold(~std::uint64_t{3}, bytes, 1); }) == Errc::internal);
+  CHECK(test::code_of([&] { aggregator.fold(2, std::span(bytes).first(4), 1); }) == Errc::internal);
+  CHECK(test::code_of([&] { aggregator.fold(4, std::span(bytes).first(3), 1); }) == Errc::internal);
+  CHECK(test::code_of([&] { (void)aggregator.offence_in(12, std::span(bytes).first(4)); }) == Errc::internal);
+  CHECK(test::code_of([&] { aggregator.fold(0, std::span(bytes).first(4), 0); }) == Errc::internal);
+  CHECK(test::code_of([&] { aggregator.fold(0, std::span(bytes).first(4), 11); }) == Errc::internal);
   aggregator.accept(7);
-  CHECK(code_of([&] { aggregator.accept(4); }) == Errc::internal);
-  CHECK(code_of([&] { (void)Aggregator(schema, 0); }) == Errc::internal);
+  CHECK(test::code_of([&] { aggregator.accept(4); }) == Errc::internal);
+  CHECK(test::code_of([&] { (void)Aggregator(schema, 0); }) == Errc::internal);
 }

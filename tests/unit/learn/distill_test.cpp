@@ -16,6 +16,7 @@
 #include "shared/base/files.hpp"
 #include "shared/learn/batches.hpp"
 #include "shared/learn/random.hpp"
+#include "tests/support/throws.hpp"
 
 using namespace headstart;
 using namespace headstart::learn;
@@ -294,14 +295,11 @@ TEST_CASE("distill: stops when asked, and says so when it diverges") {
   const Taught taught;
   const auto student = make_model(small_spec(Norm::none), small_task, Seed(8));
   const auto code_of = [&](const DistillOptions& options, const Tensor& targets, std::stop_source source) {
-    try {
+    return test::code_of([&] {
       distill(
           *student, taught.transfer, targets, options, Seed(1), [&](const Progress&) { source.request_stop(); },
           source.get_token());
-    } catch (const Error& error) {
-      return error.code();
-    }
-    return Errc::internal;
+    });
   };
   CHECK(code_of(quick_options(), taught.targets, std::stop_source()) == Errc::interrupted);
   const std::stop_source none(std::nostopstate);

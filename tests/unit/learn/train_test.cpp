@@ -11,6 +11,7 @@
 
 #include "shared/base/error.hpp"
 #include "shared/learn/random.hpp"
+#include "tests/support/throws.hpp"
 
 namespace headstart::learn {
 
@@ -53,15 +54,6 @@ std::vector<std::int64_t> batches_of(std::int64_t n, std::int64_t batch_size) {
   Line model;
   train(model, ones(n, 0), {.batch_size = batch_size}, {torch::arange(n, torch::kLong)});
   return model.batches;
-}
-
-Errc code_of(const std::function<void()>& body) {
-  try {
-    body();
-  } catch (const Error& error) {
-    return error.code();
-  }
-  return Errc{};
 }
 
 StateDict trained(Seed model_seed, Seed order_seed) {
@@ -168,20 +160,20 @@ TEST_CASE("data that is not finite ends training by name, whatever the epoch") {
   const auto model = make_model(small, task, Seed(1));
   CHECK_THROWS_WITH_AS(train(*model, samples, {}, epoch_orders(20, 1, Seed(1))),
                        doctest::Contains("the mean loss of epoch 1 is nan"), Error);
-  CHECK(code_of([&] { pretrain(*model, samples, {}, {}, Seed(1)); }) == Errc::run_failed);
+  CHECK(test::code_of([&] { pretrain(*model, samples, {}, {}, Seed(1)); }) == Errc::run_failed);
 }
 
 TEST_CASE("nothing to train on is refused") {
   Line model;
-  CHECK(code_of([&] { train(model, {}, {}, {}); }) == Errc::data);
-  CHECK(code_of([&] { train(model, ones(3, 0).without_labels(), {}, {}); }) == Errc::data);
-  CHECK(code_of([&] { train(model, ones(3, 0), {.batch_size = 0}, {}); }) == Errc::usage);
+  CHECK(test::code_of([&] { train(model, {}, {}, {}); }) == Errc::data);
+  CHECK(test::code_of([&] { train(model, ones(3, 0).without_labels(), {}, {}); }) == Errc::data);
+  CHECK(test::code_of([&] { train(model, ones(3, 0), {.batch_size = 0}, {}); }) == Errc::usage);
 }
 
 TEST_CASE("batch normalisation of a single value is refused instead of poisoning its statistics") {
   const Samples one{torch::ones({1, 1, 4, 4}), torch::zeros({1}, torch::kLong)};
   const auto model = make_model({.name = "resnet18", .width = 2}, {1, 4, 4, 2}, Seed(1));
-  CHECK(code_of([&] { train(*model, one, {}, epoch_orders(1, 1, Seed(1))); }) == Errc::run_failed);
+  CHECK(test::code_of([&] { train(*model, one, {}, epoch_orders(1, 1, Seed(1))); }) == Errc::run_failed);
 }
 
 TEST_CASE("progress counts samples up to the total, and a stop ends the work at the next batch") {
@@ -199,7 +191,7 @@ TEST_CASE("progress counts samples up to the total, and a stop ends the work at 
     seen = progress.done;
     stop.request_stop();
   };
-  CHECK(code_of([&] {
+  CHECK(test::code_of([&] {
           train(*model, samples, {.batch_size = 10}, epoch_orders(21, 2, Seed(1)), stop_after_first, stop.get_token());
         }) == Errc::interrupted);
   CHECK(seen == 10);
@@ -314,8 +306,8 @@ TEST_CASE("holdout splits follow their seed and keep one sample for training") {
   CHECK_FALSE(first.second.equal(holdout_split(labels, 0.29, Seed(2)).second));
   CHECK(holdout_split(labels, 1, Seed(1)).first.size(0) == 1);
   CHECK(holdout_split(labels.narrow(0, 0, 1), 0.9, Seed(1)).first.size(0) == 1);
-  CHECK(code_of([&] { holdout_split(labels, 1.5, Seed(1)); }) == Errc::usage);
-  CHECK(code_of([&] { holdout_split(labels.narrow(0, 0, 0), 0.1, Seed(1)); }) == Errc::usage);
+  CHECK(test::code_of([&] { holdout_split(labels, 1.5, Seed(1)); }) == Errc::usage);
+  CHECK(test::code_of([&] { holdout_split(labels.narrow(0, 0, 0), 0.1, Seed(1)); }) == Errc::usage);
 }
 
 TEST_CASE("settings are declared under their prefix, the optimiser's beside the training's") {
