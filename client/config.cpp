@@ -38,7 +38,10 @@ void declare_fields(Fields& fields, ClientConfig& config) {
 
 OwnData load_own_data(const ClientConfig& config) {
   const learn::Dataset train = learn::load_dataset(config.data, learn::Split::train);
-  if (config.manifest.empty()) return {train.all(), train.task()};
+  if (config.manifest.empty()) {
+    if (config.share < 0) return {train.all(), train.task()};
+    throw Error(Errc::usage, "data.share needs data.manifest, which says what the shares are");
+  }
   const learn::Manifest manifest = learn::load_manifest(config.manifest);
   learn::check_fits(manifest, train, learn::Split::train, config.manifest);
   if (config.share < 0 || config.share >= static_cast<std::int64_t>(manifest.clients.size())) {

@@ -8,6 +8,7 @@
 #include <boost/asio/signal_set.hpp>
 #include <boost/asio/thread_pool.hpp>
 
+#include "client/check.hpp"
 #include "client/config.hpp"
 #include "client/stay_in_run.hpp"
 #include "shared/base/cli.hpp"
@@ -37,7 +38,7 @@ class LogObserver final : public client::ClientObserver {
   }
 };
 
-int run_client(const client::ClientConfig& config) {
+int run_client(const client::ClientConfig& config, bool is_check) {
   if (config.server.empty()) throw Error(Errc::usage, "--server wss://HOST:PORT is needed");
   if (!is_valid_client_name(config.name)) {
     throw Error(Errc::usage, "--name: expected 1 to 64 letters, digits, '.', '_' or '-', got '" + config.name + "'");
@@ -70,9 +71,15 @@ int run_client(const client::ClientConfig& config) {
     if (!code) stop.request_stop();
   });
   const auto dial = [&] { return net::connect(io.get_executor(), url, channel_options); };
-  auto running = client::stay_in_run(
-      io.get_executor(), dial,
-      {config.name, &worker, &pool, &observer, std::chrono::steady_clock::now, stop.get_token()}, redial);
+  client::ClientContext context{config.name,     &worker, &pool, &observer, std::chrono::steady_clock::now,
+                                stop.get_token()};
+  const auto check = [&]() -> net::Task<std::string> {
+    const auto tell = [](const std::string& words) { std::cout << "ok  " << words << std::endl; };
+    auto checking = client::check_run(io.get_executor(), dial, context, tell);
+    co_await std::move(checking);
+    co_return "everything that can be known before the run holds";
+  };
+  auto running = is_check ? check() : client::stay_in_run(io.get_executor(), dial, context, redial);
   asio::co_spawn(io, std::move(running), [&](std::exception_ptr ended, std::string words) {
     failure = std::move(ended);
     summary = std::move(words);
@@ -97,5 +104,8 @@ int main(int argc, char** argv) {
   add_settings(app, fields);
   app.add_option("--server", config.server, "The server's address, wss://HOST:PORT (TLS) or ws://HOST:PORT");
   app.add_option("--name", config.name, "This client's name in the run");
-  return run_program("headstart-client", app, argc, argv, [&] { return run_client(config); });
+  bool is_check = false;
+  app.add_flag("--check", is_check,
+               "Test name, certificate, server, data and model, say what is wrong, and leave without joining");
+  return run_program("headstart-client", app, argc, argv, [&] { return run_client(config, is_check); });
 }

@@ -138,6 +138,7 @@ net::Task<> Admission::admit(std::unique_ptr<net::MessageChannel> channel) {
     conversation->post(wire::Refused{refusal, error.is_for_now()});
   } catch (const Error& error) {
     refusal = error.what();
+    conversation->post(wire::Refused{"the server could not take this client: " + refusal, true});
   }
   observer_.on_note(fmt::format("{} ({}) was not admitted: {}", seat->name, peer, refusal));
   co_await conversation->close("refused");
@@ -297,8 +298,9 @@ std::optional<std::string> Admission::misfit(const wire::Join& join) const {
                        task.num_classes);
   }
   if (join.architecture.value != rules_.architecture) {
-    return fmt::format("the client would train '{}', the run trains '{}'", join.architecture.value,
-                       rules_.architecture);
+    return fmt::format("the client would train '{}', the run trains '{}'{}", join.architecture.value,
+                       rules_.architecture,
+                       rules_.terms.model.is_scripted() ? "; give it the server's file (model.script)" : "");
   }
   if (join.schema.value != rules_.schema_digest) {
     return fmt::format("the client's '{}' has another schema than the server's; are the versions the same?",

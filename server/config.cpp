@@ -15,7 +15,9 @@ void declare_fields(Fields& fields, ServerConfig& config) {
               "Folder of the run: made new, or that of the same run unfinished, which then goes on.");
   session::declare_fields(fields, config.terms);
   fields.integer("run.threads", config.threads,
-                 "LibTorch threads of each computation, here and at every client; part of what makes a run repeatable.",
+                 "LibTorch threads of each computation at the server; clients have a setting of their own, and for a "
+                 "repeatable run "
+                 "all are the same.",
                  {1, 1024});
   fields.text("run.device", config.device, "Where the server computes: cpu, cuda or auto.");
   fields.text("run.log", config.log, "Log level: trace, debug, info, warn, error, off.");
@@ -24,6 +26,8 @@ void declare_fields(Fields& fields, ServerConfig& config) {
                  {0, 65535});
   fields.flag("listen.insecure", config.insecure,
               "Listen beyond loopback without TLS: models then travel in the clear, and names prove nothing.");
+  fields.integer("limits.handshakes", config.max_handshakes,
+                 "Connections at a time that have not joined yet; one address may hold a fourth of them.", {4, 100000});
   net::declare_fields(fields, "tls", config.tls);
   fields.text("listen.allowed", config.allowed_clients,
               "File with the names of the clients that may join, one a line, read again at each; empty: all that the "
@@ -129,9 +133,13 @@ void check(const ServerConfig& config) {
         (federation.validation != ValidationSource::server || kd.transfer == TransferSet::student)) {
       refuse("consolidation.keep best needs validation.source server and consolidation.transfer public");
     }
-    if (kd.transfer == TransferSet::student && federation.num_clients < 2) {
-      refuse("consolidation.transfer student needs at least two clients: the others are the teachers");
-    }
+  }
+  if (federation.validation == ValidationSource::federated && config.terms.held_out == 0) {
+    refuse("validation.source federated needs held-out samples at the clients: data.held_out above 0");
+  }
+  const bool needs_teachers = federation.start == StartModel::kd;
+  if (needs_teachers && federation.num_clients < 2) {
+    refuse("start.model kd needs at least two clients: one model cannot teach itself");
   }
   if (federation.min_clients > federation.num_clients) {
     refuse("federation.min_clients is larger than federation.clients");

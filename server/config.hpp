@@ -77,6 +77,7 @@ struct ServerConfig {
   std::string address = "127.0.0.1";
   std::int64_t port = 9840;
   bool insecure = false;
+  std::int64_t max_handshakes = 256;  ///< Connections that have not joined yet.
   net::TlsFiles tls;
   std::string allowed_clients;  ///< File with the names that may join, one a line; empty: no such list.
   std::string log = "info";

@@ -103,14 +103,25 @@ net::Task<> LocalModels::collect() {
     return model == models_.end() || model->second.num_bytes;
   });
   context_.observer.on_phase("exchange of models", clients.size());
-  const bool on_public =
-      context_.data.transfer.size() > 0 && context_.options().consolidation.transfer != TransferSet::student;
+  const bool on_public = context_.options().start == StartModel::kd && context_.data.transfer.size() > 0 &&
+                         context_.options().consolidation.transfer != TransferSet::student;
+  wire::PackedState samples;
+  const bool needs_logits = std::ranges::any_of(
+      clients, [&](const auto& client) { return !models_.at(client->name()).has_federated_architecture; });
+  if (on_public && needs_logits) {
+    auto packing = net::offload(context_.pool, [this] {
+      at::Tensor x = context_.data.transfer.x;
+      if (num_rated() > 0) x = torch::cat({context_.data.validation.x, x});
+      return wire::PackedState::of_tensor("samples", x.cpu());
+    });
+    samples = co_await std::move(packing);
+  }
   const auto take_from = [&](ClientSession& client) -> net::Task<bool> {
     LocalModel& model = models_.at(client.name());
     if (model.has_federated_architecture || (!on_public && !model.spec.is_scripted())) {
       co_await collect_weights(client, model);
     } else if (on_public) {
-      co_await collect_logits(client, model);
+      co_await collect_logits(client, model, samples);
     } else {
       model.obstacle = "its scripted model is not known to the other silos";
     }
@@ -148,23 +159,24 @@ net::Task<> LocalModels::collect_weights(ClientSession& client, LocalModel& mode
   keep_record(model);
 }
 
-net::Task<> LocalModels::collect_logits(ClientSession& client, LocalModel& model) {
-  // One task for both sets: the validation samples travel in front of the public ones.
-  const bool is_rated = context_.options().validation == ValidationSource::server;
-  const learn::Samples& validation = context_.data.validation;
-  const std::int64_t num_rated = is_rated ? validation.size() : 0;
-  at::Tensor x = context_.data.transfer.x;
-  if (is_rated) x = torch::cat({validation.x, x});
-  const wire::PackedState samples = wire::PackedState::of_tensor("samples", x.cpu());
+std::int64_t LocalModels::num_rated() const {
+  return context_.options().validation == ValidationSource::server ? context_.data.validation.size() : 0;
+}
+
+net::Task<> LocalModels::collect_logits(ClientSession& client, LocalModel& model, const wire::PackedState& samples) {
   Upload upload = co_await client.logits(samples);
-  const std::int64_t num_classes = context_.data.task.num_classes;
-  const learn::Schema schema({{"logits", c10::ScalarType::Float, {x.size(0), num_classes}}});
-  auto taking =
-      net::offload(context_.pool, [&upload, &schema, &model] { return received_state(upload, schema, model.client); });
-  const wire::PackedState state = co_await std::move(taking);
-  const at::Tensor logits = state.state().tensors().front().tensor;
-  model.transfer_logits = logits.narrow(0, num_rated, x.size(0) - num_rated);
-  if (is_rated) model.rating = learn::evaluate_logits(logits.narrow(0, 0, num_rated), validation.y.cpu(), num_classes);
+  auto taking = net::offload(context_.pool, [this, &upload, &model] {
+    const std::int64_t num_public = context_.data.transfer.size();
+    const std::int64_t num_classes = context_.data.task.num_classes;
+    const learn::Schema schema({{"logits", c10::ScalarType::Float, {num_rated() + num_public, num_classes}}});
+    const wire::PackedState state = received_state(upload, schema, model.client);
+    const at::Tensor logits = state.state().tensors().front().tensor;
+    model.transfer_logits = logits.narrow(0, num_rated(), num_public);
+    if (num_rated() == 0) return;
+    model.rating =
+        learn::evaluate_logits(logits.narrow(0, 0, num_rated()), context_.data.validation.y.cpu(), num_classes);
+  });
+  co_await std::move(taking);
 }
 
 net::Task<> LocalModels::rate() {

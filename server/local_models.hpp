@@ -64,7 +64,9 @@ class LocalModels {
 
  private:
   net::Task<> collect_weights(ClientSession& client, LocalModel& model);
-  net::Task<> collect_logits(ClientSession& client, LocalModel& model);
+  /// `samples`: the validation samples, where they are rated here, in front of the public ones.
+  net::Task<> collect_logits(ClientSession& client, LocalModel& model, const wire::PackedState& samples);
+  [[nodiscard]] std::int64_t num_rated() const;
   net::Task<> rate_federated(LocalModel& model);
   void require_quorum(const char* phase) const;
   void keep_record(const LocalModel& model) const;

@@ -11,7 +11,7 @@
 #include <boost/asio/signal_set.hpp>
 #include <boost/asio/thread_pool.hpp>
 
-#include "server/federation.hpp"
+#include "server/door.hpp"
 #include "server/live_view.hpp"
 #include "shared/base/cli.hpp"
 #include "shared/base/files.hpp"
@@ -35,39 +35,26 @@ void refuse_open_network(const server::ServerConfig& config) {
                   "tls.authority, tls.certificate and tls.key (headstart-pki makes them), or say --insecure");
 }
 
-/// Takes one connection through its handshakes; whatever it does costs only itself.
-net::Task<> serve(net::PendingPeer pending, net::WebSocketOptions options, server::Federation& federation) {
-  const std::string peer = pending.peer();
-  try {
-    auto shaking = net::handshake(std::move(pending), options);
-    auto channel = co_await std::move(shaking);
-    co_await federation.admit(std::move(channel));
-  } catch (const Error& error) {
-    spdlog::warn("{}: {}", peer, error.what());
-  }
-}
-
-net::Task<> accept_peers(net::Listener& listener, net::WebSocketOptions options, server::Federation& federation,
-                         asio::any_io_executor executor) {
-  while (true) {
-    net::PendingPeer pending = co_await listener.accept();
-    auto session = serve(std::move(pending), options, federation);
-    asio::co_spawn(executor, std::move(session), [](const std::exception_ptr& failure) {
-      if (failure) std::rethrow_exception(failure);
-    });
-  }
-}
-
 int run_server(const server::ServerConfig& config) {
   learn::return_freed_memory();
   server::check(config);
   refuse_open_network(config);
   set_up_log("server", config.log);
   learn::use_threads(config.threads);
-  if (!config.allowed_clients.empty()) (void)read_text(config.allowed_clients);  // refused now, not at the first client
+  if (!config.allowed_clients.empty()) {
+    try {
+      (void)read_text(config.allowed_clients);  // refused now, not at the first client
+    } catch (const Error& error) {
+      throw Error(error.code(), std::string("listen.allowed: ") + error.what());
+    }
+  }
   net::WebSocketOptions channel_options;
+  channel_options.handshake_timeout = server::milliseconds_of(config.federation.timeouts.handshake);
+  channel_options.idle_timeout = server::milliseconds_of(config.federation.timeouts.silence);
   if (config.tls.is_set()) channel_options.tls = std::make_shared<net::Tls>(config.tls, net::Tls::Side::server);
   server::CentralData data = server::load_central_data(config);
+  // A model that cannot be built is refused before there is a folder.
+  (void)learn::make_model(config.terms.model, data.task, Seed(1));
 
   asio::io_context io(1);
   asio::thread_pool pool(std::max(1U, std::thread::hardware_concurrency()));
@@ -86,8 +73,9 @@ int run_server(const server::ServerConfig& config) {
   signals.async_wait([&federation](boost::system::error_code code, int) {
     if (!code) federation.stop();
   });
-  asio::co_spawn(io, accept_peers(listener, channel_options, federation, io.get_executor()),
-                 [](const std::exception_ptr&) {});
+  auto door = server::keep_door(io.get_executor(), listener, channel_options,
+                                static_cast<std::size_t>(config.max_handshakes), federation);
+  asio::co_spawn(io, std::move(door), [](const std::exception_ptr&) {});  // ends when the listener is closed
   std::exception_ptr failure;
   auto running = federation.run();
   asio::co_spawn(io, std::move(running), [&](std::exception_ptr ended, const nlohmann::json&) {

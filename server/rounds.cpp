@@ -58,7 +58,11 @@ net::Task<RoundOutcome> run_round(const RunContext& context, const GlobalModel& 
     announced += client->info().num_examples;
   }
   RoundMachine machine(round, names, static_cast<std::size_t>(quorum_of(context.options())));
-  if (clients.empty()) throw Error(Errc::run_failed, machine.failure());
+  if (clients.size() < static_cast<std::size_t>(quorum_of(context.options()))) {
+    throw Error(Errc::run_failed,
+                fmt::format("round {}: {} of {} clients are left, {} updates are needed", round, clients.size(),
+                            context.cohort.all().size(), quorum_of(context.options())));
+  }
   Collection collection(context, global, round, machine, announced);
   const auto answers = co_await context.cohort.ask<bool>(
       clients, [&collection](ClientSession& client) { return collection.collect_from(client); });

@@ -14,7 +14,9 @@ struct TlsFiles {
   std::string key;          ///< The private key that belongs to it.
   std::string revoked;      ///< Certificate revocation list of the authority; empty: none is revoked.
 
-  [[nodiscard]] bool is_set() const { return !authority.empty() || !certificate.empty() || !key.empty(); }
+  [[nodiscard]] bool is_set() const {
+    return !authority.empty() || !certificate.empty() || !key.empty() || !revoked.empty();
+  }
 };
 
 void declare_fields(Fields& fields, const std::string& prefix, TlsFiles& files);

@@ -295,6 +295,11 @@ std::string tls_failure(const Connection& connection, error_code error) {
   return error.message();
 }
 
+/// One side refused the other; otherwise the wire failed, and another attempt may succeed.
+bool is_refusal(const Connection& connection, error_code error) {
+  return !verification_failure(connection.stream.next_layer().tls()).empty() || !alert_of(error).empty();
+}
+
 Task<std::unique_ptr<MessageChannel>> dial(asio::any_io_executor executor, Url url, WebSocketOptions options) {
   auto connection = std::make_shared<Connection>(tcp::socket(executor), options, host_and_port(url));
   auto resolver = std::make_shared<tcp::resolver>(executor);
@@ -320,7 +325,10 @@ Task<std::unique_ptr<MessageChannel>> dial(asio::any_io_executor executor, Url u
     auto securing = secure(connection, options.tls, std::move(host), error);
     co_await std::move(securing);
     if (deadline.has_expired()) fail("no TLS at ");
-    if (error) throw Error(Errc::rejected, "no TLS at " + to_string(url) + ": " + tls_failure(*connection, error));
+    if (error) {
+      throw Error(is_refusal(*connection, error) ? Errc::rejected : Errc::network,
+                  "no TLS at " + to_string(url) + ": " + tls_failure(*connection, error));
+    }
   }
 
   // The client masks, and so copies, what it sends: a whole message at once.

@@ -147,6 +147,25 @@ class Processes(unittest.TestCase):
         for child in (server, client, *others):
             self.assertEqual(self.finish(child)[0], 0)
 
+    def test_check_says_what_fits_and_what_does_not_and_leaves_no_trace(self):
+        self.draw()
+        server, port = self.start_server()
+        done = self.run_program(*self.client_arguments(0, port), "--check")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual([line.split()[1] for line in done.stdout.splitlines()], ["server", "name", "data", "model"])
+        strange = self.folder / "strange"
+        strange.mkdir()
+        write_npy(strange / "train-images.npy", "|u1", (20, 9, 9), bytes(20 * 81))
+        write_npy(strange / "train-labels.npy", "<i8", (20,), struct.pack("<20q", *([0, 1, 2, 1] * 5)))
+        self.assert_fails(self.run_program(CLIENT, "--server", f"ws://127.0.0.1:{port}", "--name", "silo-0", "--check",
+                                           "--set", "data.set=tensors", "--set", f"data.path={strange}"), 3,
+                          "1x9x9 in 3 classes, the run has 1x12x12")
+        clients = [self.start(*self.client_arguments(i, port)) for i in range(3)]
+        self.assertEqual(self.finish(server)[0], 0)
+        for client in clients:
+            self.assertEqual(self.finish(client)[0], 0)
+        self.assert_fails(self.run_program(*self.client_arguments(0, port), "--check"), 5, f"127.0.0.1:{port}")
+
     def make_authority(self):
         done = self.run_program(PKI, "init", "--folder", self.folder / "pki")
         self.assertEqual(done.returncode, 0, done.stderr)
@@ -202,6 +221,14 @@ class Processes(unittest.TestCase):
                           "did you mean 'silo-1'?")
         request = self.folder / "home-silo-1/silo-1.csr"
         self.assert_fails(self.run_program(PKI, "sign", request, "--server", "--folder", self.folder / "pki"), 2, "--host")
+        for host in ("wss://fl.example.org", "fl.example.org:9840", "a.example,b.example", ""):
+            self.assert_fails(self.run_program(PKI, "sign", request, "--server", "--host", host, "--folder",
+                                               self.folder / "pki"), 2, "--host", "alone")
+        self.assert_fails(self.run_program(PKI, "init", "--folder", self.folder / "brief", "--name", ""), 2, "--name")
+        self.assertFalse((self.folder / "brief").exists())
+        self.assertEqual(self.run_program(PKI, "init", "--folder", self.folder / "brief", "--days", "30").returncode, 0)
+        self.assert_fails(self.run_program(PKI, "sign", request, "--days", "31", "--folder", self.folder / "brief"), 2,
+                          "--days 31", "ends in")
         self.assert_fails(self.run_program(PKI, "sign", self.folder / "pki/authority.pem", "--folder",
                                            self.folder / "pki"), 3, "holds no certificate request")
         self.certify("silo-2", "--days", "5")

@@ -1,0 +1,66 @@
+#include "client/check.hpp"
+
+#include <fmt/format.h>
+
+#include "shared/base/version.hpp"
+#include "shared/net/offload.hpp"
+#include "shared/session/conversation.hpp"
+
+namespace headstart::client {
+
+namespace {
+
+std::string words_of(const learn::Task& task) {
+  return fmt::format("{}x{}x{} in {} classes", task.channels, task.height, task.width, task.num_classes);
+}
+
+/// Ends the conversation however its steps end.
+class HangUp {
+ public:
+  explicit HangUp(session::ClientConversation& conversation) : conversation_(conversation) {}
+  ~HangUp() { conversation_.abort(); }
+  HangUp(const HangUp&) = delete;
+  HangUp& operator=(const HangUp&) = delete;
+
+ private:
+  session::ClientConversation& conversation_;
+};
+
+}  // namespace
+
+net::Task<> check_run(net::asio::any_io_executor executor, Dial dial, ClientContext context,
+                      std::function<void(const std::string&)> tell) {
+  auto dialling = dial();
+  auto channel = co_await std::move(dialling);
+  auto conversation = std::make_shared<session::ClientConversation>(executor, std::move(channel));
+  conversation->start();
+  const HangUp hang_up(*conversation);
+  tell(fmt::format("server      {} answers{}", conversation->peer(),
+                   conversation->identity().empty()
+                       ? ", in the clear"
+                       : fmt::format("; its certificate is that of '{}'", conversation->identity())));
+  conversation->post(wire::Hello{wire::protocol_version, context.name, fmt::format("headstart {}", version())});
+  const wire::ServerMessage answer = co_await conversation->next_message();
+  if (const auto* refused = std::get_if<wire::Refused>(&answer)) throw Error(Errc::rejected, refused->reason.value);
+  const auto* welcome = std::get_if<wire::Welcome>(&answer);
+  if (welcome == nullptr) throw Error(Errc::protocol, "the server sent a message out of turn");
+  const session::Terms terms = session::terms_from_json_text(welcome->terms.value);
+  tell(fmt::format("name        '{}' may join", context.name));
+
+  auto joining = net::offload(*context.pool, [&context, &terms] { return context.worker->join(terms); });
+  const wire::Join join = co_await std::move(joining);
+  const learn::Task mine{join.channels, join.height, join.width, join.num_classes};
+  if (mine != terms.task) {
+    throw Error(Errc::data,
+                fmt::format("this client brings samples of {}, the run has {}", words_of(mine), words_of(terms.task)));
+  }
+  tell(fmt::format("data        {} training and {} held-out samples of {}", join.num_examples, join.num_held_out,
+                   words_of(mine)));
+  auto building = net::offload(*context.pool, [&context] { return context.worker->global_schema().num_bytes(); });
+  const std::uint64_t num_bytes = co_await std::move(building);
+  tell(fmt::format("model       '{}', {:.1f} MB each way and round", join.architecture.value,
+                   static_cast<double>(num_bytes) / 1e6));
+  co_await conversation->close("checked");
+}
+
+}  // namespace headstart::client

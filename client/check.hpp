@@ -1,0 +1,17 @@
+// What can be known before the day of the run: does this client reach its server, is it let in, do data and model fit.
+#pragma once
+
+#include <functional>
+#include <string>
+
+#include "client/stay_in_run.hpp"
+
+namespace headstart::client {
+
+/// Goes through the handshake as far as a client can without joining, and builds the run's model on the client's own
+/// data; `tell` is called with one sentence a step that holds. Throws, as run_client() does, at the first that does
+/// not: Error(usage | data) where the samples have another shape than the run's. The server sees a client that hung up.
+net::Task<> check_run(net::asio::any_io_executor executor, Dial dial, ClientContext context,
+                      std::function<void(const std::string&)> tell);
+
+}  // namespace headstart::client

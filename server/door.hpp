@@ -1,0 +1,38 @@
+// Where connections come in: as many at a time as the limits allow, whoever sends them.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <map>
+#include <optional>
+#include <string>
+
+#include "server/federation.hpp"
+#include "shared/net/websocket.hpp"
+
+namespace headstart::server {
+
+/// Counts connections that have not joined the run yet: in all, and from one address, which may hold a fourth of them,
+/// so that a flood from one place leaves room for the others. No sockets.
+class DoorCount {
+ public:
+  explicit DoorCount(std::size_t limit) : limit_(limit) {}
+
+  /// Counts one more from `address`, or returns why not.
+  std::optional<std::string> enter(const std::string& address);
+  void leave(const std::string& address);
+  [[nodiscard]] std::size_t num_inside() const { return num_inside_; }
+  [[nodiscard]] std::size_t limit_per_address() const { return std::max<std::size_t>(1, limit_ / 4); }
+
+ private:
+  std::size_t limit_;
+  std::size_t num_inside_ = 0;
+  std::map<std::string, std::size_t> by_address_;
+};
+
+/// Accepts on `listener` until it is closed; hands each connection that finishes its handshakes to `federation`. What
+/// one does costs only itself; one beyond the limits is closed at once. All arguments outlive the task.
+net::Task<> keep_door(net::asio::any_io_executor executor, net::Listener& listener, net::WebSocketOptions options,
+                      std::size_t limit, Federation& federation);
+
+}  // namespace headstart::server
