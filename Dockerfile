@@ -15,7 +15,7 @@ FROM debian:bookworm-slim
 RUN apt-get update && apt-get install -y --no-install-recommends \
       libtorch1.13 libopenblas0-pthread libspdlog1.10 libssl3 zlib1g dataset-fashion-mnist \
  && rm -rf /var/lib/apt/lists/* \
- && useradd --system --create-home --uid 10001 headstart \
+ && useradd --create-home --uid 10001 headstart \
  && install -d -o headstart /tls /requests /manifest /runs /pki
 COPY --from=build /opt/headstart /usr/local
 COPY server/deploy/*.sh /deploy/

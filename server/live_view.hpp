@@ -16,6 +16,12 @@ enum class ViewStyle { terminal, plain };
 class LiveView final : public FederationObserver {
  public:
   LiveView(std::ostream& out, ViewStyle style, Clock clock);
+  ~LiveView() override { status(""); }
+  LiveView(const LiveView&) = delete;
+  LiveView& operator=(const LiveView&) = delete;
+
+  /// Closing words.
+  void finish(const std::string& text) { line(text); }
 
   void on_lobby(const std::vector<std::string>& present, std::size_t expected) override;
   void on_phase(const std::string& name, std::size_t num_parts) override;

@@ -87,7 +87,7 @@ int run_server(const server::ServerConfig& config) {
   io.run();
   pool.join();
   if (failure) std::rethrow_exception(failure);
-  std::cout << "done: " << config.folder << "/summary.json, final.safetensors\n";
+  view.finish("done: " + config.folder + "/summary.json, final.safetensors");
   return 0;
 }
 

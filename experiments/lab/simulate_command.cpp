@@ -91,7 +91,7 @@ int run_simulation(const SimulationSettings& settings) {
   SignalThread signals;
   simulate(config, std::move(data), folder, view, std::move(clients), num_threads, std::chrono::steady_clock::now,
            [&signals](std::function<void()> stop) { signals.on_stop(std::move(stop)); });
-  std::cout << "done: " << config.folder << "/summary.json, final.safetensors\n";
+  view.finish("done: " + config.folder + "/summary.json, final.safetensors");
   return 0;
 }
 

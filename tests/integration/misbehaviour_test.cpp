@@ -1,5 +1,7 @@
 // What a broken or hostile client costs: itself.
 
+#include <fstream>
+
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/io_context.hpp>
 #include <doctest/doctest.h>
@@ -88,6 +90,38 @@ TEST_CASE("too few good updates end the run with the reasons, and what was done 
   CHECK(message.find("kept in") != std::string::npos);
   CHECK(std::filesystem::exists(folder / "run/interrupted.json"));
   CHECK_FALSE(std::filesystem::exists(folder / "run/summary.json"));
+}
+
+/// Claims to have counted more samples than it announced.
+class BoastingWorker final : public test::DelegatingWorker {
+ public:
+  using DelegatingWorker::DelegatingWorker;
+  learn::Evaluation evaluate(const wire::PackedState& model,
+                             const std::optional<learn::ModelSpec>& candidate) override {
+    learn::Evaluation evaluation = DelegatingWorker::evaluate(model, candidate);
+    evaluation.total[0] += 1000;
+    evaluation.predicted[0] += 1000;
+    return evaluation;
+  }
+};
+
+TEST_CASE("counts that cannot be end the connection; at the third time the client is out, and the others finish") {
+  const test::TemporaryFolder folder;
+  auto config = test::small_config(folder / "run");
+  auto clients = honest_clients(3);
+  clients.push_back({test::small_name(3), std::make_unique<BoastingWorker>(test::small_worker(3)), {}});
+  Notes notes;
+  const auto summary = simulate(config, std::move(clients), notes);
+  CHECK(summary["rounds"] == 3);
+  CHECK(summary["degraded"] == true);
+  CHECK(notes.all.find("reports impossible counts for class 0") != std::string::npos);
+  CHECK(notes.all.find("silo-3 has broken the protocol 3 times") != std::string::npos);
+  std::ifstream lines(folder / "run/rounds.jsonl");
+  std::string last;
+  for (std::string line; std::getline(lines, line);) last = line;
+  const auto record = nlohmann::json::parse(last);
+  CHECK(record["refused"]["silo-3"]["protocol"] == 3);
+  CHECK(record["clients"].size() == 3);
 }
 
 /// A server in its lobby, waiting for `expected` clients, and a raw conversation with it.
@@ -185,6 +219,11 @@ TEST_CASE("messages out of turn, attachments nobody asked for and stray chunks e
         c.post(wire::Offer{1, 100});
       },
       [](auto& c) { c.post(wire::Join{}); },
+      [](auto& c) { c.post_attachment(session::source_of(wire::PackedState::of_tensor("x", torch::zeros({4})))); },
+      [](auto& c) {
+        c.post(wire::Hello{wire::protocol_version, "silo-0", "test"});
+        c.post_attachment(session::source_of(wire::PackedState::of_tensor("x", torch::zeros({4}))));
+      },
       [](auto& c) {
         c.post(wire::Hello{wire::protocol_version, "silo-0", "test"});
         c.post(wire::Hello{wire::protocol_version, "silo-0", "test"});

@@ -30,6 +30,19 @@ TEST_CASE("no setting is declared twice, and defaults are within their bounds") 
   CHECK_NOTHROW(fields.load(fields.resolved(), "defaults"));
 }
 
+TEST_CASE("timeouts that contain one another the wrong way round are refused by both names") {
+  CHECK(refusal_of({}) == "(no error)");
+  const std::string message = refusal_of({"timeouts.silence=700"});
+  CHECK(message.find("timeouts.silence (700 s) is longer than timeouts.task (600 s)") != std::string::npos);
+  CHECK(refusal_of({"timeouts.handshake=31"}).find("timeouts.silence") != std::string::npos);
+  CHECK(refusal_of({"timeouts.task=100", "timeouts.phase=99"}).find("timeouts.phase") != std::string::npos);
+  CHECK(refusal_of({"timeouts.absence=90000"}).find("timeouts.absence") != std::string::npos);
+  const Patience patience = patience_of({.absence = 1.5, .task = 0.25, .phase = 60});
+  CHECK(patience.absence == std::chrono::milliseconds(1500));
+  CHECK(patience.task == std::chrono::milliseconds(250));
+  CHECK(patience.phase == std::chrono::seconds(60));
+}
+
 TEST_CASE("FedAvg's and distillation's published defaults") {
   const ServerConfig config;
   CHECK(config.terms.train.optimizer.lr == 0.01);
