@@ -75,7 +75,7 @@ void declare_fields(Fields& fields, const std::string& prefix, ModelSpec& spec) 
   fields.integers(prefix + ".channels", spec.channels, "cnn: filters of its two convolutions.",
                   {.min = 1, .max = 2048});
   fields.integer(prefix + ".kernel", spec.kernel, "cnn: side of the square filters.", {.min = 1, .max = 31});
-  fields.integer(prefix + ".hidden", spec.hidden, "cnn: units of the hidden linear layer.", {.min = 1, .max = 65536});
+  fields.integer(prefix + ".hidden", spec.hidden, "cnn: units of the hidden linear layer.", {.min = 1, .max = 1048576});
   fields.integer(prefix + ".width", spec.width, "resnet18: filters of the first stage.", {.min = 1, .max = 1024});
   fields.choice(prefix + ".norm", spec.norm,
                 "Normalisation after each convolution of cnn and resnet18 (auto: none for cnn, batch for resnet18).",
