@@ -352,6 +352,11 @@ net::Task<> Federation::finish_clients(const std::string& words, bool is_failure
     co_return true;
   };
   admission_->begin_farewell();
+  for (const auto& client : cohort_.active()) {
+    if (client->is_lost()) {
+      observer_.on_note(fmt::format("waiting for {}, which is away, to tell it that the run is over", client->name()));
+    }
+  }
   auto parting = cohort_.ask<bool>(cohort_.active(), say_goodbye);
   co_await std::move(parting);
   admission_->close();

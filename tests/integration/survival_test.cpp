@@ -40,7 +40,7 @@ server::ServerConfig config_in(const std::filesystem::path& folder, StartModel s
   config.terms.pretrain.max_epochs = 2;
   config.terms.consolidation.epochs = 1;
   config.federation.num_rounds = 6;
-  config.federation.timeouts = {.handshake = 1, .silence = 1, .absence = 5, .task = 1, .phase = 60};
+  config.federation.timeouts = {.handshake = 1, .silence = 1, .absence = 5, .task = 3, .phase = 60};
   return config;
 }
 
@@ -306,7 +306,7 @@ TEST_CASE("an unfinished run of other settings is not gone on with: each differe
   const test::TemporaryFolder folder;
   auto config = stopped_in_round_3(folder / "run");
   config.terms.train.optimizer.lr = 0.5;
-  config.federation.timeouts.task = 3;  // may differ
+  config.federation.timeouts.task = 4;  // may differ
   Notes notes;
   const std::string message = test::error_of([&] { run(config, clients_of(), notes); });
   CHECK(message.find("train.lr was 0.05, is 0.5") != std::string::npos);
@@ -381,8 +381,8 @@ class SlowWorker final : public test::DelegatingWorker {
 TEST_CASE("a straggler: the round closes without it, it is told, counted, and in the next round again") {
   const test::TemporaryFolder folder;
   auto config = config_in(folder / "run", StartModel::random);
-  SUBCASE("at the deadline of the round") { config.federation.timeouts.phase = 0.5; }
-  SUBCASE("for want of progress") { config.federation.timeouts.task = 0.5; }
+  SUBCASE("at the deadline of the round") { config.federation.timeouts.phase = 2; }
+  SUBCASE("for want of progress") { config.federation.timeouts.task = 2; }
   auto clients = clients_of(3);
   const auto never = std::make_shared<std::atomic<bool>>(false);
   clients.push_back({test::small_name(3), std::make_unique<SlowWorker>(3, 2, never), {}});
