@@ -16,17 +16,11 @@
 #include "shared/base/digest.hpp"
 #include "shared/base/error.hpp"
 #include "shared/base/files.hpp"
+#include "shared/base/freed.hpp"
 
 namespace headstart::pki {
 namespace {
 
-template <auto Free>
-struct Freed {
-  template <class T>
-  void operator()(T* object) const {
-    Free(object);
-  }
-};
 using Memory = std::unique_ptr<BIO, Freed<BIO_free_all>>;
 using BigNumber = std::unique_ptr<BIGNUM, Freed<BN_free>>;
 using Integer = std::unique_ptr<ASN1_INTEGER, Freed<ASN1_INTEGER_free>>;

@@ -10,6 +10,7 @@
 #include <openssl/x509.h>
 
 #include "shared/base/error.hpp"
+#include "shared/base/freed.hpp"
 #include "shared/base/log.hpp"
 
 namespace headstart::net {
@@ -17,13 +18,6 @@ namespace {
 
 namespace ssl = boost::asio::ssl;
 
-template <auto Free>
-struct Freed {
-  template <class T>
-  void operator()(T* object) const {
-    Free(object);
-  }
-};
 using Certificate = std::unique_ptr<X509, Freed<X509_free>>;
 using RevocationList = std::unique_ptr<X509_CRL, Freed<X509_CRL_free>>;
 using File = std::unique_ptr<std::FILE, Freed<std::fclose>>;
