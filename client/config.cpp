@@ -27,13 +27,15 @@ void declare_fields(Fields& fields, ClientConfig& config) {
   learn::declare_fields(fields, "own", config.own_spec);
   fields.text("store.pretrained", config.store, "Folder that keeps pre-trained models for later runs; empty: none.");
   fields.choice("share_model", config.share_model,
-                "Whom this silo's pre-trained model may reach: the server alone, or other clients too (as a teacher, "
-                "where consolidation happens on a client's data).",
+                "Whom this silo's pre-trained model may reach: the server alone, or other silos too (as a teacher on "
+                "another silo's data, to be rated there, or as what the global model starts from).",
                 Choices<Sharing>(sharing_words));
   fields.text("device", config.device, "Where the client computes: cpu, cuda or auto.");
   fields.integer("threads", config.threads, "LibTorch threads; the same at all clients for a repeatable run.",
                  {1, 1024});
   fields.text("log", config.log, "Log level: trace, debug, info, warn, error, off.");
+  fields.choice("log_format", config.log_format, "Log lines as text, or as JSON objects.",
+                Choices<LogFormat>(log_format_words));
 }
 
 OwnData load_own_data(const ClientConfig& config) {

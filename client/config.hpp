@@ -6,6 +6,7 @@
 
 #include "client/local_worker.hpp"
 #include "shared/base/fields.hpp"
+#include "shared/base/log.hpp"
 #include "shared/learn/data.hpp"
 #include "shared/net/tls_files.hpp"
 
@@ -33,6 +34,7 @@ struct ClientConfig {
   std::string device = "cpu";
   std::int64_t threads = 1;
   std::string log = "info";
+  LogFormat log_format = LogFormat::text;
 };
 
 void declare_fields(Fields& fields, ClientConfig& config);

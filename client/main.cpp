@@ -49,7 +49,7 @@ int run_client(const client::ClientConfig& config, bool is_check) {
   }
   net::WebSocketOptions channel_options;
   if (config.tls.is_set()) channel_options.tls = std::make_shared<net::Tls>(config.tls, net::Tls::Side::client);
-  set_up_log(config.name, config.log);
+  set_up_log(config.name, config.log, config.log_format);
   learn::use_threads(config.threads);
   const learn::KeepFreedMemory keep_freed_memory;
   client::OwnData data = client::load_own_data(config);

@@ -104,12 +104,13 @@ struct Admission::Seat {
 };
 
 Admission::Admission(net::asio::any_io_executor executor, AdmissionRules rules, Lobby& lobby, Cohort& cohort,
-                     UploadSlots& slots, FederationObserver& observer, Clock clock)
+                     UploadSlots& slots, AuditLog& audit, FederationObserver& observer, Clock clock)
     : executor_(std::move(executor)),
       rules_(std::move(rules)),
       lobby_(lobby),
       cohort_(cohort),
       slots_(slots),
+      audit_(audit),
       observer_(observer),
       clock_(std::move(clock)),
       changed_(executor_) {}
@@ -140,6 +141,7 @@ net::Task<> Admission::admit(std::unique_ptr<net::MessageChannel> channel) {
     refusal = error.what();
     conversation->post(wire::Refused{"the server could not take this client: " + refusal, true});
   }
+  audit_.refused(peer, conversation->identity(), seat->name == peer ? std::string() : seat->name, refusal);
   observer_.on_note(fmt::format("{} ({}) was not admitted: {}", seat->name, peer, refusal));
   co_await conversation->close("refused");
 }
@@ -212,9 +214,10 @@ net::Task<> Admission::take_in(const std::shared_ptr<session::ServerConversation
   if (on_roster != rules_.roster.end()) require_same(on_roster->second, info);
   if (is_newcomer && ++num_newcomers_ > rules_.num_late) throw Refusal("the run has started, and no place is left");
   const auto client = std::make_shared<ClientSession>(conversation, std::move(info), rules_.terms.task.num_classes,
-                                                      rules_.model_bytes, slots_, rules_.patience, clock_);
+                                                      rules_.model_bytes, slots_, audit_, rules_.patience, clock_);
   if (entry) entry->keep();
   seat->client = client;
+  audit_.joined(seat->name, conversation->peer(), conversation->identity(), client->info().shares_with_peers);
   cohort_.add(client);
   if (is_newcomer) observer_.on_note(fmt::format("{} has joined, from the next round on", seat->name));
   conversation->post(wire::Joined{static_cast<std::uint32_t>(cohort_.all().size()),
@@ -228,6 +231,7 @@ net::Task<> Admission::take_back(const std::shared_ptr<session::ServerConversati
   }
   const wire::Join join = co_await handshake(*conversation);
   require_same(client->info(), info_of(seat->name, join));
+  audit_.returned(seat->name, conversation->peer(), conversation->identity());
   seat->client = client;
   conversation->post(wire::Joined{static_cast<std::uint32_t>(cohort_.all().size()),
                                   static_cast<std::uint32_t>(lobby_.num_expected())});
@@ -245,7 +249,10 @@ net::Task<wire::Join> Admission::handshake(session::ServerConversation& conversa
 
 void Admission::on_end(Seat& seat) {
   const auto client = seat.client.lock();
-  if (client) client->on_lost();
+  if (client) {
+    client->on_lost();
+    if (stage_ == Stage::open) audit_.connection_lost(seat.name);
+  }
   if (client && lobby_.is_closed() && stage_ == Stage::open) {
     observer_.on_note(fmt::format("{}: the connection is lost; its place is kept for {} s", seat.name,
                                   std::chrono::duration<double>(rules_.patience.absence).count()));

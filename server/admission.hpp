@@ -37,7 +37,7 @@ struct AdmissionRules {
 class Admission {
  public:
   Admission(net::asio::any_io_executor executor, AdmissionRules rules, Lobby& lobby, Cohort& cohort, UploadSlots& slots,
-            FederationObserver& observer, Clock clock);
+            AuditLog& audit, FederationObserver& observer, Clock clock);
 
   /// Takes one peer through the handshake and into the run: through the lobby, back to its place, or, once
   /// open_for_late() was called, as a newcomer. A peer that is refused, breaks the protocol or is lost costs nobody
@@ -54,6 +54,8 @@ class Admission {
   void begin_farewell() { stage_ = Stage::farewell; }
   /// From now on nobody is admitted; handshakes under way end.
   void close();
+  /// Whether a client that comes now is admitted, if it may come at all.
+  [[nodiscard]] bool is_open() const { return stage_ == Stage::open; }
   /// Ends complete() with Error(interrupted), and admission: clients may come again when the server is back.
   void stop();
 
@@ -78,6 +80,7 @@ class Admission {
   Lobby& lobby_;
   Cohort& cohort_;
   UploadSlots& slots_;
+  AuditLog& audit_;
   FederationObserver& observer_;
   Clock clock_;
   session::Signal changed_;

@@ -43,8 +43,9 @@ CentralData load_central_data(const ServerConfig& config) {
     data.manifest_digest = sha256_hex_of_file(config.manifest);
   }
   if (federation.central_evaluation) data.test = manifest.test.empty() ? test.all() : test.select(manifest.test);
-  // The average's BatchNorm statistics are re-estimated on the public set where there is one.
-  const bool wants_public = needs_public || (federation.start == StartModel::average && !manifest.public_large.empty());
+  // Where there is one: the average's BatchNorm statistics are re-estimated on it, and student data falls back to it.
+  const bool could_use_public = federation.start == StartModel::average || federation.start == StartModel::kd;
+  const bool wants_public = needs_public || (could_use_public && !manifest.public_large.empty());
   if (!needs_validation && !wants_public) return data;
 
   const learn::Dataset train = learn::load_dataset(config.data, learn::Split::train);

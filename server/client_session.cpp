@@ -74,6 +74,7 @@ class ClientSession::Watch {
         "late: {}", is_phase_over ? "its time for this phase is over"
                                   : fmt::format("no progress for {} s",
                                                 std::chrono::duration<double>(session.patience_.task).count()));
+    session.audit_.result_refused(session.name(), "late", reason);
     if (state->step == Step::transfer || !state->conversation->is_flushed()) {
       ++session.refusals_["late"];
       return state->conversation->abort();
@@ -86,13 +87,14 @@ class ClientSession::Watch {
 };
 
 ClientSession::ClientSession(std::shared_ptr<session::ServerConversation> conversation, ClientInfo info,
-                             std::int64_t num_classes, std::uint64_t model_bytes, UploadSlots& slots, Patience patience,
-                             Clock clock)
+                             std::int64_t num_classes, std::uint64_t model_bytes, UploadSlots& slots, AuditLog& audit,
+                             Patience patience, Clock clock)
     : conversation_(std::move(conversation)),
       info_(std::move(info)),
       num_classes_(num_classes),
       model_bytes_(model_bytes),
       slots_(slots),
+      audit_(audit),
       patience_(patience),
       clock_(std::move(clock)),
       returned_(conversation_->executor()) {}
@@ -136,6 +138,7 @@ void ClientSession::break_off(const Conversation& conversation, const std::strin
   ++num_offences_;
   ++refusals_["protocol"];
   conversation->abort();
+  audit_.result_refused(name(), "protocol", what);
   throw Error(Errc::protocol, fmt::format("client {}: {}", name(), what));
 }
 
@@ -187,29 +190,28 @@ net::Task<Upload> ClientSession::exchange(std::uint64_t num_bytes) {
   co_return co_await result(conversation, num_bytes);
 }
 
-net::Task<Upload> ClientSession::train(std::uint32_t round, const GlobalModel& model) {
+net::Task<Upload> ClientSession::train(std::uint32_t round, const DigestedState& model) {
   const Conversation conversation = conversation_;
   const bool follows = must_send(model);
   conversation->post(wire::TrainTask{++task_, round, model.digest, follows});
-  if (follows) conversation->post_attachment(session::source_of(model.state));
+  if (follows) send(conversation, "global model", model);
   held_model_ = model.digest;
   co_return co_await result(conversation, model_bytes_);
 }
 
-net::Task<learn::Evaluation> ClientSession::evaluate(const GlobalModel& model) {
+net::Task<learn::Evaluation> ClientSession::evaluate(const DigestedState& model) {
   const Conversation conversation = conversation_;
   const bool follows = must_send(model);
   conversation->post(wire::EvaluateTask{++task_, model.digest, follows, {}});
-  if (follows) conversation->post_attachment(session::source_of(model.state));
+  if (follows) send(conversation, "global model", model);
   held_model_ = model.digest;
   co_return co_await evaluation(conversation);
 }
 
-net::Task<learn::Evaluation> ClientSession::evaluate_candidate(const learn::ModelSpec& spec,
-                                                               std::shared_ptr<session::ByteSource> state) {
+net::Task<learn::Evaluation> ClientSession::evaluate_candidate(ModelSource candidate) {
   const Conversation conversation = conversation_;
-  conversation->post(wire::EvaluateTask{++task_, {}, true, session::to_json_text(spec)});
-  conversation->post_attachment(std::move(state));
+  conversation->post(wire::EvaluateTask{++task_, {}, true, session::to_json_text(candidate.spec)});
+  send(conversation, candidate);
   co_return co_await evaluation(conversation);
 }
 
@@ -246,32 +248,43 @@ net::Task<learn::Evaluation> ClientSession::evaluation(Conversation conversation
   co_return evaluation;
 }
 
-net::Task<Upload> ClientSession::logits(const wire::PackedState& samples) {
-  const auto num_samples = static_cast<std::uint64_t>(samples.state().tensors().front().tensor.size(0));
+net::Task<Upload> ClientSession::logits(const DigestedState& samples) {
+  const auto num_samples = static_cast<std::uint64_t>(samples.state.state().tensors().front().tensor.size(0));
   const Conversation conversation = conversation_;
   conversation->post(wire::LogitsTask{++task_, num_samples});
-  conversation->post_attachment(session::source_of(samples));
+  send(conversation, "public samples", samples);
   co_return co_await result(conversation, num_samples * static_cast<std::uint64_t>(num_classes_) * sizeof(float));
 }
 
-net::Task<Upload> ClientSession::distill(const wire::PackedState& student, const wire::PackedState& weights,
-                                         const std::vector<TeacherSource>& teachers) {
+net::Task<Upload> ClientSession::distill(const DigestedState& student, const wire::PackedState& weights,
+                                         std::vector<ModelSource> teachers) {
   const Conversation conversation = conversation_;
   conversation->post(wire::DistillTask{++task_, static_cast<std::uint32_t>(teachers.size())});
-  conversation->post_attachment(session::source_of(student));
+  send(conversation, "student", student);
   conversation->post_attachment(session::source_of(weights));
-  for (const TeacherSource& teacher : teachers) {
-    conversation->post(wire::TeacherFollows{teacher.client, session::to_json_text(teacher.spec)});
-    conversation->post_attachment(teacher.state);
+  for (const ModelSource& teacher : teachers) {
+    conversation->post(wire::TeacherFollows{teacher.owner, session::to_json_text(teacher.spec)});
+    send(conversation, teacher);
   }
   co_return co_await result(conversation, model_bytes_);
 }
 
-net::Task<Upload> ClientSession::reestimate_statistics(const wire::PackedState& model) {
+net::Task<Upload> ClientSession::reestimate_statistics(const DigestedState& model) {
   const Conversation conversation = conversation_;
   conversation->post(wire::StatisticsTask{++task_});
-  conversation->post_attachment(session::source_of(model));
+  send(conversation, "average model", model);
   co_return co_await result(conversation, model_bytes_);
+}
+
+void ClientSession::send(const Conversation& conversation, const std::string& what, const DigestedState& state) {
+  audit_.sent(name(), {what, state.state.bytes().size(), state.digest});
+  conversation->post_attachment(session::source_of(state.state));
+}
+
+void ClientSession::send(const Conversation& conversation, const ModelSource& model) {
+  const std::string what = model.owner.empty() ? std::string("seed") : "model of " + model.owner;
+  audit_.sent(name(), {what, model.state->num_bytes(), model.digest});
+  conversation->post_attachment(model.state);
 }
 
 void ClientSession::refuse_result(const std::string& kind, const std::string& reason) {

@@ -8,6 +8,7 @@
 #include <optional>
 #include <string>
 
+#include "server/audit.hpp"
 #include "server/upload_slots.hpp"
 #include "shared/base/clock.hpp"
 #include "shared/learn/metrics.hpp"
@@ -26,8 +27,9 @@ struct ClientInfo {
   bool shares_with_peers = false;  ///< Its pre-trained model may go to other clients.
 };
 
-/// The global model and its digest: a client that holds it is not sent it again.
-struct GlobalModel {
+/// A state and its digest: a client that holds the global model is not sent it again, and the audit log names what was
+/// sent.
+struct DigestedState {
   std::string digest;
   wire::PackedState state;
 };
@@ -45,10 +47,11 @@ struct Patience {
 /// Results that did not count, by kind.
 using RefusalCounts = std::map<std::string, std::int64_t>;
 
-/// A teacher on its way to a student's client.
-struct TeacherSource {
-  std::string client;
+/// A model that is no global one, on its way to a client.
+struct ModelSource {
+  std::string owner;  ///< The client that trained it; empty where the server made it.
   learn::ModelSpec spec;
+  std::string digest;
   std::shared_ptr<session::ByteSource> state;
 };
 
@@ -58,7 +61,7 @@ struct TeacherSource {
 class ClientSession {
  public:
   ClientSession(std::shared_ptr<session::ServerConversation> conversation, ClientInfo info, std::int64_t num_classes,
-                std::uint64_t model_bytes, UploadSlots& slots, Patience patience, Clock clock);
+                std::uint64_t model_bytes, UploadSlots& slots, AuditLog& audit, Patience patience, Clock clock);
 
   [[nodiscard]] const ClientInfo& info() const { return info_; }
   [[nodiscard]] const std::string& name() const { return info_.name; }
@@ -88,15 +91,14 @@ class ClientSession {
   net::Task<wire::PretrainDone> pretrain();
   /// The pre-trained model's bytes: `num_bytes`, of the schema of the client's own architecture.
   net::Task<Upload> exchange(std::uint64_t num_bytes);
-  net::Task<Upload> train(std::uint32_t round, const GlobalModel& model);
-  net::Task<learn::Evaluation> evaluate(const GlobalModel& model);
-  net::Task<learn::Evaluation> evaluate_candidate(const learn::ModelSpec& spec,
-                                                  std::shared_ptr<session::ByteSource> state);
+  net::Task<Upload> train(std::uint32_t round, const DigestedState& model);
+  net::Task<learn::Evaluation> evaluate(const DigestedState& model);
+  net::Task<learn::Evaluation> evaluate_candidate(ModelSource candidate);
   /// Logits of the pre-trained model: float32 [samples, classes].
-  net::Task<Upload> logits(const wire::PackedState& samples);
-  net::Task<Upload> distill(const wire::PackedState& student, const wire::PackedState& weights,
-                            const std::vector<TeacherSource>& teachers);
-  net::Task<Upload> reestimate_statistics(const wire::PackedState& model);
+  net::Task<Upload> logits(const DigestedState& samples);
+  net::Task<Upload> distill(const DigestedState& student, const wire::PackedState& weights,
+                            std::vector<ModelSource> teachers);
+  net::Task<Upload> reestimate_statistics(const DigestedState& model);
 
   /// Tells the client that its last result does not count, and counts that under `kind`.
   void refuse_result(const std::string& kind, const std::string& reason);
@@ -108,11 +110,14 @@ class ClientSession {
   using Conversation = std::shared_ptr<session::ServerConversation>;
   class Watch;
 
-  [[nodiscard]] bool must_send(const GlobalModel& model) const { return held_model_ != model.digest; }
+  [[nodiscard]] bool must_send(const DigestedState& model) const { return held_model_ != model.digest; }
   template <class Answer>
   net::Task<Answer> answer(Conversation conversation);
   net::Task<Upload> result(Conversation conversation, std::uint64_t num_bytes);
   net::Task<learn::Evaluation> evaluation(Conversation conversation);
+  /// Attaches a state that a message has announced.
+  void send(const Conversation& conversation, const std::string& what, const DigestedState& state);
+  void send(const Conversation& conversation, const ModelSource& model);
   [[noreturn]] void break_off(const Conversation& conversation, const std::string& what);
 
   Conversation conversation_;
@@ -120,6 +125,7 @@ class ClientSession {
   std::int64_t num_classes_;
   std::uint64_t model_bytes_;
   UploadSlots& slots_;
+  AuditLog& audit_;
   Patience patience_;
   Clock clock_;
   session::Signal returned_;

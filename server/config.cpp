@@ -21,13 +21,24 @@ void declare_fields(Fields& fields, ServerConfig& config) {
                  {1, 1024});
   fields.text("run.device", config.device, "Where the server computes: cpu, cuda or auto.");
   fields.text("run.log", config.log, "Log level: trace, debug, info, warn, error, off.");
+  fields.choice("run.log_format", config.log_format, "Log lines as text, or as JSON objects.",
+                Choices<LogFormat>(log_format_words));
   fields.text("listen.address", config.address, "Address to listen on.");
-  fields.integer("listen.port", config.port, "Port to listen on; 0: any free one, written to PORT in the run's folder.",
-                 {0, 65535});
+  fields.integer("listen.port", config.port,
+                 "Port to listen on; 0: any free one, written to the file port in the run's folder.", {0, 65535});
   fields.flag("listen.insecure", config.insecure,
               "Listen beyond loopback without TLS: models then travel in the clear, and names prove nothing.");
   fields.integer("limits.handshakes", config.max_handshakes,
                  "Connections at a time that have not joined yet; one address may hold a fourth of them.", {4, 100000});
+  fields.number("limits.update_norm", config.max_update_norm,
+                "Largest L2 distance of a client's update from the model that it was sent, over all floating-point "
+                "values, running statistics included; one beyond it is refused. 0: none.",
+                {0, 1e30});
+  fields.text("admin.address", config.admin_address, "Address of the port for probes and metrics.");
+  fields.integer("admin.port", config.admin_port,
+                 "Port that answers GET /healthz, /readyz and /metrics (Prometheus), without TLS; 0: any free one, "
+                 "written to the file admin-port in the run's folder; -1: none.",
+                 {-1, 65535});
   net::declare_fields(fields, "tls", config.tls);
   fields.text("listen.allowed", config.allowed_clients,
               "File with the names of the clients that may join, one a line, read again at each; empty: all that the "

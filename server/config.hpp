@@ -9,6 +9,7 @@
 #include "server/client_session.hpp"
 #include "server/consolidation.hpp"
 #include "shared/base/fields.hpp"
+#include "shared/base/log.hpp"
 #include "shared/learn/data.hpp"
 #include "shared/net/tls_files.hpp"
 #include "shared/session/terms.hpp"
@@ -78,6 +79,10 @@ struct ServerConfig {
   std::int64_t port = 9840;
   bool insecure = false;
   std::int64_t max_handshakes = 256;  ///< Connections that have not joined yet.
+  double max_update_norm = 0;         ///< L2, from the model of the round before; 0: none.
+  std::string admin_address = "127.0.0.1";
+  std::int64_t admin_port = 0;  ///< 0: any free one; -1: none.
+  LogFormat log_format = LogFormat::text;
   net::TlsFiles tls;
   std::string allowed_clients;  ///< File with the names that may join, one a line; empty: no such list.
   std::string log = "info";

@@ -41,14 +41,18 @@ const Candidate* student_of(const ConsolidationOptions& options, std::vector<con
   const bool needs_one = options.student != StudentStart::untrained || options.transfer == TransferSet::student;
   if (!needs_one) return nullptr;
   const bool must_host = options.transfer == TransferSet::student;
-  std::erase_if(eligible, [must_host](const Candidate* c) {
-    return !c->has_federated_architecture || !c->rating || (must_host && !c->can_host);
+  const bool must_share = options.student != StudentStart::untrained;
+  std::erase_if(eligible, [must_host, must_share](const Candidate* c) {
+    return !c->has_federated_architecture || !c->rating || (must_host && !c->can_host) ||
+           (must_share && !c->shares_with_peers);
   });
   if (eligible.empty()) {
-    throw Error(Errc::run_failed,
-                fmt::format("consolidation: no pre-trained model of the federated architecture with a rating to start "
-                            "from{}",
-                            must_host ? ", whose client is there to distil on its data" : ""));
+    throw Error(
+        Errc::run_failed,
+        fmt::format("consolidation: no pre-trained model of the federated architecture with a rating{} to start "
+                    "from{}",
+                    must_share ? " and share_model: peers" : "",
+                    must_host ? ", whose client is there to distil on its data" : ""));
   }
   const auto by_rank = [](const Candidate* a, const Candidate* b) { return ranks_before(*a, *b); };
   return options.student == StudentStart::worst ? *std::ranges::max_element(eligible, by_rank)
@@ -88,10 +92,12 @@ ConsolidationPlan plan_consolidation(const ConsolidationOptions& options, std::v
   std::vector<const Candidate*> others;
   for (const Candidate* candidate : all) {
     if (candidate == student) continue;
-    if (!candidate->can_teach) {
+    if (on_student_data && !candidate->shares_with_peers) {
+      plan.left_out.emplace_back(candidate->client, "it does not share its model with other clients (share_model)");
+    } else if (!candidate->can_teach) {
       plan.left_out.emplace_back(candidate->client, candidate->obstacle);
     } else if (!is_equal && !candidate->rating) {
-      plan.left_out.emplace_back(candidate->client, "weights by class need its rating, which nobody could measure");
+      plan.left_out.emplace_back(candidate->client, "weights by class need its rating, which nobody measured");
     } else {
       others.push_back(candidate);
     }

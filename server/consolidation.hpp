@@ -43,6 +43,7 @@ struct Candidate {
   bool can_teach = true;  ///< False where the transfer set rules it out; `obstacle` says why.
   std::string obstacle;
   bool can_host = true;                     ///< False where its client cannot be asked to distil on its own data.
+  bool shares_with_peers = true;            ///< Only such a model's weights may reach other silos.
   std::optional<learn::Evaluation> rating;  ///< By the validation source.
 };
 
@@ -61,6 +62,7 @@ struct ConsolidationPlan {
   bool is_published = true;                                   ///< A cell of the published table.
 };
 
+/// The student starts from a model that its silo shares with peers, and on student data only such models teach.
 /// Throws Error(run_failed) where nobody can be the student or nobody can teach.
 ConsolidationPlan plan_consolidation(const ConsolidationOptions& options, std::vector<Candidate> candidates,
                                      std::int64_t num_classes);

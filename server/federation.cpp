@@ -32,17 +32,21 @@ nlohmann::json recipients_of_local_models(const FederationOptions& options) {
   if (options.start == StartModel::random) return recipients;
   recipients.push_back("the server");
   if (options.validation == ValidationSource::federated) {
-    recipients.push_back("every client: federated validation has each of them count on each model");
+    recipients.push_back("every client, those shared with peers: federated validation has each of them count on them");
   }
   if (options.start == StartModel::best_local) {
-    recipients.push_back("every client: the best local model is what round 1 starts from");
+    recipients.push_back("every client, one shared with peers: the best local model is what round 1 starts from");
+  }
+  if (options.start == StartModel::kd && options.consolidation.student != StudentStart::untrained) {
+    recipients.push_back("every client, one shared with peers: the seed is distilled from its weights on");
   }
   if (options.start == StartModel::kd && options.consolidation.gate) {
     recipients.push_back(
-        "every client, where the gate refuses the seed: the best local model is then what round 1 starts from");
+        "every client, one shared with peers, where the gate refuses the seed: the best local model is then what round "
+        "1 starts from");
   }
   if (options.start == StartModel::kd && options.consolidation.transfer == TransferSet::student) {
-    recipients.push_back("the student's client: it is sent the models of the silos that share with peers");
+    recipients.push_back("the student's client, those shared with peers: they teach on its data");
   }
   return recipients;
 }
@@ -55,13 +59,13 @@ Federation::Federation(net::asio::any_io_executor executor, net::asio::thread_po
       config_(config),
       data_(std::move(data)),
       folder_(folder),
-      observer_(observer),
-      recovery_(recover(folder, observer)),
+      observer_(observer, clock),
+      recovery_(recover(folder, observer_)),
       cohort_(executor_, patience_of(config.federation.timeouts), clock),
       context_{executor_,         pool,
                config_,           data_,
                global_schema_,    folder,
-               cohort_,           observer,
+               cohort_,           observer_,
                std::move(clock),  learn::device_of(config.device),
                stop_.get_token(), left_out_},
       local_models_(context_),
@@ -87,8 +91,8 @@ Federation::Federation(net::asio::any_io_executor executor, net::asio::thread_po
                        .lobby_limit = milliseconds_of(timeouts.lobby),
                        .patience = patience_of(timeouts),
                        .roster = recovery_.roster};
-  admission_ =
-      std::make_unique<Admission>(executor_, std::move(rules), *lobby_, cohort_, *slots_, observer, context_.clock);
+  admission_ = std::make_unique<Admission>(executor_, std::move(rules), *lobby_, cohort_, *slots_, folder.audit(),
+                                           observer_, context_.clock);
 }
 
 net::Task<nlohmann::json> Federation::run() {
@@ -97,6 +101,7 @@ net::Task<nlohmann::json> Federation::run() {
     require_same_run(earlier, record, folder_.path().string());
   }
   folder_.write_run(record);
+  folder_.audit().server_started(std::string(version()), !recovery_.roster.empty());
   std::optional<Error> failure;
   try {
     co_await run_phases();
@@ -112,6 +117,7 @@ net::Task<nlohmann::json> Federation::run() {
     failure = Error(failure->code(), fmt::format("{}; {}", failure->what(), kept()));
   }
   if (failure) stopped_because_ = failure->what();
+  folder_.audit().run_ended(stopped_because_);
   const nlohmann::json result = summary(stopped_because_);
   // Told whatever becomes of the files; these are written first all the same, as clients may be slow to hear.
   std::exception_ptr unwritten;
@@ -149,7 +155,9 @@ net::Task<> Federation::run_phases() {
   if (recovery_.milestone) {
     resume();
   } else {
+    apply_consents();
     Start start = co_await make_start();
+    if (!consent_fallback_.empty()) start.report["fell_back"] = consent_fallback_;
     start_used_ = start.used;
     start_report_ = std::move(start.report);
     before_rounds_ = {{"seconds", seconds()},
@@ -176,6 +184,20 @@ net::Task<> Federation::run_phases() {
                                         {"headstart", std::string(version())}});
   });
   co_await std::move(keeping);
+}
+
+void Federation::apply_consents() {
+  if (config_.federation.start == StartModel::random) return;  // nothing but updates leaves the silos
+  for (const auto& client : cohort_.all()) {
+    (client->info().shares_with_peers ? consents_.with_peers : consents_.with_server).push_back(client->name());
+  }
+  observer_.on_note(words_of(consents_));
+  const ConsentRuling ruling = rule_on_consents(config_.federation, consents_, data_.transfer.size() > 0);
+  if (!ruling.refusal.empty()) throw Error(Errc::run_failed, ruling.refusal);
+  if (ruling.fallback.empty()) return;
+  observer_.on_note(ruling.fallback);
+  consent_fallback_ = ruling.fallback;
+  config_.federation.consolidation.transfer = ruling.transfer;
 }
 
 net::Task<Start> Federation::make_start() {
@@ -242,6 +264,7 @@ net::Task<> Federation::adopt(wire::PackedState state, std::int64_t round, const
     folder_.prune_checkpoints();
   });
   co_await std::move(keeping);
+  folder_.audit().global_model(round, global_.digest, participation.accepted);
 }
 
 net::Task<> Federation::keep_best(std::int64_t round, std::optional<double> score) {
@@ -368,6 +391,28 @@ void Federation::stop() {
   cohort_.abort_all();
 }
 
+RunStatus Federation::status() const {
+  RunStatus status;
+  observer_.report(status);
+  status.takes_clients = admission_->is_open();
+  status.round = num_rounds_done_;
+  status.num_rounds = config_.federation.num_rounds;
+  status.seconds = seconds();
+  status.num_expected = lobby_->num_expected();
+  status.num_left_out = left_out_.size();
+  for (const auto& client : cohort_.all()) {
+    status.clients.push_back({.name = client->name(),
+                              .is_connected = !client->is_lost(),
+                              .num_connections = client->num_connections(),
+                              .bytes_received = client->bytes_up(),
+                              .bytes_sent = client->bytes_down(),
+                              .refusals = client->refusals()});
+  }
+  status.upload_memory = slots_->used();
+  status.num_staged = slots_->num_staged();
+  return status;
+}
+
 double Federation::seconds() const {
   return began_at_ ? earlier_seconds_ + seconds_between(*began_at_, context_.clock()) + reused_seconds_ : 0;
 }
@@ -407,6 +452,7 @@ nlohmann::json Federation::summary(const std::string& stopped_because) const {
                            {"rounds", num_rounds_done_},
                            {"stopped_because", stopped_because},
                            {"degraded", !left_out_.empty()},
+                           {"share_model", {{"peers", consents_.with_peers}, {"server", consents_.with_server}}},
                            {"left_out", nlohmann::json::array()},
                            {"before_rounds", before_rounds_},
                            {"targets", targets_.report()},

@@ -7,8 +7,10 @@
 #include <nlohmann/json.hpp>
 
 #include "server/admission.hpp"
+#include "server/consent.hpp"
 #include "server/local_models.hpp"
 #include "server/start.hpp"
+#include "server/status.hpp"
 #include "server/targets.hpp"
 
 namespace headstart::server {
@@ -29,12 +31,19 @@ class Federation {
   /// Throws Error(run_failed) and Error(interrupted) after writing what there is, the message saying what was kept.
   net::Task<nlohmann::json> run();
 
+  /// On `executor`, at any time.
+  [[nodiscard]] RunStatus status() const;
+  /// Where handshakes that end before admit() are recorded.
+  [[nodiscard]] AuditLog& audit() { return folder_.audit(); }
+
   /// Ends run() soon, with Error(interrupted).
   void stop();
 
  private:
   net::Task<> run_phases();
   net::Task<Start> make_start();
+  /// Holds the run to what the silos consented to; throws Error(run_failed) where that leaves no run.
+  void apply_consents();
   net::Task<> run_rounds();
   /// Takes up what an earlier server had done.
   void resume();
@@ -62,7 +71,7 @@ class Federation {
   CentralData data_;
   learn::Schema global_schema_;
   RunFolder& folder_;
-  FederationObserver& observer_;
+  StatusBoard observer_;
   std::stop_source stop_;
   Recovery recovery_;
   Cohort cohort_;
@@ -75,7 +84,7 @@ class Federation {
   /// Holds the model being measured, where there is a test set; used on the pool only.
   std::unique_ptr<learn::Model> evaluated_;
 
-  GlobalModel global_;
+  DigestedState global_;
   Targets targets_;
   std::optional<TimePoint> began_at_;
   double earlier_seconds_ = 0;  ///< Of the run under an earlier server.
@@ -86,6 +95,8 @@ class Federation {
   std::optional<double> last_accuracy_, best_accuracy_;
   double best_score_ = -1;
   StartModel start_used_ = StartModel::random;
+  Consents consents_;
+  std::string consent_fallback_;
   nlohmann::json start_report_, before_rounds_, ensemble_;
   std::string stopped_because_;
 };

@@ -4,6 +4,8 @@
 
 #include <fmt/format.h>
 
+#include "shared/base/log.hpp"
+
 namespace headstart::server {
 
 namespace {
@@ -30,6 +32,7 @@ LiveView::LiveView(std::ostream& out, ViewStyle style, Clock clock)
     : out_(out), style_(style), clock_(std::move(clock)) {}
 
 void LiveView::line(const std::string& text) {
+  if (style_ == ViewStyle::log) return spdlog::info("{}", text);
   // In a terminal the status line is wiped first and comes back with the next progress.
   out_ << (style_ == ViewStyle::terminal ? "\r\x1b[2K" : "") << text << '\n' << std::flush;
 }

@@ -1,4 +1,4 @@
-// A run as a person watches it: one moving status line in a terminal, plain lines elsewhere.
+// A run as a person watches it: one moving status line in a terminal, plain lines or a log elsewhere.
 #pragma once
 
 #include <map>
@@ -10,7 +10,11 @@
 
 namespace headstart::server {
 
-enum class ViewStyle { terminal, plain };
+enum class ViewStyle {
+  terminal,
+  plain,
+  log,  ///< The lines of plain, through the process's logger.
+};
 
 /// Writes to `out`, which outlives it.
 class LiveView final : public FederationObserver {

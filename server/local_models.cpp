@@ -5,7 +5,7 @@
 #include <fmt/format.h>
 #include <torch/torch.h>
 
-#include "server/received.hpp"
+#include "server/intake.hpp"
 #include "shared/learn/distill.hpp"
 #include "shared/net/offload.hpp"
 #include "shared/wire/safetensors.hpp"
@@ -105,14 +105,15 @@ net::Task<> LocalModels::collect() {
   context_.observer.on_phase("exchange of models", clients.size());
   const bool on_public = context_.options().start == StartModel::kd && context_.data.transfer.size() > 0 &&
                          context_.options().consolidation.transfer != TransferSet::student;
-  wire::PackedState samples;
+  DigestedState samples;
   const bool needs_logits = std::ranges::any_of(
       clients, [&](const auto& client) { return !models_.at(client->name()).has_federated_architecture; });
   if (on_public && needs_logits) {
     auto packing = net::offload(context_.pool, [this] {
       at::Tensor x = context_.data.transfer.x;
       if (num_rated() > 0) x = torch::cat({context_.data.validation.x, x});
-      return wire::PackedState::of_tensor("samples", x.cpu());
+      const wire::PackedState packed = wire::PackedState::of_tensor("samples", x.cpu());
+      return DigestedState{packed.digest(), packed};
     });
     samples = co_await std::move(packing);
   }
@@ -149,12 +150,13 @@ net::Task<> LocalModels::collect_weights(ClientSession& client, LocalModel& mode
     schema = co_await std::move(building);
   }
   Upload upload = co_await client.exchange(schema.num_bytes());
-  auto storing = net::offload(context_.pool, [this, &upload, &schema, &model] {
-    const wire::PackedState state = received_state(upload, schema, model.client);
-    wire::save_safetensors(context_.folder.model_of(model.client), state);
-    return state.digest();
+  auto taking = take_state(context_, client, std::move(upload), schema, "pre-trained model");
+  DigestedState taken = co_await std::move(taking);
+  auto storing = net::offload(context_.pool, [this, &taken, &model] {
+    wire::save_safetensors(context_.folder.model_of(model.client), taken.state);
   });
-  model.digest = co_await std::move(storing);
+  co_await std::move(storing);
+  model.digest = taken.digest;
   model.num_bytes = schema.num_bytes();
   keep_record(model);
 }
@@ -163,20 +165,21 @@ std::int64_t LocalModels::num_rated() const {
   return context_.options().validation == ValidationSource::server ? context_.data.validation.size() : 0;
 }
 
-net::Task<> LocalModels::collect_logits(ClientSession& client, LocalModel& model, const wire::PackedState& samples) {
+net::Task<> LocalModels::collect_logits(ClientSession& client, LocalModel& model, const DigestedState& samples) {
   Upload upload = co_await client.logits(samples);
-  auto taking = net::offload(context_.pool, [this, &upload, &model] {
-    const std::int64_t num_public = context_.data.transfer.size();
-    const std::int64_t num_classes = context_.data.task.num_classes;
-    const learn::Schema schema({{"logits", c10::ScalarType::Float, {num_rated() + num_public, num_classes}}});
-    const wire::PackedState state = received_state(upload, schema, model.client);
-    const at::Tensor logits = state.state().tensors().front().tensor;
+  const std::int64_t num_public = context_.data.transfer.size();
+  const std::int64_t num_classes = context_.data.task.num_classes;
+  const learn::Schema schema({{"logits", c10::ScalarType::Float, {num_rated() + num_public, num_classes}}});
+  auto taking = take_state(context_, client, std::move(upload), schema, "logits");
+  const DigestedState taken = co_await std::move(taking);
+  auto splitting = net::offload(context_.pool, [&] {
+    const at::Tensor logits = taken.state.state().tensors().front().tensor;
     model.transfer_logits = logits.narrow(0, num_rated(), num_public);
     if (num_rated() == 0) return;
     model.rating =
         learn::evaluate_logits(logits.narrow(0, 0, num_rated()), context_.data.validation.y.cpu(), num_classes);
   });
-  co_await std::move(taking);
+  co_await std::move(splitting);
 }
 
 net::Task<> LocalModels::rate() {
@@ -184,10 +187,12 @@ net::Task<> LocalModels::rate() {
   if (source == ValidationSource::none) co_return;
   context_.observer.on_phase("rating of the models", models_.size());
   if (source == ValidationSource::federated) {
-    context_.observer.on_note("every client is sent every pre-trained model to count on its held-out data");
+    context_.observer.on_note(
+        "every client is sent each pre-trained model that its silo shares with peers, to count on its held-out data");
   }
   for (auto& [name, model] : models_) {
     if (model.rating || !model.num_bytes) continue;
+    if (source == ValidationSource::federated && !model.shares_with_peers) continue;
     if (source == ValidationSource::server) {
       auto rating = net::offload(context_.pool, [this, &model = model] {
         const at::Tensor scores = logits(model, context_.data.validation.x);
@@ -204,7 +209,8 @@ net::Task<> LocalModels::rate() {
 net::Task<> LocalModels::rate_federated(LocalModel& model) {
   const std::filesystem::path file = context_.folder.model_of(model.client);
   const auto ask = [&](ClientSession& client) {
-    return client.evaluate_candidate(model.spec, session::source_of_model_file(file, *model.num_bytes));
+    return client.evaluate_candidate(
+        {model.client, model.spec, model.digest, session::source_of_model_file(file, *model.num_bytes)});
   };
   auto counting = context_.evaluate_at_clients(ask);
   learn::Evaluation sum = co_await std::move(counting);
@@ -222,11 +228,8 @@ std::vector<Candidate> LocalModels::candidates() const {
                         .has_federated_architecture = model.has_federated_architecture,
                         .can_teach = model.obstacle.empty(),
                         .obstacle = model.obstacle,
+                        .shares_with_peers = model.shares_with_peers,
                         .rating = model.rating};
-    if (on_student_data && !model.shares_with_peers) {
-      candidate.can_teach = false;
-      candidate.obstacle = "it does not share its model with other clients (share_model: peers in its configuration)";
-    }
     if (on_student_data && !model.num_bytes && candidate.can_teach) {
       candidate.can_teach = false;
       candidate.obstacle = "its weights are not at hand, and student data needs them";
@@ -236,11 +239,11 @@ std::vector<Candidate> LocalModels::candidates() const {
   return list;
 }
 
-const LocalModel& LocalModels::best() const {
+const LocalModel* LocalModels::best_shared() const {
   std::vector<Candidate> rated = candidates();
-  std::erase_if(rated, [](const Candidate& c) { return !c.has_federated_architecture || !c.rating; });
-  if (rated.empty()) throw Error(Errc::run_failed, "no pre-trained model of the federated architecture has a rating");
-  return models_.at(std::ranges::min_element(rated, ranks_before)->client);
+  std::erase_if(rated,
+                [](const Candidate& c) { return !c.has_federated_architecture || !c.rating || !c.shares_with_peers; });
+  return rated.empty() ? nullptr : &models_.at(std::ranges::min_element(rated, ranks_before)->client);
 }
 
 double LocalModels::longest_pretraining() const {

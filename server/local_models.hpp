@@ -40,13 +40,14 @@ class LocalModels {
   /// Exchange: weights go to the run's folder; a client with an architecture of its own returns logits of the public
   /// set instead (and of the server's validation set), or its weights where the transfer set is student data.
   net::Task<> collect();
-  /// Rates every collected model by the validation source.
+  /// Rates the collected models by the validation source: all at the server, at clients those shared with peers.
   net::Task<> rate();
 
   [[nodiscard]] const std::map<std::string, LocalModel>& models() const { return models_; }
   [[nodiscard]] std::vector<Candidate> candidates() const;
-  /// The best by the validation source, of the federated architecture. Throws Error(run_failed) where there is none.
-  [[nodiscard]] const LocalModel& best() const;
+  /// The best by the validation source of those that have the federated architecture and may reach other silos; null
+  /// where there is none.
+  [[nodiscard]] const LocalModel* best_shared() const;
 
   /// Longest local pre-training, as first trained, and how long the phase took this time: reused models make the
   /// second shorter than the first.
@@ -65,7 +66,7 @@ class LocalModels {
  private:
   net::Task<> collect_weights(ClientSession& client, LocalModel& model);
   /// `samples`: the validation samples, where they are rated here, in front of the public ones.
-  net::Task<> collect_logits(ClientSession& client, LocalModel& model, const wire::PackedState& samples);
+  net::Task<> collect_logits(ClientSession& client, LocalModel& model, const DigestedState& samples);
   [[nodiscard]] std::int64_t num_rated() const;
   net::Task<> rate_federated(LocalModel& model);
   void require_quorum(const char* phase) const;

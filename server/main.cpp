@@ -3,6 +3,8 @@
 #include <unistd.h>
 
 #include <iostream>
+#include <memory>
+#include <optional>
 #include <thread>
 
 #include <boost/asio/co_spawn.hpp>
@@ -13,10 +15,12 @@
 
 #include "server/door.hpp"
 #include "server/live_view.hpp"
+#include "server/metrics.hpp"
 #include "shared/base/cli.hpp"
 #include "shared/base/files.hpp"
 #include "shared/base/log.hpp"
 #include "shared/learn/platform.hpp"
+#include "shared/net/http.hpp"
 #include "shared/net/tls.hpp"
 #include "shared/net/websocket.hpp"
 
@@ -35,11 +39,16 @@ void refuse_open_network(const server::ServerConfig& config) {
                   "tls.authority, tls.certificate and tls.key (headstart-pki makes them), or say --insecure");
 }
 
+server::ViewStyle view_style(const server::ServerConfig& config) {
+  if (config.log_format == LogFormat::json) return server::ViewStyle::log;
+  return ::isatty(STDOUT_FILENO) == 1 ? server::ViewStyle::terminal : server::ViewStyle::plain;
+}
+
 int run_server(const server::ServerConfig& config) {
   learn::return_freed_memory();
   server::check(config);
   refuse_open_network(config);
-  set_up_log("server", config.log);
+  set_up_log("server", config.log, config.log_format);
   learn::use_threads(config.threads);
   if (!config.allowed_clients.empty()) {
     try {
@@ -59,28 +68,41 @@ int run_server(const server::ServerConfig& config) {
   asio::io_context io(1);
   asio::thread_pool pool(std::max(1U, std::thread::hardware_concurrency()));
   net::Listener listener(io.get_executor(), config.address, static_cast<std::uint16_t>(config.port));
-  server::RunFolder folder(config.folder, config.federation.checkpoints);
-  folder.write_port(listener.port());
-  server::LiveView view(std::cout,
-                        ::isatty(STDOUT_FILENO) == 1 ? server::ViewStyle::terminal : server::ViewStyle::plain,
-                        std::chrono::steady_clock::now);
+  std::optional<net::Listener> admin;
+  if (config.admin_port >= 0) {
+    admin.emplace(io.get_executor(), config.admin_address, static_cast<std::uint16_t>(config.admin_port));
+  }
+  server::RunFolder folder(config.folder, config.federation.checkpoints, std::chrono::system_clock::now);
+  if (admin) folder.write_admin_port(admin->port());
+  folder.write_port(listener.port());  // last: who sees it finds the rest
+  server::LiveView view(std::cout, view_style(config), std::chrono::steady_clock::now);
   server::Federation federation(io.get_executor(), pool, config, std::move(data), folder, view,
                                 std::chrono::steady_clock::now);
   spdlog::info("listening on {}://{}:{}, run folder {}", config.tls.is_set() ? "wss" : "ws", config.address,
                listener.port(), config.folder);
+  if (admin) spdlog::info("probes and metrics on http://{}:{}", config.admin_address, admin->port());
 
   asio::signal_set signals(io, SIGINT, SIGTERM);
   signals.async_wait([&federation](boost::system::error_code code, int) {
     if (!code) federation.stop();
   });
-  auto door = server::keep_door(io.get_executor(), listener, channel_options,
-                                static_cast<std::size_t>(config.max_handshakes), federation);
+  const auto at_the_door = std::make_shared<server::DoorCount>(static_cast<std::size_t>(config.max_handshakes));
+  auto door = server::keep_door(io.get_executor(), listener, channel_options, at_the_door, federation);
   asio::co_spawn(io, std::move(door), [](const std::exception_ptr&) {});  // ends when the listener is closed
+  if (admin) {
+    const auto answer = [&federation, at_the_door](std::string_view path) {
+      return server::answer_admin(
+          path, [&federation] { return federation.status(); }, [&at_the_door] { return at_the_door->status(); });
+    };
+    auto serving = net::serve_http(io.get_executor(), *admin, answer);
+    asio::co_spawn(io, std::move(serving), [](const std::exception_ptr&) {});  // likewise
+  }
   std::exception_ptr failure;
   auto running = federation.run();
   asio::co_spawn(io, std::move(running), [&](std::exception_ptr ended, const nlohmann::json&) {
     failure = std::move(ended);
     listener.close();
+    if (admin) admin->close();
     signals.cancel();
     if (failure) federation.stop();  // whoever is left must not keep the server alive
   });

@@ -1,11 +1,23 @@
 #include "server/received.hpp"
 
+#include <cmath>
+
 #include <fmt/format.h>
 #include <torch/torch.h>
 
+#include "shared/base/digest.hpp"
 #include "shared/base/error.hpp"
 
 namespace headstart::server {
+
+std::string digest_of(Upload& upload) {
+  Sha256 hash;
+  upload.for_each_block([&hash](std::uint64_t, std::span<const std::byte> block) {
+    hash.update(block);
+    return true;
+  });
+  return hex(hash.finish());
+}
 
 wire::PackedState received_state(Upload& upload, const learn::Schema& schema, const std::string& client) {
   wire::PackedState state(schema);
@@ -22,13 +34,27 @@ wire::PackedState received_state(Upload& upload, const learn::Schema& schema, co
   return state;
 }
 
-std::optional<std::string> UploadSum::offence_in(Upload& upload) const {
-  std::optional<std::string> offence;
+Inspection UploadSum::inspect(Upload& upload, const NormBound& bound) const {
+  Inspection inspection;
+  Sha256 hash;
+  double squared_norm = 0;
   upload.for_each_block([&](std::uint64_t offset, std::span<const std::byte> block) {
-    offence = sum_.offence_in(offset, block);
-    return !offence.has_value();
+    hash.update(block);
+    if (!inspection.offence) inspection.offence = sum_.offence_in(offset, block);
+    if (bound.limit > 0 && !inspection.offence) {
+      squared_norm += sum_.squared_distance(offset, block, bound.origin.bytes().subspan(offset, block.size()));
+    }
+    return true;  // to the end, also after an offence: the digest is of all that was sent
   });
-  return offence;
+  inspection.digest = hex(hash.finish());
+  if (bound.limit > 0 && !inspection.offence) {
+    inspection.norm = std::sqrt(squared_norm);
+    if (*inspection.norm > bound.limit) {
+      inspection.offence = fmt::format("the update's L2 norm is {:.6g}; limits.update_norm allows {:.6g}",
+                                       *inspection.norm, bound.limit);
+    }
+  }
+  return inspection;
 }
 
 void UploadSum::add(Upload& upload, std::int64_t num_examples) {

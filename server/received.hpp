@@ -2,6 +2,7 @@
 #pragma once
 
 #include <mutex>
+#include <optional>
 #include <string>
 
 #include "server/upload_slots.hpp"
@@ -10,17 +11,33 @@
 
 namespace headstart::server {
 
+/// SHA-256 of the upload's bytes, in hexadecimal.
+std::string digest_of(Upload& upload);
+
 /// The upload as a state of `schema`, checked to be finite. Throws Error(run_failed) naming client and tensor.
 wire::PackedState received_state(Upload& upload, const learn::Schema& schema, const std::string& client);
+
+/// How far an update may be from the model it was trained from: the L2 norm over all floating-point values.
+struct NormBound {
+  const wire::PackedState& origin;
+  double limit = 0;  ///< 0: none.
+};
+
+/// What one pass over an upload finds.
+struct Inspection {
+  std::string digest;
+  std::optional<std::string> offence;  ///< A sentence on the first value that may not be added, or on the norm.
+  std::optional<double> norm;          ///< Where it is bounded and every value may be added.
+};
 
 /// A sum that uploads are added to block by block, without a copy of any in memory.
 class UploadSum {
  public:
   UploadSum(learn::Schema schema, std::int64_t announced) : sum_(std::move(schema), announced) {}
 
-  /// A sentence on the first value that may not be added; from any thread.
-  [[nodiscard]] std::optional<std::string> offence_in(Upload& upload) const;
-  /// Adds a checked upload; one at a time, the others wait.
+  /// From any thread.
+  [[nodiscard]] Inspection inspect(Upload& upload, const NormBound& bound) const;
+  /// Adds an upload without an offence; one at a time, the others wait.
   void add(Upload& upload, std::int64_t num_examples);
   [[nodiscard]] wire::PackedState report() && { return wire::PackedState(std::move(sum_).report()); }
 

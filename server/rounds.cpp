@@ -2,7 +2,7 @@
 
 #include <fmt/format.h>
 
-#include "server/received.hpp"
+#include "server/intake.hpp"
 #include "server/round_machine.hpp"
 #include "shared/net/offload.hpp"
 
@@ -13,21 +13,24 @@ namespace {
 /// The sum of one round and who may add to it.
 class Collection {
  public:
-  Collection(const RunContext& context, const GlobalModel& global, std::uint32_t round, RoundMachine& machine,
+  Collection(const RunContext& context, const DigestedState& global, std::uint32_t round, RoundMachine& machine,
              std::int64_t announced)
       : context_(context),
         global_(global),
         round_(round),
+        what_(fmt::format("update of round {}", round)),
         machine_(machine),
         sum_(global.state.state().schema(), announced) {}
 
   /// Trains at one client and adds its update, whole or not at all.
   net::Task<bool> collect_from(ClientSession& client) {
     Upload upload = co_await client.train(round_, global_);
-    auto checking = net::offload(context_.pool, [this, &upload] { return sum_.offence_in(upload); });
-    if (const auto offence = co_await std::move(checking)) {
-      client.refuse_result("invalid", *offence);
-      throw Error(Errc::run_failed, fmt::format("update refused: {}", *offence));
+    const NormBound bound{global_.state, context_.config.max_update_norm};
+    auto inspecting = inspect(context_, client, upload, sum_, bound, what_);
+    const Inspection seen = co_await std::move(inspecting);
+    if (seen.offence) {
+      client.refuse_result("invalid", *seen.offence);
+      throw Error(Errc::run_failed, fmt::format("update refused: {}", *seen.offence));
     }
     if (machine_.on_update(client.name()) != Verdict::accepted) co_return false;
     const std::int64_t num_examples = client.info().num_examples;
@@ -40,15 +43,16 @@ class Collection {
 
  private:
   const RunContext& context_;
-  const GlobalModel& global_;
+  const DigestedState& global_;
   std::uint32_t round_;
+  std::string what_;
   RoundMachine& machine_;
   UploadSum sum_;
 };
 
 }  // namespace
 
-net::Task<RoundOutcome> run_round(const RunContext& context, const GlobalModel& global, std::uint32_t round) {
+net::Task<RoundOutcome> run_round(const RunContext& context, const DigestedState& global, std::uint32_t round) {
   const auto clients = context.cohort.active();
   context.observer.on_phase(fmt::format("round {}", round), clients.size());
   std::vector<std::string> names;

@@ -17,6 +17,6 @@ struct RoundOutcome {
 
 /// Memory: the global model, one sum of 8 bytes a value, and what the upload slots allow.
 /// Throws Error(run_failed) where fewer updates than the quorum were accepted.
-net::Task<RoundOutcome> run_round(const RunContext& context, const GlobalModel& global, std::uint32_t round);
+net::Task<RoundOutcome> run_round(const RunContext& context, const DigestedState& global, std::uint32_t round);
 
 }  // namespace headstart::server

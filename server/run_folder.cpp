@@ -31,7 +31,7 @@ const std::filesystem::path& prepared(const std::filesystem::path& folder) {
 
 }  // namespace
 
-RunFolder::RunFolder(const std::filesystem::path& folder, CheckpointOptions checkpoints)
+RunFolder::RunFolder(const std::filesystem::path& folder, CheckpointOptions checkpoints, WallClock wall_clock)
     : folder_(prepared(folder)), checkpoints_(checkpoints), journal_(std::make_unique<Journal>(folder_ / "journal")) {
   for (const char* part : {"checkpoints", "models", "staging"}) {
     std::error_code code;
@@ -40,6 +40,7 @@ RunFolder::RunFolder(const std::filesystem::path& folder, CheckpointOptions chec
       throw Error(Errc::storage, fmt::format("{}: cannot be made ({})", (folder_ / part).string(), code.message()));
   }
   rounds_.emplace(folder_ / "rounds.jsonl");
+  audit_.emplace(folder_ / "audit.jsonl", std::move(wall_clock));
 }
 
 nlohmann::json RunFolder::earlier_run() const {
@@ -63,6 +64,9 @@ std::filesystem::path RunFolder::model_of(const std::string& client) const {
 void RunFolder::write_run(const nlohmann::json& run) { write_text_atomically(folder_ / "run.json", to_document(run)); }
 
 void RunFolder::write_port(std::uint16_t port) { write_text_atomically(folder_ / "port", fmt::format("{}\n", port)); }
+void RunFolder::write_admin_port(std::uint16_t port) {
+  write_text_atomically(folder_ / "admin-port", fmt::format("{}\n", port));
+}
 
 void RunFolder::write_summary(const nlohmann::json& summary) {
   std::error_code ignored;

@@ -11,6 +11,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "server/audit.hpp"
 #include "server/config.hpp"
 #include "server/journal.hpp"
 #include "shared/base/files.hpp"
@@ -21,6 +22,7 @@ namespace headstart::server {
 ///   run.json            resolved configuration, versions, seeds, what bounds reproducibility
 ///   journal             what the run has achieved, for a server that is started again
 ///   rounds.jsonl        one line a round
+///   audit.jsonl         who came, what was sent to whom and what came back
 ///   summary.json        when the run is over: how it went, rounds, seconds and bytes to each target
 ///   interrupted.json    the same, and why, where it ended early; gone when it was resumed and finished
 ///   checkpoints/        round-00012.safetensors, the newest as configured
@@ -31,17 +33,21 @@ class RunFolder {
  public:
   /// Makes the folder, or opens that of a run that is not finished, to go on with it. Throws Error(storage): the folder
   /// holds a finished run or something else, another server is at work in it, it cannot be made.
-  RunFolder(const std::filesystem::path& folder, CheckpointOptions checkpoints);
+  /// `wall_clock`: for the audit log.
+  RunFolder(const std::filesystem::path& folder, CheckpointOptions checkpoints, WallClock wall_clock);
 
   [[nodiscard]] const std::filesystem::path& path() const { return folder_; }
   [[nodiscard]] std::filesystem::path staging() const { return folder_ / "staging"; }
   [[nodiscard]] std::filesystem::path model_of(const std::string& client) const;
   [[nodiscard]] Journal& journal() { return *journal_; }
+  [[nodiscard]] AuditLog& audit() { return *audit_; }
 
   /// run.json of the run that is being resumed; null for a new one.
   [[nodiscard]] nlohmann::json earlier_run() const;
   void write_run(const nlohmann::json& run);
+  /// The files port, where clients dial, and admin-port.
   void write_port(std::uint16_t port);
+  void write_admin_port(std::uint16_t port);
   void append_round(const nlohmann::json& line) { rounds_->append(line); }
   /// Replaces all lines.
   void rewrite_rounds(const std::vector<nlohmann::json>& lines);
@@ -65,6 +71,7 @@ class RunFolder {
   CheckpointOptions checkpoints_;
   std::unique_ptr<Journal> journal_;
   std::optional<LineFile> rounds_;
+  std::optional<AuditLog> audit_;
 };
 
 }  // namespace headstart::server

@@ -6,7 +6,7 @@
 #include <fmt/format.h>
 #include <torch/torch.h>
 
-#include "server/received.hpp"
+#include "server/intake.hpp"
 #include "shared/learn/aggregate.hpp"
 #include "shared/learn/distill.hpp"
 #include "shared/learn/platform.hpp"
@@ -38,8 +38,10 @@ net::Task<learn::Evaluation> rated(const RunContext& context, const wire::Packed
     });
     co_return co_await std::move(rating);
   }
+  auto hashing = net::offload(context.pool, [&state] { return state.digest(); });
+  const std::string digest = co_await std::move(hashing);
   const auto ask = [&](ClientSession& client) {
-    return client.evaluate_candidate(context.terms().model, session::source_of(state));
+    return client.evaluate_candidate({{}, context.terms().model, digest, session::source_of(state)});
   };
   auto counting = context.evaluate_at_clients(ask);
   co_return co_await std::move(counting);
@@ -106,22 +108,25 @@ net::Task<std::optional<wire::PackedState>> distil_at_client(const RunContext& c
   context.observer.on_note(
       fmt::format("{} is sent the pre-trained models of {} other clients", place, plan.teachers.size()));
   auto starting = net::offload(context.pool, [&context, &models, &plan] {
-    if (plan.student) return models.load(models.models().at(*plan.student));
-    return wire::PackedState(context.make_global_model()->state());
+    wire::PackedState state = plan.student ? models.load(models.models().at(*plan.student))
+                                           : wire::PackedState(context.make_global_model()->state());
+    std::string digest = state.digest();
+    return DigestedState{std::move(digest), std::move(state)};
   });
-  const wire::PackedState student = co_await std::move(starting);
+  const DigestedState student = co_await std::move(starting);
   const wire::PackedState weights = wire::PackedState::of_tensor("weights", plan.weights);
   const auto ask = [&](ClientSession& client) -> net::Task<wire::PackedState> {
-    std::vector<TeacherSource> teachers;
+    std::vector<ModelSource> teachers;
     for (const std::string& name : plan.teachers) {
       const LocalModel& model = models.models().at(name);
-      teachers.push_back(
-          {name, model.spec, session::source_of_model_file(context.folder.model_of(name), *model.num_bytes)});
+      teachers.push_back({name, model.spec, model.digest,
+                          session::source_of_model_file(context.folder.model_of(name), *model.num_bytes)});
     }
-    Upload upload = co_await client.distill(student, weights, teachers);
-    const learn::Schema schema = student.state().schema();
-    auto taking = net::offload(context.pool, [&] { return received_state(upload, schema, place); });
-    co_return co_await std::move(taking);
+    auto distilling = client.distill(student, weights, std::move(teachers));
+    Upload upload = co_await std::move(distilling);
+    auto taking = take_state(context, client, std::move(upload), student.state.state().schema(), "distilled model");
+    DigestedState seed = co_await std::move(taking);
+    co_return std::move(seed.state);
   };
   std::string reason = "it is not there";
   if (const auto client = context.cohort.find(place)) {
@@ -158,11 +163,15 @@ net::Task<Start> random_start(const RunContext& context) {
 }
 
 net::Task<Start> best_local_start(const RunContext& context, const LocalModels& models) {
-  const LocalModel& best = models.best();
-  auto loading = net::offload(context.pool, [&models, &best] { return models.load(best); });
-  context.observer.on_note(fmt::format("best local model: {}'s", best.client));
+  const LocalModel* best = models.best_shared();
+  if (best == nullptr) {
+    throw Error(Errc::run_failed,
+                "no pre-trained model of the federated architecture with share_model: peers has a rating");
+  }
+  auto loading = net::offload(context.pool, [&models, best] { return models.load(*best); });
+  context.observer.on_note(fmt::format("best local model: {}'s", best->client));
   wire::PackedState state = co_await std::move(loading);
-  const nlohmann::json report = {{"client", best.client}};
+  const nlohmann::json report = {{"client", best->client}};
   co_return Start{StartModel::best_local, std::move(state), report};
 }
 
@@ -200,13 +209,18 @@ net::Task<Start> average_start(const RunContext& context, const LocalModels& mod
   std::int64_t announced_by_all = 0;
   for (const auto& client : clients) announced_by_all += client->info().num_examples;
   UploadSum sum(context.global_schema, announced_by_all);
+  auto hashing = net::offload(context.pool, [&start] { return start.state.digest(); });
+  const std::string digest = co_await std::move(hashing);
+  const DigestedState sent{digest, start.state};
   const auto take_from = [&](ClientSession& client) -> net::Task<bool> {
-    Upload upload = co_await client.reestimate_statistics(start.state);
+    Upload upload = co_await client.reestimate_statistics(sent);
+    const std::string what = "statistics";
+    const NormBound unbounded{sent.state};
+    auto inspecting = inspect(context, client, upload, sum, unbounded, what);
+    const Inspection seen = co_await std::move(inspecting);
+    if (seen.offence) throw Error(Errc::run_failed, *seen.offence);
     const std::int64_t num_examples = client.info().num_examples;
-    auto adding = net::offload(context.pool, [&sum, &upload, num_examples] {
-      if (const auto offence = sum.offence_in(upload)) throw Error(Errc::run_failed, *offence);
-      sum.add(upload, num_examples);
-    });
+    auto adding = net::offload(context.pool, [&sum, &upload, num_examples] { sum.add(upload, num_examples); });
     co_await std::move(adding);
     co_return true;
   };
@@ -247,23 +261,23 @@ net::Task<Start> kd_start(const RunContext& context, const LocalModels& models) 
     // The next one by rank takes its place; its model, which is here, still teaches.
     std::ranges::find(candidates, *plan.place, &Candidate::client)->can_host = false;
   }
-  const bool has_best = std::ranges::any_of(
-      candidates, [](const Candidate& c) { return c.has_federated_architecture && c.rating.has_value(); });
-  if (context.options().validation == ValidationSource::none || !has_best) co_return start;
-
-  // The gate: is the seed better than what the clients had?
+  // The gate: is the seed better than what it could be replaced by?
+  const LocalModel* best = models.best_shared();
+  if (best == nullptr) {
+    if (options.gate) context.observer.on_note("gate: no rated model may reach other silos, the seed stands");
+    co_return start;
+  }
   const learn::Evaluation seed = co_await rated(context, start.state);
-  const LocalModel& best = models.best();
-  const bool passes = seed.accuracy() > best.rating->accuracy();
+  const bool passes = seed.accuracy() > best->rating->accuracy();
   start.report["gate"] = {{"seed_accuracy", seed.accuracy()},
-                          {"best_local_accuracy", best.rating->accuracy()},
-                          {"best_local", best.client},
+                          {"best_local_accuracy", best->rating->accuracy()},
+                          {"best_local", best->client},
                           {"passes", passes},
                           {"acts", options.gate && !passes}};
   if (options.gate && !passes) {
     context.observer.on_note(
         fmt::format("gate: the seed ({:.4f}) is not better than {}'s model ({:.4f}), which is used instead",
-                    seed.accuracy(), best.client, best.rating->accuracy()));
+                    seed.accuracy(), best->client, best->rating->accuracy()));
     Start fallback = co_await best_local_start(context, models);
     fallback.report["refused_seed"] = start.report;
     co_return fallback;

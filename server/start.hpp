@@ -16,7 +16,7 @@ struct Start {
 
 /// The untrained global model.
 net::Task<Start> random_start(const RunContext& context);
-/// The best collected model by the validation source.
+/// The best collected model by the validation source, of those that may reach other silos.
 net::Task<Start> best_local_start(const RunContext& context, const LocalModels& models);
 /// The collected models averaged with n_i, BatchNorm statistics re-estimated on the public set or by every client.
 net::Task<Start> average_start(const RunContext& context, const LocalModels& models);

@@ -53,6 +53,8 @@ class UploadSlots {
   /// the senders before it are slow. What is larger than the budget goes to disk at once.
   net::Task<Upload> acquire(std::uint64_t num_bytes);
 
+  /// Bytes of memory that uploads hold or were granted.
+  [[nodiscard]] std::uint64_t used() const { return used_; }
   [[nodiscard]] std::uint64_t num_staged() const { return num_staged_; }
 
   static constexpr std::chrono::milliseconds patience{500};

@@ -45,7 +45,7 @@ STARTS: dict[str, Settings] = {
     **_kd_starts(),
 }
 
-# With student data the silos' models leave them, which each client must allow by its own configuration.
+# Starts that hand a silo's weights to other silos, which each client must allow by its own configuration.
 PEER_CONSENT: Settings = {"share_model": "peers"}
 
 START_TITLES = {"random": "random start", "best": "best local model", "average": "one-shot average",
@@ -65,7 +65,7 @@ def needs_models(start: str) -> bool:
 
 
 def needs_peer_consent(start: str) -> bool:
-    return STARTS[start].get("consolidation.transfer") == "student"
+    return STARTS[start]["start.model"] in ("best_local", "kd")
 
 
 def check_start(start: str) -> None:

@@ -66,7 +66,7 @@ class SignalThread {
 int run_simulation(const SimulationSettings& settings) {
   const server::ServerConfig& config = settings.server;
   server::check(config);
-  set_up_log("lab", config.log);
+  set_up_log("lab", config.log, config.log_format);
   learn::use_threads(config.threads);
   const learn::KeepFreedMemory keep_freed_memory;
   if (config.manifest.empty())
@@ -82,7 +82,7 @@ int run_simulation(const SimulationSettings& settings) {
   std::vector<SimulatedClient> clients;
   for (std::size_t i = 0; i < manifest.clients.size(); ++i) clients.push_back(client_of(settings, train, manifest, i));
 
-  server::RunFolder folder(config.folder, config.federation.checkpoints);
+  server::RunFolder folder(config.folder, config.federation.checkpoints, std::chrono::system_clock::now);
   server::LiveView view(std::cout,
                         ::isatty(STDOUT_FILENO) == 1 ? server::ViewStyle::terminal : server::ViewStyle::plain,
                         std::chrono::steady_clock::now);
@@ -104,7 +104,7 @@ Command add_simulate(CLI::App& app) {
   settings->fields.text("store.pretrained", settings->store,
                         "Folder that keeps the clients' pre-trained models for later runs; empty: none.");
   settings->fields.choice("share_model", settings->share_model,
-                          "Whom every client's pre-trained model may reach: the server, or other clients too.",
+                          "Whom every client's pre-trained model may reach: the server alone, or other silos too.",
                           Choices<client::Sharing>(client::sharing_words));
   settings->fields.integer("simulate.threads", settings->compute_threads,
                            "Computations at the same time; 0: one a core.", {0, 1024});

@@ -105,6 +105,8 @@ void make_new_folder(const std::filesystem::path& path) {
 }
 
 LineFile::LineFile(std::filesystem::path file) : path_(std::move(file)), out_(path_, std::ios::binary | std::ios::app) {
+  std::ifstream before(path_, std::ios::binary);
+  if (before.seekg(-1, std::ios::end) && before.get() != '\n') out_ << '\n' << std::flush;
   if (!out_) throw Error(Errc::storage, path_.string() + ": cannot be written (" + reason() + ")");
 }
 

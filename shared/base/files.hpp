@@ -53,7 +53,8 @@ std::string to_line(const nlohmann::json& value);
 /// Makes a folder that must not exist yet, with its parents. Throws Error(storage): exists, or cannot be made.
 void make_new_folder(const std::filesystem::path& folder);
 
-/// Appends whole lines, each flushed to the operating system before append() returns. Throws Error(storage).
+/// Appends whole lines, each flushed to the operating system before append() returns. A last line that was left
+/// unfinished is ended first. Throws Error(storage).
 class LineFile {
  public:
   explicit LineFile(std::filesystem::path file);

@@ -1,19 +1,46 @@
 #include "shared/base/log.hpp"
 
+#include <memory>
+
+#include <spdlog/pattern_formatter.h>
 #include <spdlog/sinks/stdout_color_sinks.h>
 
 #include "shared/base/error.hpp"
+#include "shared/base/files.hpp"
+#include "shared/base/time_text.hpp"
 
 namespace headstart {
 
-void set_up_log(const std::string& program, const std::string& level) {
+namespace {
+
+class JsonFormatter final : public spdlog::formatter {
+ public:
+  void format(const spdlog::details::log_msg& message, spdlog::memory_buf_t& out) override {
+    const auto text_of = [](spdlog::string_view_t view) { return std::string(view.data(), view.size()); };
+    const nlohmann::json line = {{"time", utc_text(message.time)},
+                                 {"level", text_of(spdlog::level::to_string_view(message.level))},
+                                 {"program", text_of(message.logger_name)},
+                                 {"message", text_of(message.payload)}};
+    const std::string text = to_line(line) + "\n";
+    out.append(text.data(), text.data() + text.size());
+  }
+  [[nodiscard]] std::unique_ptr<spdlog::formatter> clone() const override { return std::make_unique<JsonFormatter>(); }
+};
+
+}  // namespace
+
+void set_up_log(const std::string& program, const std::string& level, LogFormat format) {
   const spdlog::level::level_enum parsed = spdlog::level::from_str(level);
   if (parsed == spdlog::level::off && level != "off") {
     throw Error(Errc::usage, "log level: expected trace, debug, info, warn, error or off, got '" + level + "'");
   }
   auto logger = spdlog::stderr_color_mt(program);
   logger->set_level(parsed);
-  logger->set_pattern("%H:%M:%S.%e %^%-5l%$ %v");
+  if (format == LogFormat::json) {
+    logger->set_formatter(std::make_unique<JsonFormatter>());
+  } else {
+    logger->set_pattern("%H:%M:%S.%e %^%-5l%$ %v");
+  }
   spdlog::set_default_logger(std::move(logger));
 }
 

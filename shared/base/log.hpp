@@ -2,12 +2,21 @@
 #pragma once
 
 #include <string>
+#include <string_view>
+#include <utility>
 
 #include <spdlog/spdlog.h>
 
 namespace headstart {
 
+enum class LogFormat {
+  text,  ///< Time, level, message.
+  json,  ///< An object a line: time (UTC), level, program, message.
+};
+inline constexpr std::pair<LogFormat, std::string_view> log_format_words[] = {{LogFormat::text, "text"},
+                                                                              {LogFormat::json, "json"}};
+
 /// Sets up the process's logger. `level`: trace, debug, info, warn, error, off. Throws Error(usage) for another word.
-void set_up_log(const std::string& program, const std::string& level);
+void set_up_log(const std::string& program, const std::string& level, LogFormat format = LogFormat::text);
 
 }  // namespace headstart

@@ -328,6 +328,24 @@ std::optional<std::string> Aggregator::offence_in(std::uint64_t offset, std::spa
   return offence;
 }
 
+double Aggregator::squared_distance(std::uint64_t offset, std::span<const std::byte> block,
+                                    std::span<const std::byte> origin) const {
+  double sum = 0;
+  sums_->visit(offset, block, [&](const Column& column, std::uint64_t, const std::byte* values, std::size_t n) {
+    if (!column.is_summed()) return true;
+    with_floating_type(column.spec.dtype, [&](auto zero) {
+      using T = decltype(zero);
+      const std::byte* const others = origin.data() + (values - block.data());
+      for (std::size_t i = 0; i < n; ++i) {
+        const double difference = widened(element<T>(values, i)) - widened(element<T>(others, i));
+        sum += difference * difference;
+      }
+    });
+    return true;
+  });
+  return sum;
+}
+
 void Aggregator::fold(std::uint64_t offset, std::span<const std::byte> block, std::int64_t num_examples) {
   sums_->check_examples(num_examples);
   const double scale = static_cast<double>(num_examples) / static_cast<double>(sums_->announced) * units_per_one;

@@ -16,7 +16,7 @@ namespace headstart::learn {
 /// result does not depend on arrival; the resolution is 2^-36 per value. Integer and boolean tensors take the
 /// element-wise maximum. Memory: 8 bytes a value, however many clients.
 ///
-/// Use: announce N, then for each client validate() and fold(), both over the update's raw bytes in schema order
+/// Use: announce N, then for each client offence_in() and fold(), both over the update's raw bytes in schema order
 /// (in blocks that need not align with tensors but with elements), then report().
 class Aggregator {
  public:
@@ -29,6 +29,11 @@ class Aggregator {
   /// Checks a block before any of the update is folded: finite, magnitude at most 2^24. `offset` is the byte offset of
   /// the block in the state. Returns a sentence naming tensor and index of the first offence; thread-safe.
   [[nodiscard]] std::optional<std::string> offence_in(std::uint64_t offset, std::span<const std::byte> block) const;
+
+  /// Sum over the block's floating-point values of (value - origin)^2, `origin` being the same block of another state
+  /// of this schema. Thread-safe.
+  [[nodiscard]] double squared_distance(std::uint64_t offset, std::span<const std::byte> block,
+                                        std::span<const std::byte> origin) const;
 
   /// Adds a validated block with weight n / N. Blocks of one update may come in any order. Not thread-safe.
   /// Throws Error(internal): examples not in 1..(N - accepted), a block outside of the state or that cuts an element.

@@ -56,6 +56,7 @@ PendingPeer::PendingPeer(PendingPeer&&) noexcept = default;
 PendingPeer& PendingPeer::operator=(PendingPeer&&) noexcept = default;
 PendingPeer::~PendingPeer() = default;
 std::string PendingPeer::peer() const { return state_->peer; }
+std::unique_ptr<PendingPeer::State> PendingPeer::release() && { return std::move(state_); }
 
 struct Listener::State {
   tcp::acceptor acceptor;

@@ -1,4 +1,4 @@
-// What a PendingPeer holds: filled by the listener, emptied by the handshake.
+// What a PendingPeer holds: filled by the listener, emptied by whoever serves the peer.
 #pragma once
 
 #include <string>

@@ -418,7 +418,7 @@ Task<std::unique_ptr<MessageChannel>> connect(asio::any_io_executor executor, co
 }
 
 Task<std::unique_ptr<MessageChannel>> handshake(PendingPeer pending, WebSocketOptions options) {
-  const auto state = std::move(pending.state_);
+  const auto state = std::move(pending).release();
   return upgrade(std::make_shared<Connection>(std::move(state->socket), options, state->peer), options);
 }
 

@@ -1,4 +1,4 @@
-// Message channels over WebSockets, dialled or accepted. The only face of Beast: its headers stay in websocket.cpp.
+// Message channels over WebSockets, dialled or accepted. Beast's headers stay in websocket.cpp (and http.cpp).
 #pragma once
 
 #include <chrono>
@@ -42,9 +42,10 @@ class PendingPeer {
 
   /// "127.0.0.1:50312"
   [[nodiscard]] std::string peer() const;
+  /// For whoever serves it.
+  [[nodiscard]] std::unique_ptr<State> release() &&;
 
  private:
-  friend Task<std::unique_ptr<MessageChannel>> handshake(PendingPeer, WebSocketOptions);
   std::unique_ptr<State> state_;
 };
 

@@ -16,6 +16,7 @@
 
 #include "shared/net/redial.hpp"
 #include "tests/contract/channel_support.hpp"
+#include "tests/contract/raw_peer.hpp"
 
 namespace headstart::net {
 namespace {
@@ -29,36 +30,6 @@ constexpr std::string_view upgrade_request =
     "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
 bool contains(const std::string& text, std::string_view part) { return text.find(part) != std::string::npos; }
-
-/// A peer that writes what it likes.
-struct RawPeer {
-  explicit RawPeer(tcp::socket connected) : socket(std::move(connected)) {}
-  tcp::socket socket;
-
-  static Task<RawPeer> dial(std::uint16_t port) {
-    const auto executor = co_await asio::this_coro::executor;
-    RawPeer peer{tcp::socket(executor)};
-    const tcp::endpoint server(asio::ip::address_v4::loopback(), port);
-    co_await peer.socket.async_connect(server, asio::use_awaitable);
-    co_return peer;
-  }
-  Task<> write(std::string bytes) { co_await asio::async_write(socket, asio::buffer(bytes), asio::use_awaitable); }
-  Task<std::string> read_header() {
-    const auto end =
-        co_await asio::async_read_until(socket, asio::dynamic_buffer(unread), "\r\n\r\n", asio::use_awaitable);
-    const std::string header = unread.substr(0, end);
-    unread.erase(0, end);
-    co_return header;
-  }
-  /// All until the other side hangs up.
-  Task<std::string> read_rest() {
-    boost::system::error_code ended;
-    co_await asio::async_read(socket, asio::dynamic_buffer(unread), asio::redirect_error(asio::use_awaitable, ended));
-    co_return unread;
-  }
-
-  std::string unread;
-};
 
 /// A frame of a client whose mask is zero, so that the payload stands there as it is.
 std::string frame(unsigned char first_byte, std::string payload) {

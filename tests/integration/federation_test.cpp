@@ -1,5 +1,9 @@
 // The whole federation in one process: over loopback and over WebSockets, with arrivals in another order each time.
 
+#include <map>
+#include <set>
+#include <sstream>
+
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/steady_timer.hpp>
@@ -38,10 +42,17 @@ std::vector<lab::SimulatedClient> small_clients() {
   return clients;
 }
 
+std::vector<nlohmann::json> lines_of(const std::filesystem::path& file) {
+  std::istringstream text(read_text(file));
+  std::vector<nlohmann::json> lines;
+  for (std::string line; std::getline(text, line);) lines.push_back(nlohmann::json::parse(line));
+  return lines;
+}
+
 nlohmann::json simulate(const server::ServerConfig& config, std::vector<lab::SimulatedClient> clients,
                         std::size_t num_threads = 2) {
   server::check(config);
-  server::RunFolder folder(config.folder, config.federation.checkpoints);
+  server::RunFolder folder(config.folder, config.federation.checkpoints, std::chrono::system_clock::now);
   server::FederationObserver silent;
   return lab::simulate(config, test::small_central_data(), folder, silent, std::move(clients), num_threads,
                        system_clock);
@@ -51,7 +62,7 @@ nlohmann::json simulate(const server::ServerConfig& config, std::vector<lab::Sim
 nlohmann::json run_over_websockets(const server::ServerConfig& config, std::vector<lab::SimulatedClient> clients) {
   asio::io_context io(1);
   asio::thread_pool pool(2);
-  server::RunFolder folder(config.folder, config.federation.checkpoints);
+  server::RunFolder folder(config.folder, config.federation.checkpoints, std::chrono::system_clock::now);
   server::FederationObserver silent;
   server::Federation federation(io.get_executor(), pool, config, test::small_central_data(), folder, silent,
                                 system_clock);
@@ -214,11 +225,11 @@ TEST_CASE("without a public set every client re-estimates the average's statisti
   clients[3].worker = test::small_worker(3, options);
   server::CentralData data = test::small_central_data();
   data.transfer = {};
-  server::RunFolder run_folder(config.folder, config.federation.checkpoints);
+  server::RunFolder run_folder(config.folder, config.federation.checkpoints, std::chrono::system_clock::now);
   Notes notes;
   const auto summary = lab::simulate(config, std::move(data), run_folder, notes, std::move(clients), 2, system_clock);
   CHECK(summary["start_report"]["statistics"] == "clients");
-  CHECK(notes.all.empty());
+  CHECK(notes.all.find("without") == std::string::npos);
 }
 
 TEST_CASE("federated validation rates every model at every client and gives the same kind of run") {
@@ -231,7 +242,7 @@ TEST_CASE("federated validation rates every model at every client and gives the 
   for (const auto& model : summary["models"]) CHECK(model["class_accuracy"].size() == 3);
   const auto run = read_json(folder / "run/run.json");
   CHECK(run["validation_source"] == "federated");
-  CHECK(run["models_leave_silos_for"].size() == 2);
+  CHECK(run["models_leave_silos_for"].size() == 3);
 }
 
 TEST_CASE("a client with an architecture of its own teaches: by logits on a public set, by weights on student data") {
@@ -254,25 +265,98 @@ TEST_CASE("a client with an architecture of its own teaches: by logits on a publ
   }
 }
 
-TEST_CASE("student data: only clients that share with peers teach, and without any the run says so") {
+std::vector<lab::SimulatedClient> clients_of_whom_share(std::int64_t num_sharing) {
+  auto clients = small_clients();
+  for (std::int64_t i = num_sharing; i < test::small_num_clients; ++i) {
+    clients[static_cast<std::size_t>(i)].worker = test::small_worker(i);
+  }
+  return clients;
+}
+
+TEST_CASE("student data: only silos that share with peers teach or are the student") {
   const test::TemporaryFolder folder;
-  auto config = test::small_config(folder / "one");
+  auto config = test::small_config(folder / "run");
   configure(config, StartModel::kd, TransferSet::student);
   config.federation.num_rounds = 0;
-  auto clients = small_clients();
-  clients[0].worker = test::small_worker(0);
-  const auto summary = simulate(config, std::move(clients));
+  const auto summary = simulate(config, clients_of_whom_share(2));
   const auto& report = summary["start_report"];
-  if (report["student"] != "silo-0")
-    CHECK(report["left_out"]["silo-0"].get<std::string>().find("does not share") != std::string::npos);
+  const std::set<std::string> involved = {report["student"].get<std::string>(),
+                                          report["teachers"][0].get<std::string>()};
+  CHECK(involved == std::set<std::string>{"silo-0", "silo-1"});
+  CHECK(report["teachers"].size() == 1);
+  CHECK(report["left_out"]["silo-2"].get<std::string>().find("does not share") != std::string::npos);
+  CHECK(summary["share_model"]["peers"] == nlohmann::json{"silo-0", "silo-1"});
+  CHECK(summary["share_model"]["server"] == nlohmann::json{"silo-2", "silo-3"});
+}
+
+TEST_CASE("without consent nothing is handed on: the public set instead of student data, or no run at all") {
+  const test::TemporaryFolder folder;
+  auto config = test::small_config(folder / "public");
+  configure(config, StartModel::kd, TransferSet::student);
+  config.federation.num_rounds = 0;
+  config.federation.consolidation.student = server::StudentStart::untrained;
+  const auto summary = simulate(config, clients_of_whom_share(0));
+  CHECK(summary["start_report"]["transfer"] == "public");
+  CHECK(summary["start_report"]["teachers"].size() == 4);
+  CHECK(summary["start_report"]["fell_back"].get<std::string>().find("share_model: peers") != std::string::npos);
+  for (const auto& line : lines_of(folder / "public/audit.jsonl")) {
+    CHECK_FALSE(line.value("what", "").starts_with("model of "));
+  }
 
   config.folder = folder / "none";
-  auto private_clients = small_clients();
-  for (std::int64_t i = 0; i < test::small_num_clients; ++i)
-    private_clients[static_cast<std::size_t>(i)].worker = test::small_worker(i);
-  const std::string message = test::error_of([&] { simulate(config, std::move(private_clients)); });
-  CHECK(message.find("no client can teach") != std::string::npos);
+  config.federation.consolidation.student = server::StudentStart::best;
+  const std::string message = test::error_of([&] { simulate(config, clients_of_whom_share(0)); });
+  CHECK(message.find("consolidation.student best") != std::string::npos);
   CHECK(message.find("share_model: peers") != std::string::npos);
+  CHECK(read_json(folder / "none/interrupted.json")["models"].empty());  // refused before anybody trained
+}
+
+TEST_CASE("federated validation: a model that is not shared with peers stays unrated and never leaves the server") {
+  const test::TemporaryFolder folder;
+  auto config = test::small_config(folder / "run");
+  configure(config, StartModel::kd, TransferSet::public_large);
+  config.federation.validation = server::ValidationSource::federated;
+  config.federation.num_rounds = 0;
+  const auto summary = simulate(config, clients_of_whom_share(3));
+  for (const auto& model : summary["models"]) CHECK(model.contains("accuracy") == (model["client"] != "silo-3"));
+  CHECK(summary["start_report"]["left_out"].contains("silo-3"));
+  CHECK(summary["start_report"]["student"] != "silo-3");
+  std::set<std::string> sent;
+  for (const auto& line : lines_of(folder / "run/audit.jsonl")) {
+    if (line["event"] == "sent") sent.insert(line["what"].get<std::string>());
+  }
+  CHECK(sent == std::set<std::string>{"model of silo-0", "model of silo-1", "model of silo-2", "seed", "global model"});
+}
+
+TEST_CASE("the audit log names every model that left and came, by the hash that the next line knows it by") {
+  const test::TemporaryFolder folder;
+  auto config = test::small_config(folder / "run");
+  const auto summary = simulate(config, small_clients());
+  std::string global;
+  std::map<std::string, std::vector<std::string>> events;
+  std::int64_t num_updates = 0;
+  for (const auto& line : lines_of(folder / "run/audit.jsonl")) {
+    const auto event = line["event"].get<std::string>();
+    events[event].push_back(line.value("client", ""));
+    CHECK(line["at"].get<std::string>().size() == 24);
+    if (event == "global model") {
+      CHECK(line["clients"].size() == (line["round"] == 0 ? 0 : 4));
+      global = line["sha256"].get<std::string>();
+    }
+    if (event == "sent") CHECK(line["sha256"] == global);
+    if (event == "received") {
+      CHECK(line["accepted"] == true);
+      CHECK(line["sha256"] != global);
+      CHECK(line["what"].get<std::string>().starts_with("update of round "));
+      ++num_updates;
+    }
+  }
+  CHECK(global == summary["model_digest"]);
+  CHECK(num_updates == 12);
+  CHECK(events["joined"].size() == 4);
+  CHECK(events["server started"].size() == 1);
+  CHECK(events["run ended"].size() == 1);
+  CHECK(events["connection lost"].empty());
 }
 
 TEST_CASE("the gate acts where it is on and the seed is no better") {

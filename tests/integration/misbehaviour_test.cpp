@@ -8,6 +8,7 @@
 #include <torch/torch.h>
 
 #include "experiments/lab/simulation.hpp"
+#include "shared/base/files.hpp"
 #include "shared/net/loopback.hpp"
 #include "shared/session/conversation.hpp"
 #include "tests/support/delegating_worker.hpp"
@@ -23,7 +24,7 @@ namespace asio = boost::asio;
 /// Trains like the others, then spoils the update.
 class SpoilingWorker final : public test::DelegatingWorker {
  public:
-  enum class How { not_a_number, fail };
+  enum class How { not_a_number, far_away, fail };
   SpoilingWorker(std::int64_t index, How how) : DelegatingWorker(test::small_worker(index)), how_(how) {}
 
   wire::PackedState train(const wire::PackedState& global, std::uint32_t round,
@@ -31,7 +32,7 @@ class SpoilingWorker final : public test::DelegatingWorker {
     if (how_ == How::fail) throw Error(Errc::run_failed, "the disk is on fire");
     wire::PackedState update = DelegatingWorker::train(global, round, context);
     learn::Tensor tensor = update.state().at("fc1.weight");
-    tensor.view({-1})[5] = NAN;
+    tensor.view({-1})[5] = how_ == How::far_away ? 1000.0F : NAN;
     return update;
   }
 
@@ -46,7 +47,7 @@ class Notes final : public server::FederationObserver {
 };
 
 nlohmann::json simulate(const server::ServerConfig& config, std::vector<lab::SimulatedClient> clients, Notes& notes) {
-  server::RunFolder folder(config.folder, config.federation.checkpoints);
+  server::RunFolder folder(config.folder, config.federation.checkpoints, std::chrono::system_clock::now);
   return lab::simulate(config, test::small_central_data(), folder, notes, std::move(clients), 2,
                        std::chrono::steady_clock::now);
 }
@@ -76,6 +77,26 @@ TEST_CASE("NaN in an update: refused by tensor and index, the client stays, the 
   const auto same = simulate(without, std::move(failing), notes);
   CHECK(notes.all.find("the disk is on fire") != std::string::npos);
   CHECK(same["model_digest"] == summary["model_digest"]);
+}
+
+TEST_CASE("an update beyond the norm bound is refused with its norm; within it nothing changes") {
+  const test::TemporaryFolder folder;
+  auto config = test::small_config(folder / "run");
+  config.federation.num_rounds = 1;
+  config.max_update_norm = 100;
+  auto clients = honest_clients(3);
+  clients.push_back({test::small_name(3), std::make_unique<SpoilingWorker>(3, SpoilingWorker::How::far_away), {}});
+  Notes notes;
+  const auto summary = simulate(config, std::move(clients), notes);
+  CHECK(notes.all.find("update refused: the update's L2 norm is 1000") != std::string::npos);
+  CHECK(notes.all.find("limits.update_norm allows 100") != std::string::npos);
+  CHECK(read_text(folder / "run/audit.jsonl").find("\"accepted\":false") != std::string::npos);
+
+  auto unbounded = test::small_config(folder / "unbounded");
+  unbounded.federation.num_rounds = 1;
+  auto failing = honest_clients(3);
+  failing.push_back({test::small_name(3), std::make_unique<SpoilingWorker>(3, SpoilingWorker::How::fail), {}});
+  CHECK(simulate(unbounded, std::move(failing), notes)["model_digest"] == summary["model_digest"]);
 }
 
 TEST_CASE("too few good updates end the run with the reasons, and what was done is kept") {
@@ -130,7 +151,7 @@ struct Lobby {
   server::ServerConfig config = test::small_config(folder / "run");
   asio::io_context io{1};
   asio::thread_pool pool{1};
-  server::RunFolder run_folder{config.folder, {}};
+  server::RunFolder run_folder{config.folder, {}, std::chrono::system_clock::now};
   Notes notes;
   server::Federation federation{
       io.get_executor(), pool, config, test::small_central_data(), run_folder, notes, std::chrono::steady_clock::now};

@@ -10,6 +10,8 @@ import subprocess
 import tempfile
 import time
 import unittest
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 BIN = Path(os.environ["HEADSTART_BIN"])
@@ -96,7 +98,8 @@ class Processes(unittest.TestCase):
 
     def client_arguments(self, index, port, *more):
         return [CLIENT, "--server", f"ws://127.0.0.1:{port}", "--name", f"silo-{index}", *self.data_settings(),
-                "--set", f"data.manifest={self.manifest}", "--set", f"data.share={index}", *more]
+                "--set", f"data.manifest={self.manifest}", "--set", f"data.share={index}",
+                "--set", "share_model=peers", *more]
 
     def start_server(self, run="run", **settings):
         server = self.start(*self.server_arguments(run, **settings))
@@ -130,10 +133,63 @@ class Processes(unittest.TestCase):
             self.assertEqual([line["round"] for line in lines], [0, 1, 2])
 
             arguments = self.server_arguments(f"sim-{start}", **{"start.model": start})
-            done = self.run_program(LAB, "simulate", *arguments[1:])
+            done = self.run_program(LAB, "simulate", *arguments[1:], "--set", "share_model=peers")
             self.assertEqual(done.returncode, 0, done.stderr)
             simulated = self.folder / f"sim-{start}"
             self.assertEqual((run / "final.safetensors").read_bytes(), (simulated / "final.safetensors").read_bytes())
+
+    def ask(self, port, path):
+        """Status and body of a GET; None where nobody listens any more."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=PATIENCE) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
+
+    def test_probes_and_metrics_on_a_port_of_their_own(self):
+        self.draw()
+        server, port = self.start_server(**{"federation.rounds": 100000})
+        admin = int((self.folder / "run/admin-port").read_text())
+        self.assertNotEqual(admin, port)
+        self.assertEqual(self.ask(admin, "/healthz"), (200, "ok\n"))
+        self.assertEqual(self.ask(admin, "/readyz"), (200, "ready\n"))
+        self.assertEqual(self.ask(admin, "/run.json")[0], 404)
+        self.assertIn('headstart_phase_info{phase="lobby"} 1', self.ask(admin, "/metrics")[1])
+        clients = [self.start(*self.client_arguments(i, port)) for i in range(3)]
+        wait_for(lambda: 'headstart_phase_info{phase="round"} 1' in self.ask(admin, "/metrics")[1], "a round")
+        metrics = self.ask(admin, "/metrics")[1]
+        self.assertIn("headstart_clients_connected 3", metrics)
+        self.assertIn('headstart_client_connected{client="silo-1"} 1', metrics)
+        server.send_signal(signal.SIGTERM)
+        self.assertEqual(self.finish(server)[0], 130)
+        with self.assertRaises(urllib.error.URLError):
+            self.ask(admin, "/healthz")
+        for client in clients:
+            client.send_signal(signal.SIGTERM)
+            self.assertEqual(self.finish(client)[0], 130)
+
+    def test_the_admin_port_can_be_left_out_and_is_refused_where_it_is_taken(self):
+        self.draw()
+        server, port = self.start_server(**{"admin.port": -1})
+        self.assertFalse((self.folder / "run/admin-port").exists())
+        self.assert_fails(self.run_program(*self.server_arguments("other", **{"admin.port": port})), 5,
+                          f"cannot listen on 127.0.0.1:{port}")
+        server.send_signal(signal.SIGTERM)
+        self.finish(server)
+
+    def test_logs_as_json_are_one_object_a_line(self):
+        self.draw()
+        json_log = {"run.log_format": "json"}
+        server, port = self.start_server(**json_log)
+        clients = [self.start(*self.client_arguments(i, port, "--set", "log_format=json")) for i in range(3)]
+        code, out, err = self.finish(server)
+        self.assertEqual((code, out), (0, ""))
+        logs = [err] + [self.finish(client)[2] for client in clients]
+        for log in logs:
+            lines = [json.loads(line) for line in log.splitlines()]
+            self.assertEqual({tuple(sorted(line)) for line in lines}, {("level", "message", "program", "time")})
+        self.assertIn("round 2/2", logs[0])
 
     def test_a_client_waits_for_a_server_that_comes_later(self):
         self.draw()
@@ -285,7 +341,8 @@ class Processes(unittest.TestCase):
         self.draw()
         rounds = 12
         settings = {"federation.rounds": rounds, "start.model": "kd", "checkpoints.every": 1}
-        done = self.run_program(LAB, "simulate", *self.server_arguments("whole", **settings)[1:])
+        done = self.run_program(LAB, "simulate", *self.server_arguments("whole", **settings)[1:], "--set",
+                                "share_model=peers")
         self.assertEqual(done.returncode, 0, done.stderr)
         expected = (self.folder / "whole/final.safetensors").read_bytes()
         draw = random.Random(20240)

@@ -66,7 +66,7 @@ class Notes : public server::FederationObserver {
 nlohmann::json run(const server::ServerConfig& config, std::vector<SimulatedClient> clients,
                    server::FederationObserver& observer,
                    const std::function<void(std::function<void()>)>& on_stop = {}) {
-  server::RunFolder folder(config.folder, config.federation.checkpoints);
+  server::RunFolder folder(config.folder, config.federation.checkpoints, std::chrono::system_clock::now);
   return lab::simulate(config, test::small_central_data(), folder, observer, std::move(clients), 2,
                        std::chrono::steady_clock::now, on_stop);
 }

@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 
 #include "shared/base/digest.hpp"
+#include "shared/base/time_text.hpp"
 #include "tests/support/temporary_folder.hpp"
 #include "tests/support/throws.hpp"
 
@@ -69,6 +70,27 @@ TEST_CASE("SHA-256: published vectors") {
   const std::string text(3'000'000, 'a');
   write_text_atomically(folder / "big", text);
   CHECK(sha256_hex_of_file(folder / "big") == sha256_hex(text));
+}
+
+TEST_CASE("line files: go on after what is there, on a line of their own") {
+  const test::TemporaryFolder folder;
+  {
+    LineFile lines(folder / "lines");
+    lines.append({{"n", 1}});
+  }
+  CHECK(read_text(folder / "lines") == "{\"n\":1}\n");
+  write_text_atomically(folder / "lines", "{\"n\":1}\n{\"n\":");  // as a program leaves it that was killed
+  LineFile lines(folder / "lines");
+  lines.append({{"n", 2}});
+  CHECK(read_text(folder / "lines") == "{\"n\":1}\n{\"n\":\n{\"n\":2}\n");
+}
+
+TEST_CASE("time of day: ISO 8601 in UTC, to the millisecond, before 1970 too") {
+  using std::chrono::milliseconds;
+  using Time = std::chrono::system_clock::time_point;
+  CHECK(utc_text(Time(milliseconds(0))) == "1970-01-01T00:00:00.000Z");
+  CHECK(utc_text(Time(milliseconds(951'782'399'007))) == "2000-02-28T23:59:59.007Z");
+  CHECK(utc_text(Time(milliseconds(-1))) == "1969-12-31T23:59:59.999Z");
 }
 
 }  // namespace

@@ -293,6 +293,29 @@ TEST_CASE("Aggregator: half has no finite value above the bound, infinity and Na
   CHECK(offence(std::nan("")).value().find("nan at index 1") != std::string::npos);
 }
 
+TEST_CASE("Aggregator: the squared distance is of the floating-point values alone, in any cut into blocks") {
+  const StateDict state = random_state(3);
+  const StateDict origin = random_state(4);
+  double expected = 0;
+  for (std::size_t i = 0; i < state.tensors().size(); ++i) {
+    const Tensor& a = state.tensors()[i].tensor;
+    if (!a.is_floating_point()) continue;
+    expected += (a.to(torch::kFloat64) - origin.tensors()[i].tensor.to(torch::kFloat64)).square().sum().item<double>();
+  }
+  const Aggregator aggregator(state.schema(), 1);
+  const Bytes bytes = raw_bytes(state);
+  const Bytes others = raw_bytes(origin);
+  std::mt19937_64 random(5);
+  for (const int one_in : {1, 50}) {
+    double sum = 0;
+    for (const auto& [offset, size] : random_blocks(aggregator.schema(), random, one_in)) {
+      sum += aggregator.squared_distance(offset, std::span(bytes).subspan(offset, size),
+                                         std::span(others).subspan(offset, size));
+    }
+    CHECK(sum == doctest::Approx(expected).epsilon(1e-12));
+  }
+}
+
 TEST_CASE("Aggregator: the first offence counts from the tensor's begin in any block") {
   const StateDict state({{"a", torch::zeros({10})}, {"b", torch::zeros({10})}});
   state.at("b")[7] = std::nan("");

@@ -1,0 +1,59 @@
+// Who came, what was sent to whom and what came back: a record for those who answer for the data. A run does not need
+// it to go on.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+#include "shared/base/clock.hpp"
+#include "shared/base/files.hpp"
+
+namespace headstart::server {
+
+/// A model, an update, logits or samples on the way.
+struct Cargo {
+  std::string what;  ///< "global model", "update", "model of silo-3", ...
+  std::uint64_t num_bytes = 0;
+  std::string digest;  ///< SHA-256 of the bytes, in hexadecimal.
+};
+
+/// One JSON object a line, in the order of events: `at` (UTC), `event`, and what the event is about. Appended to, also
+/// by a server that goes on with the run. A line has reached the operating system when the call returns. All throw
+/// Error(storage): what cannot be recorded does not go on. Calls on one thread.
+class AuditLog {
+ public:
+  AuditLog(const std::filesystem::path& file, WallClock clock);
+
+  void server_started(const std::string& version, bool is_resumed);
+  /// A connection that never got as far as a name: `reason` says why.
+  void handshake_failed(const std::string& address, const std::string& reason);
+  /// `certified_as`: the name that the certificate proves; empty where there is none.
+  void refused(const std::string& address, const std::string& certified_as, const std::string& name,
+               const std::string& reason);
+  void joined(const std::string& client, const std::string& address, const std::string& certified_as,
+              bool shares_with_peers);
+  void returned(const std::string& client, const std::string& address, const std::string& certified_as);
+  void connection_lost(const std::string& client);
+  void sent(const std::string& client, const Cargo& cargo);
+  /// What came whole. `refusal`: why it does not count; none where it was accepted.
+  void received(const std::string& client, const Cargo& cargo, const std::optional<std::string>& refusal);
+  /// What never came whole, came late, or broke the protocol.
+  void result_refused(const std::string& client, const std::string& kind, const std::string& reason);
+  /// `digest` is the global model of `round`, of these clients' updates.
+  void global_model(std::int64_t round, const std::string& digest, const std::vector<std::string>& clients);
+  void run_ended(const std::string& why);
+
+ private:
+  void record(std::string_view event, nlohmann::json about);
+
+  WallClock clock_;
+  LineFile lines_;
+};
+
+}  // namespace headstart::server
