@@ -1,0 +1,141 @@
+"""What server/deploy names is there: settings in the programs' help, volumes, secrets and ports in the manifests. What only
+a Kubernetes API server or a container engine can say is not asked here."""
+
+import functools
+import json
+import os
+import re
+import subprocess
+import unittest
+from pathlib import Path
+
+try:
+    import yaml
+except ImportError:  # the manifests are then not read
+    yaml = None
+
+BIN = Path(os.environ["HEADSTART_BIN"])
+DEPLOY = Path(__file__).resolve().parents[2] / "server/deploy"
+KUBERNETES = DEPLOY / "kubernetes"
+PROGRAMS = {
+    "headstart-server": [BIN / "server/headstart-server"],
+    "headstart-client": [BIN / "client/headstart-client"],
+    "headstart-lab partition": [BIN / "experiments/headstart-lab", "partition"],
+    "headstart-lab export": [BIN / "experiments/headstart-lab", "export"],
+}
+
+
+@functools.cache
+def settings_of(program: str) -> set:
+    done = subprocess.run([*map(str, PROGRAMS[program]), "--help"], capture_output=True, text=True, timeout=60, check=True)
+    return set(re.findall(r"^  ([a-z_]+(?:\.[a-z_]+)*)  \(", done.stdout, re.MULTILINE))
+
+
+def commands_in(text: str):
+    """Each call of a program, from its name to the end of its (continued) line."""
+    joined = re.sub(r"\\\n", " ", text)
+    for line in joined.splitlines():
+        for program in PROGRAMS:
+            place = line.find(program + " ")
+            if place >= 0:
+                yield program, line[place:]
+
+
+def flattened(values: dict, prefix: str = "") -> set:
+    keys = set()
+    for key, value in values.items():
+        keys |= flattened(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key}
+    return keys
+
+
+def objects(*files: str) -> list:
+    return [thing for file in files for thing in yaml.safe_load_all((KUBERNETES / file).read_text())]
+
+
+class Settings(unittest.TestCase):
+    def test_every_setting_that_scripts_and_guide_name_is_one(self):
+        known = {program: settings_of(program) for program in PROGRAMS}
+        found = 0
+        for file in [*sorted(DEPLOY.glob("*.sh")), DEPLOY / "README.md", DEPLOY / "compose.yaml"]:
+            for program, command in commands_in(file.read_text()):
+                for key in re.findall(r"""--set ["']?([a-z_.]+)=""", command):
+                    found += 1
+                    self.assertIn(key, known[program], f"{file.name}: {command}")
+        self.assertGreater(found, 30)
+
+    def test_every_setting_of_the_manifests_is_one(self):
+        for file, program in [("server/run.json", "headstart-server"), ("silo/client.json", "headstart-client")]:
+            for key in flattened(json.loads((KUBERNETES / file).read_text())):
+                self.assertIn(key, settings_of(program), file)
+
+
+@unittest.skipIf(yaml is None, "python3-yaml is not installed")
+class Manifests(unittest.TestCase):
+    def pods(self):
+        for file in ["server/server.yaml", "silo/client.yaml", "fill.yaml"]:
+            for thing in objects(file):
+                if thing["kind"] in {"Job", "Pod"}:
+                    yield file, thing["spec"]["template"] if thing["kind"] == "Job" else thing
+
+    def test_pods_run_with_the_least_they_need(self):
+        for file, pod in self.pods():
+            with self.subTest(file):
+                spec = pod["spec"]
+                self.assertIs(spec["securityContext"]["runAsNonRoot"], True)
+                self.assertIs(spec["automountServiceAccountToken"], False)
+                for container in spec["containers"]:
+                    rights = container["securityContext"]
+                    self.assertIs(rights["readOnlyRootFilesystem"], True)
+                    self.assertIs(rights["allowPrivilegeEscalation"], False)
+                    self.assertEqual(rights["capabilities"]["drop"], ["ALL"])
+
+    def test_files_of_the_settings_lie_in_mounted_volumes(self):
+        for file, config in [("server/server.yaml", "server/run.json"), ("silo/client.yaml", "silo/client.json")]:
+            with self.subTest(file):
+                spec = objects(file)[0]["spec"]["template"]["spec"]
+                self.assertEqual({mount["name"] for mount in spec["containers"][0]["volumeMounts"]},
+                                 {volume["name"] for volume in spec["volumes"]})
+                mounted = {mount["mountPath"] for mount in spec["containers"][0]["volumeMounts"]}
+                text = (KUBERNETES / config).read_text() + " ".join(spec["containers"][0]["command"])
+                for path in re.findall(r'(/[a-z]+)(?:/[a-z.]+)?(?:"|\s|$)', text):
+                    self.assertIn(path, mounted)
+
+    def test_names_that_one_object_has_of_another(self):
+        for room, main in [("server", "server.yaml"), ("silo", "client.yaml")]:
+            with self.subTest(room):
+                things = objects(f"{room}/namespace.yaml", f"{room}/{main}")
+                customization = objects(f"{room}/kustomization.yaml")[0]
+                pod = next(thing for thing in things if thing["kind"] == "Job")["spec"]["template"]
+                claims = {thing["metadata"]["name"] for thing in things if thing["kind"] == "PersistentVolumeClaim"}
+                maps = {made["name"] for made in customization["configMapGenerator"]} | {"headstart-revoked"}
+                for volume in pod["spec"]["volumes"]:
+                    if "persistentVolumeClaim" in volume:
+                        self.assertIn(volume["persistentVolumeClaim"]["claimName"], claims)
+                    if "configMap" in volume:
+                        self.assertIn(volume["configMap"]["name"], maps)
+                ports = {port["name"]: port["containerPort"] for port in pod["spec"]["containers"][0].get("ports", [])}
+                for thing in things:
+                    if thing["kind"] == "NetworkPolicy":
+                        self.assertEqual(thing["spec"]["podSelector"]["matchLabels"], pod["metadata"]["labels"])
+                    if thing["kind"] == "Service":
+                        self.assertEqual(thing["spec"]["selector"], pod["metadata"]["labels"])
+                        for port in thing["spec"]["ports"]:
+                            self.assertEqual(ports[port["targetPort"]], port["port"])
+                for probe in ["startupProbe", "livenessProbe", "readinessProbe"]:
+                    if probe in pod["spec"]["containers"][0]:
+                        self.assertIn(pod["spec"]["containers"][0][probe]["httpGet"]["port"], ports)
+
+    def test_the_silos_of_the_compose_file_share_no_network_and_no_data(self):
+        services = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]
+        silos = [service for name, service in services.items() if name.startswith("silo-")]
+        self.assertEqual(len(silos), 10)
+        networks = [network for silo in silos for network in silo["networks"]]
+        self.assertEqual(len(networks), len(set(networks)))
+        own = [volume for silo in silos for volume in silo["volumes"] if not re.match("requests:|manifest:", volume)]
+        self.assertEqual(len(own), 20)
+        self.assertEqual(len(own), len(set(own)))
+        self.assertEqual(set(services["server"]["networks"]), set(networks))
+
+
+if __name__ == "__main__":
+    unittest.main()
