@@ -28,6 +28,10 @@ void declare_fields(Fields& fields, ServerConfig& config) {
               "Listen beyond loopback without TLS: models then travel in the clear, and names prove nothing.");
   fields.integer("limits.handshakes", config.max_handshakes,
                  "Connections at a time that have not joined yet; one address may hold a fourth of them.", {4, 100000});
+  fields.integer("limits.receive_memory", config.receive_memory,
+                 "Bytes of memory for messages above 64 KiB while they come in, over all connections; who finds none "
+                 "left is not read from meanwhile.",
+                 {1 << 21, 1e12});
   net::declare_fields(fields, "tls", config.tls);
   fields.text("listen.allowed", config.allowed_clients,
               "File with the names of the clients that may join, one a line, read again at each; empty: all that the "

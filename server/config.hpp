@@ -77,7 +77,8 @@ struct ServerConfig {
   std::string address = "127.0.0.1";
   std::int64_t port = 9840;
   bool insecure = false;
-  std::int64_t max_handshakes = 256;  ///< Connections that have not joined yet.
+  std::int64_t max_handshakes = 256;                     ///< Connections that have not joined yet.
+  std::int64_t receive_memory = std::int64_t{32} << 20;  ///< Bytes for chunks coming in, over all connections.
   net::TlsFiles tls;
   std::string allowed_clients;  ///< File with the names that may join, one a line; empty: no such list.
   std::string log = "info";

@@ -17,6 +17,7 @@
 #include "shared/base/files.hpp"
 #include "shared/base/log.hpp"
 #include "shared/learn/platform.hpp"
+#include "shared/net/receive_memory.hpp"
 #include "shared/net/tls.hpp"
 #include "shared/net/websocket.hpp"
 
@@ -51,6 +52,8 @@ int run_server(const server::ServerConfig& config) {
   net::WebSocketOptions channel_options;
   channel_options.handshake_timeout = server::milliseconds_of(config.federation.timeouts.handshake);
   channel_options.idle_timeout = server::milliseconds_of(config.federation.timeouts.silence);
+  channel_options.memory = std::make_shared<net::ReceiveMemory>(static_cast<std::size_t>(config.receive_memory),
+                                                                channel_options.idle_timeout);
   if (config.tls.is_set()) channel_options.tls = std::make_shared<net::Tls>(config.tls, net::Tls::Side::server);
   server::CentralData data = server::load_central_data(config);
   // A model that cannot be built is refused before there is a folder.
