@@ -3,31 +3,47 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstdint>
+#include <functional>
 #include <map>
-#include <optional>
 #include <string>
+#include <variant>
 
 #include "server/federation.hpp"
 #include "shared/net/websocket.hpp"
 
 namespace headstart::server {
 
-/// Counts connections that have not joined the run yet: in all, and from one address, which may hold a fourth of them,
-/// so that a flood from one place leaves room for the others. No sockets.
+/// Who stands in the door: connections that have not joined the run yet, in all and from one address, which may hold a
+/// fourth of the places. Where all are taken, one from the address that holds the most makes room, so that a flood,
+/// from however many addresses, leaves the door open to others. No sockets.
 class DoorCount {
  public:
+  using Guest = std::uint64_t;
+  using PutOut = std::function<void(const std::string& reason)>;
+
   explicit DoorCount(std::size_t limit) : limit_(limit) {}
 
-  /// Counts one more from `address`, or returns why not.
-  std::optional<std::string> enter(const std::string& address);
-  void leave(const std::string& address);
+  /// Counts one more from `address`, or returns why not. `put_out` ends it; it is called at most once, after which the
+  /// guest does not count any more, and never once it has shaken hands or left.
+  std::variant<Guest, std::string> enter(const std::string& address, PutOut put_out);
+  /// Its handshakes are done, so it will not be put out: behind TLS it is one whom the authority has certified.
+  void shake_hands(Guest guest);
+  void leave(Guest guest);
+
   [[nodiscard]] std::size_t num_inside() const { return num_inside_; }
   [[nodiscard]] std::size_t limit_per_address() const { return std::max<std::size_t>(1, limit_ / 4); }
 
  private:
+  /// In order of coming. The function is empty once it has shaken hands.
+  using Guests = std::map<Guest, PutOut>;
+  bool make_room(std::size_t num_from_newcomer);
+
   std::size_t limit_;
   std::size_t num_inside_ = 0;
-  std::map<std::string, std::size_t> by_address_;
+  Guest next_ = 0;
+  std::map<std::string, Guests> by_address_;
+  std::map<Guest, std::string> address_of_;
 };
 
 /// Accepts on `listener` until it is closed; hands each connection that finishes its handshakes to `federation`. What
