@@ -14,6 +14,7 @@
 #include "server/door.hpp"
 #include "server/live_view.hpp"
 #include "shared/base/cli.hpp"
+#include "shared/base/descriptors.hpp"
 #include "shared/base/files.hpp"
 #include "shared/base/log.hpp"
 #include "shared/learn/platform.hpp"
@@ -36,11 +37,22 @@ void refuse_open_network(const server::ServerConfig& config) {
                   "tls.authority, tls.certificate and tls.key (headstart-pki makes them), or say --insecure");
 }
 
+/// A connection for each client and each handshake, a file for each result that is staged, and what else is open.
+void expect_descriptors(const server::ServerConfig& config) {
+  const std::int64_t clients = config.federation.num_clients + config.federation.num_late;
+  const auto needed = static_cast<std::size_t>(2 * clients + config.max_handshakes + 64);
+  const std::size_t allowed = provide_descriptors(needed);
+  if (allowed >= needed) return;
+  spdlog::warn("this process may have {} files and sockets open; {} may be needed: raise the limit (ulimit -n)",
+               allowed, needed);
+}
+
 int run_server(const server::ServerConfig& config) {
   learn::return_freed_memory();
   server::check(config);
   refuse_open_network(config);
   set_up_log("server", config.log);
+  expect_descriptors(config);
   learn::use_threads(config.threads);
   if (!config.allowed_clients.empty()) {
     try {
