@@ -300,8 +300,97 @@ def soak(bench: Path, arguments) -> None:
             Soak(bench, Path(folder), arguments.clients, arguments.rounds, drop_every).report()
 
 
+def flood(bench: Path, arguments) -> None:
+    """Rounds of a ResNet-18 with four clients under mutual TLS, in peace and while 400 hostile connections stand at the
+    door (flood.py), which come before the clients do: memory of the server, seconds of a round, what the flood met."""
+    def federation(has_flood: bool) -> Federation:
+        with tempfile.TemporaryDirectory() as folder:
+            flooded = Flooded(bench, Path(folder), has_flood)
+            flooded.seconds = flooded.finish()
+            log = (Path(folder) / "server.log").read_text().splitlines()
+            if has_flood:
+                print(f"  {flooded.met}; at most {flooded.descriptors} descriptors, {len(log)} lines of output")
+            return flooded
+
+    flooded, peaceful = [], []
+    alternate(arguments.repeats, lambda: flooded.append(federation(True)), lambda: peaceful.append(federation(False)))
+    for name, runs in (("in the flood", flooded), ("in peace", peaceful)):
+        print(f"{name}: seconds of a round {spread([statistics.median(run.seconds) for run in runs])}; server memory above "
+              f"its start {spread([(run.peak - run.before) / RESNET18_BYTES for run in runs])} models")
+    more = [(a.peak - a.before - b.peak + b.before) / RESNET18_BYTES for a, b in zip(flooded, peaceful)]
+    print(f"memory that the flood costs: {spread(more)} models; bound: at most 1")
+
+
+class Flooded(Federation):
+    def __init__(self, bench: Path, folder: Path, has_flood: bool):
+        self.has_flood, self.descriptors = has_flood, 0
+        allowed = folder / "allowed"
+        allowed.write_text("".join(f"silo-{i}\n" for i in range(4)))
+        super().__init__(bench, folder, 4, {"federation.rounds": 4, "listen.allowed": allowed}, has_tls=True)
+
+    def start_clients(self) -> list[subprocess.Popen]:
+        if self.has_flood:
+            port = self.url.rsplit(":", 1)[1]
+            command = [sys.executable, str(Path(__file__).with_name("flood.py")), port,
+                       *map(str, self.authority.certify("mallory"))]
+            self.flood = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+            time.sleep(5)  # the doors are full by then
+        return super().start_clients()
+
+    def watch(self) -> None:
+        watching = threading.Thread(target=self.watch_descriptors)
+        watching.start()
+        super().watch()
+        watching.join()
+        if self.has_flood:
+            self.flood.terminate()
+            self.met = self.flood.communicate()[0].strip()
+
+    def watch_descriptors(self) -> None:
+        while self.server.poll() is None:
+            try:
+                self.descriptors = max(self.descriptors, len(os.listdir(f"/proc/{self.server.pid}/fd")))
+            except FileNotFoundError:
+                return
+            time.sleep(0.1)
+
+
+def journal(bench: Path, arguments) -> None:
+    """What checkpoint and journal cost a round: of a ResNet-18, over a round of two clients with 200 images and two
+    epochs each, a small fraction of what a silo has; of the small CNN, in milliseconds. Same disk, same run."""
+    def kept(model: str) -> float:
+        with tempfile.TemporaryDirectory() as folder:
+            return statistics.median(map(float, output_of(bench / "journal_bench", Path(folder) / "run", model, 9).split()))
+
+    def trained() -> float:
+        with tempfile.TemporaryDirectory() as folder:
+            return statistics.median(Trained(bench, Path(folder)).finish())
+
+    resnet, rounds = alternate(arguments.repeats, lambda: kept("resnet18"), trained)
+    print(f"checkpoint and journal of a ResNet-18: {spread(resnet)} s a round; the round with training: {spread(rounds)} s")
+    print(f"  ratio, run by run: {spread([a / (b - a) for a, b in zip(resnet, rounds)])}; bound: 0.05")
+    small = [1000 * kept("cnn") for _ in range(arguments.repeats)]
+    print(f"the same of the CNN (2.3 MB): {spread(small)} ms a round, whatever its number of updates; bound: 20")
+
+
+class Trained(Federation):
+    """Real clients that train a ResNet-18 in each of three rounds, with checkpoints."""
+
+    def __init__(self, bench: Path, folder: Path):
+        super().__init__(bench, folder, 2, {"federation.rounds": 3, "checkpoints.every": 1, "data.held_out": 0})
+
+    def start_clients(self) -> list[subprocess.Popen]:
+        data = self.folder / "data"
+        write_npy(data / "train-images.npy", "|u1", (200, 3, 32, 32), os.urandom(200 * 3 * 32 * 32))
+        write_npy(data / "train-labels.npy", "<i8", (200,), struct.pack("<200q", *(list(range(10)) * 20)))
+        client = self.bench.parent.parent / "client/headstart-client"
+        return [subprocess.Popen([str(client), "--server", self.url, "--name", f"silo-{i}", "--set", "data.set=tensors",
+                                  "--set", f"data.path={data}"], stdout=subprocess.DEVNULL) for i in range(self.count)]
+
+
 COMMANDS = {"training": training, "clients": clients, "round": communication_round, "tls": tls_round, "memory": memory,
-            "exchange": exchange, "large": large, "distill": distill, "compute": compute, "soak": soak}
+            "exchange": exchange, "large": large, "distill": distill, "compute": compute, "soak": soak,
+            "flood": flood, "journal": journal}
 
 
 def main() -> int:
