@@ -356,7 +356,7 @@ class Flooded(Federation):
 
 
 def journal(bench: Path, arguments) -> None:
-    """What checkpoint and journal cost a round: of a ResNet-18, over a round of two clients with 200 images and two
+    """What checkpoint and journal cost a round: of a ResNet-18, over a round of two clients with 100 images and two
     epochs each, a small fraction of what a silo has; of the small CNN, in milliseconds. Same disk, same run."""
     def kept(model: str) -> float:
         with tempfile.TemporaryDirectory() as folder:
@@ -381,11 +381,12 @@ class Trained(Federation):
 
     def start_clients(self) -> list[subprocess.Popen]:
         data = self.folder / "data"
-        write_npy(data / "train-images.npy", "|u1", (200, 3, 32, 32), os.urandom(200 * 3 * 32 * 32))
-        write_npy(data / "train-labels.npy", "<i8", (200,), struct.pack("<200q", *(list(range(10)) * 20)))
+        write_npy(data / "train-images.npy", "|u1", (100, 3, 32, 32), os.urandom(100 * 3 * 32 * 32))
+        write_npy(data / "train-labels.npy", "<i8", (100,), struct.pack("<100q", *(list(range(10)) * 10)))
         client = self.bench.parent.parent / "client/headstart-client"
         return [subprocess.Popen([str(client), "--server", self.url, "--name", f"silo-{i}", "--set", "data.set=tensors",
-                                  "--set", f"data.path={data}"], stdout=subprocess.DEVNULL) for i in range(self.count)]
+                                  "--set", f"data.path={data}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                for i in range(self.count)]
 
 
 COMMANDS = {"training": training, "clients": clients, "round": communication_round, "tls": tls_round, "memory": memory,
