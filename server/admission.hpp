@@ -14,6 +14,7 @@
 #include "server/cohort.hpp"
 #include "server/lobby.hpp"
 #include "server/observer.hpp"
+#include "shared/base/told.hpp"
 
 namespace headstart::server {
 
@@ -87,6 +88,7 @@ class Admission {
   std::set<std::string> in_handshake_;
   std::vector<std::weak_ptr<session::ServerConversation>> strangers_;  ///< In their handshake.
   std::int64_t num_newcomers_ = 0;
+  Told refusals_;
   enum class Stage { open, farewell, closed } stage_ = Stage::open;
   bool is_open_for_late_ = false;
   bool is_stopped_ = false;

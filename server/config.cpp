@@ -30,6 +30,10 @@ void declare_fields(Fields& fields, ServerConfig& config) {
               "Listen beyond loopback without TLS: models then travel in the clear, and names prove nothing.");
   fields.integer("limits.handshakes", config.max_handshakes,
                  "Connections at a time that have not joined yet; one address may hold a fourth of them.", {4, 100000});
+  fields.integer("limits.receive_memory", config.receive_memory,
+                 "Bytes of memory for messages above 64 KiB while they come in, over all connections; who finds none "
+                 "left is not read from meanwhile.",
+                 {1 << 21, 1e12});
   fields.number("limits.update_norm", config.max_update_norm,
                 "Largest L2 distance of a client's update from the model that it was sent, over all floating-point "
                 "values, running statistics included; one beyond it is refused. 0: none.",

@@ -65,9 +65,17 @@ void take(const json& event, Recovery& recovery, std::vector<Recovery::Milestone
 }
 
 void compare(const json& before, const json& now, const std::string& prefix, std::vector<std::string>& differences) {
-  static constexpr std::string_view free_to_differ[] = {
-      "run.log",  "run.log_format",    "run.folder", "listen",      "tls",
-      "timeouts", "limits.handshakes", "admin",      "checkpoints", "federation.upload_memory"};
+  static constexpr std::string_view free_to_differ[] = {"run.log",
+                                                        "run.log_format",
+                                                        "run.folder",
+                                                        "listen",
+                                                        "tls",
+                                                        "timeouts",
+                                                        "limits.handshakes",
+                                                        "limits.receive_memory",
+                                                        "admin",
+                                                        "checkpoints",
+                                                        "federation.upload_memory"};
   if (std::ranges::find(free_to_differ, prefix) != std::end(free_to_differ)) return;
   if (before.is_object() && now.is_object()) {
     const auto inner = [&](const std::string& key) { return prefix.empty() ? key : prefix + "." + key; };
