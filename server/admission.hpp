@@ -30,6 +30,7 @@ struct AdmissionRules {
   std::chrono::milliseconds handshake_limit = std::chrono::seconds(10);  ///< From the upgrade to Hello.
   std::chrono::milliseconds lobby_limit{0};                              ///< Of complete(); 0: none.
   Patience patience;
+  WallClock wall_clock;  ///< Told to clients, which compare it with theirs.
   /// Of the run that is being resumed: who was in it, with what. Empty for a new run.
   std::map<std::string, ClientInfo> roster;
 };

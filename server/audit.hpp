@@ -30,6 +30,8 @@ class AuditLog {
  public:
   AuditLog(const std::filesystem::path& file, WallClock clock);
 
+  [[nodiscard]] const WallClock& clock() const { return clock_; }
+
   void server_started(const std::string& version, bool is_resumed);
   /// A connection that never got as far as a name: `reason` says why.
   void handshake_failed(const std::string& address, const std::string& reason);

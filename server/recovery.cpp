@@ -169,9 +169,7 @@ Recovery recover(RunFolder& folder, FederationObserver& observer) {
                                                       : fmt::format("round {}", milestones.back().round)));
     }
   }
-  Recovery recovery = recovery_at(std::move(earlier), std::move(found));
-  folder.rewrite_rounds(recovery.lines);
-  return recovery;
+  return recovery_at(std::move(earlier), std::move(found));
 }
 
 json joined_event(const ClientInfo& client) {

@@ -61,8 +61,7 @@ Replay replay(const std::vector<nlohmann::json>& events, const std::string& name
 /// Where the run stood at `milestone`, when `replay` holds the milestones before it; empty: none is left.
 Recovery recovery_at(Replay replay, std::optional<Recovery::Milestone> milestone);
 
-/// Reads what there is; what cannot be used is said to `observer`, and the milestone before it is taken. Rewrites
-/// rounds.jsonl to agree with the result.
+/// Reads what there is; what cannot be used is said to `observer`, and the milestone before it is taken.
 Recovery recover(RunFolder& folder, FederationObserver& observer);
 
 nlohmann::json joined_event(const ClientInfo& client);

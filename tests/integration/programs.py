@@ -62,8 +62,8 @@ class ProgramsTest(unittest.TestCase):
             child.communicate()
         self.temporary.cleanup()
 
-    def run_program(self, *arguments):
-        return subprocess.run([str(a) for a in arguments], capture_output=True, text=True, timeout=PATIENCE)
+    def run_program(self, *arguments, **options):
+        return subprocess.run([str(a) for a in arguments], capture_output=True, text=True, timeout=PATIENCE, **options)
 
     def start(self, *arguments, **options):
         child = subprocess.Popen([str(a) for a in arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
