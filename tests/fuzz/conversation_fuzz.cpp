@@ -31,8 +31,10 @@ class ScriptedPeer final : public net::MessageChannel {
     const auto frame = script_.subspan(2, length);
     script_ = script_.subspan(2 + length);
     received_ += length;
+    if (length > limit_) throw Error(Errc::protocol, "a message above the limit");
     co_return frame;
   }
+  void limit_messages(std::size_t bytes) noexcept override { limit_ = bytes; }
   net::Task<> close(std::string /*reason*/) override {
     abort();
     co_return;
@@ -44,6 +46,7 @@ class ScriptedPeer final : public net::MessageChannel {
 
  private:
   std::span<const std::byte> script_;
+  std::size_t limit_ = net::max_message_bytes;
   std::uint64_t sent_ = 0;
   std::uint64_t received_ = 0;
   bool is_aborted_ = false;
