@@ -15,10 +15,12 @@ FROM debian:bookworm-slim
 RUN apt-get update && apt-get install -y --no-install-recommends \
       libtorch1.13 libopenblas0-pthread libspdlog1.10 libprometheus-cpp-core1.0 libssl3 zlib1g dataset-fashion-mnist \
  && rm -rf /var/lib/apt/lists/* \
- && useradd --create-home --uid 10001 headstart \
- && install -d -o headstart /tls /requests /manifest /runs /pki
+ && groupadd --gid 10001 headstart && useradd --create-home --uid 10001 --gid 10001 headstart \
+ && install -d -o headstart -g headstart /tls /revoked /requests /manifest /data /state /runs /pki
 COPY --from=build /opt/headstart /usr/local
 COPY server/deploy/*.sh /deploy/
 USER headstart
 WORKDIR /home/headstart
+# Images in OCI's own format have no health check: podman keeps it with --format docker.
+HEALTHCHECK --interval=30s --timeout=5s --start-period=60s CMD ["/deploy/health.sh"]
 CMD ["headstart-server", "--help"]

@@ -16,6 +16,7 @@ struct Command {
 };
 
 Command add_partition(CLI::App& app);
+Command add_export(CLI::App& app);
 Command add_simulate(CLI::App& app);
 
 }  // namespace headstart::lab

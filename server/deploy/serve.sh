@@ -10,8 +10,9 @@ if [ ! -f /manifest/manifest.json ]; then
 fi
 # shellcheck disable=SC2086
 exec headstart-server $settings --set data.manifest=/manifest/manifest.json --set run.folder=/runs/run \
-  --set listen.address=0.0.0.0 --set tls.authority=/tls/authority.pem --set tls.certificate=/tls/server.pem \
-  --set tls.key=/tls/server.key --set tls.revoked=/requests/revoked.pem --set "federation.clients=$CLIENTS" \
+  --set listen.address=0.0.0.0 --set admin.port=9841 --set tls.authority=/tls/authority.pem \
+  --set tls.certificate=/tls/server.pem --set tls.key=/tls/server.key --set tls.revoked=/requests/revoked.pem \
+  --set "federation.clients=$CLIENTS" \
   --set start.model=kd --set validation.source=server --set model.kernel=5 --set model.hidden=512 \
   --set pretrain.max_epochs=15 --set consolidation.epochs=10 --set consolidation.temperature=3 \
   --set consolidation.weights=precision --set train.batch_size=32 "$@"

@@ -103,7 +103,7 @@ Samples Samples::select(const Tensor& indices) const {
 
 Task Dataset::task() const { return {images.size(1), images.size(2), images.size(3), num_classes}; }
 
-Samples Dataset::select(const std::vector<std::int64_t>& indices) const {
+Tensor Dataset::rows(const std::vector<std::int64_t>& indices) const {
   for (std::size_t i = 0; i < indices.size(); ++i) {
     if (indices[i] < 0 || indices[i] >= size()) {
       throw Error(Errc::data,
@@ -111,7 +111,11 @@ Samples Dataset::select(const std::vector<std::int64_t>& indices) const {
                               indices[i], i, size()));
     }
   }
-  const Tensor rows = torch::tensor(indices, at::kLong);
+  return torch::tensor(indices, at::kLong);
+}
+
+Samples Dataset::select(const std::vector<std::int64_t>& indices) const {
+  const Tensor rows = this->rows(indices);
   return {normalise(images.index_select(0, rows).to(at::kFloat), *this), labels.index_select(0, rows)};
 }
 

@@ -35,7 +35,9 @@ struct Dataset {
 
   [[nodiscard]] std::int64_t size() const { return labels.size(0); }
   [[nodiscard]] Task task() const;
-  /// (images / 255 - mean) / deviation at `indices`, with labels. Throws Error(data): an index out of range.
+  /// `indices` as int64 [m]. Throws Error(data): an index out of range.
+  [[nodiscard]] Tensor rows(const std::vector<std::int64_t>& indices) const;
+  /// (images / 255 - mean) / deviation at `indices`, with labels. Throws as rows() does.
   [[nodiscard]] Samples select(const std::vector<std::int64_t>& indices) const;
   [[nodiscard]] Samples all() const;
   /// SHA-256 over size and labels: what a manifest is checked against.
@@ -60,5 +62,11 @@ enum class Split { train, test };
 ///                          integer labels [n]; optional meta.json {"num_classes", "mean", "deviation"}; without it
 ///                          there are as many classes as the labels of both splits show
 Dataset load_dataset(const DataSource& source, Split split);
+
+/// Writes the samples at `indices` so that the set `tensors` in `folder` is these samples, with the classes and the
+/// normalisation of `dataset`. Makes the folder; the labels come last, so that a split with labels is whole. Throws
+/// Error(storage): labels of this split are there already, or it cannot be written; Error(data): no such index.
+void save_tensors(const Dataset& dataset, const std::vector<std::int64_t>& indices, Split split,
+                  const std::filesystem::path& folder);
 
 }  // namespace headstart::learn

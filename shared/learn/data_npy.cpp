@@ -207,6 +207,10 @@ void read_meta(const std::filesystem::path& file, Dataset& dataset) {
   }
 }
 
+std::filesystem::path images_file_of(const std::filesystem::path& folder, Split split) {
+  return folder / (split == Split::train ? "train-images.npy" : "test-images.npy");
+}
+
 std::filesystem::path labels_file_of(const std::filesystem::path& folder, Split split) {
   return folder / (split == Split::train ? "train-labels.npy" : "test-labels.npy");
 }
@@ -219,10 +223,49 @@ std::int64_t num_classes_in(const std::filesystem::path& folder, const Tensor& l
   return std::clamp<std::int64_t>(greatest, 1, most_classes - 1) + 1;
 }
 
+/// `type`: NumPy's word for the elements. `rows` is contiguous.
+void write_npy(const std::filesystem::path& file, std::string_view type, const Tensor& rows) {
+  std::string shape;
+  for (const std::int64_t size : rows.sizes()) shape += fmt::format("{},", size);
+  std::string header = fmt::format("{{'descr': '{}', 'fortran_order': False, 'shape': ({}), }}", type, shape);
+  // NumPy has the elements begin at a multiple of 64, to be mapped into memory.
+  constexpr std::size_t opening = 10;
+  header.append(63 - (opening + header.size()) % 64, ' ').push_back('\n');
+  const std::array<char, 4> version_and_length = {1, 0, static_cast<char>(header.size() & 0xff),
+                                                  static_cast<char>(header.size() >> 8)};
+  AtomicFile out(file);
+  out.write("\x93NUMPY");
+  out.write(std::string_view(version_and_length.data(), version_and_length.size()));
+  out.write(header);
+  out.write({static_cast<const std::byte*>(rows.data_ptr()), static_cast<std::size_t>(rows.nbytes())});
+  out.commit();
+}
+
 }  // namespace
 
+void save_tensors(const Dataset& dataset, const std::vector<std::int64_t>& indices, Split split,
+                  const std::filesystem::path& folder) {
+  const Tensor rows = dataset.rows(indices);
+  const std::filesystem::path labels_file = labels_file_of(folder, split);
+  if (std::filesystem::exists(labels_file)) {
+    throw Error(Errc::storage, labels_file.string() + ": exists already and is never overwritten");
+  }
+  std::error_code code;
+  std::filesystem::create_directories(folder, code);
+  if (code) throw Error(Errc::storage, fmt::format("{}: cannot be made ({})", folder.string(), code.message()));
+  nlohmann::json meta = {{"num_classes", dataset.num_classes}};
+  if (!dataset.mean.empty()) {
+    meta["mean"] = dataset.mean;
+    meta["deviation"] = dataset.deviation;
+  }
+  write_text_atomically(folder / "meta.json", meta.dump() + "\n");
+  const Tensor images = dataset.images.index_select(0, rows);
+  write_npy(images_file_of(folder, split), images.scalar_type() == at::kByte ? "|u1" : "<f4", images);
+  write_npy(labels_file, "<i8", dataset.labels.index_select(0, rows));
+}
+
 Dataset read_tensors(const std::filesystem::path& folder, Split split) {
-  const std::filesystem::path images_file = folder / (split == Split::train ? "train-images.npy" : "test-images.npy");
+  const std::filesystem::path images_file = images_file_of(folder, split);
   const std::filesystem::path labels_file = labels_file_of(folder, split);
   const RawSplit raw{read_images(images_file), read_labels(labels_file)};
   require_same_length(raw, images_file.string(), labels_file.string());

@@ -267,6 +267,38 @@ TEST_CASE("a folder of tensors holds uint8 or float32 images and integer labels 
   }
 }
 
+TEST_CASE("samples written as tensors are the same samples to whoever reads them") {
+  const TemporaryFolder folder;
+  write(folder / "train-images-idx3-ubyte", idx_images(3, 2, 4));
+  write(folder / "train-labels-idx1-ubyte", idx_labels(std::string("\x07\x00\x09", 3)));
+  const Dataset whole = load_dataset({"mnist", folder.path().string()}, Split::train);
+  const std::filesystem::path out = folder / "silo/data";
+
+  SUBCASE("bytes, with classes and normalisation") {
+    save_tensors(whole, {2, 1}, Split::train, out);
+    const Dataset share = load_dataset({"tensors", out.string()}, Split::train);
+    CHECK(share.task() == whole.task());
+    CHECK(values(share.labels) == std::vector<std::int64_t>{9, 0});
+    CHECK(torch::equal(share.all().x, whole.select({2, 1}).x));
+    CHECK(read(out / "train-images.npy").find('\n') % 64 == 63);
+    save_tensors(whole, {0}, Split::test, out);
+    CHECK(values(load_dataset({"tensors", out.string()}, Split::test).labels) == std::vector<std::int64_t>{7});
+  }
+  SUBCASE("numbers that are used as they are") {
+    const Dataset plain{"tensors", torch::tensor({-1.5F, 0.25F}).view({2, 1, 1, 1}), torch::tensor({1, 0}), 2, {}, {}};
+    save_tensors(plain, {1}, Split::train, out);
+    const Dataset share = load_dataset({"tensors", out.string()}, Split::train);
+    CHECK(torch::equal(share.all().x, plain.select({1}).x));
+    CHECK(share.num_classes == 2);
+  }
+  SUBCASE("what is there is left alone") {
+    save_tensors(whole, {0}, Split::train, out);
+    check_contains(error_of(Errc::storage, [&] { save_tensors(whole, {1}, Split::train, out); }),
+                   {(out / "train-labels.npy").string(), "never overwritten"});
+    check_contains(error_of(Errc::data, [&] { save_tensors(whole, {3}, Split::test, out); }), {"no sample 3"});
+  }
+}
+
 TEST_CASE("damaged tensors are refused by name") {
   const TemporaryFolder folder;
   const std::filesystem::path images = folder / "train-images.npy";
