@@ -36,7 +36,7 @@ void declare_fields(Fields& fields, ServerConfig& config) {
                  {1 << 21, 1e12});
   fields.number("limits.update_norm", config.max_update_norm,
                 "Largest L2 distance of a client's update from the model that it was sent, over all floating-point "
-                "values, running statistics included; one beyond it is refused. 0: none.",
+                "values, running statistics included; one beyond it is refused, and audit.jsonl has them all. 0: none.",
                 {0, 1e30});
   fields.text("admin.address", config.admin_address, "Address of the port for probes and metrics.");
   fields.integer("admin.port", config.admin_port,

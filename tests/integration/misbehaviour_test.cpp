@@ -90,7 +90,9 @@ TEST_CASE("an update beyond the norm bound is refused with its norm; within it n
   const auto summary = simulate(config, std::move(clients), notes);
   CHECK(notes.all.find("update refused: the update's L2 norm is 1000") != std::string::npos);
   CHECK(notes.all.find("limits.update_norm allows 100") != std::string::npos);
-  CHECK(read_text(folder / "run/audit.jsonl").find("\"accepted\":false") != std::string::npos);
+  const std::string audit = read_text(folder / "run/audit.jsonl");
+  CHECK(audit.find("\"accepted\":false") != std::string::npos);
+  CHECK(audit.find("\"norm\":100") != std::string::npos);
 
   auto unbounded = test::small_config(folder / "unbounded");
   unbounded.federation.num_rounds = 1;
