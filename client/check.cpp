@@ -1,5 +1,7 @@
 #include "client/check.hpp"
 
+#include <cmath>
+
 #include <fmt/format.h>
 
 #include "shared/base/version.hpp"
@@ -12,6 +14,18 @@ namespace {
 
 std::string words_of(const learn::Task& task) {
   return fmt::format("{}x{}x{} in {} classes", task.channels, task.height, task.width, task.num_classes);
+}
+
+constexpr Seconds max_clock_difference = std::chrono::minutes(5);
+
+/// Of this machine's clock, `behind` the server's. Certificates have dates: throws Error(usage) where they may fail.
+std::string clock_words(Seconds behind) {
+  const std::string words =
+      fmt::format("{:.1f} s {} the server's", std::abs(behind.count()), behind.count() < 0 ? "ahead of" : "behind");
+  if (std::chrono::abs(behind) <= max_clock_difference) return words;
+  throw Error(Errc::usage, fmt::format("this machine's clock is {}: certificates would count as expired or as not "
+                                       "valid yet. Set it (NTP), or have the server's set",
+                                       words));
 }
 
 /// Ends the conversation however its steps end.
@@ -28,7 +42,7 @@ class HangUp {
 
 }  // namespace
 
-net::Task<> check_run(net::asio::any_io_executor executor, Dial dial, ClientContext context,
+net::Task<> check_run(net::asio::any_io_executor executor, Dial dial, ClientContext context, WallClock wall_clock,
                       std::function<void(const std::string&)> tell) {
   auto dialling = dial();
   auto channel = co_await std::move(dialling);
@@ -44,8 +58,10 @@ net::Task<> check_run(net::asio::any_io_executor executor, Dial dial, ClientCont
   if (const auto* refused = std::get_if<wire::Refused>(&answer)) throw Error(Errc::rejected, refused->reason.value);
   const auto* welcome = std::get_if<wire::Welcome>(&answer);
   if (welcome == nullptr) throw Error(Errc::protocol, "the server sent a message out of turn");
+  const auto behind = std::chrono::milliseconds(welcome->unix_time) - wall_clock().time_since_epoch();
   const session::Terms terms = session::terms_from_json_text(welcome->terms.value);
   tell(fmt::format("name        '{}' may join", context.name));
+  tell(fmt::format("clock       {}", clock_words(std::chrono::duration<double>(behind))));
 
   auto joining = net::offload(*context.pool, [&context, &terms] { return context.worker->join(terms); });
   const wire::Join join = co_await std::move(joining);

@@ -75,7 +75,7 @@ int run_client(const client::ClientConfig& config, bool is_check) {
                                 stop.get_token()};
   const auto check = [&]() -> net::Task<std::string> {
     const auto tell = [](const std::string& words) { std::cout << "ok  " << words << std::endl; };
-    auto checking = client::check_run(io.get_executor(), dial, context, tell);
+    auto checking = client::check_run(io.get_executor(), dial, context, std::chrono::system_clock::now, tell);
     co_await std::move(checking);
     co_return "everything that can be known before the run holds";
   };

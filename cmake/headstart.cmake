@@ -30,10 +30,17 @@ target_compile_options(headstart_options INTERFACE
   # g++ 12 warns of impossible overlaps inside its own std::string (GCC bug 105651).
   $<$<CXX_COMPILER_ID:GNU>:-Wno-restrict>
   $<$<BOOL:${HEADSTART_WERROR}>:-Werror>)
+if(CMAKE_CXX_COMPILER_ID STREQUAL Clang)
+  target_compile_options(headstart_options INTERFACE "SHELL:-include ${PROJECT_SOURCE_DIR}/cmake/clang_vector.hpp")
+endif()
 if(HEADSTART_SANITIZE)
   target_compile_options(headstart_options INTERFACE -fsanitize=${HEADSTART_SANITIZE} -fno-omit-frame-pointer
                          -fno-sanitize-recover=all)
   target_link_options(headstart_options INTERFACE -fsanitize=${HEADSTART_SANITIZE})
+endif()
+
+if(HEADSTART_FUZZ)
+  target_compile_options(headstart_options INTERFACE -fsanitize=fuzzer-no-link)
 endif()
 
 # Position-independent everywhere, executables too: one precompiled header can then serve every target.

@@ -35,8 +35,9 @@ net::Task<M> expect(session::ServerConversation& conversation) {
 /// Frees the name in the lobby again unless the client got in.
 class LobbyEntry {
  public:
-  LobbyEntry(Lobby& lobby, std::string name) : lobby_(&lobby), name_(std::move(name)) {
-    if (const auto reason = lobby.enter(name_)) throw Refusal(*reason);
+  /// `term`: for how long a refusal holds.
+  LobbyEntry(Lobby& lobby, std::string name, Refusal::Term term) : lobby_(&lobby), name_(std::move(name)) {
+    if (const auto reason = lobby.enter(name_)) throw Refusal(*reason, term);
   }
   ~LobbyEntry() {
     if (lobby_ != nullptr) lobby_->leave(name_);
@@ -141,8 +142,11 @@ net::Task<> Admission::admit(std::unique_ptr<net::MessageChannel> channel) {
     refusal = error.what();
     conversation->post(wire::Refused{"the server could not take this client: " + refusal, true});
   }
-  audit_.refused(peer, conversation->identity(), seat->name == peer ? std::string() : seat->name, refusal);
-  observer_.on_note(fmt::format("{} ({}) was not admitted: {}", seat->name, peer, refusal));
+  if (refusals_.count()) {
+    audit_.refused(peer, conversation->identity(), seat->name == peer ? std::string() : seat->name, refusal);
+    observer_.on_note(fmt::format("{} ({}) was not admitted: {}{}", seat->name, peer, refusal,
+                                  refusals_.is_thinned_out() ? fmt::format("; {} so far", refusals_.so_far()) : ""));
+  }
   co_await conversation->close("refused");
 }
 
@@ -201,7 +205,9 @@ net::Task<> Admission::take_in(const std::shared_ptr<session::ServerConversation
   std::optional<LobbyEntry> entry;
   bool is_newcomer = false;
   if (!lobby_.is_closed()) {
-    entry.emplace(lobby_, seat->name);
+    // The last places may be held by some who have said their names and will never join.
+    const bool has_free_places = cohort_.all().size() < lobby_.num_expected();
+    entry.emplace(lobby_, seat->name, has_free_places ? Refusal::Term::for_now : Refusal::Term::for_good);
   } else if (on_roster == rules_.roster.end()) {
     if (num_newcomers_ >= rules_.num_late) throw Refusal("the run has started; clients join before that");
     if (!is_open_for_late_) {
@@ -241,7 +247,8 @@ net::Task<> Admission::take_back(const std::shared_ptr<session::ServerConversati
 }
 
 net::Task<wire::Join> Admission::handshake(session::ServerConversation& conversation) {
-  conversation.post(wire::Welcome{session::to_json_text(rules_.terms)});
+  const auto now = std::chrono::floor<std::chrono::milliseconds>(rules_.wall_clock().time_since_epoch());
+  conversation.post(wire::Welcome{session::to_json_text(rules_.terms), now.count()});
   auto join = co_await expect<wire::Join>(conversation);
   if (const auto reason = misfit(join)) throw Refusal(*reason);
   co_return join;
@@ -320,13 +327,15 @@ net::Task<> Admission::complete() {
   const bool is_resumed = !rules_.roster.empty();
   const std::chrono::milliseconds limit = is_resumed ? rules_.patience.absence : rules_.lobby_limit;
   const TimePoint due = limit.count() > 0 ? clock_() + limit : TimePoint::max();
+  std::optional<std::vector<std::string>> shown;
   while (true) {
     if (is_stopped_) throw Error(Errc::interrupted, "stopped while waiting for clients");
     drop_lost();
     // The lobby holds a name from the first word on; the cohort, who has finished the handshake.
     std::vector<std::string> present;
     for (const auto& client : cohort_.all()) present.push_back(client->name());
-    observer_.on_lobby(present, lobby_.num_expected());
+    if (present != shown) observer_.on_lobby(present, lobby_.num_expected());
+    shown = present;
     const bool is_due = clock_() >= due;
     if (present.size() == lobby_.num_expected() || (is_due && present.size() >= rules_.quorum)) break;
     if (is_due && !is_resumed) {

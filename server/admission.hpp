@@ -14,6 +14,7 @@
 #include "server/cohort.hpp"
 #include "server/lobby.hpp"
 #include "server/observer.hpp"
+#include "shared/base/told.hpp"
 
 namespace headstart::server {
 
@@ -29,6 +30,7 @@ struct AdmissionRules {
   std::chrono::milliseconds handshake_limit = std::chrono::seconds(10);  ///< From the upgrade to Hello.
   std::chrono::milliseconds lobby_limit{0};                              ///< Of complete(); 0: none.
   Patience patience;
+  WallClock wall_clock;  ///< Told to clients, which compare it with theirs.
   /// Of the run that is being resumed: who was in it, with what. Empty for a new run.
   std::map<std::string, ClientInfo> roster;
 };
@@ -87,6 +89,7 @@ class Admission {
   std::set<std::string> in_handshake_;
   std::vector<std::weak_ptr<session::ServerConversation>> strangers_;  ///< In their handshake.
   std::int64_t num_newcomers_ = 0;
+  Told refusals_;
   enum class Stage { open, farewell, closed } stage_ = Stage::open;
   bool is_open_for_late_ = false;
   bool is_stopped_ = false;

@@ -57,10 +57,12 @@ void AuditLog::sent(const std::string& client, const Cargo& cargo) {
   record("sent", std::move(line));
 }
 
-void AuditLog::received(const std::string& client, const Cargo& cargo, const std::optional<std::string>& refusal) {
+void AuditLog::received(const std::string& client, const Cargo& cargo, const std::optional<std::string>& refusal,
+                        std::optional<double> norm) {
   nlohmann::json line = {{"client", client}, {"accepted", !refusal.has_value()}};
   add_cargo(line, cargo);
   if (refusal) line["reason"] = *refusal;
+  if (norm) line["norm"] = *norm;
   record("received", std::move(line));
 }
 

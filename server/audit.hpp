@@ -30,6 +30,8 @@ class AuditLog {
  public:
   AuditLog(const std::filesystem::path& file, WallClock clock);
 
+  [[nodiscard]] const WallClock& clock() const { return clock_; }
+
   void server_started(const std::string& version, bool is_resumed);
   /// A connection that never got as far as a name: `reason` says why.
   void handshake_failed(const std::string& address, const std::string& reason);
@@ -41,8 +43,9 @@ class AuditLog {
   void returned(const std::string& client, const std::string& address, const std::string& certified_as);
   void connection_lost(const std::string& client);
   void sent(const std::string& client, const Cargo& cargo);
-  /// What came whole. `refusal`: why it does not count; none where it was accepted.
-  void received(const std::string& client, const Cargo& cargo, const std::optional<std::string>& refusal);
+  /// What came whole. `refusal`: why it does not count; none where it was accepted. `norm`: where it was measured.
+  void received(const std::string& client, const Cargo& cargo, const std::optional<std::string>& refusal,
+                std::optional<double> norm = {});
   /// What never came whole, came late, or broke the protocol.
   void result_refused(const std::string& client, const std::string& kind, const std::string& reason);
   /// `digest` is the global model of `round`, of these clients' updates.

@@ -30,9 +30,13 @@ void declare_fields(Fields& fields, ServerConfig& config) {
               "Listen beyond loopback without TLS: models then travel in the clear, and names prove nothing.");
   fields.integer("limits.handshakes", config.max_handshakes,
                  "Connections at a time that have not joined yet; one address may hold a fourth of them.", {4, 100000});
+  fields.integer("limits.receive_memory", config.receive_memory,
+                 "Bytes of memory for messages above 64 KiB while they come in, over all connections; who finds none "
+                 "left is not read from meanwhile.",
+                 {1 << 21, 1e12});
   fields.number("limits.update_norm", config.max_update_norm,
                 "Largest L2 distance of a client's update from the model that it was sent, over all floating-point "
-                "values, running statistics included; one beyond it is refused. 0: none.",
+                "values, running statistics included; one beyond it is refused, and audit.jsonl has them all. 0: none.",
                 {0, 1e30});
   fields.text("admin.address", config.admin_address, "Address of the port for probes and metrics.");
   fields.integer("admin.port", config.admin_port,

@@ -78,8 +78,9 @@ struct ServerConfig {
   std::string address = "127.0.0.1";
   std::int64_t port = 9840;
   bool insecure = false;
-  std::int64_t max_handshakes = 256;  ///< Connections that have not joined yet.
-  double max_update_norm = 0;         ///< L2, from the model of the round before; 0: none.
+  std::int64_t max_handshakes = 256;                     ///< Connections that have not joined yet.
+  std::int64_t receive_memory = std::int64_t{32} << 20;  ///< Bytes for chunks coming in, over all connections.
+  double max_update_norm = 0;                            ///< L2, from the model of the round before; 0: none.
   std::string admin_address = "127.0.0.1";
   std::int64_t admin_port = 0;  ///< 0: any free one; -1: none.
   LogFormat log_format = LogFormat::text;

@@ -66,10 +66,8 @@ ConsentRuling rule_on_consents(const FederationOptions& options, const Consents&
 }
 
 std::string words_of(const Consents& consents) {
-  return fmt::format(
-      "who may see a silo's pre-trained model (share_model): other silos, that of {}; the server "
-      "alone, that of {}",
-      list_of(consents.with_peers), list_of(consents.with_server));
+  return fmt::format("share_model: other silos may see the pre-trained models of {}; the server alone those of {}",
+                     list_of(consents.with_peers), list_of(consents.with_server));
 }
 
 }  // namespace headstart::server

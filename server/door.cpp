@@ -1,9 +1,7 @@
 #include "server/door.hpp"
 
 #include <algorithm>
-#include <bit>
 #include <optional>
-#include <utility>
 
 #include <boost/asio/co_spawn.hpp>
 #include <fmt/format.h>
@@ -20,81 +18,112 @@ constexpr std::size_t max_addresses = 4096;
 /// "192.0.2.7:50312" and "[2001:db8::1]:50312" without the port.
 std::string address_of(const std::string& peer) { return peer.substr(0, peer.rfind(':')); }
 
-/// One place behind the door, as long as it lives.
+/// One guest's place, as long as it lives.
 class Place {
  public:
-  Place(std::shared_ptr<DoorCount> count, std::string address)
-      : count_(std::move(count)), address_(std::move(address)) {}
-  ~Place() { count_->leave(address_); }
+  Place(std::shared_ptr<DoorRecord> record, DoorCount::Guest guest) : record_(std::move(record)), guest_(guest) {}
+  ~Place() { record_->count.leave(guest_); }
   Place(const Place&) = delete;
   Place& operator=(const Place&) = delete;
+  void shake_hands() { record_->count.shake_hands(guest_); }
+  [[nodiscard]] DoorRecord& record() { return *record_; }
 
  private:
-  std::shared_ptr<DoorCount> count_;
-  std::string address_;
+  std::shared_ptr<DoorRecord> record_;
+  DoorCount::Guest guest_;
 };
 
 net::Task<> serve(net::PendingPeer pending, net::WebSocketOptions options, Federation& federation,
-                  std::shared_ptr<DoorCount> count, std::shared_ptr<Place> /*held until it has joined or gone*/) {
+                  std::shared_ptr<Place> place /*held until it has joined or gone*/) {
   const std::string peer = pending.peer();
   std::unique_ptr<net::MessageChannel> channel;
   try {
     auto shaking = net::handshake(std::move(pending), options);
     channel = co_await std::move(shaking);
   } catch (const Error& error) {
-    if (!count->count_failure(address_of(peer))) co_return;
-    spdlog::warn("{}: {}", peer, error.what());
+    if (!place->record().failures.count(address_of(peer))) co_return;
+    spdlog::warn("{}", error.what());
     federation.audit().handshake_failed(peer, error.what());
     co_return;
   }
+  place->shake_hands();
   co_await federation.admit(std::move(channel));
 }
 
 }  // namespace
 
-std::optional<std::string> DoorCount::enter(const std::string& address) {
-  if (num_inside_ >= limit_) {
-    ++num_refused_;
-    return fmt::format("{} connections are in their handshakes (limits.handshakes)", limit_);
-  }
-  std::size_t& from_here = by_address_[address];
-  if (from_here >= limit_per_address()) {
-    ++num_refused_;
-    return fmt::format("{} connections from {} are in their handshakes (a fourth of limits.handshakes)", from_here,
+std::variant<DoorCount::Guest, std::string> DoorCount::enter(const std::string& address, PutOut put_out) {
+  const auto found = by_address_.find(address);
+  const std::size_t num_from_here = found == by_address_.end() ? 0 : found->second.size();
+  if (num_from_here >= limit_per_address()) {
+    return fmt::format("{} connections from {} are in their handshakes (a fourth of limits.handshakes)", num_from_here,
                        address);
   }
-  ++from_here;
+  if (num_inside_ >= limit_ && !make_room(num_from_here + 1)) {
+    return fmt::format("{} connections are in their handshakes (limits.handshakes)", num_inside_);
+  }
+  const Guest guest = next_++;
+  by_address_[address].emplace(guest, std::move(put_out));
+  address_of_.emplace(guest, address);
   ++num_inside_;
-  return std::nullopt;
+  return guest;
 }
 
-void DoorCount::leave(const std::string& address) {
+bool DoorCount::make_room(std::size_t num_from_newcomer) {
+  const Guests* most = nullptr;
+  Guest oldest = 0;
+  for (const auto& [address, guests] : by_address_) {
+    const auto first = std::ranges::find_if(guests, [](const auto& guest) { return static_cast<bool>(guest.second); });
+    if (first == guests.end() || guests.size() < num_from_newcomer) continue;
+    const bool is_better =
+        most == nullptr || guests.size() > most->size() || (guests.size() == most->size() && first->first < oldest);
+    if (!is_better) continue;
+    most = &guests;
+    oldest = first->first;
+  }
+  if (most == nullptr) return false;
+  const PutOut put_out = most->at(oldest);
+  leave(oldest);
+  put_out(fmt::format("its place was given to a newer connection, as all {} are taken (limits.handshakes)", limit_));
+  return true;
+}
+
+void DoorCount::shake_hands(Guest guest) {
+  const auto address = address_of_.find(guest);
+  if (address != address_of_.end()) by_address_.at(address->second).at(guest) = nullptr;
+}
+
+void DoorCount::leave(Guest guest) {
+  const auto address = address_of_.find(guest);
+  if (address == address_of_.end()) return;  // it was put out
+  const auto guests = by_address_.find(address->second);
+  guests->second.erase(guest);
+  if (guests->second.empty()) by_address_.erase(guests);
+  address_of_.erase(address);
   --num_inside_;
-  const auto found = by_address_.find(address);
-  if (--found->second == 0) by_address_.erase(found);
 }
 
-bool DoorCount::count_failure(const std::string& address) {
-  ++num_failed_;
-  // Beyond so many addresses they are counted together: memory stays bounded.
-  const bool is_known = failures_.contains(address) || failures_.size() < max_addresses;
-  return std::has_single_bit(++failures_[is_known ? address : std::string()]);
+bool Failures::count(const std::string& address) {
+  ++num_in_all_;
+  const bool has_its_own = by_address_.contains(address) || by_address_.size() < max_addresses;
+  return by_address_[has_its_own ? address : std::string()].count();
 }
 
 net::Task<> keep_door(net::asio::any_io_executor executor, net::Listener& listener, net::WebSocketOptions options,
-                      std::shared_ptr<DoorCount> count, Federation& federation) {
+                      std::shared_ptr<DoorRecord> record, Federation& federation) {
   while (true) {
     net::PendingPeer pending = co_await listener.accept();
     const std::string peer = pending.peer();
-    if (const auto reason = count->enter(address_of(peer))) {
-      // A flood must not fill the log.
-      if (std::has_single_bit(count->num_refused())) {
-        spdlog::warn("{}: refused, {}; {} so far", peer, *reason, count->num_refused());
+    const auto entered = record->count.enter(address_of(peer), pending.ender());
+    if (const auto* reason = std::get_if<std::string>(&entered)) {
+      if (Told& told = record->refusals; told.count()) {
+        spdlog::warn("{}: refused, {}{}", peer, *reason,
+                     told.is_thinned_out() ? fmt::format("; {} so far", told.so_far()) : "");
       }
       continue;
     }
-    auto place = std::make_shared<Place>(count, address_of(peer));
-    auto serving = serve(std::move(pending), options, federation, count, std::move(place));
+    auto place = std::make_shared<Place>(record, std::get<DoorCount::Guest>(entered));
+    auto serving = serve(std::move(pending), options, federation, std::move(place));
     net::asio::co_spawn(executor, std::move(serving), [](const std::exception_ptr& failure) {
       if (failure) std::rethrow_exception(failure);
     });

@@ -4,46 +4,77 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
-#include <optional>
 #include <string>
+#include <variant>
 
 #include "server/federation.hpp"
 #include "server/status.hpp"
+#include "shared/base/told.hpp"
 #include "shared/net/websocket.hpp"
 
 namespace headstart::server {
 
-/// Counts connections that have not joined the run yet: in all, and from one address, which may hold a fourth of them,
-/// so that a flood from one place leaves room for the others. No sockets.
+/// Who stands in the door: connections that have not joined the run yet, in all and from one address, which may hold a
+/// fourth of the places. Where all are taken, one from the address that holds the most makes room, so that a flood,
+/// from however many addresses, leaves the door open to others. No sockets.
 class DoorCount {
  public:
+  using Guest = std::uint64_t;
+  using PutOut = std::function<void(const std::string& reason)>;
+
   explicit DoorCount(std::size_t limit) : limit_(limit) {}
 
-  /// Counts one more from `address`, or returns why not.
-  std::optional<std::string> enter(const std::string& address);
-  void leave(const std::string& address);
-  /// Counts a handshake that failed, and says whether it is worth a line: of each address the 1st, 2nd, 4th, 8th, ...
-  /// is, so that a flood does not fill the logs.
-  bool count_failure(const std::string& address);
+  /// Counts one more from `address`, or returns why not. `put_out` ends it; it is called at most once, after which the
+  /// guest does not count any more, and never once it has shaken hands or left.
+  std::variant<Guest, std::string> enter(const std::string& address, PutOut put_out);
+  /// Its handshakes are done, so it will not be put out: behind TLS it is one whom the authority has certified.
+  void shake_hands(Guest guest);
+  void leave(Guest guest);
+
   [[nodiscard]] std::size_t num_inside() const { return num_inside_; }
-  [[nodiscard]] std::uint64_t num_refused() const { return num_refused_; }
-  [[nodiscard]] DoorStatus status() const { return {num_inside_, num_refused_, num_failed_}; }
   [[nodiscard]] std::size_t limit_per_address() const { return std::max<std::size_t>(1, limit_ / 4); }
 
  private:
+  /// In order of coming. The function is empty once it has shaken hands.
+  using Guests = std::map<Guest, PutOut>;
+  bool make_room(std::size_t num_from_newcomer);
+
   std::size_t limit_;
   std::size_t num_inside_ = 0;
-  std::map<std::string, std::size_t> by_address_;
-  std::uint64_t num_refused_ = 0;
-  std::uint64_t num_failed_ = 0;
-  std::map<std::string, std::uint64_t> failures_;
+  Guest next_ = 0;
+  std::map<std::string, Guests> by_address_;
+  std::map<Guest, std::string> address_of_;
+};
+
+/// Handshakes that failed: each address is told for itself, so that a flood from one does not hide another.
+class Failures {
+ public:
+  /// Counts one more from `address`; whether it is worth a line.
+  bool count(const std::string& address);
+  [[nodiscard]] std::uint64_t num_in_all() const { return num_in_all_; }
+
+ private:
+  std::uint64_t num_in_all_ = 0;
+  std::map<std::string, Told> by_address_;  ///< Up to a bound; beyond it all others are told as one.
+};
+
+/// What the door knows, for whoever watches it.
+struct DoorRecord {
+  explicit DoorRecord(std::size_t limit) : count(limit) {}
+
+  DoorCount count;
+  Told refusals;  ///< Connections beyond the limits.
+  Failures failures;
+
+  [[nodiscard]] DoorStatus status() const { return {count.num_inside(), refusals.so_far(), failures.num_in_all()}; }
 };
 
 /// Accepts on `listener` until it is closed; hands each connection that finishes its handshakes to `federation`. What
-/// one does costs only itself; one beyond the limits is closed at once. All arguments outlive the task.
+/// one does costs only itself; one beyond the limits is closed at once. All other arguments outlive the task.
 net::Task<> keep_door(net::asio::any_io_executor executor, net::Listener& listener, net::WebSocketOptions options,
-                      std::shared_ptr<DoorCount> count, Federation& federation);
+                      std::shared_ptr<DoorRecord> record, Federation& federation);
 
 }  // namespace headstart::server

@@ -90,6 +90,7 @@ Federation::Federation(net::asio::any_io_executor executor, net::asio::thread_po
                        .handshake_limit = milliseconds_of(timeouts.handshake),
                        .lobby_limit = milliseconds_of(timeouts.lobby),
                        .patience = patience_of(timeouts),
+                       .wall_clock = folder.audit().clock(),
                        .roster = recovery_.roster};
   admission_ = std::make_unique<Admission>(executor_, std::move(rules), *lobby_, cohort_, *slots_, folder.audit(),
                                            observer_, context_.clock);
@@ -100,6 +101,7 @@ net::Task<nlohmann::json> Federation::run() {
   if (const nlohmann::json earlier = folder_.earlier_run(); !earlier.is_null()) {
     require_same_run(earlier, record, folder_.path().string());
   }
+  folder_.rewrite_rounds(recovery_.lines);
   folder_.write_run(record);
   folder_.audit().server_started(std::string(version()), !recovery_.roster.empty());
   std::optional<Error> failure;

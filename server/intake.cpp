@@ -32,7 +32,7 @@ net::Task<Inspection> inspect(const RunContext& context, const ClientSession& cl
                               const UploadSum& sum, NormBound bound, std::string what) {
   auto inspecting = net::offload(context.pool, [&] { return sum.inspect(upload, bound); });
   Inspection seen = co_await std::move(inspecting);
-  context.folder.audit().received(client.name(), {what, upload.num_bytes(), seen.digest}, seen.offence);
+  context.folder.audit().received(client.name(), {what, upload.num_bytes(), seen.digest}, seen.offence, seen.norm);
   co_return seen;
 }
 

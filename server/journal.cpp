@@ -29,7 +29,11 @@ nlohmann::json event_of(std::string_view line) {
   if (line.size() <= digest_digits || line[digest_digits] != ' ') return damaged;
   const std::string_view text = line.substr(digest_digits + 1);
   if (sha256_hex(text) != line.substr(0, digest_digits)) return damaged;
-  return nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
+  try {
+    return parse_json(text, "journal");
+  } catch (const Error&) {
+    return damaged;
+  }
 }
 
 }  // namespace

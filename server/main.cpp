@@ -17,10 +17,12 @@
 #include "server/live_view.hpp"
 #include "server/metrics.hpp"
 #include "shared/base/cli.hpp"
+#include "shared/base/descriptors.hpp"
 #include "shared/base/files.hpp"
 #include "shared/base/log.hpp"
 #include "shared/learn/platform.hpp"
 #include "shared/net/http.hpp"
+#include "shared/net/receive_memory.hpp"
 #include "shared/net/tls.hpp"
 #include "shared/net/websocket.hpp"
 
@@ -44,11 +46,22 @@ server::ViewStyle view_style(const server::ServerConfig& config) {
   return ::isatty(STDOUT_FILENO) == 1 ? server::ViewStyle::terminal : server::ViewStyle::plain;
 }
 
+/// A connection for each client and each handshake, a file for each result that is staged, and what else is open.
+void expect_descriptors(const server::ServerConfig& config) {
+  const std::int64_t clients = config.federation.num_clients + config.federation.num_late;
+  const auto needed = static_cast<std::size_t>(2 * clients + config.max_handshakes + 64);
+  const std::size_t allowed = provide_descriptors(needed);
+  if (allowed >= needed) return;
+  spdlog::warn("this process may have {} files and sockets open; {} may be needed: raise the limit (ulimit -n)",
+               allowed, needed);
+}
+
 int run_server(const server::ServerConfig& config) {
   learn::return_freed_memory();
   server::check(config);
   refuse_open_network(config);
   set_up_log("server", config.log, config.log_format);
+  expect_descriptors(config);
   learn::use_threads(config.threads);
   if (!config.allowed_clients.empty()) {
     try {
@@ -60,6 +73,8 @@ int run_server(const server::ServerConfig& config) {
   net::WebSocketOptions channel_options;
   channel_options.handshake_timeout = server::milliseconds_of(config.federation.timeouts.handshake);
   channel_options.idle_timeout = server::milliseconds_of(config.federation.timeouts.silence);
+  channel_options.memory = std::make_shared<net::ReceiveMemory>(static_cast<std::size_t>(config.receive_memory),
+                                                                channel_options.idle_timeout);
   if (config.tls.is_set()) channel_options.tls = std::make_shared<net::Tls>(config.tls, net::Tls::Side::server);
   server::CentralData data = server::load_central_data(config);
   // A model that cannot be built is refused before there is a folder.
@@ -86,7 +101,7 @@ int run_server(const server::ServerConfig& config) {
   signals.async_wait([&federation](boost::system::error_code code, int) {
     if (!code) federation.stop();
   });
-  const auto at_the_door = std::make_shared<server::DoorCount>(static_cast<std::size_t>(config.max_handshakes));
+  const auto at_the_door = std::make_shared<server::DoorRecord>(static_cast<std::size_t>(config.max_handshakes));
   auto door = server::keep_door(io.get_executor(), listener, channel_options, at_the_door, federation);
   asio::co_spawn(io, std::move(door), [](const std::exception_ptr&) {});  // ends when the listener is closed
   if (admin) {

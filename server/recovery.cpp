@@ -1,11 +1,13 @@
 #include "server/recovery.hpp"
 
 #include <algorithm>
+#include <utility>
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
 #include "shared/base/error.hpp"
+#include "shared/base/files.hpp"
 
 namespace headstart::server {
 
@@ -13,11 +15,27 @@ namespace {
 
 using nlohmann::json;
 
+/// json::get() would cut fractions off and turn negative numbers into large ones.
+template <class Integer>
+Integer whole_number(const json& value) {
+  const bool is_whole = value.is_number_unsigned()  ? std::in_range<Integer>(value.get<std::uint64_t>())
+                        : value.is_number_integer() ? std::in_range<Integer>(value.get<std::int64_t>())
+                                                    : false;
+  if (!is_whole) throw Error(Errc::data, fmt::format("expected a whole number, got {}", to_line(value)));
+  return value.get<Integer>();
+}
+
+/// What is counted from there on.
+void require_byte_counts(const json& counts) {
+  (void)whole_number<std::uint64_t>(counts.at("bytes_up"));
+  (void)whole_number<std::uint64_t>(counts.at("bytes_down"));
+}
+
 ClientInfo client_from(const json& event) {
   ClientInfo client;
   client.name = event.at("client").get<std::string>();
-  client.num_examples = event.at("examples").get<std::int64_t>();
-  client.num_held_out = event.at("held_out").get<std::int64_t>();
+  client.num_examples = whole_number<std::int64_t>(event.at("examples"));
+  client.num_held_out = whole_number<std::int64_t>(event.at("held_out"));
   client.shares_with_peers = event.at("shares_with_peers").get<bool>();
   client.own_architecture = event.at("own_architecture").get<std::string>();
   if (event.contains("own_model")) {
@@ -28,12 +46,12 @@ ClientInfo client_from(const json& event) {
 
 Recovery::Milestone milestone_from(const json& event) {
   Recovery::Milestone milestone;
-  milestone.round = event.at("round").get<std::int64_t>();
+  milestone.round = whole_number<std::int64_t>(event.at("round"));
   milestone.digest = event.at("digest").get<std::string>();
   milestone.participation.accepted = event.at("accepted").get<std::vector<std::string>>();
   milestone.participation.excluded = event.at("excluded").get<std::map<std::string, std::string>>();
-  milestone.bytes_up = event.at("bytes_up").get<std::uint64_t>();
-  milestone.bytes_down = event.at("bytes_down").get<std::uint64_t>();
+  milestone.bytes_up = whole_number<std::uint64_t>(event.at("bytes_up"));
+  milestone.bytes_down = whole_number<std::uint64_t>(event.at("bytes_down"));
   milestone.seconds = event.at("seconds").get<double>();
   return milestone;
 }
@@ -50,24 +68,43 @@ void take(const json& event, Recovery& recovery, std::vector<Recovery::Milestone
     recovery.left_out.push_back({event.at("phase").get<std::string>(), event.at("client").get<std::string>(),
                                  event.at("reason").get<std::string>()});
   } else if (kind == "started") {
+    require_byte_counts(event.at("before_rounds"));
+    (void)event.at("used").get_ref<const std::string&>();
+    (void)event.at("report");
     recovery.start = event;
   } else if (kind == "model") {
     Recovery::Milestone milestone = milestone_from(event);
+    if (recovery.start.is_null()) throw Error(Errc::data, "a round before the start");
     // A round that was gone through again after a fall back to an older checkpoint replaces what came of it before.
     std::erase_if(milestones, [&](const auto& earlier) { return earlier.round >= milestone.round; });
     std::erase_if(recovery.lines, [&](const json& line) { return line.at("round") >= milestone.round; });
     milestones.push_back(std::move(milestone));
   } else if (kind == "measured") {
-    recovery.lines.push_back(event.at("line"));
+    const json& line = event.at("line");
+    (void)whole_number<std::int64_t>(line.at("round"));
+    require_byte_counts(line);
+    if (line.contains("accuracy")) {
+      (void)line.at("accuracy").get<double>();
+      (void)line.at("seconds").get<double>();
+    }
+    recovery.lines.push_back(line);
   } else if (kind == "best") {
     recovery.best_score = event.at("score").get<double>();
   }
 }
 
 void compare(const json& before, const json& now, const std::string& prefix, std::vector<std::string>& differences) {
-  static constexpr std::string_view free_to_differ[] = {
-      "run.log",  "run.log_format",    "run.folder", "listen",      "tls",
-      "timeouts", "limits.handshakes", "admin",      "checkpoints", "federation.upload_memory"};
+  static constexpr std::string_view free_to_differ[] = {"run.log",
+                                                        "run.log_format",
+                                                        "run.folder",
+                                                        "listen",
+                                                        "tls",
+                                                        "timeouts",
+                                                        "limits.handshakes",
+                                                        "limits.receive_memory",
+                                                        "admin",
+                                                        "checkpoints",
+                                                        "federation.upload_memory"};
   if (std::ranges::find(free_to_differ, prefix) != std::end(free_to_differ)) return;
   if (before.is_object() && now.is_object()) {
     const auto inner = [&](const std::string& key) { return prefix.empty() ? key : prefix + "." + key; };
@@ -82,32 +119,28 @@ void compare(const json& before, const json& now, const std::string& prefix, std
 
 }  // namespace
 
-Recovery recover(RunFolder& folder, FederationObserver& observer) {
-  Recovery recovery;
-  if (!folder.journal().damage().empty()) observer.on_note(folder.journal().damage());
-  std::vector<Recovery::Milestone> milestones;
+Replay replay(const std::vector<json>& events, const std::string& name) {
+  Replay result;
+  const auto refuse = [&name](const std::exception& error) {
+    return Error(Errc::data,
+                 fmt::format("{}: the journal is of another version of headstart ({})", name, error.what()));
+  };
   try {
-    for (const json& event : folder.journal().earlier()) take(event, recovery, milestones);
+    for (const json& event : events) take(event, result.recovery, result.milestones);
   } catch (const json::exception& error) {
-    throw Error(Errc::data, fmt::format("{}: the journal is of another version of headstart ({})",
-                                        folder.path().string(), error.what()));
+    throw refuse(error);
+  } catch (const Error& error) {
+    throw refuse(error);
   }
-  // A milestone whose file was pruned is no fault; one whose file is damaged is told.
-  while (!milestones.empty() && !recovery.milestone) {
-    Recovery::Milestone newest = std::move(milestones.back());
-    milestones.pop_back();
-    try {
-      newest.state = folder.load_checkpoint(newest.round, newest.digest);
-      recovery.milestone = std::move(newest);
-    } catch (const Error& error) {
-      observer.on_note(fmt::format("{}; going back to {}", error.what(),
-                                   milestones.empty() ? std::string("what came before round 1")
-                                                      : fmt::format("round {}", milestones.back().round)));
-    }
-  }
-  if (!milestones.empty()) {
-    recovery.bytes_up_before = milestones.back().bytes_up;
-    recovery.bytes_down_before = milestones.back().bytes_down;
+  return result;
+}
+
+Recovery recovery_at(Replay replay, std::optional<Recovery::Milestone> milestone) {
+  Recovery recovery = std::move(replay.recovery);
+  recovery.milestone = std::move(milestone);
+  if (!replay.milestones.empty()) {
+    recovery.bytes_up_before = replay.milestones.back().bytes_up;
+    recovery.bytes_down_before = replay.milestones.back().bytes_down;
   } else if (!recovery.start.is_null()) {
     recovery.bytes_up_before = recovery.start.at("before_rounds").at("bytes_up").get<std::uint64_t>();
     recovery.bytes_down_before = recovery.start.at("before_rounds").at("bytes_down").get<std::uint64_t>();
@@ -115,8 +148,28 @@ Recovery recover(RunFolder& folder, FederationObserver& observer) {
   const std::int64_t last = recovery.milestone ? recovery.milestone->round : -1;
   std::erase_if(recovery.lines, [last](const json& line) { return line.at("round") > last; });
   if (!recovery.milestone) recovery.start = nullptr;
-  folder.rewrite_rounds(recovery.lines);
   return recovery;
+}
+
+Recovery recover(RunFolder& folder, FederationObserver& observer) {
+  if (!folder.journal().damage().empty()) observer.on_note(folder.journal().damage());
+  Replay earlier = replay(folder.journal().earlier(), folder.path().string());
+  std::vector<Recovery::Milestone>& milestones = earlier.milestones;
+  std::optional<Recovery::Milestone> found;
+  // A milestone whose file was pruned is no fault; one whose file is damaged is told.
+  while (!milestones.empty() && !found) {
+    Recovery::Milestone newest = std::move(milestones.back());
+    milestones.pop_back();
+    try {
+      newest.state = folder.load_checkpoint(newest.round, newest.digest);
+      found = std::move(newest);
+    } catch (const Error& error) {
+      observer.on_note(fmt::format("{}; going back to {}", error.what(),
+                                   milestones.empty() ? std::string("what came before round 1")
+                                                      : fmt::format("round {}", milestones.back().round)));
+    }
+  }
+  return recovery_at(std::move(earlier), std::move(found));
 }
 
 json joined_event(const ClientInfo& client) {
@@ -179,9 +232,14 @@ json to_json(const learn::Evaluation& evaluation) {
 
 learn::Evaluation evaluation_from(const json& json) {
   learn::Evaluation evaluation;
-  evaluation.correct = json.at("correct").get<std::vector<std::int64_t>>();
-  evaluation.total = json.at("total").get<std::vector<std::int64_t>>();
-  evaluation.predicted = json.at("predicted").get<std::vector<std::int64_t>>();
+  const auto counts = [&json](const char* key) {
+    std::vector<std::int64_t> values;
+    for (const auto& value : json.at(key)) values.push_back(whole_number<std::int64_t>(value));
+    return values;
+  };
+  evaluation.correct = counts("correct");
+  evaluation.total = counts("total");
+  evaluation.predicted = counts("predicted");
   evaluation.loss_sum = json.at("loss_sum").get<double>();
   return evaluation;
 }

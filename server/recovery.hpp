@@ -49,8 +49,19 @@ struct Recovery {
   double best_score = -1;  ///< Of best.safetensors, by validation.
 };
 
-/// Reads what there is; what cannot be used is said to `observer`, and the milestone before it is taken. Rewrites
-/// rounds.jsonl to agree with the result.
+/// What a journal's events say, before any checkpoint is looked at.
+struct Replay {
+  Recovery recovery;
+  std::vector<Recovery::Milestone> milestones;  ///< Each without its state, by rising round.
+};
+
+/// `name`: of the run's folder, for the message. Throws Error(data) where an event is none of ours.
+Replay replay(const std::vector<nlohmann::json>& events, const std::string& name);
+
+/// Where the run stood at `milestone`, when `replay` holds the milestones before it; empty: none is left.
+Recovery recovery_at(Replay replay, std::optional<Recovery::Milestone> milestone);
+
+/// Reads what there is; what cannot be used is said to `observer`, and the milestone before it is taken.
 Recovery recover(RunFolder& folder, FederationObserver& observer);
 
 nlohmann::json joined_event(const ClientInfo& client);

@@ -101,6 +101,7 @@ class Federation:
     """A real server and echo clients: everything but training and evaluation."""
 
     def __init__(self, bench: Path, folder: Path, count: int, settings: dict, has_tls: bool = False):
+        self.bench, self.folder, self.count = bench, folder, count
         data = folder / "data"
         data.mkdir()
         side, channels = (28, 1) if settings.get("model.name") == "cnn" else (32, 3)
@@ -110,28 +111,34 @@ class Federation:
                 "federation.clients": count, "evaluation.central": "false", "evaluation.federated": "false",
                 "checkpoints.every": 0, "model.name": "resnet18", "run.log": "warn"}
         base.update(settings)
-        authority = Authority(bench, folder) if has_tls else None
-        if authority:
-            files = authority.certify("server", "--server", "--host", "127.0.0.1")
+        self.authority = Authority(bench, folder) if has_tls else None
+        if self.authority:
+            files = self.authority.certify("server", "--server", "--host", "127.0.0.1")
             base.update(zip(("tls.authority", "tls.certificate", "tls.key"), files))
         command = [str(bench.parent.parent / "server/headstart-server")]
         for key, value in base.items():
             command += ["--set", f"{key}={value}"]
-        self.server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        line = self.server.stdout.readline()
-        if "waiting for clients" not in line:
-            raise SystemExit(f"the server did not start: {line}")
+        log = folder / "server.log"  # no pipe: with a thousand clients nobody would empty it in time
+        with log.open("w") as out:
+            self.server = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT)
+        while "waiting for clients" not in log.read_text():
+            if self.server.poll() is not None:
+                raise SystemExit(f"the server did not start: {log.read_text()}")
+            time.sleep(0.02)
         self.before = resident(self.server.pid, "VmRSS")
         self.peak = self.before
         port = (folder / "run/port").read_text().strip()
-        url = f"{'wss' if authority else 'ws'}://127.0.0.1:{port}"
-        self.children = [subprocess.Popen([str(bench / "echo_client"), url, f"silo-{i}",
-                                           *map(str, authority.certify(f"silo-{i}") if authority else [])])
-                         for i in range(count)]
+        self.url = f"{'wss' if self.authority else 'ws'}://127.0.0.1:{port}"
+        self.rounds_file = folder / "run/rounds.jsonl"
+        self.children = self.start_clients()
         self.peak_total = 0
         self.watcher = threading.Thread(target=self.watch)
         self.watcher.start()
-        self.rounds_file = folder / "run/rounds.jsonl"
+
+    def start_clients(self) -> list[subprocess.Popen]:
+        names = [f"silo-{i}" for i in range(self.count)]
+        return [subprocess.Popen([str(self.bench / "echo_client"), self.url, name,
+                                  *map(str, self.authority.certify(name) if self.authority else [])]) for name in names]
 
     def watch(self) -> None:
         while self.server.poll() is None:
@@ -145,14 +152,18 @@ class Federation:
 
     def finish(self) -> list[float]:
         """Seconds of each round."""
-        self.server.communicate()
+        self.server.wait()
         for child in self.children:
             child.wait()
         self.watcher.join()
         if self.server.returncode != 0:
-            raise SystemExit(f"the server ended with {self.server.returncode}")
-        seconds = [json.loads(line)["seconds"] for line in self.rounds_file.read_text().splitlines()]
+            raise SystemExit(f"the server ended with {self.server.returncode}: "
+                             f"{(self.folder / 'server.log').read_text()[-2000:]}")
+        seconds = [line["seconds"] for line in self.rounds()]
         return [b - a for a, b in zip(seconds, seconds[1:])]
+
+    def rounds(self) -> list[dict]:
+        return [json.loads(line) for line in self.rounds_file.read_text().splitlines()]
 
 
 def run_federation(bench: Path, count: int, settings: dict, has_tls: bool = False) -> Federation:
@@ -223,8 +234,164 @@ def compute(bench: Path, arguments) -> None:
         report(f"memory to {work}, ResNet-18", "MB", ours, floor, "none; stated apart")
 
 
+class Soak(Federation):
+    """A thousand clients in four processes. Looks at the server once a round, as soon as the round has its line."""
+
+    warm_up = 10  # rounds
+
+    def __init__(self, bench: Path, folder: Path, count: int, num_rounds: int, drop_every: int):
+        self.drop_every = drop_every
+        self.samples: list[dict] = []
+        # All come from one address, which may have a fourth of the handshakes.
+        settings = {"federation.rounds": num_rounds, "limits.handshakes": 4 * count, "model.name": "cnn",
+                    "model.channels": "[4,4]", "model.hidden": 64, "checkpoints.every": 1,
+                    "evaluation.federated": "true"}
+        super().__init__(bench, folder, count, settings, has_tls=True)
+
+    def start_clients(self) -> list[subprocess.Popen]:
+        certified = []
+        for i in range(self.count):
+            name = f"silo-{i:04}"
+            certified.append(" ".join([name, *map(str, self.authority.certify(name))]))
+        children = []
+        for part in range(4):
+            child = subprocess.Popen([str(self.bench / "soak_clients"), self.url, str(self.drop_every)],
+                                     stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            child.stdin.write("\n".join(certified[part::4]))
+            child.stdin.close()
+            children.append(child)
+        return children
+
+    def watch(self) -> None:
+        pids = [self.server.pid, *(child.pid for child in self.children)]
+        while self.server.poll() is None:
+            done = self.rounds_file.read_text().count("\n") - 1  # the first line is the start model's
+            if done > len(self.samples):
+                try:
+                    self.samples.append({"round": done, "memory": [resident(pid, "VmRSS") for pid in pids],
+                                         "descriptors": [len(os.listdir(f"/proc/{pid}/fd")) for pid in pids]})
+                except FileNotFoundError:
+                    return
+            time.sleep(0.01)
+
+    def report(self) -> None:
+        seconds = self.finish()
+        connections = sum(int(child.stdout.read()) for child in self.children)
+        kept = [sample for sample in self.samples if sample["round"] >= self.warm_up]
+        first, last = kept[0], kept[-1]
+        lost = f"{connections - self.count} connections lost on the way" if self.drop_every else "no connection lost"
+        print(f"{self.count} clients, {len(seconds)} rounds, {lost}: "
+              f"{statistics.median(seconds):.2f} s a round (range {min(seconds):.2f} .. {max(seconds):.2f}), "
+              f"{sum(len(line['clients']) for line in self.rounds()[1:]) / len(seconds):.1f} updates a round")
+        for who, i in [("server", 0), *((f"clients {k}", k) for k in range(1, 5))]:
+            rounds, memory = [s["round"] for s in kept], [s["memory"][i] / 1e6 for s in kept]
+            print(f"  {who}: {memory[0]:.1f} MB after round {first['round']}, at most {max(memory):.1f} MB after it, "
+                  f"{memory[-1]:.1f} MB after round {last['round']}, slope "
+                  f"{1000 * statistics.linear_regression(rounds, memory).slope:+.1f} kB a round; descriptors "
+                  f"{first['descriptors'][i]}, at most {max(s['descriptors'][i] for s in kept)}, "
+                  f"{last['descriptors'][i]}")
+
+
+def soak(bench: Path, arguments) -> None:
+    """A thousand clients under mutual TLS, a hundred rounds with a small model, checkpoints and journal: memory and
+    descriptors of server and clients after each round; then the same with connections that are lost all the time."""
+    for drop_every in (0, 250):
+        with tempfile.TemporaryDirectory() as folder:
+            Soak(bench, Path(folder), arguments.clients, arguments.rounds, drop_every).report()
+
+
+def flood(bench: Path, arguments) -> None:
+    """Rounds of a ResNet-18 with four clients under mutual TLS, in peace and while 400 hostile connections stand at the
+    door (flood.py), which come before the clients do: memory of the server, seconds of a round, what the flood met."""
+    def federation(has_flood: bool) -> Federation:
+        with tempfile.TemporaryDirectory() as folder:
+            flooded = Flooded(bench, Path(folder), has_flood)
+            flooded.seconds = flooded.finish()
+            log = (Path(folder) / "server.log").read_text().splitlines()
+            if has_flood:
+                print(f"  {flooded.met}; at most {flooded.descriptors} descriptors, {len(log)} lines of output")
+            return flooded
+
+    flooded, peaceful = [], []
+    alternate(arguments.repeats, lambda: flooded.append(federation(True)), lambda: peaceful.append(federation(False)))
+    for name, runs in (("in the flood", flooded), ("in peace", peaceful)):
+        print(f"{name}: seconds of a round {spread([statistics.median(run.seconds) for run in runs])}; server memory above "
+              f"its start {spread([(run.peak - run.before) / RESNET18_BYTES for run in runs])} models")
+    more = [(a.peak - a.before - b.peak + b.before) / RESNET18_BYTES for a, b in zip(flooded, peaceful)]
+    print(f"memory that the flood costs: {spread(more)} models; bound: at most 1")
+
+
+class Flooded(Federation):
+    def __init__(self, bench: Path, folder: Path, has_flood: bool):
+        self.has_flood, self.descriptors = has_flood, 0
+        allowed = folder / "allowed"
+        allowed.write_text("".join(f"silo-{i}\n" for i in range(4)))
+        super().__init__(bench, folder, 4, {"federation.rounds": 4, "listen.allowed": allowed}, has_tls=True)
+
+    def start_clients(self) -> list[subprocess.Popen]:
+        if self.has_flood:
+            port = self.url.rsplit(":", 1)[1]
+            command = [sys.executable, str(Path(__file__).with_name("flood.py")), port,
+                       *map(str, self.authority.certify("mallory"))]
+            self.flood = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+            time.sleep(5)  # the doors are full by then
+        return super().start_clients()
+
+    def watch(self) -> None:
+        watching = threading.Thread(target=self.watch_descriptors)
+        watching.start()
+        super().watch()
+        watching.join()
+        if self.has_flood:
+            self.flood.terminate()
+            self.met = self.flood.communicate()[0].strip()
+
+    def watch_descriptors(self) -> None:
+        while self.server.poll() is None:
+            try:
+                self.descriptors = max(self.descriptors, len(os.listdir(f"/proc/{self.server.pid}/fd")))
+            except FileNotFoundError:
+                return
+            time.sleep(0.1)
+
+
+def journal(bench: Path, arguments) -> None:
+    """What checkpoint and journal cost a round: of a ResNet-18, over a round of two clients with 100 images and two
+    epochs each, a small fraction of what a silo has; of the small CNN, in milliseconds. Same disk, same run."""
+    def kept(model: str) -> float:
+        with tempfile.TemporaryDirectory() as folder:
+            return statistics.median(map(float, output_of(bench / "journal_bench", Path(folder) / "run", model, 9).split()))
+
+    def trained() -> float:
+        with tempfile.TemporaryDirectory() as folder:
+            return statistics.median(Trained(bench, Path(folder)).finish())
+
+    resnet, rounds = alternate(arguments.repeats, lambda: kept("resnet18"), trained)
+    print(f"checkpoint and journal of a ResNet-18: {spread(resnet)} s a round; the round with training: {spread(rounds)} s")
+    print(f"  ratio, run by run: {spread([a / (b - a) for a, b in zip(resnet, rounds)])}; bound: 0.05")
+    small = [1000 * kept("cnn") for _ in range(arguments.repeats)]
+    print(f"the same of the CNN (2.3 MB): {spread(small)} ms a round, whatever its number of updates; bound: 20")
+
+
+class Trained(Federation):
+    """Real clients that train a ResNet-18 in each of three rounds, with checkpoints."""
+
+    def __init__(self, bench: Path, folder: Path):
+        super().__init__(bench, folder, 2, {"federation.rounds": 3, "checkpoints.every": 1, "data.held_out": 0})
+
+    def start_clients(self) -> list[subprocess.Popen]:
+        data = self.folder / "data"
+        write_npy(data / "train-images.npy", "|u1", (100, 3, 32, 32), os.urandom(100 * 3 * 32 * 32))
+        write_npy(data / "train-labels.npy", "<i8", (100,), struct.pack("<100q", *(list(range(10)) * 10)))
+        client = self.bench.parent.parent / "client/headstart-client"
+        return [subprocess.Popen([str(client), "--server", self.url, "--name", f"silo-{i}", "--set", "data.set=tensors",
+                                  "--set", f"data.path={data}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                for i in range(self.count)]
+
+
 COMMANDS = {"training": training, "clients": clients, "round": communication_round, "tls": tls_round, "memory": memory,
-            "exchange": exchange, "large": large, "distill": distill, "compute": compute}
+            "exchange": exchange, "large": large, "distill": distill, "compute": compute, "soak": soak,
+            "flood": flood, "journal": journal}
 
 
 def main() -> int:
@@ -232,6 +399,8 @@ def main() -> int:
     parser.add_argument("what", choices=COMMANDS)
     parser.add_argument("--bin", type=Path, default=Path("build/bench"), help="build folder (default build/bench)")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--clients", type=int, default=1000, help="soak: how many")
+    parser.add_argument("--rounds", type=int, default=100, help="soak: how many")
     arguments = parser.parse_args()
     COMMANDS[arguments.what](arguments.bin / "experiments/bench", arguments)
     return 0

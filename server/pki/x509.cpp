@@ -93,14 +93,16 @@ std::string pem_of(Write write) {
 }
 
 template <class Owner, class Read>
-Owner read_pem(const std::filesystem::path& file, const char* what, Read read) {
-  const std::string text = read_text(file);
+Owner parse_pem(const std::string& text, const std::string& name, const char* what, Read read) {
   const Memory memory(require(BIO_new_mem_buf(text.data(), static_cast<int>(text.size())), "allocate memory"));
   Owner object(read(memory.get()));
   ERR_clear_error();
-  if (!object) throw Error(Errc::data, file.string() + ": holds no " + what + " in PEM form");
+  if (!object) throw Error(Errc::data, name + ": holds no " + what + " in PEM form");
   return object;
 }
+
+/// In place of OpenSSL's own, which would ask whoever sits at the terminal: PEM of others may say that it is encrypted.
+int no_passphrase(char* /*buffer*/, int /*size*/, int /*is_writing*/, void* /*user*/) { return -1; }
 
 }  // namespace
 
@@ -198,25 +200,26 @@ std::string to_pem(X509& certificate) {
 }
 
 Key read_key(const std::filesystem::path& file) {
-  return read_pem<Key>(file, "private key",
-                       [](BIO* in) { return PEM_read_bio_PrivateKey(in, nullptr, nullptr, nullptr); });
+  return parse_pem<Key>(read_text(file), file.string(), "private key",
+                        [](BIO* in) { return PEM_read_bio_PrivateKey(in, nullptr, nullptr, nullptr); });
 }
 
-Request read_request(const std::filesystem::path& file) {
-  auto request = read_pem<Request>(file, "certificate request",
-                                   [](BIO* in) { return PEM_read_bio_X509_REQ(in, nullptr, nullptr, nullptr); });
+Request parse_request(const std::string& pem, const std::string& name) {
+  auto request = parse_pem<Request>(pem, name, "certificate request",
+                                    [](BIO* in) { return PEM_read_bio_X509_REQ(in, nullptr, no_passphrase, nullptr); });
   EVP_PKEY* key = X509_REQ_get0_pubkey(request.get());
   if (key == nullptr || X509_REQ_verify(request.get(), key) != 1) {
     ERR_clear_error();
-    throw Error(Errc::data,
-                file.string() + ": is not signed with the key that it asks for; was it changed on its way?");
+    throw Error(Errc::data, name + ": is not signed with the key that it asks for; was it changed on its way?");
   }
   return request;
 }
 
+Request read_request(const std::filesystem::path& file) { return parse_request(read_text(file), file.string()); }
+
 Certificate read_certificate(const std::filesystem::path& file) {
-  return read_pem<Certificate>(file, "certificate",
-                               [](BIO* in) { return PEM_read_bio_X509(in, nullptr, nullptr, nullptr); });
+  return parse_pem<Certificate>(read_text(file), file.string(), "certificate",
+                                [](BIO* in) { return PEM_read_bio_X509(in, nullptr, no_passphrase, nullptr); });
 }
 
 std::string name_of(X509_REQ& request) {

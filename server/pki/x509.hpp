@@ -74,6 +74,7 @@ std::string to_pem(X509& certificate);
 /// Throw Error(data) naming the file where it is missing or holds something else. A request's signature is verified:
 /// whoever made it holds the key.
 Key read_key(const std::filesystem::path& file);
+Request parse_request(const std::string& pem, const std::string& name);  ///< `name`: of the file, for the message.
 Request read_request(const std::filesystem::path& file);
 Certificate read_certificate(const std::filesystem::path& file);
 

@@ -183,7 +183,12 @@ void Fields::set(std::string_view assignment) {
   }
   const std::string key(assignment.substr(0, equals));
   const std::string text(assignment.substr(equals + 1));
-  nlohmann::json value = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
+  nlohmann::json value(nlohmann::json::value_t::discarded);
+  try {
+    value = parse_json(text, key);
+  } catch (const Error&) {
+    // Text without quotation marks.
+  }
   const auto field = std::ranges::find(fields_, key, &Field::key);
   const bool wants_text = field != fields_.end() && field->initial.is_string();
   if (value.is_discarded() || (wants_text && !value.is_string())) value = text;

@@ -27,17 +27,22 @@ std::string read_text(const std::filesystem::path& file) {
   return {std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
 }
 
-nlohmann::json read_json(const std::filesystem::path& file) {
-  const std::string text = read_text(file);
+nlohmann::json parse_json(std::string_view text, std::string_view name) {
+  const auto refuse_depth = [name](int depth, nlohmann::json::parse_event_t, const nlohmann::json&) {
+    if (depth <= max_json_depth) return true;
+    throw Error(Errc::data, std::string(name) + ": nested more than " + std::to_string(max_json_depth) + " deep");
+  };
   try {
-    return nlohmann::json::parse(text);
+    return nlohmann::json::parse(text, refuse_depth);
   } catch (const nlohmann::json::exception& error) {
     // "[json.exception.parse_error.101] parse error at line 3, column 5: ..." without its prefix.
     const std::string what = error.what();
     const std::size_t prefix = what.find("] ");
-    throw Error(Errc::data, file.string() + ": " + (prefix == std::string::npos ? what : what.substr(prefix + 2)));
+    throw Error(Errc::data, std::string(name) + ": " + (prefix == std::string::npos ? what : what.substr(prefix + 2)));
   }
 }
+
+nlohmann::json read_json(const std::filesystem::path& file) { return parse_json(read_text(file), file.string()); }
 
 void write_all(int descriptor, std::span<const std::byte> bytes, const std::filesystem::path& name) {
   while (!bytes.empty()) {

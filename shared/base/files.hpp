@@ -15,7 +15,14 @@ namespace headstart {
 /// The whole file as text. Throws Error(data) naming the file.
 std::string read_text(const std::filesystem::path& file);
 
-/// Parses JSON; a syntax error names file, line and column. Throws Error(data).
+/// Deeper JSON than this is refused: what writes, copies or compares a value calls itself once a level.
+inline constexpr int max_json_depth = 64;
+
+/// Parses JSON of whatever origin, which `name` tells. Throws Error(data): a syntax error, with line and column, or
+/// nesting beyond max_json_depth.
+nlohmann::json parse_json(std::string_view text, std::string_view name);
+
+/// The same of a file. Throws Error(data).
 nlohmann::json read_json(const std::filesystem::path& file);
 
 /// A file that appears under its name only when it is complete: written beside it, flushed to disk, renamed; the name

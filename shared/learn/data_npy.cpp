@@ -1,7 +1,8 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <regex>
+#include <optional>
+#include <string>
 #include <string_view>
 
 #include <fmt/format.h>
@@ -23,29 +24,57 @@ struct NpyHeader {
   std::vector<std::uint64_t> shape;
 };
 
-/// The Python dictionary that a .npy header is. `fail` throws.
-NpyHeader parse_dictionary(const std::string& text, const std::function<void(const std::string&)>& fail) {
-  static const std::regex type_pattern(R"('descr'\s*:\s*'([^']*)')");
-  static const std::regex order_pattern(R"('fortran_order'\s*:\s*(True|False))");
-  static const std::regex shape_pattern(R"('shape'\s*:\s*\(([0-9,\s]*)\))");
-  std::smatch type;
-  std::smatch order;
-  std::smatch shape;
-  if (!std::regex_search(text, type, type_pattern)) fail("the header names no plain element type ('descr')");
-  if (!std::regex_search(text, order, order_pattern)) fail("the header has no 'fortran_order'");
-  if (!std::regex_search(text, shape, shape_pattern)) fail("the header has no 'shape' of whole numbers");
-  if (order[1] == "True") fail("stored in Fortran order; save it with numpy.ascontiguousarray");
-  if (type[1].str().starts_with('>')) fail(fmt::format("type {} is big-endian; save it little-endian", type[1].str()));
-  NpyHeader header{type[1], {}};
-  static const std::regex number_pattern("[0-9]+");
-  const std::string sizes = shape[1];
-  for (std::sregex_iterator size(sizes.begin(), sizes.end(), number_pattern); size != std::sregex_iterator(); ++size) {
-    // More than 18 digits need not fit 64 bits.
-    if (size->length() > 18) fail("a size in 'shape' is too large");
-    header.shape.push_back(std::stoull(size->str()));
-    if (header.shape.back() == 0) fail("a size of 0 in 'shape'");
+constexpr std::string_view blanks = " \t\n\r\f\v";
+
+std::string_view without_leading_blanks(std::string_view text) {
+  text.remove_prefix(std::min(text.find_first_not_of(blanks), text.size()));
+  return text;
+}
+
+/// What stands behind `key` (in its quotation marks) and a colon; empty where there is no such key.
+std::string_view value_of(std::string_view dictionary, std::string_view key) {
+  for (std::size_t at = dictionary.find(key); at != std::string_view::npos; at = dictionary.find(key, at + 1)) {
+    const std::string_view rest = without_leading_blanks(dictionary.substr(at + key.size()));
+    if (rest.starts_with(':')) return without_leading_blanks(rest.substr(1));
   }
-  return header;
+  return {};
+}
+
+/// The content of a value in `open` and `close`; nothing where it has none.
+std::optional<std::string_view> content_of(std::string_view value, char open, char close) {
+  const std::size_t end = value.find(close, 1);
+  if (!value.starts_with(open) || end == std::string_view::npos) return std::nullopt;
+  return value.substr(1, end - 1);
+}
+
+/// The Python dictionary that a .npy header is. `fail` throws. Read by hand: std::regex calls itself for every
+/// character and so runs out of stack on a long header.
+NpyHeader parse_dictionary(const std::string& text, const std::function<void(const std::string&)>& fail) {
+  constexpr std::string_view digits = "0123456789";
+  const auto type = content_of(value_of(text, "'descr'"), '\'', '\'');
+  if (!type) fail("the header names no plain element type ('descr')");
+  const std::string_view order = value_of(text, "'fortran_order'");
+  if (!order.starts_with("True") && !order.starts_with("False")) fail("the header has no 'fortran_order'");
+  const auto shape = content_of(value_of(text, "'shape'"), '(', ')');
+  const bool has_shape =
+      shape && std::ranges::all_of(*shape, [&](char c) {
+        return c == ',' || digits.find(c) != std::string_view::npos || blanks.find(c) != std::string_view::npos;
+      });
+  if (!has_shape) fail("the header has no 'shape' of whole numbers");
+  if (order.starts_with("True")) fail("stored in Fortran order; save it with numpy.ascontiguousarray");
+  if (type->starts_with('>')) fail(fmt::format("type {} is big-endian; save it little-endian", *type));
+  NpyHeader header{std::string(*type), {}};
+  std::string_view sizes = *shape;
+  while (true) {
+    sizes.remove_prefix(std::min(sizes.find_first_of(digits), sizes.size()));
+    if (sizes.empty()) return header;
+    const std::string_view size = sizes.substr(0, sizes.find_first_not_of(digits));
+    // More than 18 digits need not fit 64 bits.
+    if (size.size() > 18) fail("a size in 'shape' is too large");
+    header.shape.push_back(std::stoull(std::string(size)));
+    if (header.shape.back() == 0) fail("a size of 0 in 'shape'");
+    sizes.remove_prefix(size.size());
+  }
 }
 
 /// Leaves `in` at the first element.

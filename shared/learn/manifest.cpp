@@ -281,7 +281,7 @@ Manifest draw_manifest(const Dataset& train, const Dataset& test, const DrawOpti
   return manifest;
 }
 
-void save_manifest(const Manifest& manifest, const std::filesystem::path& file) {
+std::string manifest_text(const Manifest& manifest) {
   // One key and one client a line: a person can look at the file, and tools can compare two.
   std::string text = "{\n";
   const auto add = [&](std::string_view key, const json& value) {
@@ -304,13 +304,12 @@ void save_manifest(const Manifest& manifest, const std::filesystem::path& file) 
   add_rows("class_counts", manifest.class_counts, ",");
   for (const auto& [key, list] : draw_lists) add(key, manifest.*list);
   add_rows("clients", manifest.clients, "");
-  text += "}\n";
-  write_text_atomically(file, text);
+  return text + "}\n";
 }
 
-Manifest load_manifest(const std::filesystem::path& file) {
-  const json document = read_json(file);
-  const ManifestReader reader(document, file.string());
+Manifest parse_manifest(std::string_view text, const std::string& name) {
+  const json document = parse_json(text, name);
+  const ManifestReader reader(document, name);
   if (!document.is_object() || document.value("format", json()) != format_word) {
     reader.fail("format", fmt::format("not a manifest: expected \"{}\"", format_word));
   }
@@ -332,6 +331,12 @@ Manifest load_manifest(const std::filesystem::path& file) {
   require_no_sample_twice(manifest, reader);
   return manifest;
 }
+
+void save_manifest(const Manifest& manifest, const std::filesystem::path& file) {
+  write_text_atomically(file, manifest_text(manifest));
+}
+
+Manifest load_manifest(const std::filesystem::path& file) { return parse_manifest(read_text(file), file.string()); }
 
 void check_fits(const Manifest& manifest, const Dataset& dataset, Split split, const std::string& file) {
   const bool is_train = split == Split::train;

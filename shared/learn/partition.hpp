@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include <nlohmann/json.hpp>
@@ -83,9 +84,14 @@ struct Manifest {
 Manifest draw_manifest(const Dataset& train, const Dataset& test, const DrawOptions& draws,
                        const PartitionOptions& options, std::uint64_t seed);
 
+/// A manifest as its file has it.
+std::string manifest_text(const Manifest& manifest);
+/// Reads what manifest_text() writes; `name` tells where it comes from. Throws Error(data) naming it and the key: not a
+/// manifest, an index twice or negative, a client without samples.
+Manifest parse_manifest(std::string_view text, const std::string& name);
 /// Written atomically. Throws Error(storage).
 void save_manifest(const Manifest& manifest, const std::filesystem::path& file);
-/// Throws Error(data) naming file and key: not a manifest, an index twice or negative, a client without samples.
+/// Throws as parse_manifest() does, or where the file cannot be read.
 Manifest load_manifest(const std::filesystem::path& file);
 /// Throws Error(data), naming `file`, where the manifest is of another data set or size.
 void check_fits(const Manifest& manifest, const Dataset& dataset, Split split, const std::string& file);

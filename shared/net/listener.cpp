@@ -51,12 +51,19 @@ tcp::acceptor listen_on(const asio::any_io_executor& executor, const std::string
 
 }  // namespace
 
-PendingPeer::PendingPeer(std::unique_ptr<State> state) : state_(std::move(state)) {}
+PendingPeer::PendingPeer(std::shared_ptr<State> state) : state_(std::move(state)) {}
 PendingPeer::PendingPeer(PendingPeer&&) noexcept = default;
 PendingPeer& PendingPeer::operator=(PendingPeer&&) noexcept = default;
 PendingPeer::~PendingPeer() = default;
 std::string PendingPeer::peer() const { return state_->peer; }
-std::unique_ptr<PendingPeer::State> PendingPeer::release() && { return std::move(state_); }
+std::shared_ptr<PendingPeer::State> PendingPeer::release() && { return std::move(state_); }
+std::function<void(const std::string& reason)> PendingPeer::ender() const {
+  return [state = state_](const std::string& reason) {
+    if (state->end) return state->end(reason);
+    error_code ignored;
+    state->socket.close(ignored);
+  };
+}
 
 struct Listener::State {
   tcp::acceptor acceptor;
@@ -74,7 +81,7 @@ Task<PendingPeer> Listener::State::accept(std::shared_ptr<State> self) {
     tcp::socket socket = co_await std::move(accepting);
     if (!error) {
       auto peer = peer_of(socket);
-      co_return PendingPeer(std::make_unique<PendingPeer::State>(std::move(socket), std::move(peer)));
+      co_return PendingPeer(std::make_shared<PendingPeer::State>(std::move(socket), std::move(peer), nullptr));
     }
     if (!self->acceptor.is_open() || error == asio::error::connection_aborted) continue;
     // Out of descriptors or memory: the connections that there are will end and make room.

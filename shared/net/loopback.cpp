@@ -51,6 +51,7 @@ struct End {
   bool is_aborted = false;
   bool is_closed = false;
   Bytes received;
+  std::size_t message_limit = max_message_bytes;
   std::uint64_t bytes_sent = 0;
   std::uint64_t bytes_received = 0;
 };
@@ -179,6 +180,10 @@ Task<View> receive_at(Side side) {
     co_await side.wait_for_change();
     message = side.try_receive();
   }
+  if (message->size() > end.message_limit) {
+    side.abort();
+    throw Error(Errc::protocol, side.name() + " sent a message above " + std::to_string(end.message_limit) + " bytes");
+  }
   end.received = std::move(*message);
   end.bytes_received += end.received.size();
   co_return View(end.received);
@@ -196,6 +201,7 @@ class LoopbackChannel final : public MessageChannel {
 
   Task<> send(View head, View body) override { return send_from(side_, head, body); }
   Task<View> receive() override { return receive_at(side_); }
+  void limit_messages(std::size_t bytes) noexcept override { side_.end().message_limit = bytes; }
   Task<> close(std::string reason) override { return close_from(side_, std::move(reason)); }
   void abort() noexcept override { side_.abort(); }
   [[nodiscard]] std::uint64_t bytes_sent() const noexcept override { return side_.end().bytes_sent; }

@@ -23,8 +23,11 @@ class MessageChannel {
 
   /// The next message; the view is valid until the next receive() or the channel's end.
   /// Throws Error(peer_closed) on an orderly end, Error(network) on a lost connection, Error(protocol) on a message
-  /// above max_message_bytes or of the wrong kind (the channel is then closed).
+  /// above the limit or of the wrong kind (the channel is then closed).
   virtual Task<std::span<const std::byte>> receive() = 0;
+
+  /// From the next receive() on, a message of the peer above `bytes` is an offence; max_message_bytes until then.
+  virtual void limit_messages(std::size_t bytes) noexcept = 0;
 
   /// Says goodbye, waiting at most a few seconds for the peer. Never throws. `reason`: at most 120 bytes are sent.
   virtual Task<> close(std::string reason) = 0;

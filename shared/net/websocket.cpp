@@ -17,6 +17,7 @@
 #include "shared/net/deadline.hpp"
 #include "shared/net/inbox.hpp"
 #include "shared/net/pending_peer.hpp"
+#include "shared/net/receive_memory.hpp"
 #include "shared/net/tls.hpp"
 #include "shared/net/transport.hpp"
 #include "shared/net/turn.hpp"
@@ -50,6 +51,8 @@ constexpr Milliseconds goodbye_timeout = std::chrono::seconds(3);
 constexpr int beats_per_idle_timeout = 4;
 constexpr std::uint32_t max_http_header_bytes = 8192;
 constexpr std::size_t max_reason_bytes = 120;
+/// Messages up to this size need no shared memory: they are few and never awaited for long.
+constexpr std::size_t small_message_bytes = std::size_t{64} << 10;
 
 std::string seconds_of(Milliseconds span) {
   const auto count = span.count();
@@ -70,11 +73,19 @@ class Connection : public std::enable_shared_from_this<Connection> {
   using Stream = websocket::stream<Transport, false>;
 
   Connection(tcp::socket socket, WebSocketOptions options, std::string name)
-      : stream(std::move(socket)), peer(std::move(name)), options_(options), heartbeat_(stream.get_executor()) {}
+      : stream(std::move(socket)),
+        peer(std::move(name)),
+        options_(options),
+        heartbeat_(stream.get_executor()),
+        memory_timer_(stream.get_executor()) {}
 
   /// Once, when the upgrade is done.
   void open();
   void abort() noexcept { end("it was aborted"); }
+  void end(const std::string& why, Errc code = Errc::network) noexcept;
+  /// Why it has ended on this side; empty as long as it has not.
+  [[nodiscard]] const std::string& why_ended() const { return why_ended_; }
+  void limit_messages(std::size_t bytes) noexcept { message_limit_ = bytes; }
 
   static Task<> send(std::shared_ptr<Connection> self, View head, View body);
   static Task<View> receive(std::shared_ptr<Connection> self);
@@ -87,7 +98,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   std::uint64_t bytes_received = 0;
 
  private:
-  void end(const std::string& why, Errc code = Errc::network) noexcept;
+  static Task<> lend_memory(std::shared_ptr<Connection> self);
   void schedule_beat();
   void beat();
   [[noreturn]] void fail_receive(error_code error);
@@ -98,12 +109,15 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
   WebSocketOptions options_;
   asio::steady_timer heartbeat_;
+  asio::steady_timer memory_timer_;
   Inbox inbox_;
+  std::size_t message_limit_ = max_message_bytes;
   std::string why_ended_;
   Errc end_code_ = Errc::network;
   int silent_beats_ = 0;
   bool is_sending_ = false;
   bool is_receiving_ = false;
+  bool is_held_back_ = false;  ///< Waits for memory to receive into.
   bool is_pinging_ = false;
   bool was_heard_ = false;
   bool is_closing_ = false;
@@ -131,10 +145,12 @@ void Connection::end(const std::string& why, Errc code) noexcept {
   try {
     why_ended_ = why;
     heartbeat_.cancel();
+    memory_timer_.expires_at(asio::steady_timer::time_point::min());
   } catch (...) {  // NOLINT(bugprone-empty-catch): nothing of this is needed to end
   }
   error_code ignored;
   stream.next_layer().socket().close(ignored);
+  if (!is_receiving_) inbox_.begin();  // a lost client's connection may be kept for long
 }
 
 void Connection::schedule_beat() {
@@ -147,7 +163,7 @@ void Connection::schedule_beat() {
 
 void Connection::beat() {
   // Who does not read cannot hear; back-pressure is no sign of death.
-  silent_beats_ = is_receiving_ && !was_heard_ ? silent_beats_ + 1 : 0;
+  silent_beats_ = is_receiving_ && !is_held_back_ && !was_heard_ ? silent_beats_ + 1 : 0;
   if (silent_beats_ > beats_per_idle_timeout) {
     return end("no sign of life for " + seconds_of(options_.idle_timeout));
   }
@@ -183,9 +199,9 @@ std::string Connection::offence_at(bool is_first) const {
   if (is_first && stream.got_text()) return "sent a text message; only binary ones have a meaning here";
   // Until a frame's length is known, the hint is Inbox::first_read and says nothing about the message.
   const bool announces_more = !stream.is_message_done() && inbox_.size() + stream.read_size_hint(Inbox::first_read) >
-                                                               max_message_bytes + Inbox::first_read;
-  if (announces_more || inbox_.size() > max_message_bytes) {
-    return "sent a message above " + std::to_string(max_message_bytes) + " bytes";
+                                                               message_limit_ + Inbox::first_read;
+  if (announces_more || inbox_.size() > message_limit_) {
+    return "sent a message above " + std::to_string(message_limit_) + " bytes";
   }
   return {};
 }
@@ -213,15 +229,24 @@ Task<View> Connection::receive(std::shared_ptr<Connection> self) {
   Inbox& inbox = self->inbox_;
   inbox.begin();
   do {
-    const auto room = inbox.prepare(self->stream.read_size_hint(Inbox::first_read));
+    const std::size_t hint = self->stream.read_size_hint(Inbox::first_read);
+    if (self->options_.memory && !inbox.has_block() && inbox.size() + hint > small_message_bytes) {
+      auto lending = lend_memory(self);
+      co_await std::move(lending);
+    }
+    const auto room = inbox.prepare(hint);
     const bool is_first = inbox.size() == 0;
     error_code error;
     auto reading = self->stream.async_read_some(asio::buffer(room.data(), room.size()),
                                                 asio::redirect_error(asio::use_awaitable, error));
     inbox.commit(co_await std::move(reading));
-    if (error) self->fail_receive(error);
+    if (error) {
+      inbox.begin();
+      self->fail_receive(error);
+    }
     self->was_heard_ = true;
     if (const auto offence = self->offence_at(is_first); !offence.empty()) {
+      inbox.begin();
       const auto reason = close_reason_of(websocket::close_code::policy_error, "you " + offence);
       co_await close(self, reason);
       throw Error(Errc::protocol, self->peer + " " + offence);
@@ -229,6 +254,21 @@ Task<View> Connection::receive(std::shared_ptr<Connection> self) {
   } while (!self->stream.is_message_done());
   self->bytes_received += inbox.size();
   co_return inbox.finish();
+}
+
+Task<> Connection::lend_memory(std::shared_ptr<Connection> self) {
+  self->is_held_back_ = true;
+  const auto evict = [weak = self->weak_from_this()] {
+    const auto alive = weak.lock();
+    if (!alive) return;
+    alive->end("it was slow with a message whose memory others waited for, for " +
+               seconds_of(alive->options_.idle_timeout));
+  };
+  auto taking = self->options_.memory->take(self->memory_timer_, evict);
+  auto block = co_await std::move(taking);
+  self->is_held_back_ = false;
+  if (self->has_ended_) throw self->ended(self->end_code_);
+  self->inbox_.lend(std::move(block));
 }
 
 Task<> Connection::close(std::shared_ptr<Connection> self, websocket::close_reason reason) {
@@ -253,6 +293,7 @@ class WebSocketChannel final : public MessageChannel {
 
   Task<> send(View head, View body) override { return Connection::send(connection_, head, body); }
   Task<View> receive() override { return Connection::receive(connection_); }
+  void limit_messages(std::size_t bytes) noexcept override { connection_->limit_messages(bytes); }
   Task<> close(std::string reason) override {
     return Connection::close(connection_, close_reason_of(websocket::close_code::normal, reason));
   }
@@ -365,14 +406,15 @@ Task<> decline(std::shared_ptr<Connection> connection) {
 }
 
 Task<std::unique_ptr<MessageChannel>> upgrade(std::shared_ptr<Connection> connection, WebSocketOptions options) {
-  const Deadline deadline(connection->stream.get_executor(), options.handshake_timeout,
-                          [connection] { connection->abort(); });
+  const Deadline deadline(
+      connection->stream.get_executor(), options.handshake_timeout,
+      [connection, limit = options.handshake_timeout] { connection->end("no answer within " + seconds_of(limit)); });
   const std::string& peer = connection->peer;
   error_code error;
   if (options.tls) {
     auto securing = secure(connection, options.tls, std::nullopt, error);
     co_await std::move(securing);
-    if (error && !deadline.has_expired()) {
+    if (error && connection->why_ended().empty()) {
       throw Error(Errc::rejected, peer + " was refused by TLS: " + tls_failure(*connection, error));
     }
   }
@@ -385,14 +427,16 @@ Task<std::unique_ptr<MessageChannel>> upgrade(std::shared_ptr<Connection> connec
     co_await std::move(reading);
   }
   const bool has_hung_up = error == http::error::end_of_stream || error == http::error::partial_message;
-  if (error.category() == http::make_error_code(http::error::bad_method).category() && !has_hung_up) {
+  const std::string& why_ended = connection->why_ended();
+  const bool is_no_http = error.category() == http::make_error_code(http::error::bad_method).category();
+  if (is_no_http && !has_hung_up && why_ended.empty()) {
     throw Error(Errc::protocol, peer + " sent no HTTP request: " + error.message());
   }
   const auto lost = [&] {
     return Error(Errc::network,
-                 peer + " did not finish its handshake: " + reason_of(deadline, error, options.handshake_timeout));
+                 peer + " did not finish its handshake: " + (why_ended.empty() ? error.message() : why_ended));
   };
-  if (error || deadline.has_expired()) throw lost();
+  if (error || !why_ended.empty()) throw lost();
   if (!websocket::is_upgrade(parser.get()) || buffer.size() > 0) {
     co_await decline(connection);
     throw Error(Errc::protocol, peer + " sent a plain HTTP request, not a WebSocket upgrade");
@@ -402,7 +446,7 @@ Task<std::unique_ptr<MessageChannel>> upgrade(std::shared_ptr<Connection> connec
   if (error == websocket::condition::handshake_failed) {
     throw Error(Errc::protocol, peer + " sent a WebSocket upgrade that does not hold: " + error.message());
   }
-  if (error || deadline.has_expired()) throw lost();
+  if (error || !why_ended.empty()) throw lost();
   connection->open();
   co_return std::make_unique<WebSocketChannel>(std::move(connection));
 }
@@ -419,7 +463,11 @@ Task<std::unique_ptr<MessageChannel>> connect(asio::any_io_executor executor, co
 
 Task<std::unique_ptr<MessageChannel>> handshake(PendingPeer pending, WebSocketOptions options) {
   const auto state = std::move(pending).release();
-  return upgrade(std::make_shared<Connection>(std::move(state->socket), options, state->peer), options);
+  auto connection = std::make_shared<Connection>(std::move(state->socket), options, state->peer);
+  state->end = [weak = std::weak_ptr(connection)](const std::string& reason) {
+    if (const auto alive = weak.lock()) alive->end(reason);
+  };
+  return upgrade(std::move(connection), std::move(options));
 }
 
 }  // namespace headstart::net

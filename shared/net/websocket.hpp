@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -14,6 +15,7 @@
 
 namespace headstart::net {
 
+class ReceiveMemory;
 class Tls;
 
 struct WebSocketOptions {
@@ -24,6 +26,8 @@ struct WebSocketOptions {
   std::chrono::milliseconds idle_timeout = std::chrono::seconds(30);
   /// A dialler needs it for wss://; a server that has it accepts nothing without TLS.
   std::shared_ptr<Tls> tls = nullptr;
+  /// What all connections that are given the same one share, for messages above 64 KiB; null: each has its own.
+  std::shared_ptr<ReceiveMemory> memory = nullptr;
 };
 
 /// Dials a server. `executor` runs one thing at a time (one io thread, or a strand) and is the channel's executor;
@@ -35,7 +39,7 @@ Task<std::unique_ptr<MessageChannel>> connect(asio::any_io_executor executor, co
 class PendingPeer {
  public:
   struct State;
-  explicit PendingPeer(std::unique_ptr<State> state);
+  explicit PendingPeer(std::shared_ptr<State> state);
   PendingPeer(PendingPeer&&) noexcept;
   PendingPeer& operator=(PendingPeer&&) noexcept;
   ~PendingPeer();
@@ -43,10 +47,13 @@ class PendingPeer {
   /// "127.0.0.1:50312"
   [[nodiscard]] std::string peer() const;
   /// For whoever serves it.
-  [[nodiscard]] std::unique_ptr<State> release() &&;
+  [[nodiscard]] std::shared_ptr<State> release() &&;
+
+  /// Ends the connection, whatever has become of it meanwhile, with a reason for the log. On the listener's executor.
+  [[nodiscard]] std::function<void(const std::string& reason)> ender() const;
 
  private:
-  std::unique_ptr<State> state_;
+  std::shared_ptr<State> state_;
 };
 
 /// Listens on one address. All calls on `executor`, which is also that of the accepted channels.

@@ -11,6 +11,7 @@ namespace {
 
 /// More waiting messages than any honest peer leaves: one task, its grant, the end of the run.
 constexpr std::size_t max_inbox = 64;
+constexpr std::size_t max_inbox_bytes = 4 * wire::max_control_bytes;
 
 /// The receiver holds one chunk for each connection that sends.
 constexpr std::size_t chunk_bytes = std::size_t{256} << 10;
@@ -32,6 +33,7 @@ Conversation<Incoming, Outgoing>::Conversation(net::asio::any_io_executor execut
 template <class Incoming, class Outgoing>
 void Conversation<Incoming, Outgoing>::start(Hooks hooks) {
   hooks_ = std::move(hooks);
+  channel_->limit_messages(wire::max_control_bytes);
   // Each loop ends by recording why; its handler keeps the conversation alive until then.
   const auto on_end = [self = this->shared_from_this()](std::exception_ptr failure) {
     self->end(failure ? failure
@@ -77,7 +79,8 @@ net::Task<Incoming> Conversation<Incoming, Outgoing>::next_message() {
     is_awaited_ = false;
     if (interruption_) std::rethrow_exception(std::exchange(interruption_, nullptr));
   }
-  Incoming message = std::move(inbox_.front());
+  Incoming message = std::move(inbox_.front().message);
+  inbox_bytes_ -= inbox_.front().num_bytes;
   inbox_.pop_front();
   co_return message;
 }
@@ -122,7 +125,8 @@ void Conversation<Incoming, Outgoing>::abort() {
 template <class Incoming, class Outgoing>
 net::Task<> Conversation<Incoming, Outgoing>::read_loop() {
   while (!has_ended()) {
-    auto decoded = decode(co_await channel_->receive(), static_cast<const Incoming*>(nullptr));
+    const std::span<const std::byte> frame = co_await channel_->receive();
+    auto decoded = decode(frame, static_cast<const Incoming*>(nullptr));
     if (std::holds_alternative<wire::Chunk>(decoded)) {
       throw Error(Errc::protocol, peer() + " sent a chunk that belongs to no attachment");
     }
@@ -130,8 +134,11 @@ net::Task<> Conversation<Incoming, Outgoing>::read_loop() {
     if (const auto* announced = std::get_if<wire::Attachment>(&message)) {
       co_await read_attachment(*announced);
     } else if (!hooks_.intercept || !hooks_.intercept(message)) {
-      if (inbox_.size() >= max_inbox) throw Error(Errc::protocol, peer() + " sends more messages than any task needs");
-      inbox_.push_back(std::move(message));
+      inbox_bytes_ += frame.size();
+      if (inbox_.size() >= max_inbox || inbox_bytes_ > max_inbox_bytes) {
+        throw Error(Errc::protocol, peer() + " sends more messages than any task needs");
+      }
+      inbox_.push_back({std::move(message), frame.size()});
       inbox_changed_.notify();
     }
   }
@@ -158,6 +165,7 @@ net::Task<> Conversation<Incoming, Outgoing>::read_attachment(wire::Attachment a
                                     std::to_string(sink_->num_bytes()) + " bytes");
   }
   ++attachments_received_;
+  channel_->limit_messages(net::max_message_bytes);
   for (std::uint64_t received = 0; received < announced.num_bytes;) {
     const auto decoded = decode(co_await channel_->receive(), static_cast<const Incoming*>(nullptr));
     const auto* chunk = std::get_if<wire::Chunk>(&decoded);
@@ -179,6 +187,7 @@ net::Task<> Conversation<Incoming, Outgoing>::read_attachment(wire::Attachment a
     sink_->write(received, chunk->data);
     received += chunk->data.size();
   }
+  channel_->limit_messages(wire::max_control_bytes);
   sink_ = nullptr;
   sink_changed_.notify();
 }

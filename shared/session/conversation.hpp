@@ -93,7 +93,12 @@ class Conversation : public std::enable_shared_from_this<Conversation<Incoming, 
   std::uint32_t attachments_sent_ = 0;
   Signal outbox_changed_;
 
-  std::deque<Incoming> inbox_;
+  struct Waiting {
+    Incoming message;
+    std::size_t num_bytes;  ///< Of its frame.
+  };
+  std::deque<Waiting> inbox_;
+  std::size_t inbox_bytes_ = 0;
   bool is_awaited_ = false;  ///< next_message() waits.
   bool is_parked_ = false;   ///< An attachment was announced and has no sink yet.
   std::exception_ptr interruption_;

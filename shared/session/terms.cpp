@@ -1,6 +1,7 @@
 #include "shared/session/terms.hpp"
 
 #include "shared/base/error.hpp"
+#include "shared/base/files.hpp"
 
 namespace headstart::session {
 
@@ -15,12 +16,11 @@ void declare_task(Fields& fields, learn::Task& task) {
 
 template <class Declare>
 void load_from_peer(const std::string& text, Declare declare) {
-  Fields fields;
-  declare(fields);
   try {
-    fields.load(nlohmann::json::parse(text), "terms of the run");
-  } catch (const nlohmann::json::exception&) {
-    throw Error(Errc::protocol, "the terms of the run are not JSON");
+    const nlohmann::json document = parse_json(text, "terms of the run");
+    Fields fields;
+    declare(fields);
+    fields.load(document, "terms of the run");
   } catch (const Error& error) {
     throw Error(Errc::protocol, error.what());
   }

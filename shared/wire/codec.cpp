@@ -18,6 +18,8 @@ constexpr std::byte frame_version{1};
 constexpr std::byte control_kind{0};
 constexpr std::byte chunk_kind{1};
 constexpr std::size_t control_head_bytes = 4;
+/// The first byte that cereal's portable archive writes.
+constexpr std::byte little_endian_mark{1};
 
 /// Reads from a span and tells how much of it is left.
 class SpanReader final : public std::streambuf, public BytesLeft {
@@ -117,6 +119,11 @@ Variant decode_control(std::span<const std::byte> frame) {
     throw Error(Errc::protocol, "a control frame of " + std::to_string(frame.size()) + " bytes; at most " +
                                     std::to_string(max_control_bytes) + " are allowed");
   }
+  if (frame[3] != std::byte{0}) throw Error(Errc::protocol, "a frame whose spare byte is not 0");
+  // cereal would turn the other byte order round, and then a message would have two encodings.
+  if (frame.size() > control_head_bytes && frame[control_head_bytes] != little_endian_mark) {
+    throw Error(Errc::protocol, "a control frame that is not little-endian");
+  }
   Variant message;
   emplace_by_index(message, std::to_integer<std::size_t>(frame[2]));
   SpanReader reader(frame.subspan(control_head_bytes));
@@ -160,6 +167,9 @@ std::variant<Variant, Chunk> decode(std::span<const std::byte> frame) {
   }
   if (frame[1] == control_kind) return decode_control<Variant>(frame);
   if (frame[1] != chunk_kind) throw Error(Errc::protocol, "a frame of unknown kind");
+  if (frame[2] != std::byte{0} || frame[3] != std::byte{0}) {
+    throw Error(Errc::protocol, "a frame whose spare bytes are not 0");
+  }
   if (frame.size() <= chunk_head_bytes) throw Error(Errc::protocol, "a chunk without data");
   if (frame.size() > chunk_head_bytes + max_chunk_bytes) throw Error(Errc::protocol, "a chunk above 1 MiB");
   return Chunk{load<std::uint32_t>(&frame[4]), load<std::uint64_t>(&frame[8]), frame.subspan(chunk_head_bytes)};

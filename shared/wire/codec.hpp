@@ -34,7 +34,8 @@ struct Chunk {
 };
 
 /// Decodes one frame. Throws Error(protocol): another version, an unknown kind or message, a length that lies, bytes
-/// left over, a number that no message of ours would carry. Allocates no more than the frame's own size.
+/// left over, a number that no message of ours would carry. What it accepts is what encode() makes of the result, byte
+/// for byte. Allocates no more than the frame's own size.
 std::variant<ClientMessage, Chunk> decode_from_client(std::span<const std::byte> frame);
 std::variant<ServerMessage, Chunk> decode_from_server(std::span<const std::byte> frame);
 

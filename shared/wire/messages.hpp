@@ -133,10 +133,11 @@ struct Attachment {
 // ---- server to client
 
 struct Welcome {
-  Settings terms;  ///< session::Terms.
+  Settings terms;              ///< session::Terms.
+  std::int64_t unix_time = 0;  ///< The server's time of day, in milliseconds since 1970.
   template <class A>
   void serialize(A& a) {
-    a(terms);
+    a(terms, unix_time);
   }
 };
 

@@ -24,11 +24,7 @@ struct Entry {
 
 class Reader {
  public:
-  explicit Reader(const std::filesystem::path& file) : file_(file), in_(file, std::ios::binary) {
-    std::error_code code;
-    size_ = std::filesystem::file_size(file, code);
-    if (!in_ || code) throw Error(Errc::data, file.string() + ": model file cannot be read");
-  }
+  Reader(std::istream& in, std::uint64_t size, const std::string& name) : in_(in), size_(size), name_(name) {}
 
   ModelFile read() {
     const std::uint64_t header_bytes = read_header_length();
@@ -49,8 +45,7 @@ class Reader {
 
  private:
   [[noreturn]] void fail(std::uint64_t offset, const std::string& what) const {
-    throw Error(Errc::data,
-                fmt::format("{}: not a sound safetensors file: at byte {}: {}", file_.string(), offset, what));
+    throw Error(Errc::data, fmt::format("{}: not a sound safetensors file: at byte {}: {}", name_, offset, what));
   }
 
   std::uint64_t read_header_length() {
@@ -67,8 +62,8 @@ class Reader {
   std::vector<Entry> read_header(std::uint64_t header_bytes) {
     std::string text(header_bytes, '\0');
     if (!in_.read(text.data(), static_cast<std::streamsize>(text.size()))) fail(8, "header cut short");
+    const nlohmann::json header = parse_header(text);
     try {
-      const nlohmann::json header = nlohmann::json::parse(text);
       if (!header.is_object()) fail(8, "the header is no JSON object");
       std::vector<Entry> entries;
       for (const auto& [name, value] : header.items()) {
@@ -84,16 +79,35 @@ class Reader {
     }
   }
 
+  [[nodiscard]] nlohmann::json parse_header(const std::string& text) const {
+    try {
+      return parse_json(text, "header");
+    } catch (const Error& error) {
+      fail(8, error.what());
+    }
+  }
+
+  /// json::get() would cut fractions off and turn negative numbers into large ones.
+  static bool are_whole_numbers(const nlohmann::json& list) {
+    return list.is_array() && std::ranges::all_of(list, [](const nlohmann::json& value) {
+             return value.is_number_unsigned() && value.get<std::uint64_t>() <= std::uint64_t{INT64_MAX};
+           });
+  }
+
   Entry entry_of(const std::string& name, const nlohmann::json& value) const {
     const auto dtype = learn::dtype_of(value.at("dtype").get<std::string>());
     if (!dtype) fail(8, "tensor '" + name + "' has the unsupported type " + value.at("dtype").dump());
-    Entry entry{{name, *dtype, value.at("shape").get<std::vector<std::int64_t>>()}, 0, 0};
-    const auto offsets = value.at("data_offsets").get<std::array<std::uint64_t, 2>>();
-    entry.begin = offsets[0];
-    entry.end = offsets[1];
+    Entry entry{{name, *dtype, {}}, 0, 0};
+    const nlohmann::json& shape = value.at("shape");
+    const nlohmann::json& offsets = value.at("data_offsets");
+    if (!are_whole_numbers(shape)) fail(8, "tensor '" + name + "' has an impossible shape");
+    if (!are_whole_numbers(offsets) || offsets.size() != 2) fail(8, "tensor '" + name + "' has impossible offsets");
+    entry.spec.shape = shape.get<std::vector<std::int64_t>>();
+    entry.begin = offsets[0].get<std::uint64_t>();
+    entry.end = offsets[1].get<std::uint64_t>();
     std::uint64_t elements = 1;
     for (const std::int64_t extent : entry.spec.shape) {
-      if (extent < 0 || (extent > 0 && elements > size_ / static_cast<std::uint64_t>(extent))) {
+      if (extent > 0 && elements > size_ / static_cast<std::uint64_t>(extent)) {
         fail(8, "tensor '" + name + "' has an impossible shape");
       }
       elements *= static_cast<std::uint64_t>(extent);
@@ -117,15 +131,15 @@ class Reader {
     }
   }
 
-  std::filesystem::path file_;
-  std::ifstream in_;
-  std::uint64_t size_ = 0;
+  std::istream& in_;
+  std::uint64_t size_;
+  const std::string& name_;
   ModelFile result_;
 };
 
 }  // namespace
 
-void save_safetensors(const std::filesystem::path& file, const PackedState& model, const Metadata& metadata) {
+std::string safetensors_head(const PackedState& model, const Metadata& metadata) {
   nlohmann::ordered_json header = nlohmann::ordered_json::object();
   if (!metadata.empty()) header[std::string(metadata_key)] = metadata;
   std::uint64_t offset = 0;
@@ -138,15 +152,28 @@ void save_safetensors(const std::filesystem::path& file, const PackedState& mode
   }
   std::string text = header.dump();
   text.resize((text.size() + 7) / 8 * 8, ' ');  // tensors start aligned, as the format recommends
-  std::array<std::byte, 8> length{};
-  for (std::size_t i = 0; i < 8; ++i) length[i] = static_cast<std::byte>(text.size() >> (8 * i));
+  std::string length(8, '\0');
+  for (std::size_t i = 0; i < 8; ++i) length[i] = static_cast<char>(text.size() >> (8 * i));
+  return length + text;
+}
+
+void save_safetensors(const std::filesystem::path& file, const PackedState& model, const Metadata& metadata) {
   AtomicFile out(file);
-  out.write(length);
-  out.write(text);
+  out.write(safetensors_head(model, metadata));
   out.write(model.bytes());
   out.commit();
 }
 
-ModelFile load_safetensors(const std::filesystem::path& file) { return Reader(file).read(); }
+ModelFile read_safetensors(std::istream& in, std::uint64_t size, const std::string& name) {
+  return Reader(in, size, name).read();
+}
+
+ModelFile load_safetensors(const std::filesystem::path& file) {
+  std::ifstream in(file, std::ios::binary);
+  std::error_code code;
+  const std::uint64_t size = std::filesystem::file_size(file, code);
+  if (!in || code) throw Error(Errc::data, file.string() + ": model file cannot be read");
+  return read_safetensors(in, size, file.string());
+}
 
 }  // namespace headstart::wire

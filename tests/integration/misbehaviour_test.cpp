@@ -90,7 +90,9 @@ TEST_CASE("an update beyond the norm bound is refused with its norm; within it n
   const auto summary = simulate(config, std::move(clients), notes);
   CHECK(notes.all.find("update refused: the update's L2 norm is 1000") != std::string::npos);
   CHECK(notes.all.find("limits.update_norm allows 100") != std::string::npos);
-  CHECK(read_text(folder / "run/audit.jsonl").find("\"accepted\":false") != std::string::npos);
+  const std::string audit = read_text(folder / "run/audit.jsonl");
+  CHECK(audit.find("\"accepted\":false") != std::string::npos);
+  CHECK(audit.find("\"norm\":100") != std::string::npos);
 
   auto unbounded = test::small_config(folder / "unbounded");
   unbounded.federation.num_rounds = 1;
@@ -259,6 +261,34 @@ TEST_CASE("messages out of turn, attachments nobody asked for and stray chunks e
     CHECK(thrown != "(no error)");
     CHECK(lobby.notes.all.find("was not admitted") != std::string::npos);
   }
+}
+
+/// What ends a server's conversation in which nobody takes a message, when its peer says what `script` says.
+std::string end_of_unheard(const std::function<net::Task<>(net::MessageChannel&)>& script) {
+  asio::io_context io{1};
+  net::LoopbackPair pair = net::make_loopback(io.get_executor(), io.get_executor(), "test");
+  const auto conversation = std::make_shared<session::ServerConversation>(io.get_executor(), std::move(pair.first));
+  conversation->start();
+  const auto speak = [&]() -> net::Task<> { co_await script(*pair.second); };
+  asio::co_spawn(io, speak(), [](const std::exception_ptr&) {});
+  io.run();
+  CHECK(conversation->bytes_received() < 8 * wire::max_control_bytes);
+  return test::error_of(Errc::protocol, [&] { conversation->rethrow_if_ended(); });
+}
+
+TEST_CASE("what waits for a server that does not look is bounded, in messages and in bytes") {
+  const auto repeat = [](const wire::ClientMessage& message) {
+    return [frame = wire::encode(message)](net::MessageChannel& channel) -> net::Task<> {
+      while (true) co_await channel.send(frame, {});
+    };
+  };
+  CHECK(end_of_unheard(repeat(wire::Offer{1, 2})).find("more messages than any task needs") != std::string::npos);
+  wire::Join large;
+  large.own_model = std::string(48 * 1024, 'x');
+  CHECK(end_of_unheard(repeat(large)).find("more messages than any task needs") != std::string::npos);
+  const std::vector<std::byte> chunk(wire::max_control_bytes + 1);
+  const auto send_chunk = [&](net::MessageChannel& channel) { return channel.send(chunk, {}); };
+  CHECK(end_of_unheard(send_chunk).find("above 65536 bytes") != std::string::npos);
 }
 
 }  // namespace

@@ -1,123 +1,18 @@
 """Real processes: a server and its clients, and every mistake a user can make with an exit code that says which."""
 
 import json
-import os
-import random
 import signal
 import socket
 import struct
-import subprocess
-import tempfile
-import time
 import unittest
 import urllib.error
 import urllib.request
-from pathlib import Path
 
-BIN = Path(os.environ["HEADSTART_BIN"])
-SERVER, CLIENT, LAB = BIN / "server/headstart-server", BIN / "client/headstart-client", BIN / "experiments/headstart-lab"
-PKI = BIN / "server/pki/headstart-pki"
-PATIENCE = 60
+from tests.integration.programs import (CLIENT, LAB, PATIENCE, PKI, SERVER, ProgramsTest, wait_for, write_dataset,
+                                        write_npy)
 
 
-def write_npy(path: Path, descr: str, shape: tuple, data: bytes) -> None:
-    header = f"{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}"
-    header += " " * (-(len(header) + 11) % 64) + "\n"
-    path.write_bytes(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode() + data)
-
-
-def write_dataset(folder: Path, num_train: int = 300, num_test: int = 60) -> None:
-    """Images of 12x12 whose class is the bright third of their rows."""
-    folder.mkdir()
-    for split, count in (("train", num_train), ("test", num_test)):
-        images, labels = bytearray(), []
-        for i in range(count):
-            label = i % 3
-            labels.append(label)
-            for row in range(12):
-                bright = 200 if 4 * label <= row < 4 * label + 4 else 20
-                images += bytes((bright + (i * 7 + row * 13 + column * 29) % 40) for column in range(12))
-        write_npy(folder / f"{split}-images.npy", "|u1", (count, 12, 12), bytes(images))
-        write_npy(folder / f"{split}-labels.npy", "<i8", (count,), struct.pack(f"<{count}q", *labels))
-
-
-def wait_for(condition, what: str):
-    end = time.monotonic() + PATIENCE
-    while time.monotonic() < end:
-        value = condition()
-        if value:
-            return value
-        time.sleep(0.02)
-    raise AssertionError(f"waited {PATIENCE} s for {what}")
-
-
-class Processes(unittest.TestCase):
-    def setUp(self):
-        self.temporary = tempfile.TemporaryDirectory()
-        self.folder = Path(self.temporary.name)
-        self.data = self.folder / "data"
-        write_dataset(self.data)
-        self.manifest = self.folder / "manifest.json"
-        self.children = []
-
-    def tearDown(self):
-        for child in self.children:
-            if child.poll() is None:
-                child.kill()
-            child.communicate()
-        self.temporary.cleanup()
-
-    def run_program(self, *arguments):
-        return subprocess.run([str(a) for a in arguments], capture_output=True, text=True, timeout=PATIENCE)
-
-    def start(self, *arguments):
-        child = subprocess.Popen([str(a) for a in arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        self.children.append(child)
-        return child
-
-    def data_settings(self):
-        return ["--set", "data.set=tensors", "--set", f"data.path={self.data}"]
-
-    def draw(self, clients=3):
-        done = self.run_program(LAB, "partition", *self.data_settings(), "--set", f"partition.clients={clients}",
-                                "--set", "partition.kind=uniform", "--set", "draw.validation=30", "--set", "draw.clients=0",
-                                "--set", "draw.public_large=60", "--set", "draw.public_small=0",
-                                "--set", "draw.public_labeled=0", "--set", "draw.test=0", "--out", self.manifest)
-        self.assertEqual(done.returncode, 0, done.stderr)
-        return done
-
-    def server_arguments(self, run="run", **settings):
-        base = {"run.folder": self.folder / run, "listen.port": 0, "data.manifest": self.manifest,
-                "federation.clients": 3, "federation.rounds": 2, "model.channels": "[4,4]", "model.hidden": 8,
-                "pretrain.max_epochs": 2, "consolidation.epochs": 2, "validation.source": "server"}
-        base.update(settings)
-        arguments = [SERVER, *self.data_settings()]
-        for key, value in base.items():
-            arguments += ["--set", f"{key}={value}"]
-        return arguments
-
-    def client_arguments(self, index, port, *more):
-        return [CLIENT, "--server", f"ws://127.0.0.1:{port}", "--name", f"silo-{index}", *self.data_settings(),
-                "--set", f"data.manifest={self.manifest}", "--set", f"data.share={index}",
-                "--set", "share_model=peers", *more]
-
-    def start_server(self, run="run", **settings):
-        server = self.start(*self.server_arguments(run, **settings))
-        port_file = self.folder / run / "port"
-        wait_for(lambda: port_file.exists() or server.poll() is not None, "the server's port")
-        self.assertIsNone(server.poll(), server.stderr.read() if server.poll() is not None else "")
-        return server, int(port_file.read_text())
-
-    def finish(self, child):
-        out, err = child.communicate(timeout=PATIENCE)
-        return child.returncode, out, err
-
-    def assert_fails(self, done, code, *words):
-        self.assertEqual(done.returncode, code, done.stdout + done.stderr)
-        for word in words:
-            self.assertIn(word, done.stderr)
-        self.assertNotIn("internal error", done.stderr)
-
+class Processes(ProgramsTest):
     def test_a_whole_run_equals_its_simulation(self):
         self.draw()
         for start in ("random", "kd"):
@@ -208,7 +103,7 @@ class Processes(unittest.TestCase):
         server, port = self.start_server()
         done = self.run_program(*self.client_arguments(0, port), "--check")
         self.assertEqual(done.returncode, 0, done.stderr)
-        self.assertEqual([line.split()[1] for line in done.stdout.splitlines()], ["server", "name", "data", "model"])
+        self.assertEqual([line.split()[1] for line in done.stdout.splitlines()], ["server", "name", "clock", "data", "model"])
         strange = self.folder / "strange"
         strange.mkdir()
         write_npy(strange / "train-images.npy", "|u1", (20, 9, 9), bytes(20 * 81))
@@ -320,72 +215,6 @@ class Processes(unittest.TestCase):
         self.assertTrue((self.folder / "run/interrupted.json").exists())
         for client in clients:
             self.assertEqual(self.finish(client)[0], 5)
-
-    def test_a_lost_client_costs_its_updates_only(self):
-        self.draw()
-        rounds_in_all = 500  # many more than pass before the client is killed
-        server, port = self.start_server(**{"federation.rounds": rounds_in_all, "timeouts.absence": 0.5})
-        clients = [self.start(*self.client_arguments(i, port)) for i in range(3)]
-        rounds = self.folder / "run/rounds.jsonl"
-        wait_for(lambda: rounds.exists() and rounds.read_text().count("\n") > 3, "some rounds")
-        clients[1].kill()
-        code, out, err = self.finish(server)
-        self.assertEqual(code, 0, err)
-        self.assertIn("without silo-1", out)
-        last = json.loads(rounds.read_text().splitlines()[-1])
-        self.assertEqual(last["round"], rounds_in_all)
-        self.assertEqual(last["clients"], ["silo-0", "silo-2"])
-
-    def test_killed_at_any_moment_and_started_again_the_model_is_the_same(self):
-        """kill -9 of the server or a client at random moments, and once each of SIGSTOP; HEADSTART_LONG: 200 runs."""
-        self.draw()
-        rounds = 12
-        settings = {"federation.rounds": rounds, "start.model": "kd", "checkpoints.every": 1}
-        done = self.run_program(LAB, "simulate", *self.server_arguments("whole", **settings)[1:], "--set",
-                                "share_model=peers")
-        self.assertEqual(done.returncode, 0, done.stderr)
-        expected = (self.folder / "whole/final.safetensors").read_bytes()
-        draw = random.Random(20240)
-        for trial in range(200 if "HEADSTART_LONG" in os.environ else 4):
-            with self.subTest(trial=trial):
-                self.kill_somebody(f"killed-{trial}", settings, draw, rounds)
-                self.assertEqual((self.folder / f"killed-{trial}/final.safetensors").read_bytes(), expected)
-
-    def kill_somebody(self, run, settings, draw, rounds):
-        server, port = self.start_server(run, **settings)
-        settings = {**settings, "listen.port": port}
-        patience = ("--set", "connect.patience=60")
-        clients = [self.start(*self.client_arguments(i, port, *patience)) for i in range(3)]
-        journal = self.folder / run / "journal"
-        for _ in range(draw.randint(1, 3)):
-            # A moment by what the run has achieved, so that the same moments are met on a slow machine.
-            moment = draw.randint(3, 3 + 7 + 2 * rounds)
-            wait_for(lambda: server.poll() is not None or journal.read_text().count("\n") >= moment, "that moment")
-            victim, stop = draw.randint(0, 3), draw.random() < 0.25
-            child = server if victim == 3 else clients[victim]
-            if child.poll() is not None:
-                break
-            if stop:
-                child.send_signal(signal.SIGSTOP)
-                child.send_signal(signal.SIGCONT)
-                continue
-            child.kill()
-            child.communicate()
-            if victim == 3:
-                server = self.start(*self.server_arguments(run, **settings))
-            else:
-                clients[victim] = self.start(*self.client_arguments(victim, port, *patience))
-        code, _, err = self.finish(server)
-        if code == 4:  # it had finished just before it was killed
-            self.assertIn("holds a finished run", err)
-        else:
-            self.assertEqual(code, 0, err)
-        for client in clients:
-            if client.poll() is None:
-                client.kill()  # one that was away at the end would look for its server for an hour
-            client.communicate()
-        summary = json.loads((self.folder / run / "summary.json").read_text())
-        self.assertFalse(summary["degraded"], summary["left_out"])
 
     def test_configuration_mistakes(self):
         self.draw()

@@ -93,5 +93,16 @@ TEST_CASE("time of day: ISO 8601 in UTC, to the millisecond, before 1970 too") {
   CHECK(utc_text(Time(milliseconds(-1))) == "1969-12-31T23:59:59.999Z");
 }
 
+TEST_CASE("JSON that is nested too deep to be written again is refused") {
+  const auto nested = [](int depth) {
+    return std::string(static_cast<std::size_t>(depth), '[') + std::string(static_cast<std::size_t>(depth), ']');
+  };
+  CHECK_NOTHROW(parse_json(nested(max_json_depth), "it"));
+  CHECK(test::error_of(Errc::data, [&] { parse_json(nested(max_json_depth + 2), "it"); }).find("it: nested") == 0);
+  // Deep enough to run out of stack where it was parsed and then shown.
+  CHECK(test::code_of([&] { parse_json(nested(1'000'000), "it"); }) == Errc::data);
+  CHECK(test::error_of(Errc::data, [] { parse_json("{\"a\":\n 1,}", "it"); }).find("it: parse error at line 2") == 0);
+}
+
 }  // namespace
 }  // namespace headstart

@@ -19,6 +19,7 @@ TEST_CASE("the nearest name is the one with the fewest edits, or none") {
   CHECK(nearest("model.nam", names) == "model.name");
   CHECK(nearest("zzz", names).empty());
   CHECK(nearest("x", {}).empty());
+  CHECK(nearest(std::string(10'000'000, 'x') + "train.lr", names).empty());
 }
 
 }  // namespace

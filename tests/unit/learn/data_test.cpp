@@ -336,6 +336,31 @@ TEST_CASE("damaged tensors are refused by name") {
     write(labels, npy(">i4", "(2,)", pixels(8)));
     refused({labels.string(), ">i4", "big-endian"});
   }
+  SUBCASE("a long header, sound but for its last word") {
+    const std::string blanks(60'000, ' ');
+    const auto long_npy = [&](const std::string& end) {
+      const std::string header = "{'descr': '|u1', 'fortran_order': False, 'shape': (2," + blanks + "3, 4" + end;
+      return std::string("\x93NUMPY\1\0", 8) + static_cast<char>(header.size() & 255) +
+             static_cast<char>(header.size() >> 8) + header + pixels(24);
+    };
+    write(images, long_npy(")}"));
+    CHECK_NOTHROW(load_dataset({"tensors", folder.path().string()}, Split::train));
+    write(images, long_npy(" and more)}"));
+    refused({images.string(), "no 'shape' of whole numbers"});
+  }
+  SUBCASE("a header without its words") {
+    const auto with_header = [](const std::string& header) {
+      return std::string("\x93NUMPY\1\0", 8) + static_cast<char>(header.size()) + '\0' + header + pixels(24);
+    };
+    write(images, with_header("{'descr': [('r', '|u1')], 'fortran_order': False, 'shape': (2, 3, 4)}"));
+    refused({images.string(), "'descr'"});
+    write(images, with_header("{'descr': '|u1', 'fortran_order': 0, 'shape': (2, 3, 4)}"));
+    refused({images.string(), "'fortran_order'"});
+    write(images, with_header("{'descr': '|u1', 'fortran_order': False, 'shape': 24}"));
+    refused({images.string(), "'shape'"});
+    write(images, with_header("{'descr': '|u1', 'fortran_order': False, 'shape'"));
+    refused({images.string(), "'shape'"});
+  }
   SUBCASE("types") {
     write(images, npy("<f8", "(2, 1, 1)", pixels(16)));
     refused({images.string(), "<f8", "float32"});

@@ -1,43 +1,87 @@
 #include "server/door.hpp"
 
+#include <vector>
+
 #include <doctest/doctest.h>
 
 namespace headstart::server {
 namespace {
 
-TEST_CASE("door: a fourth of the places for one address, all of them for many, and each is free again") {
-  DoorCount count(8);
-  CHECK_FALSE(count.enter("flood"));
-  CHECK_FALSE(count.enter("flood"));
-  const auto refused = count.enter("flood");
-  REQUIRE(refused);
-  CHECK(refused->find("2 connections from flood") != std::string::npos);
-  for (const char* honest : {"a", "b", "c", "d", "e", "f"}) CHECK_FALSE(count.enter(honest));
-  const auto full = count.enter("g");
-  REQUIRE(full);
-  CHECK(full->find("8 connections") != std::string::npos);
-  CHECK(full->find("limits.handshakes") != std::string::npos);
-  CHECK(count.num_inside() == 8);
-  count.leave("flood");
-  CHECK_FALSE(count.enter("g"));
-  count.leave("flood");
-  CHECK_FALSE(count.enter("flood"));
+/// A door that notes who was put out, by the order of coming.
+struct Watched {
+  explicit Watched(std::size_t limit) : count(limit) {}
+
+  /// The refusal; empty where it came in.
+  std::string enter(const std::string& address) {
+    const std::size_t index = guests.size();
+    auto entered = count.enter(address, [this, index](const std::string& why) {
+      put_out.push_back(index);
+      reason = why;
+    });
+    const auto* refusal = std::get_if<std::string>(&entered);
+    if (refusal != nullptr) return *refusal;
+    guests.push_back(std::get<DoorCount::Guest>(entered));
+    return "";
+  }
+
+  DoorCount count;
+  std::vector<DoorCount::Guest> guests;
+  std::vector<std::size_t> put_out;
+  std::string reason;
+};
+
+TEST_CASE("door: a fourth of the places for one address, and each is free again") {
+  Watched door(8);
+  CHECK(door.enter("flood").empty());
+  CHECK(door.enter("flood").empty());
+  CHECK(door.enter("flood").find("2 connections from flood") != std::string::npos);
+  CHECK(door.put_out.empty());
+  door.count.leave(door.guests[0]);
+  CHECK(door.enter("flood").empty());
+  CHECK(door.count.num_inside() == 2);
 }
 
-TEST_CASE("door: of failed handshakes the 1st, 2nd, 4th, 8th of each address are told, and all are counted") {
-  DoorCount count(8);
+TEST_CASE("door: where all places are taken, the oldest from the address with the most of them makes room") {
+  Watched door(8);
+  for (const char* address : {"honest", "a", "a", "b", "b", "c", "c", "d"}) CHECK(door.enter(address).empty());
+  CHECK(door.enter("e").empty());
+  CHECK(door.put_out == std::vector<std::size_t>{1});
+  CHECK(door.reason.find("newer connection") != std::string::npos);
+  CHECK(door.count.num_inside() == 8);
+  door.count.leave(door.guests[1]);  // its socket has noticed
+  CHECK(door.count.num_inside() == 8);
+  CHECK(door.enter("f").empty());
+  CHECK(door.enter("g").empty());
+  CHECK(door.put_out == std::vector<std::size_t>{1, 3, 5});
+  CHECK_MESSAGE(door.enter("g").find("8 connections") != std::string::npos, "it would hold more than anyone else");
+  CHECK(door.enter("h").empty());
+  CHECK(door.put_out.back() == 0);  // nobody holds more than one, and honest has been there for the longest
+}
+
+TEST_CASE("door: who has shaken hands is not put out") {
+  Watched door(4);
+  for (const char* address : {"a", "b", "c", "d"}) CHECK(door.enter(address).empty());
+  door.count.shake_hands(door.guests[0]);
+  CHECK(door.enter("e").empty());
+  CHECK(door.put_out == std::vector<std::size_t>{1});
+  for (const std::size_t guest : {2, 3, 4}) door.count.shake_hands(door.guests[guest]);
+  CHECK(door.enter("f").find("limits.handshakes") != std::string::npos);
+}
+
+TEST_CASE("door: a flood of failures from one address hides none from another") {
+  Failures failures;
   int num_told = 0;
-  for (int i = 0; i < 100; ++i) num_told += count.count_failure("flood") ? 1 : 0;
-  CHECK(num_told == 7);
-  CHECK(count.count_failure("another"));
-  CHECK(count.status().num_failed == 101);
+  for (int i = 0; i < 100'000; ++i) num_told += failures.count("flood") ? 1 : 0;
+  CHECK(num_told == 100 + 10);  // 128, 256, ..., 65,536
+  CHECK(failures.count("another"));
+  CHECK(failures.num_in_all() == 100'001);
 }
 
 TEST_CASE("door: failures from ever new addresses are told ever more rarely") {
-  DoorCount count(8);
+  Failures failures;
   int num_told = 0;
-  for (int i = 0; i < 100'000; ++i) num_told += count.count_failure(std::to_string(i)) ? 1 : 0;
-  CHECK(num_told < 4200);
+  for (int i = 0; i < 100'000; ++i) num_told += failures.count(std::to_string(i)) ? 1 : 0;
+  CHECK(num_told < 4400);
 }
 
 }  // namespace

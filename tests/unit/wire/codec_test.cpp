@@ -39,7 +39,7 @@ std::vector<ClientMessage> client_examples() {
 }
 
 std::vector<ServerMessage> server_examples() {
-  return {Welcome{R"({"run": {"seed": 1}})"},
+  return {Welcome{R"({"run": {"seed": 1}})", 1'767'225'600'125},
           Joined{3, 10},
           Refused{"name taken", true},
           PretrainTask{1},
@@ -137,6 +137,24 @@ TEST_CASE("frames of another version, kind or message are refused by name") {
   frame = encode(ServerMessage(Grant{1}));
   frame[2] = std::byte{200};
   CHECK(test::error_of([&] { decode_from_server(frame); }).find("unknown message 200") != std::string::npos);
+}
+
+TEST_CASE("a message has one encoding: spare bytes that are set and the other byte order are refused") {
+  const std::vector<std::byte> sound = encode(ServerMessage(Grant{1}));
+  for (const std::size_t place : {3, 4}) {
+    std::vector<std::byte> frame = sound;
+    frame[place] ^= std::byte{1};
+    CHECK(test::code_of([&] { decode_from_server(frame); }) == Errc::protocol);
+  }
+  const ChunkHead head = encode_chunk_head(1, 2);
+  std::vector<std::byte> chunk(head.begin(), head.end());
+  chunk.push_back(std::byte{42});
+  CHECK_NOTHROW(decode_from_server(chunk));
+  for (const std::size_t place : {2, 3}) {
+    std::vector<std::byte> frame = chunk;
+    frame[place] = std::byte{1};
+    CHECK(test::code_of([&] { decode_from_server(frame); }) == Errc::protocol);
+  }
 }
 
 TEST_CASE("a yes or no that is neither is refused") {

@@ -3,6 +3,7 @@
 #include <random>
 
 #include <doctest/doctest.h>
+#include <fmt/format.h>
 #include <torch/torch.h>
 
 #include "shared/base/files.hpp"
@@ -82,6 +83,18 @@ TEST_CASE("damaged files are refused with file and fault") {
   CHECK(
       error_for(R"({"a":{"dtype":"F32","shape":[4611686018427387904,4611686018427387904],"data_offsets":[0,4]}})", four)
           .find("impossible shape") != std::string::npos);
+  for (const char* shape : {"1", "[1.0]", "[1e300]", "[true]", "[18446744073709551615]", "{\"0\":1}"}) {
+    CAPTURE(shape);
+    CHECK(error_for(fmt::format(R"({{"a":{{"dtype":"F32","shape":{},"data_offsets":[0,4]}}}})", shape), four)
+              .find("impossible shape") != std::string::npos);
+  }
+  for (const char* offsets : {"4", "[0]", "[0,4,8]", "[0,4.0]", "[0,1e300]", "[-1,3]", "[false,4]"}) {
+    CAPTURE(offsets);
+    CHECK(error_for(fmt::format(R"({{"a":{{"dtype":"F32","shape":[1],"data_offsets":{}}}}})", offsets), four)
+              .find("impossible offsets") != std::string::npos);
+  }
+  CHECK(error_for(R"({"a":)" + std::string(100'000, '[') + std::string(100'000, ']') + "}", "").find("nested") !=
+        std::string::npos);
   CHECK(error_for(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}})", std::string(8, '\0')).find("gap") !=
         std::string::npos);
   CHECK(error_for(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})", "").find("the file holds 0") !=

@@ -1,0 +1,12 @@
+// How many files and sockets this process may have open.
+#pragma once
+
+#include <cstddef>
+
+namespace headstart {
+
+/// Raises the process's soft limit to `needed` descriptors, or as far as its hard limit goes; never lowers it. Returns
+/// how many may be open.
+std::size_t provide_descriptors(std::size_t needed);
+
+}  // namespace headstart

@@ -1,0 +1,30 @@
+// The JSON inside Welcome (the terms of a run) and inside Join (a client's own model). Promised: what is accepted reads
+// the same after it was written and sent on, and a spec names its architecture or is refused.
+#include "shared/session/terms.hpp"
+#include "tests/fuzz/fuzz.hpp"
+
+namespace {
+
+using namespace headstart;
+
+void read_terms(const std::string& text) {
+  const std::string written = session::to_json_text(session::terms_from_json_text(text));
+  fuzz::require(session::to_json_text(session::terms_from_json_text(written)) == written, "terms read as written");
+}
+
+void read_spec(const std::string& text) {
+  const learn::ModelSpec spec = session::spec_from_json_text(text);
+  const std::string written = session::to_json_text(spec);
+  fuzz::require(session::to_json_text(session::spec_from_json_text(written)) == written, "a spec reads as written");
+  // What a scripted model's architecture is stands in the file that the spec names.
+  if (!spec.is_scripted()) fuzz::is_refused([&] { (void)spec.architecture(); });
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  const std::string text(fuzz::text_of(data, size));
+  fuzz::is_refused([&] { read_terms(text); });
+  fuzz::is_refused([&] { read_spec(text); });
+  return 0;
+}

@@ -1,0 +1,273 @@
+// Writes what the program itself would write, as first inputs of the fuzz targets: FOLDER/TARGET/NAME. The committed
+// corpus grew from these.
+#include <filesystem>
+#include <fstream>
+
+#include <fmt/format.h>
+#include <torch/torch.h>
+
+#include "client/config.hpp"
+#include "server/pki/x509.hpp"
+#include "server/recovery.hpp"
+#include "shared/base/digest.hpp"
+#include "shared/base/files.hpp"
+#include "shared/learn/partition.hpp"
+#include "shared/wire/codec.hpp"
+#include "shared/wire/safetensors.hpp"
+
+namespace {
+
+using namespace headstart;
+
+std::filesystem::path root;
+
+void write(const std::string& target, const std::string& name, std::string_view content) {
+  std::filesystem::create_directories(root / target);
+  std::ofstream(root / target / name, std::ios::binary) << content;
+}
+
+std::string text_of(std::span<const std::byte> bytes) {
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+
+std::string own_model() {
+  learn::ModelSpec spec;
+  spec.name = "resnet18";
+  spec.norm = learn::Norm::group;
+  return session::to_json_text(spec);
+}
+
+std::vector<wire::ClientMessage> client_messages() {
+  return {wire::Hello{wire::protocol_version, "silo-1", "headstart 0.1.0"},
+          wire::Join{600, 60, 10, 1, 28, 28, std::string(64, 'a'), "cnn channels=32,64 kernel=3 hidden=128 norm=none",
+                     own_model(), "resnet18 width=64 norm=group", true, std::string(64, 'b')},
+          wire::ProgressReport{3, 128, 600},
+          wire::PretrainDone{1, false, 12.5, 20, 17},
+          wire::EvaluationReport{4, {{8, 9}}, {{10, 10}}, {{9, 11}}, 6.25},
+          wire::Offer{5, 24},
+          wire::TaskFailed{6, "diverged"},
+          wire::Attachment{0, 24}};
+}
+
+std::vector<wire::ServerMessage> server_messages() {
+  const std::string digest(64, 'c');
+  return {wire::Welcome{session::to_json_text(session::Terms{})},
+          wire::Joined{3, 10},
+          wire::Refused{"the run is over", false},
+          wire::PretrainTask{1},
+          wire::ExchangeTask{2},
+          wire::TrainTask{3, 7, digest, true},
+          wire::EvaluateTask{4, digest, false, own_model()},
+          wire::LogitsTask{5, 500},
+          wire::DistillTask{6, 4},
+          wire::TeacherFollows{"silo-2", own_model()},
+          wire::StatisticsTask{7},
+          wire::Grant{8},
+          wire::ResultRefused{9, "too late"},
+          wire::Finished{"all rounds are done", false},
+          wire::Attachment{1, 4096}};
+}
+
+std::string chunk(std::uint32_t attachment, std::uint64_t offset, std::size_t count) {
+  return text_of(wire::encode_chunk_head(attachment, offset)) + std::string(count, 'x');
+}
+
+/// As the conversation's target takes frames.
+std::string script(const std::vector<std::string>& frames) {
+  std::string text;
+  for (const std::string& frame : frames) {
+    text += static_cast<char>(frame.size() & 255);
+    text += static_cast<char>(frame.size() >> 8);
+    text += frame;
+  }
+  return text;
+}
+
+void write_frames() {
+  int n = 0;
+  std::vector<std::string> all;
+  for (const auto& message : client_messages()) {
+    all.push_back(text_of(wire::encode(message)));
+    write("frame", fmt::format("client-{}", n++), all.back());
+  }
+  for (const auto& message : server_messages())
+    write("frame", fmt::format("server-{}", n++), text_of(wire::encode(message)));
+  write("frame", "chunk", chunk(7, 1 << 20, 16));
+
+  const auto of = [](const wire::ClientMessage& message) { return text_of(wire::encode(message)); };
+  write("conversation", "all", script(all));
+  write("conversation", "upload",
+        script({of(wire::ProgressReport{1, 2, 4}), of(wire::Offer{1, 24}), of(wire::Attachment{0, 24}), chunk(0, 0, 16),
+                of(wire::ProgressReport{1, 4, 4}), chunk(0, 16, 8), of(wire::Offer{2, 24}), of(wire::Attachment{1, 24}),
+                chunk(1, 0, 24)}));
+  write("conversation", "unasked", script({of(wire::Attachment{0, 24}), chunk(0, 0, 24)}));
+}
+
+template <class Config>
+void write_settings(const std::string& name) {
+  Config config;
+  Fields fields;
+  declare_fields(fields, config);
+  write("config", name + ".json", to_line(fields.resolved()));
+  std::string lines;
+  for (const Fields::Field& field : fields.all()) lines += fmt::format("{}={}\n", field.key, field.initial.dump());
+  write("config", name + ".lines", lines);
+}
+
+void write_handshake() {
+  write("handshake", "terms", session::to_json_text(session::Terms{}));
+  write("handshake", "own-model", own_model());
+  write("handshake", "script", R"({"model":{"name":"script:model.pt"}})");
+  write("url", "name", "wss://fl.example.org:9840/run/1");
+  write("url", "ipv6", "ws://[::1]:7700");
+}
+
+void write_manifest() {
+  learn::Manifest manifest;
+  manifest.dataset = "fashion-mnist";
+  manifest.train_digest = sha256_hex("train");
+  manifest.test_digest = sha256_hex("test");
+  manifest.num_classes = 3;
+  manifest.seed = 7;
+  manifest.settings = {{"partition", {{"kind", "label-dirichlet"}, {"label_betas", {0.1, 0.5}}}},
+                       {"draw", {{"test", 2}}}};
+  manifest.validation = {4};
+  manifest.public_large = {5, 9};
+  manifest.unused = {11};
+  manifest.test = {0, 1};
+  manifest.clients = {{0, 2, 3}, {1, 6}};
+  manifest.class_counts = {{1, 2, 0}, {0, 1, 1}};
+  write("manifest", "two-clients", learn::manifest_text(manifest));
+  manifest.num_classes = 21;
+  for (auto& row : manifest.class_counts) row.resize(21);
+  write("manifest", "many-classes", learn::manifest_text(manifest));
+}
+
+void write_model_files() {
+  const auto as_file = [](const std::string& name, const learn::StateDict& state, const wire::Metadata& metadata) {
+    const wire::PackedState model(state);
+    write("model_file", name, wire::safetensors_head(model, metadata) + text_of(std::as_const(model).bytes()));
+  };
+  as_file("every-type",
+          learn::StateDict({{"a", torch::ones({2}, at::kDouble)},
+                            {"fc.weight", torch::ones({2, 3})},
+                            {"half", torch::ones({3}, at::kHalf)},
+                            {"brain", torch::ones({1}, at::kBFloat16)},
+                            {"bn.num_batches_tracked", torch::tensor(3, torch::kLong)},
+                            {"i", torch::ones({1}, at::kInt)},
+                            {"s", torch::ones({1}, at::kShort)},
+                            {"c", torch::ones({1}, at::kChar)},
+                            {"u", torch::ones({1}, at::kByte)},
+                            {"mask", torch::tensor({true, false})},
+                            {"empty", torch::empty({0, 4})}}),
+          {{"round", "12"}, {"architecture", "cnn"}});
+  as_file("one", learn::StateDict({{"w", torch::ones({1})}}), {});
+  as_file("none", learn::StateDict(), {});
+}
+
+void write_journal() {
+  using server::Recovery;
+  server::ClientInfo client{"silo-1", 600, 60, session::spec_from_json_text(own_model()), "resnet18 width=64", true};
+  const nlohmann::json counts = {{"bytes_up", 10}, {"bytes_down", 20}};
+  const auto measured = [](int round) {
+    return server::measured_event(
+        {{"round", round}, {"accuracy", 0.5}, {"loss", 1.5}, {"seconds", 2.5}, {"bytes_up", 30}, {"bytes_down", 40}});
+  };
+  const auto model = [](std::int64_t round) {
+    return server::milestone_event({.round = round,
+                                    .digest = std::string(64, 'd'),
+                                    .participation = {{"silo-1"}, {{"silo-2", "late"}}},
+                                    .bytes_up = 100,
+                                    .bytes_down = 200,
+                                    .seconds = 3.5,
+                                    .state = {}});
+  };
+  const learn::Evaluation evaluation{{8, 9}, {10, 10}, {9, 11}, 6.25};
+  const std::vector<nlohmann::json> events = {
+      server::joined_event(client),
+      server::joined_event({"silo-2", 10, 0, {}, "", false}),
+      server::local_model_event("silo-1", {{"rating", server::to_json(evaluation)}}),
+      server::left_out_event({"pretraining", "silo-2", "lost"}),
+      server::started_event("kd", nlohmann::json::object(), counts),
+      model(0),
+      measured(0),
+      model(1),
+      measured(1),
+      server::best_event(1, 0.5),
+      model(2),
+      measured(2),
+      model(1)};
+  std::string journal;
+  std::string lines;
+  for (const nlohmann::json& event : events) {
+    const std::string text = to_line(event);
+    journal += sha256_hex(text) + " " + text + "\n";
+    lines += text + "\n";
+  }
+  write("journal", "whole", journal);
+  write("journal", "cut", journal.substr(0, journal.size() - 30));
+  write("journal", "short", sha256_hex("{}") + " {}\n" + sha256_hex("[]") + " []\n");
+  write("recovery", "whole", lines);
+  for (std::size_t i = 0; i < events.size(); ++i) write("recovery", fmt::format("event-{}", i), to_line(events[i]));
+}
+
+void write_data() {
+  const auto as = [](char file, const std::string& name, const std::string& content) {
+    write("data", name, file + content);
+  };
+  const auto npy = [](const std::string& type, const std::string& shape, const std::string& content) {
+    const std::string header = fmt::format("{{'descr': '{}', 'fortran_order': False, 'shape': {}, }}\n", type, shape);
+    return "\x93NUMPY\1" + std::string(1, '\0') + static_cast<char>(header.size()) + std::string(1, '\0') + header +
+           content;
+  };
+  as(0, "idx-images", std::string("\0\0\x08\x03\0\0\0\1\0\0\0\2\0\0\0\2abcd", 20));
+  as(1, "idx-labels", std::string("\0\0\x08\x01\0\0\0\1\x09", 9));
+  as(2, "npy-bytes", npy("|u1", "(1, 3, 1, 2)", "abcdef"));
+  as(2, "npy-floats", npy("<f4", "(1, 1, 1)", std::string("\0\0\x80\x3f", 4)));
+  int n = 0;
+  for (const auto& [type, bytes] : {std::pair("|u1", 1), {"<u2", 2}, {"<i4", 4}, {"<i8", 8}}) {
+    as(3, fmt::format("npy-labels-{}", n++),
+       npy(type, "(1,)", '\2' + std::string(static_cast<std::size_t>(bytes) - 1, '\0')));
+  }
+  as(4, "meta", R"({"num_classes": 3, "mean": [0.5], "deviation": [0.25]})");
+  as(5, "cifar", '\3' + std::string(3072, 'p'));
+}
+
+void write_requests() {
+  const pki::Key key = pki::make_key();
+  write("request", "silo", pki::to_pem(*pki::make_request("silo-1", *key)));
+  write("request", "key", pki::to_pem(*key));
+}
+
+void write_uploads() {
+  const learn::StateDict state({{"f64", torch::tensor({0.5, -1.5}, at::kDouble)},
+                                {"f32", torch::ones({2, 2})},
+                                {"f16", torch::ones({3}, at::kHalf)},
+                                {"bf16", torch::ones({3}, at::kBFloat16)},
+                                {"i64", torch::tensor(3, at::kLong)},
+                                {"i32", torch::ones({1}, at::kInt)},
+                                {"i16", torch::ones({2}, at::kShort)},
+                                {"i8", torch::ones({2}, at::kChar)},
+                                {"u8", torch::ones({2}, at::kByte)},
+                                {"bool", torch::tensor({true, false, true})}});
+  const std::string one = text_of(wire::PackedState(state).bytes());
+  write("upload", "one", one);
+  write("upload", "three", one + one + one);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (argc != 2) return EXIT_FAILURE;
+  root = argv[1];
+  write_frames();
+  write_settings<server::ServerConfig>("server");
+  write_settings<client::ClientConfig>("client");
+  write_handshake();
+  write_manifest();
+  write_model_files();
+  write_journal();
+  write_data();
+  write_requests();
+  write_uploads();
+}

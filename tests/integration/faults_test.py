@@ -1,0 +1,285 @@
+"""Real processes and what befalls them: killed, stopped, cut off, out of disk, clocks that jump. The model is the same."""
+
+import json
+import os
+import random
+import resource
+import signal
+import socket
+import threading
+import unittest
+from datetime import datetime, timezone
+from pathlib import Path
+
+from tests.integration.programs import LAB, SERVER, ProgramsTest, wait_for
+
+FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
+
+
+class Wire:
+    """A TCP relay between clients and a server that can be cut (connections reset, new ones refused) or muted (packets
+    vanish, connections stay open)."""
+
+    def __init__(self, server_port):
+        self.server_port = server_port
+        self.is_cut = False
+        self.is_muted = threading.Event()
+        self.ends = []
+        self.lock = threading.Lock()
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        while True:
+            try:
+                near, _ = self.listener.accept()
+            except OSError:
+                return
+            with self.lock:
+                if self.is_cut:
+                    near.close()
+                    continue
+                try:
+                    far = socket.create_connection(("127.0.0.1", self.server_port))
+                except OSError:
+                    near.close()
+                    continue
+                self.ends += [near, far]
+            for source, target in ((near, far), (far, near)):
+                threading.Thread(target=self.relay, args=(source, target), daemon=True).start()
+
+    def relay(self, source, target):
+        try:
+            while data := source.recv(1 << 16):
+                if not self.is_muted.is_set():
+                    target.sendall(data)
+        except OSError:
+            pass
+        for end in (source, target):
+            self.end(end)
+
+    @staticmethod
+    def end(connection):
+        try:
+            connection.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+        connection.close()
+
+    def cut(self):
+        with self.lock:
+            self.is_cut = True
+            for end in self.ends:
+                self.end(end)
+            self.ends = []
+
+    def mend(self):
+        with self.lock:
+            self.is_cut = False
+        self.is_muted.clear()
+
+    def close(self):
+        self.listener.close()
+        self.cut()
+
+
+class Faults(ProgramsTest):
+    ROUNDS = 12
+    SETTINGS = {"federation.rounds": ROUNDS, "start.model": "kd", "checkpoints.every": 1}
+
+    def setUp(self):
+        super().setUp()
+        self.draw()
+
+    def undisturbed_model(self, **settings):
+        done = self.run_program(LAB, "simulate", *self.server_arguments("whole", **self.SETTINGS | settings)[1:], "--set",
+                                "share_model=peers")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return (self.folder / "whole/final.safetensors").read_bytes()
+
+    def num_journaled(self, run):
+        return (self.folder / run / "journal").read_text().count("\n")
+
+    def events(self, run, kind):
+        lines = (self.folder / run / "audit.jsonl").read_text().splitlines()
+        return [event for event in map(json.loads, lines) if event["event"] == kind]
+
+    def assert_same_model(self, run, expected):
+        summary = json.loads((self.folder / run / "summary.json").read_text())
+        self.assertFalse(summary["degraded"], summary["left_out"])
+        self.assertEqual((self.folder / run / "final.safetensors").read_bytes(), expected)
+
+    def finish_all(self, server, clients):
+        code, _, err = self.finish(server)
+        self.assertEqual(code, 0, err)
+        for client in clients:
+            code, _, err = self.finish(client)
+            self.assertEqual(code, 0, err)
+
+    def test_a_lost_client_costs_its_updates_only(self):
+        rounds_in_all = 500  # many more than pass before the client is killed
+        server, port = self.start_server(**{"federation.rounds": rounds_in_all, "timeouts.absence": 0.5})
+        clients = [self.start(*self.client_arguments(i, port)) for i in range(3)]
+        rounds = self.folder / "run/rounds.jsonl"
+        wait_for(lambda: rounds.exists() and rounds.read_text().count("\n") > 3, "some rounds")
+        clients[1].kill()
+        code, out, err = self.finish(server)
+        self.assertEqual(code, 0, err)
+        self.assertIn("without silo-1", out)
+        last = json.loads(rounds.read_text().splitlines()[-1])
+        self.assertEqual(last["round"], rounds_in_all)
+        self.assertEqual(last["clients"], ["silo-0", "silo-2"])
+
+    def test_killed_at_any_moment_and_started_again_the_model_is_the_same(self):
+        """kill -9 of the server or a client at random moments, and once each of SIGSTOP; HEADSTART_LONG: 200 runs."""
+        expected = self.undisturbed_model()
+        draw = random.Random(20240)
+        for trial in range(200 if "HEADSTART_LONG" in os.environ else 4):
+            with self.subTest(trial=trial):
+                self.kill_somebody(f"killed-{trial}", draw)
+                self.assertEqual((self.folder / f"killed-{trial}/final.safetensors").read_bytes(), expected)
+
+    def kill_somebody(self, run, draw):
+        server, port = self.start_server(run, **self.SETTINGS)
+        settings = {**self.SETTINGS, "listen.port": port}
+        patience = ("--set", "connect.patience=60")
+        clients = [self.start(*self.client_arguments(i, port, *patience)) for i in range(3)]
+        for _ in range(draw.randint(1, 3)):
+            # A moment by what the run has achieved, so that the same moments are met on a slow machine.
+            moment = draw.randint(3, 3 + 7 + 2 * self.ROUNDS)
+            wait_for(lambda: server.poll() is not None or self.num_journaled(run) >= moment, "that moment")
+            victim, stop = draw.randint(0, 3), draw.random() < 0.25
+            child = server if victim == 3 else clients[victim]
+            if child.poll() is not None:
+                break
+            if stop:
+                child.send_signal(signal.SIGSTOP)
+                child.send_signal(signal.SIGCONT)
+                continue
+            child.kill()
+            child.communicate()
+            if victim == 3:
+                server = self.start(*self.server_arguments(run, **settings))
+            else:
+                clients[victim] = self.start(*self.client_arguments(victim, port, *patience))
+        code, _, err = self.finish(server)
+        if code == 4:  # it had finished just before it was killed
+            self.assertIn("holds a finished run", err)
+        else:
+            self.assertEqual(code, 0, err)
+        for client in clients:
+            if client.poll() is None:
+                client.kill()  # one that was away at the end would look for its server for an hour
+            client.communicate()
+        summary = json.loads((self.folder / run / "summary.json").read_text())
+        self.assertFalse(summary["degraded"], summary["left_out"])
+
+    def test_stopped_until_the_other_side_gives_up_the_connection_and_continued(self):
+        expected = self.undisturbed_model()
+        # A client gives a server up only after 30 s.
+        for victim in ("silo-1", "server") if "HEADSTART_LONG" in os.environ else ("silo-1",):
+            run = f"stopped-{victim}"
+            server, port = self.start_server(run, **self.SETTINGS, **{"timeouts.silence": 1, "timeouts.handshake": 1})
+            clients = [self.start(*self.client_arguments(i, port)) for i in range(3)]
+            wait_for(lambda: self.num_journaled(run) >= 12, "some rounds")
+            if victim == "server":
+                # Its clients' heartbeats stay unanswered; they hang up and look for it again.
+                server.send_signal(signal.SIGSTOP)
+                self.wait_for_line(clients[0], "trying again")
+                server.send_signal(signal.SIGCONT)
+            else:
+                clients[1].send_signal(signal.SIGSTOP)
+                wait_for(lambda: self.events(run, "connection lost"), "the server to miss it")
+                clients[1].send_signal(signal.SIGCONT)
+            self.finish_all(server, clients)
+            self.assert_same_model(run, expected)
+            self.assertTrue(self.events(run, "returned"))
+
+    def wait_for_line(self, child, words):
+        while words not in child.stderr.readline():
+            self.assertIsNone(child.poll(), f"ended while '{words}' was waited for")
+
+    def test_a_network_that_is_cut_or_swallows_packets_and_comes_back(self):
+        expected = self.undisturbed_model()
+        for fault in ("cut", "muted"):
+            run = f"network-{fault}"
+            server, port = self.start_server(run, **self.SETTINGS, **{"timeouts.silence": 1, "timeouts.handshake": 1})
+            wire = Wire(port)
+            self.addCleanup(wire.close)
+            clients = [self.start(*self.client_arguments(i, wire.port)) for i in range(3)]
+            for moment in (9, 20):
+                wait_for(lambda: self.num_journaled(run) >= moment, "that moment")
+                num_lost = len(self.events(run, "connection lost"))
+                if fault == "cut":
+                    wire.cut()
+                else:
+                    wire.is_muted.set()
+                wait_for(lambda: len(self.events(run, "connection lost")) >= num_lost + 3, "all to be missed")
+                wire.mend()
+            self.finish_all(server, clients)
+            self.assert_same_model(run, expected)
+
+    def test_a_disk_that_is_full_ends_the_run_in_order_and_the_same_command_goes_on(self):
+        expected = self.undisturbed_model()
+        whole = self.folder / "whole"
+        # No file may grow beyond a part of what the journal, or the audit log, comes to in the end.
+        for trial, limit in enumerate((whole / "journal", whole / "audit.jsonl")):
+            limit = limit.stat().st_size * 2 // 3
+            self.assertLess((whole / "run.json").stat().st_size, limit)
+            run = f"full-{trial}"
+            arguments = [str(a) for a in self.server_arguments(run, **self.SETTINGS)]
+            server = self.start(*arguments, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+                                restore_signals=False)
+            port_file = self.folder / run / "port"
+            port = int(wait_for(lambda: port_file.exists() and port_file.read_text(), "the server's port"))
+            clients = [self.start(*self.client_arguments(i, port)) for i in range(3)]
+            code, _, err = self.finish(server)
+            self.assertEqual(code, 4, err)
+            self.assertIn("File too large", err)
+            self.assertIn(run, err)
+            for client in clients:
+                self.assertNotEqual(self.finish(client)[0], 0)  # told that the run ended early
+            server, port = self.start_server(run, **self.SETTINGS)
+            clients = [self.start(*self.client_arguments(i, port)) for i in range(3)]
+            self.finish_all(server, clients)
+            self.assert_same_model(run, expected)
+
+    @unittest.skipUnless(FAKETIME.exists(), f"{FAKETIME} is not there (Debian's package faketime)")
+    def test_clocks_that_jump_change_nothing(self):
+        many = {"federation.rounds": 200}  # more than pass while the clock is looked at
+        expected = self.undisturbed_model(**many)
+        offset = self.folder / "offset"
+        offset.write_text("+0")
+        environment = {**os.environ, "LD_PRELOAD": str(FAKETIME), "FAKETIME_TIMESTAMP_FILE": str(offset),
+                       "FAKETIME_NO_CACHE": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+        server, port = self.start_server("jump", **self.SETTINGS | many, environment=environment)
+        clients = [self.start(*self.client_arguments(i, port), env=environment) for i in range(3)]
+
+        def days_away():
+            sent = self.events("jump", "sent")
+            last = datetime.fromisoformat(sent[-1]["at"]) if sent else datetime.now(timezone.utc)
+            return round((last - datetime.now(timezone.utc)).total_seconds() / 86400)
+
+        wait_for(lambda: self.num_journaled("jump") >= 8, "some rounds")
+        for jump, days in (("+400d", 400), ("-30d", -30), ("+0", 0)):
+            offset.write_text(jump)
+            wait_for(lambda: days_away() == days, f"the clock to be {days} days away")
+        self.finish_all(server, clients)
+        self.assert_same_model("jump", expected)
+        self.assertFalse(self.events("jump", "connection lost"))
+
+    @unittest.skipUnless(FAKETIME.exists(), f"{FAKETIME} is not there (Debian's package faketime)")
+    def test_check_finds_a_clock_that_is_wrong(self):
+        server, port = self.start_server()
+        environment = {**os.environ, "LD_PRELOAD": str(FAKETIME), "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+        for offset, code, words in (("+20", 0, "ahead of the server's"), ("-1h", 2, "behind the server's: certificates")):
+            done = self.run_program(*self.client_arguments(0, port), "--check", env={**environment, "FAKETIME": offset})
+            self.assertEqual(done.returncode, code, done.stderr)
+            self.assertIn(words, done.stdout + done.stderr)
+        server.send_signal(signal.SIGTERM)
+        self.finish(server)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,87 @@
+#include "server/recovery.hpp"
+
+#include <doctest/doctest.h>
+
+#include "tests/support/throws.hpp"
+
+namespace headstart::server {
+namespace {
+
+using nlohmann::json;
+
+const json no_bytes = {{"bytes_up", 0}, {"bytes_down", 0}};
+
+json started() { return started_event("random", json::object(), no_bytes); }
+
+json model(std::int64_t round) {
+  Recovery::Milestone milestone;
+  milestone.round = round;
+  milestone.bytes_up = static_cast<std::uint64_t>(round) * 10;
+  return milestone_event(milestone);
+}
+
+json measured(std::int64_t round) {
+  return measured_event({{"round", round}, {"bytes_up", 1}, {"bytes_down", 2}, {"accuracy", 0.5}, {"seconds", 1.5}});
+}
+
+TEST_CASE("a run stands where its newest usable milestone says, with the lines up to it") {
+  const Replay whole = replay({started(), model(0), measured(0), model(1), measured(1), model(2), measured(2)}, "run");
+  REQUIRE(whole.milestones.size() == 3);
+  Replay earlier = whole;
+  earlier.milestones.resize(1);
+  const Recovery recovery = recovery_at(earlier, whole.milestones[1]);
+  CHECK(recovery.milestone->round == 1);
+  CHECK(recovery.lines.size() == 2);
+  CHECK(recovery.start.at("used") == "random");
+  const Recovery from_the_start = recovery_at(replay({started(), model(0), measured(0)}, "run"), std::nullopt);
+  CHECK(from_the_start.start.is_null());
+  CHECK(from_the_start.lines.empty());
+}
+
+TEST_CASE("a round that was gone through again replaces what came of it before") {
+  const Replay again = replay({started(), model(1), measured(1), model(2), measured(2), model(1)}, "run");
+  REQUIRE(again.milestones.size() == 1);
+  CHECK(again.recovery.lines.empty());
+}
+
+TEST_CASE("events of another version are refused as such, whatever is amiss") {
+  json no_used = started();
+  no_used.erase("used");
+  json bytes_missing = started();
+  bytes_missing["before_rounds"].erase("bytes_up");
+  json bytes_negative = started();
+  bytes_negative["before_rounds"]["bytes_down"] = -1;
+  json fractional = model(1);
+  fractional["round"] = 1e300;
+  json without_round = measured(1);
+  without_round["line"].erase("round");
+  json text_accuracy = measured(1);
+  text_accuracy["line"]["accuracy"] = "high";
+  const json strange_spec = {{"event", "joined"},
+                             {"client", "a"},
+                             {"examples", 1},
+                             {"held_out", 0},
+                             {"shares_with_peers", false},
+                             {"own_architecture", ""},
+                             {"own_model", "{\"model\": 3}"}};
+  const std::vector<std::vector<json>> cases = {
+      {{{"kind", "started"}}}, {no_used},  {bytes_missing}, {bytes_negative}, {started(), fractional}, {without_round},
+      {text_accuracy},         {model(1)}, {strange_spec},  {{{"event", 3}}}, {measured_event("line")}};
+  for (const std::vector<json>& events : cases) {
+    CAPTURE(json(events).dump());
+    const std::string message = test::error_of(Errc::data, [&] { replay(events, "runs/a"); });
+    CHECK(message.find("runs/a: the journal is of another version of headstart") == 0);
+  }
+}
+
+TEST_CASE("an evaluation reads as written, and counts that are none are refused") {
+  const learn::Evaluation evaluation{{8, 9}, {10, 10}, {9, 11}, 6.25};
+  const json written = to_json(evaluation);
+  CHECK(to_json(evaluation_from(written)) == written);
+  json fractional = written;
+  fractional["total"][1] = 1e300;
+  CHECK(test::code_of([&] { (void)evaluation_from(fractional); }) == Errc::data);
+}
+
+}  // namespace
+}  // namespace headstart::server
