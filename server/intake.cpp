@@ -6,26 +6,26 @@
 
 namespace headstart::server {
 
-net::Task<DigestedState> take_state(const RunContext& context, const ClientSession& client, Upload upload,
-                                    learn::Schema schema, std::string what) {
+net::Task<std::string> take_state(const RunContext& context, const ClientSession& client, Upload& upload,
+                                  learn::Schema schema, std::string what, std::function<void(wire::PackedState)> use) {
   struct Taken {
-    DigestedState state;
+    std::string digest;
     std::optional<std::string> offence;
   };
   auto taking = net::offload(context.pool, [&] {
-    Taken taken{{digest_of(upload), {}}, {}};
+    Taken taken{digest_of(upload), {}};
     try {
-      taken.state.state = received_state(upload, schema, client.name());
+      use(received_state(upload, schema, client.name()));
     } catch (const Error& error) {
       if (error.code() != Errc::run_failed) throw;
       taken.offence = error.what();
     }
     return taken;
   });
-  Taken taken = co_await std::move(taking);
-  context.folder.audit().received(client.name(), {what, upload.num_bytes(), taken.state.digest}, taken.offence);
+  const Taken taken = co_await std::move(taking);
+  context.folder.audit().received(client.name(), {what, upload.num_bytes(), taken.digest}, taken.offence);
   if (taken.offence) throw Error(Errc::run_failed, *taken.offence);
-  co_return std::move(taken.state);
+  co_return taken.digest;
 }
 
 net::Task<Inspection> inspect(const RunContext& context, const ClientSession& client, Upload& upload,

@@ -150,13 +150,11 @@ net::Task<> LocalModels::collect_weights(ClientSession& client, LocalModel& mode
     schema = co_await std::move(building);
   }
   Upload upload = co_await client.exchange(schema.num_bytes());
-  auto taking = take_state(context_, client, std::move(upload), schema, "pre-trained model");
-  DigestedState taken = co_await std::move(taking);
-  auto storing = net::offload(context_.pool, [this, &taken, &model] {
-    wire::save_safetensors(context_.folder.model_of(model.client), taken.state);
-  });
-  co_await std::move(storing);
-  model.digest = taken.digest;
+  const auto keep = [this, &model](const wire::PackedState& state) {
+    wire::save_safetensors(context_.folder.model_of(model.client), state);
+  };
+  auto taking = take_state(context_, client, upload, schema, "pre-trained model", keep);
+  model.digest = co_await std::move(taking);
   model.num_bytes = schema.num_bytes();
   keep_record(model);
 }
@@ -170,16 +168,15 @@ net::Task<> LocalModels::collect_logits(ClientSession& client, LocalModel& model
   const std::int64_t num_public = context_.data.transfer.size();
   const std::int64_t num_classes = context_.data.task.num_classes;
   const learn::Schema schema({{"logits", c10::ScalarType::Float, {num_rated() + num_public, num_classes}}});
-  auto taking = take_state(context_, client, std::move(upload), schema, "logits");
-  const DigestedState taken = co_await std::move(taking);
-  auto splitting = net::offload(context_.pool, [&] {
-    const at::Tensor logits = taken.state.state().tensors().front().tensor;
+  const auto split = [&](const wire::PackedState& state) {
+    const at::Tensor logits = state.state().tensors().front().tensor;
     model.transfer_logits = logits.narrow(0, num_rated(), num_public);
     if (num_rated() == 0) return;
     model.rating =
         learn::evaluate_logits(logits.narrow(0, 0, num_rated()), context_.data.validation.y.cpu(), num_classes);
-  });
-  co_await std::move(splitting);
+  };
+  auto taking = take_state(context_, client, upload, schema, "logits", split);
+  co_await std::move(taking);
 }
 
 net::Task<> LocalModels::rate() {

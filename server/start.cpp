@@ -124,9 +124,11 @@ net::Task<std::optional<wire::PackedState>> distil_at_client(const RunContext& c
     }
     auto distilling = client.distill(student, weights, std::move(teachers));
     Upload upload = co_await std::move(distilling);
-    auto taking = take_state(context, client, std::move(upload), student.state.state().schema(), "distilled model");
-    DigestedState seed = co_await std::move(taking);
-    co_return std::move(seed.state);
+    wire::PackedState seed;
+    const auto take = [&seed](wire::PackedState state) { seed = std::move(state); };
+    auto taking = take_state(context, client, upload, student.state.state().schema(), "distilled model", take);
+    co_await std::move(taking);
+    co_return seed;
   };
   std::string reason = "it is not there";
   if (const auto client = context.cohort.find(place)) {

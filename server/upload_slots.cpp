@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "shared/learn/platform.hpp"
 #include "shared/wire/codec.hpp"
 
 namespace headstart::server {
@@ -82,7 +83,9 @@ std::unique_ptr<std::byte[]> UploadSlots::memory_for(std::uint64_t num_bytes) {
     return memory;
   }
   spare_.clear();
-  return std::make_unique_for_overwrite<std::byte[]>(num_bytes);
+  auto memory = std::make_unique_for_overwrite<std::byte[]>(num_bytes);
+  learn::prefer_large_pages(memory.get(), num_bytes);
+  return memory;
 }
 
 void UploadSlots::release(std::unique_ptr<std::byte[]> memory, std::uint64_t num_bytes) {

@@ -57,7 +57,7 @@ class UploadSlots {
   [[nodiscard]] std::uint64_t used() const { return used_; }
   [[nodiscard]] std::uint64_t num_staged() const { return num_staged_; }
 
-  static constexpr std::chrono::milliseconds patience{500};
+  static constexpr std::chrono::milliseconds patience{2000};
 
  private:
   friend class Upload;

@@ -8,6 +8,7 @@
 
 #include "client/stay_in_run.hpp"
 #include "experiments/bench/echo_worker.hpp"
+#include "shared/learn/platform.hpp"
 #include "shared/net/tls.hpp"
 #include "shared/net/websocket.hpp"
 
@@ -20,6 +21,7 @@ int main(int argc, char** argv) {
     const net::TlsFiles files{argv[3], argv[4], argv[5], {}};
     options.tls = std::make_shared<net::Tls>(files, net::Tls::Side::client);
   }
+  const learn::KeepFreedMemory keep_freed_memory;  // as headstart-client does
   bench::EchoWorker worker;
   boost::asio::io_context io(1);
   boost::asio::thread_pool pool(1);

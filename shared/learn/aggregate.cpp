@@ -17,6 +17,7 @@
 #include <c10/util/Half.h>
 
 #include "shared/base/error.hpp"
+#include "shared/learn/platform.hpp"
 
 // A second body for processors with AVX2, chosen when the program is loaded: half the time, the same bits. The loader
 // chooses too early for sanitizers that instrument the choice.
@@ -198,6 +199,7 @@ using Integers = std::unique_ptr<std::int64_t[], Free>;
 Integers zeros(std::uint64_t count) {
   auto* memory = static_cast<std::int64_t*>(std::calloc(std::max<std::uint64_t>(count, 1), sizeof(std::int64_t)));
   if (memory == nullptr) throw std::bad_alloc();
+  prefer_large_pages(memory, count * sizeof(std::int64_t));
   return Integers(memory);
 }
 
@@ -229,6 +231,7 @@ Column make_column(const TensorSpec& spec, std::uint64_t begin) {
 Tensor averaged(Column column, double factor) {
   if (!column.is_summed()) return column.maxima;
   Tensor average = at::empty(column.spec.shape, at::TensorOptions().dtype(column.spec.dtype));
+  prefer_large_pages(average.data_ptr(), average.nbytes());
   with_floating_type(column.spec.dtype, [&](auto zero) {
     using T = decltype(zero);
     T* out = average.template data_ptr<T>();
@@ -261,12 +264,15 @@ struct Aggregator::Sums {
   std::int64_t accepted = 0;
   std::uint64_t num_bytes = 0;
   std::vector<Column> columns;
+  bool has_pages = false;
 
   /// Calls action(column, index of the first element, its bytes, count) for each tensor that the block touches, until
   /// one call returns false.
   template <class Action>
   void visit(std::uint64_t offset, std::span<const std::byte> block, Action&& action) const;
   void check_examples(std::int64_t num_examples) const;
+  /// At the first fold, not where the sums are made: that is no thread for such work.
+  void provide_pages_once();
 };
 
 template <class Action>
@@ -289,6 +295,13 @@ void Aggregator::Sums::visit(std::uint64_t offset, std::span<const std::byte> bl
     if (!action(*column, inside / width, block.data(), static_cast<std::size_t>(bytes / width))) return;
     block = block.subspan(bytes);
     offset += bytes;
+  }
+}
+
+void Aggregator::Sums::provide_pages_once() {
+  if (std::exchange(has_pages, true)) return;
+  for (const Column& column : columns) {
+    if (column.is_summed()) provide_pages(column.sums.get(), column.spec.num_elements() * sizeof(std::int64_t));
   }
 }
 
@@ -348,6 +361,7 @@ double Aggregator::squared_distance(std::uint64_t offset, std::span<const std::b
 
 void Aggregator::fold(std::uint64_t offset, std::span<const std::byte> block, std::int64_t num_examples) {
   sums_->check_examples(num_examples);
+  sums_->provide_pages_once();
   const double scale = static_cast<double>(num_examples) / static_cast<double>(sums_->announced) * units_per_one;
   sums_->visit(offset, block, [&](const Column& column, std::uint64_t first, const std::byte* values, std::size_t n) {
     if (column.is_summed()) {

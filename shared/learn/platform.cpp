@@ -2,8 +2,11 @@
 
 #include <dlfcn.h>
 
+#include <cstdint>
 #include <filesystem>
 #include <mutex>
+
+#include <sys/mman.h>
 
 #ifdef __GLIBC__
 #include <malloc.h>
@@ -108,6 +111,30 @@ void use_threads(std::int64_t num_threads) {
   if (auto* set_threads = loaded_function<void(int)>("openblas_set_num_threads")) {
     set_threads(static_cast<int>(num_threads));
   }
+}
+
+void prefer_large_pages([[maybe_unused]] void* begin, [[maybe_unused]] std::size_t num_bytes) {
+#ifdef MADV_HUGEPAGE
+  constexpr std::size_t large_page = std::size_t{2} << 20;
+  if (num_bytes < 2 * large_page) return;
+  const auto address = reinterpret_cast<std::uintptr_t>(begin);
+  const std::uintptr_t first = (address + large_page - 1) / large_page * large_page;
+  const std::uintptr_t last = (address + num_bytes) / large_page * large_page;
+  // Advice: where it is not taken, pages are small as before.
+  (void)::madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
+#endif
+}
+
+void provide_pages([[maybe_unused]] void* begin, [[maybe_unused]] std::size_t num_bytes) {
+#ifdef MADV_POPULATE_WRITE
+  constexpr std::size_t page = 4096;
+  constexpr std::size_t least = std::size_t{256} << 10;
+  if (num_bytes < least) return;
+  const auto address = reinterpret_cast<std::uintptr_t>(begin);
+  const std::uintptr_t first = (address + page - 1) / page * page;
+  const std::uintptr_t last = (address + num_bytes) / page * page;
+  (void)::madvise(reinterpret_cast<void*>(first), last - first, MADV_POPULATE_WRITE);
+#endif
 }
 
 void return_freed_memory() { freed_memory().return_freed(); }

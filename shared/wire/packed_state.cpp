@@ -5,6 +5,7 @@
 #include <torch/torch.h>
 
 #include "shared/base/digest.hpp"
+#include "shared/learn/platform.hpp"
 
 namespace headstart::wire {
 
@@ -13,6 +14,7 @@ static_assert(std::endian::native == std::endian::little, "states travel and are
 PackedState::PackedState(const learn::Schema& schema) : num_bytes_(schema.num_bytes()) {
   const at::Tensor block = at::empty({static_cast<std::int64_t>(num_bytes_)}, at::kByte);
   data_ = reinterpret_cast<std::byte*>(block.data_ptr());
+  learn::prefer_large_pages(data_, num_bytes_);
   std::vector<learn::NamedTensor> tensors;
   std::uint64_t offset = 0;
   for (const learn::TensorSpec& spec : schema.tensors()) {
