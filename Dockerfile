@@ -3,7 +3,7 @@
 FROM debian:bookworm-slim AS build
 RUN apt-get update && apt-get install -y --no-install-recommends \
       g++ cmake ninja-build libtorch-dev libboost1.81-dev libcereal-dev nlohmann-json3-dev libspdlog-dev \
-      prometheus-cpp-dev libssl-dev libcli11-dev zlib1g-dev \
+      prometheus-cpp-dev libsqlitecpp-dev libssl-dev libcli11-dev zlib1g-dev \
  && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY . .
