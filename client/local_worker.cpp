@@ -12,11 +12,6 @@ namespace headstart::client {
 
 namespace {
 
-/// Holds the process-wide generator only for models that draw from it.
-std::unique_ptr<learn::GlobalGeneratorLease> lease_for(const learn::Model& model, Seed seed) {
-  return model.draws_globally() ? std::make_unique<learn::GlobalGeneratorLease>(seed) : nullptr;
-}
-
 learn::Samples moved(const learn::Samples& samples, c10::Device device) {
   return {samples.x.to(device), samples.y.to(device)};
 }
@@ -118,7 +113,7 @@ wire::PretrainDone LocalWorker::pretrain(const TaskContext& context) {
     }
   }
   const auto model = make(own_spec(), seeds().child("model"));
-  const auto lease = lease_for(*model, seeds().child("pretrain").child("layers"));
+  const auto lease = learn::lease_for(*model, seeds().child("pretrain").child("layers"));
   learn::PretrainResult result = learn::pretrain(*model, training_, held_out_, terms_.pretrain,
                                                  seeds().child("pretrain"), context.progress, context.stop);
   pretrained_ = wire::PackedState(result.best);
@@ -139,7 +134,7 @@ wire::PackedState LocalWorker::train(const wire::PackedState& global, std::uint3
   learn::Model& model = global_model();
   model.load(global.state());
   const Seed seed = seeds().child("train").child(round);
-  const auto lease = lease_for(model, seed.child("layers"));
+  const auto lease = learn::lease_for(model, seed.child("layers"));
   const auto orders = learn::epoch_orders(training_.size(), terms_.train.epochs, seed);
   learn::train(model, training_, terms_.train, orders, context.progress, context.stop);
   return wire::PackedState(model.state());
@@ -176,7 +171,7 @@ wire::PackedState LocalWorker::distill(const wire::PackedState& student, const w
   learn::Model& model = global_model();
   model.load(student.state());
   const Seed seed = terms_.seeds().child("consolidation");
-  const auto lease = lease_for(model, seed.child("layers"));
+  const auto lease = learn::lease_for(model, seed.child("layers"));
   learn::distill(model, training_, targets.to(device_), terms_.consolidation, seed, context.progress, context.stop);
   return wire::PackedState(model.state());
 }

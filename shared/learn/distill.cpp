@@ -1,12 +1,14 @@
 #include "shared/learn/distill.hpp"
 
-#include <cmath>
 #include <string>
+#include <utility>
 
 #include <torch/torch.h>
 
 #include "shared/base/error.hpp"
 #include "shared/learn/batches.hpp"
+#include "shared/learn/epoch_loop.hpp"
+#include "shared/learn/random.hpp"
 
 namespace headstart::learn {
 namespace {
@@ -16,27 +18,6 @@ void expect_shape(bool fits, const std::string& what) {
 }
 
 Tensor softened(const Tensor& logits, double temperature) { return temperature == 1 ? logits : logits / temperature; }
-
-/// One pass in the given order; the mean loss per sample.
-double distill_epoch(Model& student, Optimizer& optimizer, const Samples& transfer, const Tensor& targets,
-                     const Tensor& order, const DistillOptions& options, const std::stop_token& stop,
-                     const std::function<void(std::int64_t)>& after_batch) {
-  // Summed where the model is: reading each batch's loss would make an accelerator wait.
-  Tensor loss_sum = torch::zeros({}, transfer.x.options().dtype(torch::kFloat64));
-  for (const Tensor& batch : batches_of(order.to(transfer.x.device()), options.batch_size)) {
-    if (stop.stop_requested()) throw Error(Errc::interrupted, "distillation was stopped");
-    const Samples samples = transfer.select(batch);
-    const auto labels = samples.is_labeled() ? std::optional<Tensor>(samples.y) : std::nullopt;
-    optimizer.zero_grad();
-    const Tensor loss =
-        distillation_objective(student.forward(samples.x), targets.index_select(0, batch), labels, options);
-    loss.backward();
-    optimizer.step();
-    loss_sum += loss.detach() * batch.size(0);
-    after_batch(batch.size(0));
-  }
-  return loss_sum.item<double>() / static_cast<double>(transfer.size());
-}
 
 /// A buffer that layers update in training mode, running = (1 - momentum) running + momentum * batch's value, and the
 /// sum of the batches' values. The momentum is a constant inside of a scripted model, so it is measured: the same batch
@@ -130,36 +111,49 @@ Tensor kl_divergence(const Tensor& target_logits, const Tensor& logits, double t
   return torch::where(q > 0, q * (log_q - log_p), torch::zeros_like(q)).sum(1).mean();
 }
 
+Distiller::Distiller(Model& student, Samples transfer, const Tensor& targets, const DistillOptions& options, Seed seed)
+    : student_(student),
+      transfer_(std::move(transfer)),
+      options_(options),
+      seed_(seed),
+      optimizer_(student.parameters(), options.optimizer) {
+  if (transfer_.size() == 0) throw Error(Errc::data, "there are no samples to distil on");
+  expect_shape(targets.dim() == 2 && targets.size(0) == transfer_.size(),
+               "there must be one row of targets for each transfer sample");
+  const c10::Device device = transfer_.x.device();
+  targets_ = targets.to(device);
+  loop_ = std::make_unique<EpochLoop>("distillation", options.batch_size, device, transfer_.size() * options.epochs);
+}
+Distiller::~Distiller() = default;
+
+double Distiller::advance(std::int64_t epochs, const ProgressCallback& progress, std::stop_token stop,
+                          const std::function<void(std::int64_t)>& after_epoch) {
+  const auto step = [this](const Tensor& batch) {
+    const Samples samples = transfer_.select(batch);
+    const auto labels = samples.is_labeled() ? std::optional<Tensor>(samples.y) : std::nullopt;
+    optimizer_.zero_grad();
+    Tensor loss =
+        distillation_objective(student_.forward(samples.x), targets_.index_select(0, batch), labels, options_);
+    loss.backward();
+    optimizer_.step();
+    return loss;
+  };
+  double loss = 0;
+  for (std::int64_t i = 0; i < epochs; ++i) {
+    student_.set_training(true);  // it may have been evaluated in between
+    loss = loop_->run(permutation(transfer_.size(), seed_.child(static_cast<std::uint64_t>(num_epochs()))), step,
+                      progress, stop);
+    if (after_epoch) after_epoch(num_epochs());
+  }
+  return loss;
+}
+
+std::int64_t Distiller::num_epochs() const { return loop_->num_epochs(); }
+
 double distill(Model& student, const Samples& transfer, const Tensor& targets, const DistillOptions& options, Seed seed,
                const ProgressCallback& progress, std::stop_token stop,
                const std::function<void(std::int64_t)>& after_epoch) {
-  if (transfer.size() == 0) throw Error(Errc::data, "there are no samples to distil on");
-  if (options.batch_size < 1) {
-    throw Error(Errc::usage, "batch_size: expected at least 1, got " + std::to_string(options.batch_size));
-  }
-  expect_shape(targets.dim() == 2 && targets.size(0) == transfer.size(),
-               "there must be one row of targets for each transfer sample");
-  const torch::AutoGradMode gradients(true);
-  const Tensor local_targets = targets.to(transfer.x.device());
-  Optimizer optimizer(student.parameters(), options.optimizer);
-  Progress state{.done = 0, .total = options.epochs * transfer.size()};
-  const auto after_batch = [&](std::int64_t size) {
-    state.done += size;
-    if (progress) progress(state);
-  };
-  double loss = 0;
-  std::int64_t epoch = 0;
-  for (const Tensor& order : epoch_orders(transfer.size(), options.epochs, seed)) {
-    ++epoch;
-    student.set_training(true);  // after_epoch may have evaluated the student
-    loss = distill_epoch(student, optimizer, transfer, local_targets, order, options, stop, after_batch);
-    if (!std::isfinite(loss)) {
-      throw Error(Errc::run_failed, "distillation diverged: the loss of epoch " + std::to_string(epoch) + " of " +
-                                        std::to_string(options.epochs) + " is not finite; try a smaller learning rate");
-    }
-    if (after_epoch) after_epoch(epoch);
-  }
-  return loss;
+  return Distiller(student, transfer, targets, options, seed).advance(options.epochs, progress, stop, after_epoch);
 }
 
 void reestimate_statistics(Model& model, const Tensor& x, std::int64_t batch_size) {

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <stop_token>
 #include <string>
@@ -14,6 +15,8 @@
 #include "shared/learn/train.hpp"
 
 namespace headstart::learn {
+
+class EpochLoop;
 
 /// adaptive: by class accuracy, that is recall (equation 6). precision: the same formula over class precision (decided
 /// here): recall rewards a teacher for answering with its own class whatever it sees; precision does not.
@@ -66,11 +69,36 @@ Tensor distillation_objective(const Tensor& student_logits, const Tensor& target
 /// KL(q || p) of two categorical distributions given as logits, softened by T: sum over classes, mean over the batch.
 Tensor kl_divergence(const Tensor& target_logits, const Tensor& logits, double temperature);
 
-/// Distils `targets` (of the same samples, from cached teacher logits) into `student`, in training mode, fresh
-/// optimiser, all epochs, orders from seed.child(epoch); the last state stays in `student`. Samples with labels use
-/// the vanilla objective, samples without the distillation term alone. Returns the mean loss per sample of the last
-/// epoch. Errors as train(). `after_epoch`, when given, is called after each epoch with its number from 1 (a kept
-/// checkpoint, a log line).
+/// A distillation under way. However its epochs are divided among calls of advance(), the student ends the same, bit
+/// for bit. Borrows the student, whose parameters nobody else may change meanwhile; evaluating it in between is fine.
+class Distiller {
+ public:
+  /// `targets`: [n, C], a row for each sample of `transfer`. Samples with labels use the vanilla objective, samples
+  /// without the distillation term alone. Fresh optimiser; orders from seed.child(epoch), from 0. `options.epochs` is
+  /// what progress refers to. Throws Error(data): no samples; Error(usage): a batch size below 1.
+  Distiller(Model& student, Samples transfer, const Tensor& targets, const DistillOptions& options, Seed seed);
+  ~Distiller();
+  Distiller(const Distiller&) = delete;
+  Distiller& operator=(const Distiller&) = delete;
+
+  /// `epochs` more passes, the student in training mode; its last state stays in it. Returns the mean loss per sample
+  /// of the last one. `after_epoch`, when given, is called after each epoch with its number from 1 (a kept checkpoint,
+  /// a log line). Throws Error(run_failed) when the loss is not finite, Error(interrupted) when `stop` is requested.
+  double advance(std::int64_t epochs, const ProgressCallback& progress = {}, std::stop_token stop = {},
+                 const std::function<void(std::int64_t)>& after_epoch = {});
+  [[nodiscard]] std::int64_t num_epochs() const;
+
+ private:
+  Model& student_;
+  Samples transfer_;
+  Tensor targets_;
+  DistillOptions options_;
+  Seed seed_;
+  Optimizer optimizer_;
+  std::unique_ptr<EpochLoop> loop_;
+};
+
+/// Distils `targets` into `student`, options.epochs from the first to the last: see Distiller.
 double distill(Model& student, const Samples& transfer, const Tensor& targets, const DistillOptions& options, Seed seed,
                const ProgressCallback& progress = {}, std::stop_token stop = {},
                const std::function<void(std::int64_t)>& after_epoch = {});

@@ -151,4 +151,8 @@ GlobalGeneratorLease::GlobalGeneratorLease(Seed seed) {
 
 GlobalGeneratorLease::~GlobalGeneratorLease() { global_generator_mutex().unlock(); }
 
+std::unique_ptr<GlobalGeneratorLease> lease_for(const Model& model, Seed seed) {
+  return model.draws_globally() ? std::make_unique<GlobalGeneratorLease>(seed) : nullptr;
+}
+
 }  // namespace headstart::learn

@@ -98,4 +98,7 @@ class GlobalGeneratorLease {
   GlobalGeneratorLease& operator=(const GlobalGeneratorLease&) = delete;
 };
 
+/// Null for models that do not draw from the process-wide generators.
+std::unique_ptr<GlobalGeneratorLease> lease_for(const Model& model, Seed seed);
+
 }  // namespace headstart::learn

@@ -9,7 +9,7 @@
 #include <torch/torch.h>
 
 #include "shared/base/error.hpp"
-#include "shared/learn/batches.hpp"
+#include "shared/learn/epoch_loop.hpp"
 #include "shared/learn/partition.hpp"
 #include "shared/learn/random.hpp"
 
@@ -17,49 +17,21 @@ namespace headstart::learn {
 
 namespace {
 
-/// What all epochs of one training share.
-struct Session {
-  Model& model;
-  Optimizer& optimizer;
-  const Samples& samples;
-  std::int64_t batch_size;
-  Progress progress;
-  const ProgressCallback& report;
-  const std::stop_token& stop;
-};
-
-/// One pass in the given order. Returns the mean loss per sample.
-double train_epoch(Session& session, const Tensor& order, std::int64_t epoch) {
-  const Samples& samples = session.samples;
-  session.model.set_training(true);
-  const Tensor indices = order.to(samples.x.device());
-  // Summed where the losses are: reading each one back would stall an accelerator once a batch.
-  Tensor loss_sum = torch::zeros({}, torch::dtype(torch::kDouble).device(samples.x.device()));
-  for (const Tensor& batch : batches_of(indices, session.batch_size)) {
-    if (session.stop.stop_requested()) throw Error(Errc::interrupted, "stopped during local training");
-    session.optimizer.zero_grad();
-    const Tensor logits = session.model.forward(samples.x.index_select(0, batch));
-    const Tensor loss = at::cross_entropy_loss(logits, samples.y.index_select(0, batch));
+/// A step of supervised training: cross-entropy, mean over the batch.
+EpochLoop::Step supervised_step(Model& model, Optimizer& optimizer, const Samples& samples) {
+  return [&model, &optimizer, &samples](const Tensor& batch) {
+    optimizer.zero_grad();
+    Tensor loss =
+        at::cross_entropy_loss(model.forward(samples.x.index_select(0, batch)), samples.y.index_select(0, batch));
     loss.backward();
-    session.optimizer.step();
-    loss_sum.add_(loss.detach(), static_cast<double>(batch.size(0)));
-    session.progress.done += batch.size(0);
-    if (session.report) session.report(session.progress);
-  }
-  const double loss = loss_sum.item<double>() / static_cast<double>(indices.size(0));
-  if (!std::isfinite(loss)) {
-    throw Error(Errc::run_failed,
-                fmt::format("training diverged: the mean loss of epoch {} is {}; look for values that "
-                            "are not finite in the data, or lower the learning rate",
-                            epoch, loss));
-  }
-  return loss;
+    optimizer.step();
+    return loss;
+  };
 }
 
-void check_samples(const Samples& samples, std::int64_t batch_size) {
+void check_samples(const Samples& samples) {
   if (samples.size() == 0) throw Error(Errc::data, "there are no samples to train on");
   if (!samples.is_labeled()) throw Error(Errc::data, "the samples to train on have no labels");
-  if (batch_size < 1) throw Error(Errc::usage, fmt::format("batch_size: expected at least 1, got {}", batch_size));
 }
 
 bool is_better(const Evaluation& candidate, const Evaluation& best) {
@@ -138,26 +110,29 @@ std::vector<Tensor> epoch_orders(std::int64_t num_samples, std::int64_t epochs, 
 
 double train(Model& model, const Samples& samples, const TrainOptions& options, const std::vector<Tensor>& orders,
              const ProgressCallback& progress, std::stop_token stop) {
-  check_samples(samples, options.batch_size);
+  check_samples(samples);
+  const std::int64_t planned =
+      std::accumulate(orders.begin(), orders.end(), std::int64_t{0},
+                      [](std::int64_t sum, const Tensor& order) { return sum + order.size(0); });
+  EpochLoop loop("training", options.batch_size, samples.x.device(), planned);
   Optimizer optimizer(model.parameters(), options.optimizer);
-  const std::int64_t total = std::accumulate(orders.begin(), orders.end(), std::int64_t{0},
-                                             [](std::int64_t sum, const Tensor& order) { return sum + order.size(0); });
-  Session session{model, optimizer, samples, options.batch_size, {.done = 0, .total = total}, progress, stop};
+  const EpochLoop::Step step = supervised_step(model, optimizer, samples);
+  model.set_training(true);
   double loss = 0;
-  std::int64_t epoch = 0;
-  for (const Tensor& order : orders) loss = train_epoch(session, order, ++epoch);
+  for (const Tensor& order : orders) loss = loop.run(order, step, progress, stop);
   return loss;
 }
 
 PretrainResult pretrain(Model& model, const Samples& training, const Samples& held_out, const PretrainOptions& options,
                         Seed seed, const ProgressCallback& progress, std::stop_token stop) {
-  check_samples(training, options.batch_size);
+  check_samples(training);
+  EpochLoop loop("training", options.batch_size, training.x.device(), training.size() * options.max_epochs);
   Optimizer optimizer(model.parameters(), options.optimizer);
-  const std::int64_t total = training.size() * options.max_epochs;
-  Session session{model, optimizer, training, options.batch_size, {.done = 0, .total = total}, progress, stop};
+  const EpochLoop::Step step = supervised_step(model, optimizer, training);
   PretrainResult result;
   for (std::int64_t epoch = 1; epoch <= options.max_epochs; ++epoch) {
-    train_epoch(session, permutation(training.size(), seed.child(static_cast<std::uint64_t>(epoch - 1))), epoch);
+    model.set_training(true);
+    loop.run(permutation(training.size(), seed.child(static_cast<std::uint64_t>(epoch - 1))), step, progress, stop);
     result.num_epochs = epoch;
     if (held_out.size() == 0) continue;
     Evaluation now = judge(model, held_out);

@@ -15,38 +15,18 @@
 #include "shared/base/error.hpp"
 #include "shared/base/files.hpp"
 #include "shared/learn/batches.hpp"
-#include "shared/learn/random.hpp"
+#include "tests/support/learning.hpp"
 #include "tests/support/throws.hpp"
 
 using namespace headstart;
 using namespace headstart::learn;
+using namespace headstart::test;
 
 namespace {
-
-constexpr double golden_tolerance = 1e-10;
-
-Tensor tensor_of(const nlohmann::json& json) {
-  const auto values = json.at("values").get<std::vector<double>>();
-  return torch::tensor(values, torch::kFloat64).view(json.at("shape").get<std::vector<std::int64_t>>());
-}
 
 const nlohmann::json& golden() {
   static const nlohmann::json document = read_json("tests/golden/distill_vectors.json");
   return document;
-}
-
-double largest_difference(const Tensor& a, const Tensor& b) {
-  return (a.to(torch::kFloat64) - b.to(torch::kFloat64)).abs().max().item<double>();
-}
-
-Tensor gradient_of(const Tensor& logits, const std::function<Tensor(const Tensor&)>& loss) {
-  const Tensor leaf = logits.detach().clone().requires_grad_(true);
-  loss(leaf).backward();
-  return leaf.grad();
-}
-
-Tensor random_logits(std::vector<std::int64_t> shape, Seed seed, double spread = 3) {
-  return torch::randn(shape, generator(seed), torch::kFloat64) * spread;
 }
 
 }  // namespace
@@ -205,18 +185,6 @@ TEST_CASE("batches: cover the order in sequence, and none but a lone sample is o
 
 namespace {
 
-constexpr Task small_task{.channels = 1, .height = 12, .width = 12, .num_classes = 4};
-
-ModelSpec small_spec(Norm norm) { return {.channels = {4, 8}, .hidden = 16, .norm = norm}; }
-
-/// Four classes, each a pattern of its own under noise.
-Samples separable_samples(std::int64_t count, Seed seed) {
-  const Tensor patterns = torch::randn({4, 1, 12, 12}, generator(Seed(99)));
-  const Tensor labels = torch::randint(4, {count}, generator(seed.child("labels")), torch::kInt64);
-  const Tensor noise = torch::randn({count, 1, 12, 12}, generator(seed.child("noise")));
-  return {patterns.index_select(0, labels) + 0.7 * noise, labels};
-}
-
 struct Taught {
   Samples transfer = separable_samples(240, Seed(2));
   Tensor targets;
@@ -275,6 +243,24 @@ TEST_CASE("distill: the same seed gives the same bits, another seed others; epoc
   CHECK(bitwise_equal(first, distilled(1, taught.transfer)));
   CHECK_FALSE(bitwise_equal(first, distilled(2, taught.transfer)));
   CHECK_FALSE(bitwise_equal(first, distilled(1, taught.transfer.without_labels())));
+}
+
+TEST_CASE("distiller: the same bits however the epochs are divided, evaluation in between included") {
+  const Taught taught;
+  DistillOptions options = quick_options();
+  options.epochs = 5;
+  const auto whole = make_model(small_spec(Norm::batch), small_task, Seed(8));
+  const double loss = distill(*whole, taught.transfer, taught.targets, options, Seed(1));
+  const auto divided = make_model(small_spec(Norm::batch), small_task, Seed(8));
+  Distiller distiller(*divided, taught.transfer, taught.targets, options, Seed(1));
+  for (const std::int64_t epochs : {2, 0, 1}) {
+    distiller.advance(epochs);
+    (void)evaluate(*divided, taught.transfer, 4);
+  }
+  CHECK(distiller.num_epochs() == 3);
+  CHECK_FALSE(bitwise_equal(whole->state(), divided->state()));
+  CHECK(distiller.advance(2) == loss);
+  CHECK(bitwise_equal(whole->state(), divided->state()));
 }
 
 TEST_CASE("distill: the returned loss is the last epoch's mean per sample") {
