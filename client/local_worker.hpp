@@ -39,6 +39,9 @@ class LocalWorker final : public Worker {
                             const std::vector<Teacher>& teachers, const TaskContext& context) override;
   wire::PackedState reestimate_statistics(const wire::PackedState& model) override;
 
+  /// The samples it trains on, on its device: those held out are not among them. After join().
+  [[nodiscard]] const learn::Samples& training_samples() const { return training_; }
+
  private:
   std::unique_ptr<learn::Model> make(const learn::ModelSpec& spec, Seed seed) const;
   [[nodiscard]] learn::ModelSpec with_local_script(learn::ModelSpec spec) const;

@@ -39,6 +39,13 @@ std::int64_t integer_within(const nlohmann::json& value, Bounds bounds) {
   return value.get<std::int64_t>();
 }
 
+/// The place of `value` among `words`. Throws Error(usage).
+std::size_t index_of(const nlohmann::json& value, const std::vector<std::string>& words, const std::string& type) {
+  const auto found = value.is_string() ? std::ranges::find(words, value.get<std::string>()) : words.end();
+  if (found == words.end()) throw Error(Errc::usage, fmt::format("expected {}, got {}", type, to_line(value)));
+  return static_cast<std::size_t>(found - words.begin());
+}
+
 /// Reads a JSON list element by element.
 template <class T, class ReadOne>
 std::vector<T> list_of(const nlohmann::json& value, ReadOne read_one) {
@@ -122,9 +129,26 @@ void Fields::add_choice(std::string key, std::string sentence, std::vector<std::
        type,
        {},
        [words = std::move(words), assign_index = std::move(assign_index), type](const nlohmann::json& v) {
-         const auto found = v.is_string() ? std::ranges::find(words, v.get<std::string>()) : words.end();
-         if (found == words.end()) throw Error(Errc::usage, fmt::format("expected {}, got {}", type, to_line(v)));
-         assign_index(static_cast<std::size_t>(found - words.begin()));
+         assign_index(index_of(v, words, type));
+       },
+       [current = std::move(current)] { return nlohmann::json(current()); }});
+}
+
+void Fields::add_choices(std::string key, std::string sentence, std::vector<std::string> words,
+                         std::function<void(const std::vector<std::size_t>&)> assign_indices,
+                         std::function<std::vector<std::string>()> current) {
+  const std::string one = fmt::format("one of {}", fmt::join(words, ", "));
+  add({std::move(key),
+       std::move(sentence),
+       fmt::format("list of {}", fmt::join(words, ", ")),
+       {},
+       [words = std::move(words), assign_indices = std::move(assign_indices), one](const nlohmann::json& v) {
+         const auto indices = list_of<std::size_t>(v, [&](const auto& e) { return index_of(e, words, one); });
+         for (std::size_t i = 0; i < indices.size(); ++i) {
+           if (std::ranges::count(indices, indices[i]) == 1) continue;
+           throw Error(Errc::usage, fmt::format("'{}' stands twice in {}", words[indices[i]], to_line(v)));
+         }
+         assign_indices(indices);
        },
        [current = std::move(current)] { return nlohmann::json(current()); }});
 }
@@ -132,6 +156,12 @@ void Fields::add_choice(std::string key, std::string sentence, std::vector<std::
 void Fields::add(Field field) {
   field.initial = field.write();
   fields_.push_back(std::move(field));
+}
+
+void Fields::withdraw(std::string_view key) {
+  if (std::erase_if(fields_, [key](const Field& field) { return field.key == key; }) != 1) {
+    throw Error(Errc::internal, fmt::format("there is no setting '{}' to withdraw", key));
+  }
 }
 
 void Fields::assign(const std::string& key, const nlohmann::json& value, std::string_view origin) {

@@ -56,6 +56,27 @@ class Fields {
         [&target, choices] { return std::string(word_of(choices, target)); });
   }
 
+  /// A list of words, none twice.
+  template <class E>
+  void choices(std::string key, std::vector<E>& target, std::string sentence, Choices<E> choices) {
+    std::vector<std::string> words;
+    for (const auto& [value, word] : choices) words.emplace_back(word);
+    add_choices(
+        std::move(key), std::move(sentence), std::move(words),
+        [&target, choices](const std::vector<std::size_t>& indices) {
+          target.clear();
+          for (const std::size_t index : indices) target.push_back(choices[index].first);
+        },
+        [&target, choices] {
+          std::vector<std::string> current;
+          for (const E value : target) current.emplace_back(word_of(choices, value));
+          return current;
+        });
+  }
+
+  /// Takes a declared setting back: it keeps its value and is unknown from now on. Throws Error(internal).
+  void withdraw(std::string_view key);
+
   /// Reads every value of `document`. Throws Error(usage) for an unknown key (with the nearest known one),
   /// a value of the wrong type or out of bounds; `origin` (a file name) opens the message.
   void load(const nlohmann::json& document, std::string_view origin);
@@ -84,6 +105,9 @@ class Fields {
   void add(Field field);
   void add_choice(std::string key, std::string sentence, std::vector<std::string> words,
                   std::function<void(std::size_t)> assign, std::function<std::string()> current);
+  void add_choices(std::string key, std::string sentence, std::vector<std::string> words,
+                   std::function<void(const std::vector<std::size_t>&)> assign,
+                   std::function<std::vector<std::string>()> current);
   void assign(const std::string& key, const nlohmann::json& value, std::string_view origin);
   void load_under(const std::string& prefix, const nlohmann::json& object, std::string_view origin);
 

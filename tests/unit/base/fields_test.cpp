@@ -18,6 +18,7 @@ struct Options {
   bool is_on = false;
   std::vector<double> targets = {0.8};
   Color color = Color::red;
+  std::vector<Color> palette = {Color::green};
 };
 
 Fields fields_of(Options& options) {
@@ -28,6 +29,7 @@ Fields fields_of(Options& options) {
   fields.flag("gate", options.is_on, "Gate.");
   fields.numbers("targets", options.targets, "Targets.", {0, 1});
   fields.choice("color", options.color, "Color.", Choices<Color>(color_words));
+  fields.choices("palette", options.palette, "Palette.", Choices<Color>(color_words));
   return fields;
 }
 
@@ -39,6 +41,21 @@ TEST_CASE("settings: a nested document sets what it names and leaves the rest") 
   CHECK(options.color == Color::green);
   CHECK(options.targets == std::vector<double>{0.1, 0.9});
   CHECK(options.rounds == 100);
+}
+
+TEST_CASE("settings: a list of words, in the order given, each at most once") {
+  Options options;
+  Fields fields = fields_of(options);
+  fields.set(R"(palette=["green", "red"])");
+  CHECK(options.palette == std::vector<Color>{Color::green, Color::red});
+  CHECK(fields.resolved()["palette"] == nlohmann::json({"green", "red"}));
+  const auto refusal = [&](const char* assignment) {
+    return test::error_of(Errc::usage, [&] { fields.set(assignment); });
+  };
+  CHECK(refusal(R"(palette=["green", "blue"])").find("expected one of red, green, got \"blue\"") != std::string::npos);
+  CHECK(refusal(R"(palette=["red", "red"])").find("'red' stands twice") != std::string::npos);
+  CHECK(refusal("palette=red").find("expected a list") != std::string::npos);
+  CHECK(options.palette == std::vector<Color>{Color::green, Color::red});
 }
 
 TEST_CASE("settings: the resolved document loads into the same options") {
