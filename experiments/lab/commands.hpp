@@ -18,5 +18,9 @@ struct Command {
 Command add_partition(CLI::App& app);
 Command add_export(CLI::App& app);
 Command add_simulate(CLI::App& app);
+Command add_pairs(CLI::App& app);
+Command add_repeat(CLI::App& app);
+Command add_merge(CLI::App& app);
+Command add_table(CLI::App& app);
 
 }  // namespace headstart::lab

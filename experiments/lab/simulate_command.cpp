@@ -3,12 +3,11 @@
 #include <iostream>
 #include <thread>
 
-#include <boost/asio/io_context.hpp>
-#include <boost/asio/signal_set.hpp>
 #include <fmt/format.h>
 
 #include "client/config.hpp"
 #include "experiments/lab/commands.hpp"
+#include "experiments/lab/signals.hpp"
 #include "experiments/lab/simulation.hpp"
 #include "server/live_view.hpp"
 #include "shared/base/cli.hpp"
@@ -42,26 +41,6 @@ SimulatedClient client_of(const SimulationSettings& settings, const learn::Datas
                                                 std::chrono::steady_clock::now),
           {}};
 }
-
-/// Ctrl-C and SIGTERM, on a thread of their own while the simulation runs.
-class SignalThread {
- public:
-  void on_stop(std::function<void()> stop) {
-    signals_.async_wait([stop = std::move(stop)](boost::system::error_code code, int) {
-      if (!code) stop();
-    });
-    thread_ = std::jthread([this] { io_.run(); });
-  }
-  ~SignalThread() { io_.stop(); }
-  SignalThread() = default;
-  SignalThread(const SignalThread&) = delete;
-  SignalThread& operator=(const SignalThread&) = delete;
-
- private:
-  boost::asio::io_context io_;
-  boost::asio::signal_set signals_{io_, SIGINT, SIGTERM};
-  std::jthread thread_;
-};
 
 int run_simulation(const SimulationSettings& settings) {
   const server::ServerConfig& config = settings.server;

@@ -51,8 +51,11 @@ class Cnn final : public Network {
   }
 
   Tensor forward(const Tensor& x) override {
+    // Channels last, LibTorch's kernels pool many times as fast on a CPU, and a step takes little more than half the
+    // time. A clone, as x of one channel has either layout and would keep its own.
+    const Tensor laid_out = x.is_cpu() ? x.clone(at::MemoryFormat::ChannelsLast) : x;
     // The maximum of relu is the relu of the maximum: pooled first, relu has a quarter of the values to visit.
-    Tensor h = at::relu(at::max_pool2d(norm1_->forward(conv1_->forward(x)), 2));
+    Tensor h = at::relu(at::max_pool2d(norm1_->forward(conv1_->forward(laid_out)), 2));
     h = at::relu(at::max_pool2d(norm2_->forward(conv2_->forward(h)), 2));
     return fc2_->forward(at::relu(fc1_->forward(h.flatten(1))));
   }

@@ -1,0 +1,49 @@
+// Runs a pair study: claims its cells and computes them on several threads until none is left.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <stop_token>
+#include <string>
+
+#include "experiments/lab/pair_settings.hpp"
+#include "shared/base/clock.hpp"
+
+namespace headstart::lab {
+
+/// Which part of a study a process owns: of the pairs' cells of each partition and seed every `count`-th, from
+/// `index`. Every share has all participants.
+struct Share {
+  std::int64_t index = 0;
+  std::int64_t count = 1;
+};
+/// "2/5": the third of five. Throws Error(usage).
+Share share_of(const std::string& text);
+
+/// What a person wants to know meanwhile. Called under a lock, from any thread.
+class StudyObserver {
+ public:
+  virtual ~StudyObserver() = default;
+  virtual void on_phase(const std::string& /*what*/) {}
+  /// After each cell. `counts` are of all cells known so far, other processes' included.
+  virtual void on_cell(const DoneCell& /*cell*/, const CellCounts& /*counts*/) {}
+};
+
+struct StudyRunOptions {
+  Share share;
+  std::size_t num_jobs = 1;      ///< Cells at the same time.
+  std::filesystem::path models;  ///< Folder of pre-trained models.
+};
+
+/// Goes on until every cell of the share is done, by this process or by others that share the store. A cell that fails
+/// ends the run: its error is thrown when the cells under way are finished, naming it. Throws Error(interrupted) on
+/// `stop`. All that was finished is in the store either way.
+void run_pair_study(const PairStudy& study, StudyStore& store, const StudyRunOptions& options, StudyObserver& observer,
+                    const Clock& clock, std::stop_token stop);
+
+/// Computes one cell anew, from its settings alone.
+CellResult compute_cell(const Cell& cell, const std::filesystem::path& models, const Clock& clock,
+                        std::stop_token stop = {});
+
+}  // namespace headstart::lab

@@ -1,0 +1,152 @@
+#include "experiments/lab/participants.hpp"
+
+#include <utility>
+
+#include <fmt/format.h>
+#include <torch/torch.h>
+
+#include "client/local_worker.hpp"
+#include "shared/base/error.hpp"
+#include "shared/base/files.hpp"
+#include "shared/wire/safetensors.hpp"
+
+namespace headstart::lab {
+
+namespace {
+
+learn::Samples on_device(const learn::Dataset& dataset, const std::vector<std::int64_t>& indices, c10::Device device) {
+  const learn::Samples samples = dataset.select(indices);
+  return {samples.x.to(device), samples.y.to(device)};
+}
+
+}  // namespace
+
+StudyData load_study_data(const learn::DataSource& source) {
+  return {learn::load_dataset(source, learn::Split::train), learn::load_dataset(source, learn::Split::test)};
+}
+
+Participants::Participants(PairSettings settings, const StudyData& data, std::int64_t seed, std::filesystem::path store,
+                           Clock clock)
+    : settings_(std::move(settings)),
+      data_(data),
+      seed_(seed),
+      store_(std::move(store)),
+      clock_(std::move(clock)),
+      task_(data.train.task()),
+      device_(learn::device_of(settings_.device)),
+      manifest_(learn::draw_manifest(data.train, data.test, settings_.draws, settings_.partition,
+                                     static_cast<std::uint64_t>(seed))) {
+  validation_ = on_device(data.train, manifest_.validation, device_);
+  public_large_ = on_device(data.train, manifest_.public_large, device_).without_labels();
+  public_small_ = on_device(data.train, manifest_.public_small, device_).without_labels();
+  public_labeled_ = on_device(data.train, manifest_.public_labeled, device_);
+  test_ = on_device(data.test, manifest_.test, device_);
+  for (std::size_t i = 0; i < manifest_.clients.size(); ++i) places_.push_back(std::make_unique<Place>());
+}
+
+Participants::~Participants() = default;
+
+const Participant& Participants::at(std::int64_t index, std::stop_token stop) {
+  Place& place = *places_.at(static_cast<std::size_t>(index));
+  const std::scoped_lock lock(place.mutex);
+  if (!place.participant) place.participant = make(index, std::move(stop));
+  return *place.participant;
+}
+
+Participant Participants::make(std::int64_t index, std::stop_token stop) const {
+  const std::string name = fmt::format("silo-{}", index);
+  // Named and seeded as the clients of a federation, so that one folder of pre-trained models serves both.
+  client::LocalWorkerOptions options{
+      .name = name, .device = settings_.device, .own_model = {}, .script = {}, .store = store_};
+  options.script = settings_.model.script_file();
+  client::LocalWorker worker(std::move(options),
+                             data_.train.select(manifest_.clients.at(static_cast<std::size_t>(index))), task_, clock_);
+  session::Terms terms;
+  terms.seed = seed_;
+  terms.model = settings_.model;
+  terms.task = task_;
+  terms.held_out = settings_.held_out;
+  terms.pretrain = settings_.pretrain;
+  worker.join(terms);
+
+  Participant participant;
+  participant.name = name;
+  participant.training = worker.training_samples();
+  if (settings_.participants.empty()) {
+    const client::TaskContext context{.progress = {}, .stop = std::move(stop), .received_at = clock_()};
+    participant.num_epochs = worker.pretrain(context).num_epochs;
+    const wire::PackedState state = worker.pretrained(context);
+    participant.spec = settings_.model;
+    participant.state = state.state();
+    participant.digest = state.digest();
+  } else {
+    load_from_folder(participant, name);
+  }
+  const auto model = model_of(participant);
+  participant.test = on_test(*model);
+  participant.validation = on_validation(*model);
+  return participant;
+}
+
+void Participants::load_from_folder(Participant& participant, const std::string& name) const {
+  const std::filesystem::path base = std::filesystem::path(settings_.participants) / name;
+  const auto file = [&base](const char* extension) { return std::filesystem::path(base.string() + extension); };
+  participant.spec = settings_.model;
+  if (std::filesystem::exists(file(".pt"))) {
+    participant.spec = {.name = "script:" + file(".pt").string()};
+    participant.state = learn::make_model(participant.spec, task_, seeds())->state();
+    participant.digest = wire::PackedState(participant.state).digest();
+    return;
+  }
+  if (!std::filesystem::exists(file(".safetensors"))) {
+    throw Error(Errc::data, fmt::format("{}: is not there, and {} neither; participants names a folder with a model "
+                                        "for each of the {} participants",
+                                        file(".safetensors").string(), file(".pt").string(), size()));
+  }
+  if (std::filesystem::exists(file(".json"))) {
+    Fields fields;
+    learn::declare_fields(fields, "model", participant.spec);
+    fields.load_file(file(".json"));
+  }
+  const wire::PackedState state = wire::load_safetensors(file(".safetensors")).model;
+  participant.state = state.state();
+  participant.digest = state.digest();
+  try {
+    (void)model_of(participant);
+  } catch (const Error& error) {
+    throw Error(Errc::data, fmt::format("{}: is no {} for {} classes and samples of {} x {} x {}: {}",
+                                        file(".safetensors").string(), participant.spec.architecture(),
+                                        task_.num_classes, task_.channels, task_.height, task_.width, error.what()));
+  }
+}
+
+std::unique_ptr<learn::Model> Participants::model_of(const Participant& participant) const {
+  auto model = learn::make_model(participant.spec, task_, seeds());
+  model->load(participant.state);
+  model->to(device_);
+  return model;
+}
+
+learn::Samples Participants::transfer(PairTransfer transfer, const Participant& student) const {
+  switch (transfer) {
+    case PairTransfer::public_large:
+      return public_large_;
+    case PairTransfer::public_small:
+      return public_small_;
+    case PairTransfer::public_labeled:
+      return public_labeled_;
+    case PairTransfer::student:
+      break;
+  }
+  return student.training;
+}
+
+learn::Evaluation Participants::on_validation(learn::Model& model) const {
+  return learn::evaluate(model, validation_, task_.num_classes);
+}
+
+learn::Evaluation Participants::on_test(learn::Model& model) const {
+  return learn::evaluate(model, test_, task_.num_classes);
+}
+
+}  // namespace headstart::lab

@@ -1,0 +1,35 @@
+// A study as a person watches it: one moving line in a terminal, a line every few seconds elsewhere.
+#pragma once
+
+#include <optional>
+#include <ostream>
+#include <string>
+
+#include "experiments/lab/pair_study.hpp"
+
+namespace headstart::lab {
+
+class StudyView final : public StudyObserver {
+ public:
+  enum class Style { terminal, plain };
+  /// Writes to `out`, which outlives it.
+  StudyView(std::ostream& out, Style style, Clock clock);
+
+  void on_phase(const std::string& what) override;
+  void on_cell(const DoneCell& cell, const CellCounts& counts) override;
+
+ private:
+  std::ostream& out_;
+  Style style_;
+  Clock clock_;
+  std::string phase_;
+  std::int64_t num_computed_ = 0;  ///< Here, in this phase.
+  TimePoint phase_begun_{};
+  std::optional<TimePoint> shown_;
+};
+
+/// Mean gain, learning and forgetting in points, and how often the gain is positive, for each partition, transfer set
+/// and method of a study.
+std::string pair_summary(const StudyStore& store);
+
+}  // namespace headstart::lab
