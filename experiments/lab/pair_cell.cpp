@@ -82,7 +82,7 @@ class Pair {
       case PairMethod::automatic:
         break;
     }
-    throw Error(Errc::internal, "this method is not there");
+    throw Error(Errc::internal, "a method that is none");
   }
   [[nodiscard]] const learn::SettingGrid& grid() const { return cell_.settings.grid; }
 

@@ -66,4 +66,13 @@ std::unique_ptr<SettingSearch> grid_search(const SettingGrid& grid, std::int64_t
 /// "Tuned KD": alpha at T = 1 first, then T at the best alpha.
 std::unique_ptr<SettingSearch> staged_search(const SettingGrid& grid, std::int64_t epochs, bool has_labels);
 
+/// The tuner: a few settings that between them suit most pairs, then, one by one, the settings that promise most over
+/// the best so far: expected improvement (Jones et al. 1998) under a Gaussian process over (log T, alpha). Asks for
+/// automatic_budget() trials at most, all `epochs` each, and for fewer where nothing promises any more.
+std::unique_ptr<SettingSearch> automatic_search(const SettingGrid& grid, std::int64_t epochs, bool has_labels);
+
+/// 13% of the grid, but never fewer than what the search begins with and one more: 7 of 55 settings with labels, 4 of
+/// 11 without.
+std::int64_t automatic_budget(const SettingGrid& grid, bool has_labels);
+
 }  // namespace headstart::learn

@@ -87,6 +87,52 @@ TEST_CASE("searches: equal accuracies are decided by the loss, equals by who cam
   CHECK(code_of([] { grid_search({.temperatures = {}}, 10, true); }) == Errc::usage);
 }
 
+TEST_CASE("tuner: near the top of a known surface, wherever it is, at an eighth of the grid's cost") {
+  const SettingGrid grid;
+  double sum = 0;
+  double sum_of_default = 0;
+  for (const double temperature : grid.temperatures) {
+    for (const double alpha : grid.alphas) {
+      CAPTURE(temperature);
+      CAPTURE(alpha);
+      const Surface surface = hill({temperature, alpha});
+      const auto search = automatic_search(grid, 10, true);
+      const std::vector<Ask> asks = run(*search, surface);
+      CHECK(asks.size() <= 7);
+      std::set<std::pair<double, double>> settings;
+      for (const Ask& ask : asks) settings.emplace(ask.setting.temperature, ask.setting.alpha);
+      CHECK(settings.size() == asks.size());
+      const double regret = 0.8 - surface(search->best())->accuracy;
+      CHECK(regret < 0.06);
+      sum += regret;
+      sum_of_default += 0.8 - surface({.setting = {}})->accuracy;
+    }
+  }
+  CHECK(sum / 55 < 0.02);
+  CHECK(sum_of_default / 55 > 0.1);
+}
+
+TEST_CASE(
+    "tuner: the nearest settings of another grid, temperatures alone without labels, few trials where few promise") {
+  const SettingGrid coarse{.temperatures = {0.2, 1, 4}, .alphas = {0.3, 0.7}};
+  const auto search = automatic_search(coarse, 3, true);
+  const std::vector<Ask> asks = run(*search, hill({4, 0.3}));
+  CHECK(asks.size() <= 5);
+  CHECK(search->best().setting == KdSetting{4, 0.3});
+  const auto unlabeled = automatic_search({}, 3, false);
+  CHECK(run(*unlabeled, hill({5, 0.5})).size() == 4);
+  CHECK(unlabeled->best().setting.temperature >= 3);
+  const auto single = automatic_search({.temperatures = {2}, .alphas = {0.5}}, 3, true);
+  CHECK(run(*single, hill({2, 0.5})).size() == 1);
+  // Every student diverges but one.
+  const auto diverging = automatic_search({}, 3, true);
+  run(*diverging, [](const Ask& ask) -> std::optional<Rating> {
+    if (ask.setting.alpha > 0.3 || ask.setting.temperature > 1) return std::nullopt;
+    return Rating{0.4, 1};
+  });
+  CHECK(diverging->best().setting == KdSetting{0.1, 0.25});
+}
+
 namespace {
 
 /// A search that goes on with its first trial after it tried a second.
