@@ -22,5 +22,6 @@ Command add_pairs(CLI::App& app);
 Command add_repeat(CLI::App& app);
 Command add_merge(CLI::App& app);
 Command add_table(CLI::App& app);
+Command add_advise(CLI::App& app);
 
 }  // namespace headstart::lab

@@ -80,7 +80,7 @@ class Pair {
       case PairMethod::grid:
         return search(*learn::grid_search(grid(), kd().epochs, transfer_.is_labeled()), metrics);
       case PairMethod::automatic:
-        break;
+        return search(*learn::automatic_search(grid(), kd().epochs, transfer_.is_labeled()), metrics);
     }
     throw Error(Errc::internal, "a method that is none");
   }

@@ -195,10 +195,9 @@ void run_pair_study(const PairStudy& study, StudyStore& store, const StudyRunOpt
   const StudyData data = load_study_data(study.settings.data);
   ParticipantsCache cache(data, options.models, clock);
   CellRunners runners(store, cache, observer, clock, std::move(stop));
-  observer.on_phase("participants");
+  // Where the study is gone on with, its pairs are there already.
   store.add(participant_cells(study));
   runners.run(options.num_jobs);
-  observer.on_phase("pairs");
   store.add(owned_pairs(study, store, options.share));
   runners.run(options.num_jobs);
 }

@@ -25,7 +25,6 @@ Share share_of(const std::string& text);
 class StudyObserver {
  public:
   virtual ~StudyObserver() = default;
-  virtual void on_phase(const std::string& /*what*/) {}
   /// After each cell. `counts` are of all cells known so far, other processes' included.
   virtual void on_cell(const DoneCell& /*cell*/, const CellCounts& /*counts*/) {}
 };

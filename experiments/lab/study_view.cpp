@@ -17,14 +17,7 @@ std::string duration_text(double seconds) {
 }  // namespace
 
 StudyView::StudyView(std::ostream& out, Style style, Clock clock)
-    : out_(out), style_(style), clock_(std::move(clock)) {}
-
-void StudyView::on_phase(const std::string& what) {
-  phase_ = what;
-  num_computed_ = 0;
-  phase_begun_ = clock_();
-  shown_.reset();
-}
+    : out_(out), style_(style), clock_(std::move(clock)), begun_(clock_()) {}
 
 void StudyView::on_cell(const DoneCell& cell, const CellCounts& counts) {
   ++num_computed_;
@@ -33,8 +26,8 @@ void StudyView::on_cell(const DoneCell& cell, const CellCounts& counts) {
   const double pause = style_ == Style::terminal ? 0.2 : 10;
   if (shown_ && !is_last && seconds_between(*shown_, now) < pause) return;
   shown_ = now;
-  const double rate = static_cast<double>(num_computed_) / std::max(seconds_between(phase_begun_, now), 1e-3);
-  std::string line = fmt::format("{}: {} of {} cells", phase_, counts.done, counts.total);
+  const double rate = static_cast<double>(num_computed_) / std::max(seconds_between(begun_, now), 1e-3);
+  std::string line = fmt::format("{} of {} cells", counts.done, counts.total);
   if (!is_last) line += ", about " + duration_text(static_cast<double>(counts.total - counts.done) / rate) + " left";
   line += "; " + cell.cell.key;
   if (const auto gain = cell.result.metrics.find("gain"); gain != cell.result.metrics.end()) {

@@ -15,16 +15,14 @@ class StudyView final : public StudyObserver {
   /// Writes to `out`, which outlives it.
   StudyView(std::ostream& out, Style style, Clock clock);
 
-  void on_phase(const std::string& what) override;
   void on_cell(const DoneCell& cell, const CellCounts& counts) override;
 
  private:
   std::ostream& out_;
   Style style_;
   Clock clock_;
-  std::string phase_;
-  std::int64_t num_computed_ = 0;  ///< Here, in this phase.
-  TimePoint phase_begun_{};
+  std::int64_t num_computed_ = 0;  ///< By this process.
+  TimePoint begun_;
   std::optional<TimePoint> shown_;
 };
 

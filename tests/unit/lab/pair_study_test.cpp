@@ -84,9 +84,9 @@ double number(const nlohmann::json& metrics, const char* name) { return metrics.
 TEST_CASE("pair study: every method, transfer set and pair once, and what a row says adds up") {
   SmallStudy small;
   small.study.plan.methods = {PairMethod::vanilla, PairMethod::tuned,       PairMethod::grid,
-                              PairMethod::mutual,  PairMethod::partitioned, PairMethod::partitioned_unsupervised};
+                              PairMethod::mutual,  PairMethod::partitioned, PairMethod::partitioned_unsupervised, PairMethod::automatic};
   const Rows rows = small.run("study.sqlite");
-  CHECK(rows.size() == 3 + 4 * (4 * 6 + 2 * 2));
+  CHECK(rows.size() == 3 + 4 * (4 * 6 + 3 * 2));
   for (const auto& [key, metrics] : rows) {
     if (!metrics.contains("gain")) continue;
     CAPTURE(key);
@@ -353,8 +353,8 @@ TEST_CASE("pair study: what a person sees") {
   std::ostringstream out;
   StudyView view(out, StudyView::Style::plain, [&now] { return now += std::chrono::seconds(4); });
   small.run("study.sqlite", {}, {}, &view);
-  CHECK(has(out.str(), "participants: 3 of 3 cells"));
-  CHECK(has(out.str(), "pairs: 23 of 23 cells"));
+  CHECK(has(out.str(), "3 of 3 cells"));
+  CHECK(has(out.str(), "23 of 23 cells"));
   CHECK(has(out.str(), "left; label-dirichlet/seed-1/student/"));
   const std::string summary = pair_summary(StudyStore(small.folder / "study.sqlite"));
   CHECK(has(summary, "label-dirichlet  student         tuned                   2"));
