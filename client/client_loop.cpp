@@ -108,6 +108,7 @@ class ClientLoop {
   }
 
   net::Task<> handle(const wire::TrainTask& task) {
+    consolidation_.reset();
     co_await take_global(task.model.value, task.model_follows);
     context_.observer->on_task(fmt::format("round {}", task.round));
     const std::uint32_t round = task.round;
@@ -162,33 +163,43 @@ class ClientLoop {
   }
 
   net::Task<> handle(const wire::DistillTask& task) {
-    const PackedState student = co_await receive(held_.global_schema);
-    const learn::Schema weights_schema({{"weights",
-                                         c10::ScalarType::Double,
-                                         {static_cast<std::int64_t>(task.num_teachers), terms_.task.num_classes}}});
-    const PackedState weights = co_await receive(weights_schema);
-    std::vector<Teacher> teachers;
-    for (std::uint32_t k = 0; k < task.num_teachers; ++k) {
+    if (task.num_teachers > 0) {
+      auto receiving = receive_consolidation(task.num_teachers);
+      consolidation_ = co_await std::move(receiving);
+    } else if (!consolidation_) {
+      throw Error(Errc::protocol, "the server asked for a consolidation without teachers");
+    }
+    consolidation_->setting = {task.temperature, task.alpha};
+    context_.observer->on_task(fmt::format("consolidation of {} models", consolidation_->teachers.size()));
+    auto work = attempt<PackedState>(
+        task.task,
+        fmt::format("consolidation of {} T {} alpha {}", consolidation_->inputs, task.temperature, task.alpha),
+        [worker = worker_, given = *consolidation_](const TaskContext& context) {
+          return worker->distill(given, context);
+        });
+    const std::optional<PackedState> result = co_await std::move(work);
+    co_await offer(task.task, result);
+  }
+
+  net::Task<Consolidation> receive_consolidation(std::uint32_t num_teachers) {
+    Consolidation given;
+    given.student = co_await receive(held_.global_schema);
+    const learn::Schema weights_schema(
+        {{"weights", c10::ScalarType::Double, {static_cast<std::int64_t>(num_teachers), terms_.task.num_classes}}});
+    given.weights = co_await receive(weights_schema);
+    for (std::uint32_t k = 0; k < num_teachers; ++k) {
       const auto follows = co_await expect<wire::TeacherFollows>();
       const learn::ModelSpec spec = session::spec_from_json_text(follows.spec.value);
       const learn::Schema schema = co_await schema_of(spec);
       const PackedState state = co_await receive(schema);
-      teachers.push_back({follows.client.value, spec, state});
+      given.teachers.push_back({follows.client.value, spec, state});
     }
-    context_.observer->on_task(fmt::format("consolidation of {} models", teachers.size()));
-    auto hashing = net::offload(*context_.pool, [&student, &weights, &teachers] {
-      std::string digests = student.digest() + weights.digest();
-      for (const Teacher& teacher : teachers) digests += teacher.state.digest();
-      return digests;
+    auto hashing = net::offload(*context_.pool, [&given] {
+      given.inputs = given.student.digest() + given.weights.digest();
+      for (const Teacher& teacher : given.teachers) given.inputs += teacher.state.digest();
     });
-    const std::string inputs = co_await std::move(hashing);
-    auto work = attempt<PackedState>(
-        task.task, "consolidation of " + inputs,
-        [worker = worker_, student, weights, teachers = std::move(teachers)](const TaskContext& context) {
-          return worker->distill(student, weights, teachers, context);
-        });
-    const std::optional<PackedState> result = co_await std::move(work);
-    co_await offer(task.task, result);
+    co_await std::move(hashing);
+    co_return given;
   }
 
   net::Task<> handle(const wire::StatisticsTask& task) {
@@ -310,8 +321,9 @@ class ClientLoop {
   Held& held_;
 
   session::Terms terms_;
-  wire::TaskId task_ = 0;               ///< Under way.
-  std::optional<std::string> refusal_;  ///< Of its result, before there is one.
+  wire::TaskId task_ = 0;                       ///< Under way.
+  std::optional<Consolidation> consolidation_;  ///< The last one, which may be asked for again with another setting.
+  std::optional<std::string> refusal_;          ///< Of its result, before there is one.
   std::optional<std::string> finished_;
 };
 

@@ -41,6 +41,7 @@ wire::Join LocalWorker::join(const session::Terms& terms) {
   held_out_ = moved(samples_.select(held_out), device_);
   global_model_.reset();
   pretrained_.reset();
+  teacher_logits_.reset();
 
   wire::Join join;
   join.num_examples = static_cast<std::uint64_t>(training_.size());
@@ -158,21 +159,26 @@ wire::PackedState LocalWorker::logits(const wire::PackedState& samples, const Ta
   return wire::PackedState::of_tensor("logits", learn::logits_of(*model, x, 256, context.stop));
 }
 
-wire::PackedState LocalWorker::distill(const wire::PackedState& student, const wire::PackedState& weights,
-                                       const std::vector<Teacher>& teachers, const TaskContext& context) {
-  std::vector<at::Tensor> logits;
-  for (const Teacher& teacher : teachers) {
-    const auto model = make(with_local_script(teacher.spec), terms_.seeds().child("model"));
-    model->load(teacher.state.state());
-    logits.push_back(learn::logits_of(*model, training_.x, 256, context.stop));
+wire::PackedState LocalWorker::distill(const Consolidation& task, const TaskContext& context) {
+  if (!teacher_logits_ || teacher_logits_->inputs != task.inputs) {
+    std::vector<at::Tensor> logits;
+    for (const Teacher& teacher : task.teachers) {
+      const auto model = make(with_local_script(teacher.spec), terms_.seeds().child("model"));
+      model->load(teacher.state.state());
+      logits.push_back(learn::logits_of(*model, training_.x, 256, context.stop));
+    }
+    teacher_logits_ = {task.inputs, torch::stack(logits)};
   }
-  const at::Tensor targets = learn::soft_targets(torch::stack(logits), weights.state().tensors().front().tensor,
-                                                 terms_.consolidation.temperature);
+  learn::DistillOptions options = terms_.consolidation;
+  options.temperature = task.setting.temperature;
+  options.alpha = task.setting.alpha;
+  const at::Tensor targets =
+      learn::soft_targets(teacher_logits_->logits, task.weights.state().tensors().front().tensor, options);
   learn::Model& model = global_model();
-  model.load(student.state());
+  model.load(task.student.state());
   const Seed seed = terms_.seeds().child("consolidation");
   const auto lease = learn::lease_for(model, seed.child("layers"));
-  learn::distill(model, training_, targets.to(device_), terms_.consolidation, seed, context.progress, context.stop);
+  learn::distill(model, training_, targets.to(device_), options, seed, context.progress, context.stop);
   return wire::PackedState(model.state());
 }
 

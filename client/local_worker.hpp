@@ -35,8 +35,7 @@ class LocalWorker final : public Worker {
   wire::PackedState train(const wire::PackedState& global, std::uint32_t round, const TaskContext& context) override;
   learn::Evaluation evaluate(const wire::PackedState& model, const std::optional<learn::ModelSpec>& candidate) override;
   wire::PackedState logits(const wire::PackedState& samples, const TaskContext& context) override;
-  wire::PackedState distill(const wire::PackedState& student, const wire::PackedState& weights,
-                            const std::vector<Teacher>& teachers, const TaskContext& context) override;
+  wire::PackedState distill(const Consolidation& task, const TaskContext& context) override;
   wire::PackedState reestimate_statistics(const wire::PackedState& model) override;
 
   /// The samples it trains on, on its device: those held out are not among them. After join().
@@ -62,6 +61,13 @@ class LocalWorker final : public Worker {
   learn::Samples held_out_;
   std::unique_ptr<learn::Model> global_model_;
   std::optional<wire::PackedState> pretrained_;
+  /// Of the teachers of the last consolidation on the training samples, [teachers, samples, classes]: the same whatever
+  /// the setting.
+  struct TeacherLogits {
+    std::string inputs;
+    at::Tensor logits;
+  };
+  std::optional<TeacherLogits> teacher_logits_;
 };
 
 }  // namespace headstart::client

@@ -10,6 +10,7 @@
 #include "shared/base/clock.hpp"
 #include "shared/learn/metrics.hpp"
 #include "shared/learn/model.hpp"
+#include "shared/learn/setting_search.hpp"
 #include "shared/learn/train.hpp"
 #include "shared/session/terms.hpp"
 #include "shared/wire/messages.hpp"
@@ -28,6 +29,15 @@ struct Teacher {
   std::string client;
   learn::ModelSpec spec;
   wire::PackedState state;
+};
+
+/// A consolidation on the client's own data.
+struct Consolidation {
+  wire::PackedState student;  ///< As it begins.
+  wire::PackedState weights;  ///< float64 [teachers, classes].
+  std::vector<Teacher> teachers;
+  std::string inputs;  ///< Names student, weights and teachers: equal for equal ones.
+  learn::KdSetting setting;
 };
 
 /// Calls come one at a time, on a compute thread, join() first. Errors of the work itself are thrown as Error and
@@ -52,9 +62,8 @@ class Worker {
                                      const std::optional<learn::ModelSpec>& candidate) = 0;
   /// Logits [num_samples, num_classes] of the pre-trained model on `samples`, float32 [num_samples, channels, ...].
   virtual wire::PackedState logits(const wire::PackedState& samples, const TaskContext& context) = 0;
-  /// Distils `teachers` with `weights` [K, C] into the student on the client's own training samples.
-  virtual wire::PackedState distill(const wire::PackedState& student, const wire::PackedState& weights,
-                                    const std::vector<Teacher>& teachers, const TaskContext& context) = 0;
+  /// Distils the teachers into the student on the client's own training samples.
+  virtual wire::PackedState distill(const Consolidation& task, const TaskContext& context) = 0;
   /// BatchNorm statistics of `model` over the client's training samples.
   virtual wire::PackedState reestimate_statistics(const wire::PackedState& model) = 0;
 };

@@ -25,11 +25,13 @@ CentralData load_central_data(const ServerConfig& config) {
   const FederationOptions& federation = config.federation;
   const bool needs_validation = federation.validation == ValidationSource::server;
   const bool needs_public =
-      federation.start == StartModel::kd && federation.consolidation.transfer != TransferSet::student;
+      federation.strategy == Strategy::feddf ||
+      (federation.start == StartModel::kd && federation.consolidation.transfer != TransferSet::student);
   if (config.manifest.empty() && (needs_validation || needs_public)) {
     throw Error(
         Errc::usage,
-        "validation.source server and a public transfer set need data.manifest: it says which samples they are");
+        "validation.source server, a public transfer set and federation.strategy feddf need data.manifest: it says "
+        "which samples they are");
   }
 
   CentralData data;

@@ -104,6 +104,7 @@ void ClientSession::return_with(std::shared_ptr<session::ServerConversation> con
   earlier_bytes_down_ = bytes_down();
   conversation_ = std::move(conversation);
   held_model_ = std::move(held_model);
+  held_consolidation_.clear();
   lost_at_.reset();
   ++num_connections_;
   returned_.notify();
@@ -196,6 +197,7 @@ net::Task<Upload> ClientSession::train(std::uint32_t round, const DigestedState&
   conversation->post(wire::TrainTask{++task_, round, model.digest, follows});
   if (follows) send(conversation, "global model", model);
   held_model_ = model.digest;
+  held_consolidation_.clear();
   co_return co_await result(conversation, model_bytes_);
 }
 
@@ -257,9 +259,17 @@ net::Task<Upload> ClientSession::logits(const DigestedState& samples) {
 }
 
 net::Task<Upload> ClientSession::distill(const DigestedState& student, const wire::PackedState& weights,
-                                         std::vector<ModelSource> teachers) {
+                                         std::vector<ModelSource> teachers, const learn::KdSetting& setting) {
   const Conversation conversation = conversation_;
-  conversation->post(wire::DistillTask{++task_, static_cast<std::uint32_t>(teachers.size())});
+  std::string inputs = student.digest + weights.digest();
+  for (const ModelSource& teacher : teachers) inputs += teacher.digest;
+  if (held_consolidation_ == inputs) {
+    conversation->post(wire::DistillTask{++task_, 0, setting.temperature, setting.alpha});
+    co_return co_await result(conversation, model_bytes_);
+  }
+  held_consolidation_ = std::move(inputs);
+  conversation->post(
+      wire::DistillTask{++task_, static_cast<std::uint32_t>(teachers.size()), setting.temperature, setting.alpha});
   send(conversation, "student", student);
   conversation->post_attachment(session::source_of(weights));
   for (const ModelSource& teacher : teachers) {

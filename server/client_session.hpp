@@ -12,6 +12,7 @@
 #include "server/upload_slots.hpp"
 #include "shared/base/clock.hpp"
 #include "shared/learn/metrics.hpp"
+#include "shared/learn/setting_search.hpp"
 #include "shared/session/conversation.hpp"
 #include "shared/session/terms.hpp"
 
@@ -96,8 +97,9 @@ class ClientSession {
   net::Task<learn::Evaluation> evaluate_candidate(ModelSource candidate);
   /// Logits of the pre-trained model: float32 [samples, classes].
   net::Task<Upload> logits(const DigestedState& samples);
+  /// Consolidation on the client's own data. What was sent for the call before on this connection is not sent again.
   net::Task<Upload> distill(const DigestedState& student, const wire::PackedState& weights,
-                            std::vector<ModelSource> teachers);
+                            std::vector<ModelSource> teachers, const learn::KdSetting& setting);
   net::Task<Upload> reestimate_statistics(const DigestedState& model);
 
   /// Tells the client that its last result does not count, and counts that under `kind`.
@@ -131,6 +133,7 @@ class ClientSession {
   session::Signal returned_;
   wire::TaskId task_ = 0;
   std::optional<std::string> held_model_;  ///< Digest of the global model that the client has.
+  std::string held_consolidation_;         ///< Names the student, weights and teachers that it has; empty: none.
   std::optional<TimePoint> lost_at_;
   TimePoint phase_end_ = TimePoint::max();
   std::uint64_t earlier_bytes_up_ = 0, earlier_bytes_down_ = 0;  ///< Of the connections before this one.

@@ -76,6 +76,13 @@ void declare_fields(Fields& fields, ServerConfig& config) {
   fields.integer("federation.upload_memory", federation.upload_memory,
                  "Bytes of memory for updates in flight, more are staged on disk; 0: two models, at most 1 GiB.",
                  {0, 1e13});
+  fields.choice(
+      "federation.strategy", federation.strategy,
+      "What becomes of a round's updates: their average (fedavg), or that average distilled on the public set "
+      "from the round's models (feddf).",
+      Choices<Strategy>(strategy_words));
+  declare_fields(fields, "feddf", federation.feddf);
+  fields.withdraw("feddf.alpha");
   fields.choice("start.model", federation.start, "What round 1 starts from.", Choices<StartModel>(start_words));
   declare_fields(fields, "consolidation", federation.consolidation);
   fields.choice("validation.source", federation.validation,
@@ -142,6 +149,15 @@ void check(const ServerConfig& config) {
     }
     if (kd.transfer == TransferSet::student && !has_source) {
       refuse("consolidation.transfer student needs validation.source (server or federated): it names the student");
+    }
+    if (kd.tune != SettingChoice::as_set && !has_source) {
+      refuse("consolidation.tune needs validation.source (server or federated): it rates the settings");
+    }
+    if (kd.tune != SettingChoice::as_set) (void)search_of(kd, config.terms.consolidation.epochs);
+    if (kd.divides_label_prior && (!has_source || kd.transfer == TransferSet::student)) {
+      refuse(
+          "consolidation.divide_label_prior needs validation.source (server or federated), which shows it, and "
+          "consolidation.transfer public or public-small");
     }
     if (kd.gate && !has_source) refuse("consolidation.gate needs validation.source (server or federated)");
     if (kd.keep == KeptState::best &&

@@ -28,6 +28,11 @@ enum class ValidationSource { none, server, federated };
 inline constexpr std::pair<ValidationSource, std::string_view> validation_words[] = {
     {ValidationSource::none, "none"}, {ValidationSource::server, "server"}, {ValidationSource::federated, "federated"}};
 
+/// What becomes of a round's updates.
+enum class Strategy { fedavg, feddf };
+inline constexpr std::pair<Strategy, std::string_view> strategy_words[] = {{Strategy::fedavg, "fedavg"},
+                                                                           {Strategy::feddf, "feddf"}};
+
 struct TargetOptions {
   std::vector<double> accuracies;  ///< Absolute, 0..1.
   double reference = 0;            ///< An accuracy that fractions refer to; 0: none.
@@ -57,6 +62,10 @@ struct FederationOptions {
   std::int64_t min_clients = 0;  ///< Updates that a round needs; 0: half of the clients, rounded up.
   std::int64_t num_late = 0;     ///< Newcomers that may join between rounds.
   Timeouts timeouts;
+  Strategy strategy = Strategy::fedavg;
+  /// FedDF's distillation after each round, on unlabeled samples: alpha has no part in it. Adam and averaged logits:
+  /// Lin et al. 2020; epochs and batch decided here.
+  learn::DistillOptions feddf{.average = learn::TeacherAverage::logits, .epochs = 2, .batch_size = 128};
   StartModel start = StartModel::random;
   ConsolidationOptions consolidation;
   ValidationSource validation = ValidationSource::none;

@@ -26,6 +26,14 @@ void declare_fields(Fields& fields, const std::string& prefix, ConsolidationOpti
                 Choices<KeptState>(kept_words));
   fields.flag(prefix + ".gate", options.gate,
               "Start from the seed only where the validation source rates it above the best local model.");
+  fields.flag(prefix + ".divide_label_prior", options.divides_label_prior,
+              "Divide out of each teacher's probabilities how often it answers with a class on validation data; on "
+              "public sets.");
+  fields.choice(prefix + ".tune", options.tune,
+                "Choose temperature and alpha by the validation source: none (they are as set), auto (a search with "
+                "some 7 consolidations in place of one), or grid (all settings of consolidation.grid).",
+                Choices<SettingChoice>(choice_words));
+  learn::declare_fields(fields, prefix + ".grid", options.grid);
 }
 
 namespace {
@@ -67,6 +75,19 @@ std::string refusal_of(const ConsolidationPlan& plan) {
 
 }  // namespace
 
+std::unique_ptr<learn::SettingSearch> search_of(const ConsolidationOptions& options, std::int64_t epochs) {
+  const bool has_labels = options.transfer == TransferSet::student;
+  switch (options.tune) {
+    case SettingChoice::automatic:
+      return learn::automatic_search(options.grid, epochs, has_labels);
+    case SettingChoice::grid:
+      return learn::grid_search(options.grid, epochs, has_labels);
+    case SettingChoice::as_set:
+      break;
+  }
+  return nullptr;
+}
+
 bool ranks_before(const Candidate& a, const Candidate& b) {
   if (a.rating->accuracy() != b.rating->accuracy()) return a.rating->accuracy() > b.rating->accuracy();
   if (a.rating->loss() != b.rating->loss()) return a.rating->loss() < b.rating->loss();
@@ -87,7 +108,7 @@ ConsolidationPlan plan_consolidation(const ConsolidationOptions& options, std::v
   if (options.student != StudentStart::untrained) plan.student = student->client;
   plan.copy_teaches = plan.student && !on_student_data;
   plan.is_published = !(options.student == StudentStart::untrained && on_student_data) &&
-                      options.weighting != learn::TeacherWeighting::precision;
+                      options.weighting != learn::TeacherWeighting::precision && !options.divides_label_prior;
 
   std::vector<const Candidate*> others;
   for (const Candidate* candidate : all) {
@@ -96,8 +117,9 @@ ConsolidationPlan plan_consolidation(const ConsolidationOptions& options, std::v
       plan.left_out.emplace_back(candidate->client, "it does not share its model with other clients (share_model)");
     } else if (!candidate->can_teach) {
       plan.left_out.emplace_back(candidate->client, candidate->obstacle);
-    } else if (!is_equal && !candidate->rating) {
-      plan.left_out.emplace_back(candidate->client, "weights by class need its rating, which nobody measured");
+    } else if ((!is_equal || options.divides_label_prior) && !candidate->rating) {
+      plan.left_out.emplace_back(candidate->client,
+                                 "its weights by class, or its label prior, need a rating, which nobody measured");
     } else {
       others.push_back(candidate);
     }

@@ -2,6 +2,7 @@
 // Source: Alballa & Canini 2024 (arXiv 2402.14922), equations 6 and 7 and table II.
 #pragma once
 
+#include <memory>
 #include <optional>
 #include <string>
 #include <utility>
@@ -10,6 +11,7 @@
 #include "shared/base/fields.hpp"
 #include "shared/learn/distill.hpp"
 #include "shared/learn/metrics.hpp"
+#include "shared/learn/setting_search.hpp"
 
 namespace headstart::server {
 
@@ -27,12 +29,20 @@ enum class KeptState { last, best };
 inline constexpr std::pair<KeptState, std::string_view> kept_words[] = {{KeptState::last, "last"},
                                                                         {KeptState::best, "best"}};
 
+/// How temperature and alpha are chosen: as they are set, or by the validation source.
+enum class SettingChoice { as_set, automatic, grid };
+inline constexpr std::pair<SettingChoice, std::string_view> choice_words[] = {
+    {SettingChoice::as_set, "none"}, {SettingChoice::automatic, "auto"}, {SettingChoice::grid, "grid"}};
+
 struct ConsolidationOptions {
   StudentStart student = StudentStart::best;
   learn::TeacherWeighting weighting = learn::TeacherWeighting::adaptive;
   TransferSet transfer = TransferSet::public_large;
   KeptState keep = KeptState::last;
   bool gate = false;
+  bool divides_label_prior = false;  ///< Out of each teacher's probabilities; public sets only.
+  SettingChoice tune = SettingChoice::as_set;
+  learn::SettingGrid grid;
 };
 void declare_fields(Fields& fields, const std::string& prefix, ConsolidationOptions& options);
 
@@ -61,6 +71,9 @@ struct ConsolidationPlan {
   std::vector<std::pair<std::string, std::string>> left_out;  ///< Client and why it does not teach.
   bool is_published = true;                                   ///< A cell of the published table.
 };
+
+/// The search that `options` ask for, over consolidations of `epochs`; null where the settings are as set.
+std::unique_ptr<learn::SettingSearch> search_of(const ConsolidationOptions& options, std::int64_t epochs);
 
 /// The student starts from a model that its silo shares with peers, and on student data only such models teach.
 /// Throws Error(run_failed) where nobody can be the student or nobody can teach.

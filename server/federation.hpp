@@ -54,7 +54,8 @@ class Federation {
   net::Task<> adopt(wire::PackedState state, std::int64_t round, const Participation& participation);
   /// Keeps the global model where it is the best so far by validation.
   net::Task<> keep_best(std::int64_t round, std::optional<double> score);
-  net::Task<> record_round(std::int64_t round, const Participation& participation);
+  /// `fusion`: what FedDF cost.
+  net::Task<> record_round(std::int64_t round, const Participation& participation, nlohmann::json fusion = {});
   net::Task<std::optional<learn::Evaluation>> evaluate_here(const learn::Samples& samples);
   net::Task<std::optional<learn::Evaluation>> evaluate_at_clients();
   void write_result(const nlohmann::json& result, bool is_failure);

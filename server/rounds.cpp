@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "server/intake.hpp"
+#include "server/round_ensemble.hpp"
 #include "server/round_machine.hpp"
 #include "shared/net/offload.hpp"
 
@@ -20,7 +21,9 @@ class Collection {
         round_(round),
         what_(fmt::format("update of round {}", round)),
         machine_(machine),
-        sum_(global.state.state().schema(), announced) {}
+        sum_(global.state.state().schema(), announced) {
+    if (context.options().strategy == Strategy::feddf) ensemble_.emplace(context, round);
+  }
 
   /// Trains at one client and adds its update, whole or not at all.
   net::Task<bool> collect_from(ClientSession& client) {
@@ -34,12 +37,17 @@ class Collection {
     }
     if (machine_.on_update(client.name()) != Verdict::accepted) co_return false;
     const std::int64_t num_examples = client.info().num_examples;
-    auto adding = net::offload(context_.pool, [this, &upload, num_examples] { sum_.add(upload, num_examples); });
+    auto adding = net::offload(context_.pool, [this, &upload, &client, num_examples] {
+      sum_.add(upload, num_examples);
+      if (!ensemble_) return;
+      ensemble_->add(client.name(), received_state(upload, global_.state.state().schema(), client.name()));
+    });
     co_await std::move(adding);
     co_return true;
   }
 
   wire::PackedState report() && { return std::move(sum_).report(); }
+  [[nodiscard]] const std::optional<RoundEnsemble>& ensemble() const { return ensemble_; }
 
  private:
   const RunContext& context_;
@@ -48,6 +56,7 @@ class Collection {
   std::string what_;
   RoundMachine& machine_;
   UploadSum sum_;
+  std::optional<RoundEnsemble> ensemble_;  ///< Under FedDF.
 };
 
 }  // namespace
@@ -82,7 +91,15 @@ net::Task<RoundOutcome> run_round(const RunContext& context, const DigestedState
   if (machine.phase() != RoundMachine::Phase::complete) throw Error(Errc::run_failed, machine.failure());
   auto reporting = net::offload(context.pool, [&collection] { return std::move(collection).report(); });
   wire::PackedState state = co_await std::move(reporting);
-  co_return RoundOutcome{std::move(state), machine.accepted(), machine.excluded()};
+  nlohmann::json fusion;
+  if (const auto& ensemble = collection.ensemble()) {
+    context.observer.on_phase(fmt::format("round {}: distillation from {} models", round, ensemble->num_teachers()), 1);
+    const TimePoint begun = context.clock();
+    auto distilling = net::offload(context.pool, [&ensemble, &state] { return ensemble->distil_into(state); });
+    state = co_await std::move(distilling);
+    fusion = {{"seconds", seconds_between(begun, context.clock())}, {"teachers", ensemble->num_teachers()}};
+  }
+  co_return RoundOutcome{std::move(state), machine.accepted(), machine.excluded(), std::move(fusion)};
 }
 
 }  // namespace headstart::server

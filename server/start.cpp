@@ -47,38 +47,68 @@ net::Task<learn::Evaluation> rated(const RunContext& context, const wire::Packed
   co_return co_await std::move(counting);
 }
 
-/// [n, C] per teacher, in the order of the plan's weights.
-std::vector<at::Tensor> teacher_logits(const LocalModels& models, const ConsolidationPlan& plan, const at::Tensor& x) {
+/// [n, C] of one model of the plan, as it teaches.
+at::Tensor teaching_logits(const RunContext& context, const LocalModel& model, const at::Tensor& logits) {
+  return context.options().consolidation.divides_label_prior ? learn::without_label_prior(logits, *model.rating)
+                                                             : logits;
+}
+
+/// [K, n, C] in the order of the plan's weights.
+at::Tensor teacher_logits(const RunContext& context, const LocalModels& models, const ConsolidationPlan& plan,
+                          const at::Tensor& x) {
   std::vector<at::Tensor> logits;
   for (const std::string& teacher : plan.teachers) {
     const LocalModel& model = models.models().at(teacher);
-    logits.push_back(model.transfer_logits ? *model.transfer_logits : models.logits(model, x));
+    logits.push_back(
+        teaching_logits(context, model, model.transfer_logits ? *model.transfer_logits : models.logits(model, x)));
   }
-  if (plan.copy_teaches) logits.push_back(models.logits(models.models().at(*plan.student), x));
-  return logits;
+  if (plan.copy_teaches) {
+    const LocalModel& copied = models.models().at(*plan.student);
+    logits.push_back(teaching_logits(context, copied, models.logits(copied, x)));
+  }
+  return torch::stack(logits);
+}
+
+/// One consolidation with one setting: the seed, and what the report says of it. Without a seed where the student's
+/// client is gone, failed, or took too long.
+struct Distilled {
+  std::optional<wire::PackedState> seed;
+  nlohmann::json report = nlohmann::json::object();
+};
+using Distil = std::function<net::Task<Distilled>(learn::KdSetting)>;
+
+/// What the public set and the teachers' logits on it are, for as many consolidations as are wanted.
+struct PublicTeaching {
+  learn::Samples samples;  ///< On the run's device.
+  at::Tensor logits;
+};
+
+net::Task<PublicTeaching> teach_on_public(const RunContext& context, const LocalModels& models,
+                                          const ConsolidationPlan& plan) {
+  PublicTeaching teaching{{context.data.transfer.x.to(context.device), {}}, {}};
+  context.observer.on_phase("teacher logits on the public set", 1);
+  auto answering = net::offload(context.pool, [&context, &models, &plan, &teaching] {
+    const learn::KeepFreedMemory keep_freed_memory;
+    return teacher_logits(context, models, plan, teaching.samples.x);
+  });
+  teaching.logits = co_await std::move(answering);
+  co_return teaching;
 }
 
 /// Distils on the public set, here.
-net::Task<wire::PackedState> distil_on_public(const RunContext& context, const LocalModels& models,
-                                              const ConsolidationPlan& plan, nlohmann::json& report) {
-  const learn::DistillOptions& options = context.terms().consolidation;
-  const learn::Samples on_device{context.data.transfer.x.to(context.device), {}};
-  context.observer.on_phase("teacher logits on the public set", 1);
-  auto teaching = net::offload(context.pool, [&context, &models, &plan, &on_device, &options] {
-    const learn::KeepFreedMemory keep_freed_memory;
-    const std::vector<at::Tensor> logits = teacher_logits(models, plan, on_device.x);
-    return learn::soft_targets(torch::stack(logits), plan.weights, options.temperature).to(context.device);
-  });
-  const at::Tensor targets = co_await std::move(teaching);
-
+net::Task<Distilled> distil_on_public(const RunContext& context, const LocalModels& models,
+                                      const ConsolidationPlan& plan, const PublicTeaching& teaching,
+                                      learn::KdSetting setting) {
   context.observer.on_phase("consolidation on the public set", 1);
-  auto distilling = net::offload(context.pool, [&context, &models, &plan, &report, &on_device, &options, &targets] {
+  auto distilling = net::offload(context.pool, [&context, &models, &plan, &teaching, setting] {
     const learn::KeepFreedMemory keep_freed_memory;
+    learn::DistillOptions options = context.terms().consolidation;
+    options.temperature = setting.temperature;
+    const at::Tensor targets = learn::soft_targets(teaching.logits, plan.weights, options).to(context.device);
     const auto student = context.make_global_model();
     if (plan.student) student->load(models.load(models.models().at(*plan.student)).state());
     const Seed seed = context.terms().seeds().child("consolidation");
-    std::optional<learn::GlobalGeneratorLease> lease;
-    if (student->draws_globally()) lease.emplace(seed.child("layers"));
+    const auto lease = learn::lease_for(*student, seed.child("layers"));
 
     std::optional<wire::PackedState> best;
     double best_accuracy = -1;
@@ -92,17 +122,56 @@ net::Task<wire::PackedState> distil_on_public(const RunContext& context, const L
       best = wire::PackedState(student->state());
     };
     const bool keeps_best = context.options().consolidation.keep == KeptState::best;
-    learn::distill(*student, on_device, targets, options, seed, server_progress(context), context.stop,
+    learn::distill(*student, teaching.samples, targets, options, seed, server_progress(context), context.stop,
                    keeps_best ? keep_best : std::function<void(std::int64_t)>());
-    report["kept_epoch"] = keeps_best ? best_epoch : options.epochs;
-    return keeps_best ? *best : wire::PackedState(student->state());
+    return Distilled{keeps_best ? *best : wire::PackedState(student->state()),
+                     {{"kept_epoch", keeps_best ? best_epoch : options.epochs}}};
   });
   co_return co_await std::move(distilling);
 }
 
-/// Has the student's own client distil on its data. Empty where it does not: it is gone, failed, or took too long.
-net::Task<std::optional<wire::PackedState>> distil_at_client(const RunContext& context, const LocalModels& models,
-                                                             const ConsolidationPlan& plan) {
+/// The consolidation that the search likes best. Its report lists what was tried.
+net::Task<Distilled> distil_tuned(const RunContext& context, learn::SettingSearch& search, const Distil& distil) {
+  const bool has_labels = context.options().consolidation.transfer == TransferSet::student;
+  nlohmann::json trials = nlohmann::json::array();
+  Distilled best;
+  std::optional<learn::Rating> best_rating;
+  while (const std::optional<learn::Ask> ask = search.next()) {
+    std::optional<learn::Rating> rating;
+    Distilled trial;
+    try {
+      auto distilling = distil(ask->setting);
+      trial = co_await std::move(distilling);
+    } catch (const Error& error) {
+      if (error.code() != Errc::run_failed) throw;
+      context.observer.on_note(fmt::format("T {}: {}", ask->setting.temperature, error.what()));
+    }
+    if (trial.seed) {
+      auto judging = rated(context, *trial.seed);
+      rating = learn::rating_of(co_await std::move(judging));
+    } else if (has_labels) {
+      co_return Distilled{};  // its client is the next one's
+    }
+    trials.push_back({{"temperature", ask->setting.temperature},
+                      {"alpha", has_labels ? nlohmann::json(ask->setting.alpha) : nlohmann::json()},
+                      {"accuracy", rating ? nlohmann::json(rating->accuracy) : nlohmann::json()},
+                      {"loss", rating ? nlohmann::json(rating->loss) : nlohmann::json()}});
+    search.tell(rating);
+    if (!rating || (best_rating && !learn::is_better(*rating, *best_rating))) continue;
+    best_rating = rating;
+    best = std::move(trial);
+  }
+  const learn::KdSetting chosen = search.best().setting;
+  context.observer.on_note(has_labels ? fmt::format("tuned: T {}, alpha {}", chosen.temperature, chosen.alpha)
+                                      : fmt::format("tuned: T {}", chosen.temperature));
+  best.report["tuning"] = {{"temperature", chosen.temperature}, {"trials", trials}};
+  if (has_labels) best.report["tuning"]["alpha"] = chosen.alpha;
+  co_return best;
+}
+
+/// Has the student's own client distil on its data.
+net::Task<Distilled> distil_at_client(const RunContext& context, const LocalModels& models,
+                                      const ConsolidationPlan& plan, learn::KdSetting setting) {
   const std::string& place = *plan.place;
   context.observer.on_phase(fmt::format("consolidation at {}", place), 1);
   context.observer.on_note(
@@ -122,7 +191,7 @@ net::Task<std::optional<wire::PackedState>> distil_at_client(const RunContext& c
       teachers.push_back({name, model.spec, model.digest,
                           session::source_of_model_file(context.folder.model_of(name), *model.num_bytes)});
     }
-    auto distilling = client.distill(student, weights, std::move(teachers));
+    auto distilling = client.distill(student, weights, std::move(teachers), setting);
     Upload upload = co_await std::move(distilling);
     wire::PackedState seed;
     const auto take = [&seed](wire::PackedState state) { seed = std::move(state); };
@@ -135,14 +204,33 @@ net::Task<std::optional<wire::PackedState>> distil_at_client(const RunContext& c
     const std::vector<std::shared_ptr<ClientSession>> clients{client};
     auto asking = context.cohort.ask<wire::PackedState>(clients, ask);
     auto answers = co_await std::move(asking);
-    if (answers.front().value) co_return std::move(answers.front().value);
+    if (answers.front().value) co_return Distilled{std::move(answers.front().value)};
     reason = answers.front().reason;
   }
   context.leave_out("consolidation", place, reason);
-  co_return std::nullopt;
+  co_return Distilled{};
 }
 
-nlohmann::json described(const ConsolidationPlan& plan, const ConsolidationOptions& options) {
+/// The consolidation of a plan, tuned where that is asked for.
+net::Task<Distilled> consolidate(const RunContext& context, const LocalModels& models, const ConsolidationPlan& plan) {
+  const learn::DistillOptions& options = context.terms().consolidation;
+  PublicTeaching teaching;
+  if (!plan.place) {
+    auto preparing = teach_on_public(context, models, plan);
+    teaching = co_await std::move(preparing);
+  }
+  const Distil distil = [&](learn::KdSetting setting) {
+    return plan.place ? distil_at_client(context, models, plan, setting)
+                      : distil_on_public(context, models, plan, teaching, setting);
+  };
+  const auto search = search_of(context.options().consolidation, options.epochs);
+  auto distilling = search ? distil_tuned(context, *search, distil) : distil({options.temperature, options.alpha});
+  co_return co_await std::move(distilling);
+}
+
+nlohmann::json described(const ConsolidationPlan& plan, const ConsolidationOptions& options,
+                         const learn::DistillOptions& kd) {
+  const bool as_published = kd.average == learn::TeacherAverage::probabilities && !kd.standardise && !kd.normalise;
   nlohmann::json left_out = nlohmann::json::object();
   for (const auto& [client, reason] : plan.left_out) left_out[client] = reason;
   return {{"student", plan.student ? nlohmann::json(*plan.student) : nlohmann::json("untrained")},
@@ -151,8 +239,12 @@ nlohmann::json described(const ConsolidationPlan& plan, const ConsolidationOptio
           {"place", plan.place ? nlohmann::json(*plan.place) : nlohmann::json("server")},
           {"teachers", plan.teachers},
           {"student_copy_teaches", plan.copy_teaches},
+          {"divides_label_prior", options.divides_label_prior},
           {"left_out", left_out},
-          {"in_published_table", plan.is_published}};
+          {"average", word_of(Choices<learn::TeacherAverage>(learn::average_words), kd.average)},
+          {"standardise", kd.standardise},
+          {"normalise", kd.normalise},
+          {"in_published_table", plan.is_published && as_published}};
 }
 
 }  // namespace
@@ -248,15 +340,12 @@ net::Task<Start> kd_start(const RunContext& context, const LocalModels& models) 
     for (const auto& [client, reason] : plan.left_out) {
       context.observer.on_note(fmt::format("{} does not teach: {}", client, reason));
     }
-    start.report = described(plan, options);
-    if (!plan.place) {
-      start.state = co_await distil_on_public(context, models, plan, start.report);
-      break;
-    }
-    auto distilling = distil_at_client(context, models, plan);
-    std::optional<wire::PackedState> seed = co_await std::move(distilling);
-    if (seed) {
-      start.state = std::move(*seed);
+    start.report = described(plan, options, context.terms().consolidation);
+    auto distilling = consolidate(context, models, plan);
+    Distilled distilled = co_await std::move(distilling);
+    if (distilled.seed) {
+      start.report.update(distilled.report);
+      start.state = std::move(*distilled.seed);
       break;
     }
     if (context.stop.stop_requested()) throw Error(Errc::interrupted, "stopped during consolidation");

@@ -53,9 +53,8 @@ class EchoWorker final : public client::Worker {
     return none;
   }
   wire::PackedState logits(const wire::PackedState&, const client::TaskContext&) override { return refuse(); }
-  wire::PackedState distill(const wire::PackedState& student, const wire::PackedState&,
-                            const std::vector<client::Teacher>&, const client::TaskContext&) override {
-    return student;
+  wire::PackedState distill(const client::Consolidation& task, const client::TaskContext&) override {
+    return task.student;
   }
   wire::PackedState reestimate_statistics(const wire::PackedState& model) override { return model; }
 

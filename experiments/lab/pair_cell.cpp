@@ -109,7 +109,9 @@ class Pair {
     std::vector<Tensor> logits = {teacher_logits()};
     if (!on_student_data()) logits.push_back(copy_logits());
     const Tensor weights = learn::equal_weights(std::ssize(logits), logits.front().size(1));
-    return learn::soft_targets(torch::stack(logits), weights, temperature);
+    learn::DistillOptions options = kd();
+    options.temperature = temperature;
+    return learn::soft_targets(torch::stack(logits), weights, options);
   }
 
   std::unique_ptr<learn::Model> distilled(const learn::Samples& transfer, const Tensor& targets) {

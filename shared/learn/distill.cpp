@@ -76,6 +76,32 @@ Tensor soft_targets(const Tensor& logits, const Tensor& weights, double temperat
   return targets;
 }
 
+Tensor standardised(const Tensor& logits) {
+  constexpr double least_deviation = 1e-7;
+  return (logits - logits.mean(-1, true)) / (logits.std(-1, /*unbiased=*/true, /*keepdim=*/true) + least_deviation);
+}
+
+Tensor without_label_prior(const Tensor& logits, const Evaluation& rating) {
+  const Tensor predicted = torch::tensor(rating.predicted, torch::kFloat64);
+  expect_shape(logits.dim() == 2 && logits.size(1) == predicted.size(0), "there must be a logit for each class");
+  const Tensor prior = (predicted + 1) / static_cast<double>(rating.num_samples() + predicted.size(0));
+  return logits - prior.log().to(logits.options());
+}
+
+Tensor soft_targets(const Tensor& logits, const Tensor& weights, const DistillOptions& options) {
+  const torch::NoGradGuard no_grad;
+  const Tensor scaled = options.standardise ? standardised(logits) : logits;
+  if (options.average == TeacherAverage::logits) {
+    // A class that no teacher knows: all count alike.
+    const Tensor sum = weights.sum(0, true);
+    const Tensor share =
+        torch::where(sum > 0, weights / sum, equal_weights(weights.size(0), weights.size(1))).to(logits.options());
+    return torch::softmax(softened((scaled * share.unsqueeze(1)).sum(0), options.temperature), 1);
+  }
+  const Tensor targets = soft_targets(scaled, weights, options.temperature);
+  return options.normalise ? targets / targets.sum(1, true) : targets;
+}
+
 Tensor distillation_loss(const Tensor& student_logits, const Tensor& targets, double temperature, bool scale_by_t2) {
   const Tensor log_p = torch::log_softmax(softened(student_logits, temperature), 1);
   const Tensor loss = -(targets * log_p).sum(1).mean();
@@ -90,6 +116,13 @@ void declare_fields(Fields& fields, const std::string& prefix, DistillOptions& o
                 {.min = 0, .max = 1});
   fields.flag(prefix + ".scale_by_t2", options.scale_by_t2,
               "Multiply the distillation term by T^2, so that its gradient keeps its size at any T.");
+  fields.choice(prefix + ".average", options.average,
+                "What is averaged over the teachers: their probabilities, or their logits (FedDF).",
+                Choices<TeacherAverage>(average_words));
+  fields.flag(prefix + ".standardise", options.standardise,
+              "Standardise each sample's logits, teachers' and student's, before they are softened.");
+  fields.flag(prefix + ".normalise", options.normalise,
+              "Have the targets sum to 1 over the classes; weights by class alone do not.");
   fields.integer(prefix + ".epochs", options.epochs, "Passes over the transfer set.", {.min = 1, .max = 100000});
   fields.integer(prefix + ".batch_size", options.batch_size, "Samples a step.", {.min = 1, .max = 65536});
   declare_fields(fields, prefix, options.optimizer);
@@ -97,7 +130,8 @@ void declare_fields(Fields& fields, const std::string& prefix, DistillOptions& o
 
 Tensor distillation_objective(const Tensor& student_logits, const Tensor& targets, const std::optional<Tensor>& labels,
                               const DistillOptions& options) {
-  const Tensor distillation = distillation_loss(student_logits, targets, options.temperature, options.scale_by_t2);
+  const Tensor distilled = options.standardise ? standardised(student_logits) : student_logits;
+  const Tensor distillation = distillation_loss(distilled, targets, options.temperature, options.scale_by_t2);
   if (!labels) return distillation;
   const Tensor supervised = at::cross_entropy_loss(student_logits, *labels);
   return (1 - options.alpha) * supervised + options.alpha * distillation;

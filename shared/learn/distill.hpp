@@ -45,6 +45,24 @@ Tensor equal_weights(std::int64_t num_teachers, std::int64_t num_classes);
 /// logits: [K, N, C]; weights: [K, C]. Returns the type of `logits`, [N, C].
 Tensor soft_targets(const Tensor& logits, const Tensor& weights, double temperature);
 
+/// What is averaged over the teachers.
+enum class TeacherAverage {
+  probabilities,  ///< As in equation 6.
+  logits,         ///< FedDF (Lin et al. 2020): softmax(sum_k v[k,c] z_k[n,c] / T), v[k,c] = w[k,c] / sum_j w[j,c].
+};
+inline constexpr std::pair<TeacherAverage, std::string_view> average_words[] = {
+    {TeacherAverage::probabilities, "probabilities"}, {TeacherAverage::logits, "logits"}};
+
+/// Logits minus their mean over the classes, over their standard deviation (of n - 1) plus 1e-7: Sun et al. 2024,
+/// "Logit Standardization in Knowledge Distillation". [..., C].
+Tensor standardised(const Tensor& logits);
+
+/// The teacher's label prior divided out of its probabilities: z[c] - log pi[c] (logit adjustment, Menon et al. 2021),
+/// pi[c] = (predicted[c] + 1) / (n + C): how often the teacher answers with a class, by the rule of succession.
+/// logits: [N, C]; rating: of the teacher. Dividing it out of recall instead, in the weights, gives precision, up to
+/// what cancels: pi[c] precision[c] = recall[c] share[c].
+Tensor without_label_prior(const Tensor& logits, const Evaluation& rating);
+
 /// T^2 * mean over the batch of sum_k sum_c w[k,c] p_k[c] log(p_k[c] / p_s[c]) up to a constant in the student:
 /// T^2 * mean_n( -sum_c q[n,c] log softmax(z_s[n] / T)[c] ). The gradient is that of the full loss; the constant is
 /// left out as training never needs it. student_logits: [B, C]; targets: [B, C]. Returns a scalar.
@@ -57,12 +75,19 @@ struct DistillOptions {
   double temperature = 1;
   double alpha = 0.5;  ///< Weight of the distillation term where there are labels.
   bool scale_by_t2 = true;
+  TeacherAverage average = TeacherAverage::probabilities;
+  bool standardise = false;  ///< Logits of teachers and student, in the distillation term.
+  bool normalise = false;    ///< Targets that sum to 1 over the classes.
   std::int64_t epochs = 30;
   std::int64_t batch_size = 32;
   OptimizerOptions optimizer{.kind = OptimizerKind::adam, .lr = 1e-3, .weight_decay = 1e-4};
 };
 void declare_fields(Fields& fields, const std::string& prefix, DistillOptions& options);
 
+/// The targets that `options` ask for: temperature, average, standardise, normalise. Shapes as above.
+Tensor soft_targets(const Tensor& logits, const Tensor& weights, const DistillOptions& options);
+
+/// Vanilla KD on a batch. student_logits, targets: [B, C]; labels: int64 [B]. Returns a scalar.
 Tensor distillation_objective(const Tensor& student_logits, const Tensor& targets, const std::optional<Tensor>& labels,
                               const DistillOptions& options);
 

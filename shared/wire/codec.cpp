@@ -110,6 +110,12 @@ void check_values(const PretrainDone& done) {
   }
 }
 
+void check_values(const DistillTask& task) {
+  if (!(task.temperature > 0) || std::isinf(task.temperature) || !(task.alpha >= 0 && task.alpha <= 1)) {
+    throw Error(Errc::protocol, "a consolidation whose temperature is not a number > 0, or whose alpha is not in 0..1");
+  }
+}
+
 template <class Message>
 void check_values(const Message&) {}
 

@@ -25,7 +25,7 @@
 namespace headstart::wire {
 
 /// Raised with every change of a message; the server refuses other versions by name.
-inline constexpr std::uint16_t protocol_version = 2;
+inline constexpr std::uint16_t protocol_version = 3;
 
 using TaskId = std::uint64_t;
 using Reason = Text<512>;
@@ -215,13 +215,16 @@ struct LogitsTask {
 
 /// Consolidate on the client's own data: distil `num_teachers` models into a student. Attachments: the student's start
 /// (federated schema), the teacher weights (float64 [num_teachers, num_classes]), then teacher by teacher, each behind
-/// a TeacherFollows. Result: the student.
+/// a TeacherFollows. Without teachers: no attachments, those of the DistillTask before on this connection count.
+/// Result: the student.
 struct DistillTask {
   TaskId task = 0;
   std::uint32_t num_teachers = 0;
+  double temperature = 1;
+  double alpha = 0;  ///< Weight of the distillation term, 0..1.
   template <class A>
   void serialize(A& a) {
-    a(task, num_teachers);
+    a(task, num_teachers, temperature, alpha);
   }
 };
 

@@ -59,7 +59,7 @@ std::vector<wire::ServerMessage> server_messages() {
           wire::TrainTask{3, 7, digest, true},
           wire::EvaluateTask{4, digest, false, own_model()},
           wire::LogitsTask{5, 500},
-          wire::DistillTask{6, 4},
+          wire::DistillTask{6, 4, 2.5, 0.25},
           wire::TeacherFollows{"silo-2", own_model()},
           wire::StatisticsTask{7},
           wire::Grant{8},

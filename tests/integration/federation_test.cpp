@@ -190,6 +190,119 @@ TEST_CASE("all ten cells of the published table run, and each is recorded as wha
   }
 }
 
+TEST_CASE("tuning: the seed is that of the best setting tried, and teachers travel once") {
+  const test::TemporaryFolder folder;
+  for (const auto transfer : {TransferSet::public_large, TransferSet::student}) {
+    for (const auto source : {server::ValidationSource::server, server::ValidationSource::federated}) {
+      const bool on_student_data = transfer == TransferSet::student;
+      const auto config_in = [&](const std::string& name) {
+        auto config = test::small_config(
+            folder / fmt::format("{}-{}-{}", name, on_student_data, source == server::ValidationSource::server));
+        configure(config, StartModel::kd, transfer);
+        config.federation.num_rounds = 0;
+        config.federation.validation = source;
+        return config;
+      };
+      auto tuned = config_in("tuned");
+      tuned.federation.consolidation.tune = server::SettingChoice::automatic;
+      const auto summary = simulate(tuned, small_clients());
+      const auto& tuning = summary["start_report"]["tuning"];
+      REQUIRE(tuning.is_object());
+      CHECK(tuning["trials"].size() >= (on_student_data ? 4 : 3));
+      CHECK(tuning["trials"].size() <= (on_student_data ? 7 : 4));
+      double best = 0;
+      double best_loss = 0;
+      nlohmann::json chosen;
+      for (const auto& trial : tuning["trials"]) {
+        const auto accuracy = trial["accuracy"].get<double>();
+        const auto loss = trial["loss"].get<double>();
+        if (!chosen.is_null() && (accuracy < best || (accuracy == best && loss >= best_loss))) continue;
+        best = accuracy;
+        best_loss = loss;
+        chosen = trial;
+      }
+      CHECK(tuning["temperature"] == chosen["temperature"]);
+      CHECK(tuning.contains("alpha") == on_student_data);
+      CHECK(summary["start_report"]["gate"]["seed_accuracy"] == best);
+
+      auto fixed = config_in("fixed");
+      fixed.terms.consolidation.temperature = tuning["temperature"].get<double>();
+      if (on_student_data) fixed.terms.consolidation.alpha = tuning["alpha"].get<double>();
+      const auto untuned = simulate(fixed, small_clients());
+      CHECK(untuned["model_digest"] == summary["model_digest"]);
+      CHECK_FALSE(untuned["start_report"].contains("tuning"));
+
+      std::map<std::string, int> sent;
+      for (const auto& line : lines_of(std::filesystem::path(tuned.folder) / "audit.jsonl")) {
+        const auto what = line.value("what", "");
+        if (line["event"] == "sent" && what.starts_with("model of ") &&
+            line["client"] == summary["start_report"]["place"] && source == server::ValidationSource::server) {
+          ++sent[what];
+        }
+      }
+      if (on_student_data && source == server::ValidationSource::server) CHECK(sent.size() == 3);
+      for (const auto& [what, times] : sent) CHECK(times == 1);
+    }
+  }
+}
+
+TEST_CASE("settings beyond the table: each gives another seed, and says that it is none of the table's") {
+  const test::TemporaryFolder folder;
+  std::set<std::string> seeds;
+  const auto run = [&](const std::string& name, const std::function<void(server::ServerConfig&)>& change) {
+    auto config = test::small_config(folder / name);
+    configure(config, StartModel::kd, TransferSet::public_large);
+    config.federation.num_rounds = 0;
+    change(config);
+    const auto summary = simulate(config, small_clients());
+    seeds.insert(summary["model_digest"].get<std::string>());
+    return summary["start_report"]["in_published_table"].get<bool>();
+  };
+  CHECK(run("published", [](auto&) {}));
+  CHECK_FALSE(run("logits", [](auto& config) { config.terms.consolidation.average = learn::TeacherAverage::logits; }));
+  CHECK_FALSE(run("standardised", [](auto& config) { config.terms.consolidation.standardise = true; }));
+  CHECK_FALSE(run("normalised", [](auto& config) {
+    config.federation.consolidation.student = server::StudentStart::untrained;
+    config.terms.consolidation.normalise = true;
+  }));
+  CHECK_FALSE(run("prior", [](auto& config) { config.federation.consolidation.divides_label_prior = true; }));
+  CHECK(seeds.size() == 5);
+}
+
+TEST_CASE("FedDF: the same bits whatever the order of arrival and over sockets, another model than FedAvg's") {
+  const test::TemporaryFolder folder;
+  const auto config_in = [&](const std::string& name) {
+    auto config = test::small_config(folder / name);
+    config.federation.strategy = server::Strategy::feddf;
+    return config;
+  };
+  const auto plain = simulate(config_in("plain"), small_clients());
+  auto disordered = small_clients();
+  for (std::uint64_t i = 0; i < disordered.size(); ++i) disordered[i].wrap = delayed(i);
+  CHECK(simulate(config_in("disordered"), std::move(disordered))["model_digest"] == plain["model_digest"]);
+  CHECK(run_over_websockets(config_in("sockets"), small_clients())["model_digest"] == plain["model_digest"]);
+  const auto average = simulate(test::small_config(folder / "fedavg"), small_clients());
+  CHECK(average["model_digest"] != plain["model_digest"]);
+  const auto rounds = lines_of(folder / "plain/rounds.jsonl");
+  CHECK_FALSE(rounds[0].contains("feddf"));
+  for (std::size_t i = 1; i < rounds.size(); ++i) {
+    CHECK(rounds[i]["feddf"]["teachers"] == 4);
+    CHECK(rounds[i]["feddf"]["seconds"].get<double>() > 0);
+  }
+  // Without a step of the student the average stays what it is.
+  auto still = config_in("still");
+  still.federation.feddf.optimizer = {.kind = learn::OptimizerKind::sgd, .lr = 0, .weight_decay = 0};
+  still.federation.num_rounds = 1;
+  simulate(still, small_clients());
+  auto one = test::small_config(folder / "one");
+  one.federation.num_rounds = 1;
+  simulate(one, small_clients());
+  const auto weights_of = [](const std::filesystem::path& run) {
+    return wire::load_safetensors(run / "final.safetensors").model.state().at("fc1.weight").clone();
+  };
+  CHECK(torch::equal(weights_of(folder / "still"), weights_of(folder / "one")));
+}
+
 TEST_CASE("the other starts: best local is the best client's model, the average is none of theirs") {
   const test::TemporaryFolder folder;
   auto config = test::small_config(folder / "best");

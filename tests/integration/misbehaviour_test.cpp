@@ -208,7 +208,7 @@ TEST_CASE("a client that does not fit is refused with the reason") {
   const wire::Hello hello{wire::protocol_version, "silo-0", "test"};
   CHECK(answer_to(hello, [](wire::Join&) {}) == "joined");
   CHECK(answer_to({99, "silo-0", "headstart 9"}, [](wire::Join&) {
-        }).starts_with("protocol version 99 is not spoken here, 2 is"));
+        }).starts_with("protocol version 99 is not spoken here, 3 is"));
   CHECK(answer_to({wire::protocol_version, "../etc", "test"}, [](wire::Join&) {
         }).starts_with("the client's name must be"));
   CHECK(answer_to(hello, [](wire::Join& join) { join.num_examples = 0; }) == "the client has no training samples");

@@ -337,8 +337,7 @@ TEST_CASE("the student's client is gone for good: the next best one distils, and
   class FailingHost final : public test::DelegatingWorker {
    public:
     using DelegatingWorker::DelegatingWorker;
-    wire::PackedState distill(const wire::PackedState&, const wire::PackedState&, const std::vector<client::Teacher>&,
-                              const client::TaskContext&) override {
+    wire::PackedState distill(const client::Consolidation&, const client::TaskContext&) override {
       throw Error(Errc::run_failed, "out of memory");
     }
   };

@@ -30,9 +30,8 @@ class DelegatingWorker : public client::Worker {
   wire::PackedState logits(const wire::PackedState& samples, const client::TaskContext& context) override {
     return inner_->logits(samples, context);
   }
-  wire::PackedState distill(const wire::PackedState& student, const wire::PackedState& weights,
-                            const std::vector<client::Teacher>& teachers, const client::TaskContext& context) override {
-    return inner_->distill(student, weights, teachers, context);
+  wire::PackedState distill(const client::Consolidation& task, const client::TaskContext& context) override {
+    return inner_->distill(task, context);
   }
   wire::PackedState reestimate_statistics(const wire::PackedState& model) override {
     return inner_->reestimate_statistics(model);

@@ -47,7 +47,7 @@ std::vector<ServerMessage> server_examples() {
           TrainTask{3, 7, std::string(64, 'b'), true},
           EvaluateTask{4, std::string(64, 'b'), false, "{}"},
           LogitsTask{5, 5000},
-          DistillTask{6, 9},
+          DistillTask{6, 9, 2.5, 0.25},
           TeacherFollows{"silo-2", "{}"},
           StatisticsTask{7},
           Grant{3},

@@ -1,0 +1,72 @@
+#include <doctest/doctest.h>
+
+#include "shared/base/files.hpp"
+#include "shared/learn/distill.hpp"
+#include "tests/support/learning.hpp"
+
+using namespace headstart;
+using namespace headstart::learn;
+using namespace headstart::test;
+
+namespace {
+
+const nlohmann::json& golden() {
+  static const nlohmann::json document = read_json("tests/golden/target_vectors.json");
+  return document;
+}
+
+DistillOptions options_of(const nlohmann::json& test) {
+  return {.temperature = test.at("temperature").get<double>(),
+          .average = test.at("average") == "logits" ? TeacherAverage::logits : TeacherAverage::probabilities,
+          .standardise = test.at("standardise").get<bool>(),
+          .normalise = test.at("normalise").get<bool>()};
+}
+
+}  // namespace
+
+TEST_CASE("soft targets beyond equation 6: targets, and the student's gradient, as PyTorch has them") {
+  const Tensor teachers = tensor_of(golden().at("teachers"));
+  const Tensor weights = tensor_of(golden().at("weights"));
+  CHECK(golden().at("cases").size() == 16);
+  for (const nlohmann::json& test : golden().at("cases")) {
+    CAPTURE(test.at("average").get<std::string>());
+    CAPTURE(test.at("standardise").get<bool>());
+    const DistillOptions options = options_of(test);
+    const Tensor targets = soft_targets(teachers, weights, options);
+    CHECK(largest_difference(targets, tensor_of(test.at("targets"))) < golden_tolerance);
+    const auto loss = [&](const Tensor& logits) {
+      return distillation_objective(logits, targets, std::nullopt, options);
+    };
+    CHECK(largest_difference(gradient_of(tensor_of(golden().at("student")), loss), tensor_of(test.at("gradient"))) <
+          golden_tolerance);
+  }
+}
+
+TEST_CASE("soft targets beyond equation 6: the published ones are the default, and one teacher is itself") {
+  const Tensor teachers = random_logits({3, 8, 5}, Seed(1));
+  const Tensor weights = equal_weights(3, 5);
+  CHECK(torch::equal(soft_targets(teachers, weights, DistillOptions{.temperature = 2}),
+                     soft_targets(teachers, weights, 2)));
+  const Tensor one = teachers.slice(0, 0, 1);
+  const DistillOptions logits{.average = TeacherAverage::logits};
+  CHECK(largest_difference(soft_targets(one, equal_weights(1, 5), logits), torch::softmax(one[0], 1)) < 1e-12);
+  // Standardised logits do not see how sure a teacher is, or where its logits lie.
+  CHECK(largest_difference(standardised(teachers * 7 + 3), standardised(teachers)) < 1e-6);
+}
+
+TEST_CASE("label prior: divided out of the probabilities, as PyTorch has it; none where answers are even") {
+  const Tensor logits = tensor_of(golden().at("teachers"))[0];
+  Evaluation rating = Evaluation::of_none(5);
+  rating.predicted = golden().at("predicted").get<std::vector<std::int64_t>>();
+  rating.total = rating.predicted;
+  CHECK(largest_difference(torch::softmax(without_label_prior(logits, rating), 1),
+                           tensor_of(golden().at("without_prior"))) < golden_tolerance);
+  rating.predicted = rating.total = {12, 12, 12, 12, 12};
+  CHECK(largest_difference(torch::softmax(without_label_prior(logits, rating), 1), torch::softmax(logits, 1)) < 1e-12);
+  // A teacher that answers with one class whatever it sees no longer prefers it by habit.
+  rating.predicted = {60, 0, 0, 0, 0};
+  rating.total = {12, 12, 12, 12, 12};
+  CHECK((torch::softmax(without_label_prior(logits, rating), 1).select(1, 0) < torch::softmax(logits, 1).select(1, 0))
+            .all()
+            .item<bool>());
+}
