@@ -221,9 +221,9 @@ net::Task<> Admission::take_in(const std::shared_ptr<session::ServerConversation
   if (is_newcomer && ++num_newcomers_ > rules_.num_late) throw Refusal("the run has started, and no place is left");
   const auto client = std::make_shared<ClientSession>(conversation, std::move(info), rules_.terms.task.num_classes,
                                                       rules_.model_bytes, slots_, audit_, rules_.patience, clock_);
+  audit_.joined(seat->name, conversation->peer(), conversation->identity(), client->info().shares_with_peers);
   if (entry) entry->keep();
   seat->client = client;
-  audit_.joined(seat->name, conversation->peer(), conversation->identity(), client->info().shares_with_peers);
   cohort_.add(client);
   if (is_newcomer) observer_.on_note(fmt::format("{} has joined, from the next round on", seat->name));
   conversation->post(wire::Joined{static_cast<std::uint32_t>(cohort_.all().size()),

@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "shared/base/log.hpp"
 #include "shared/base/time_text.hpp"
 
 namespace headstart::server {
@@ -24,17 +25,28 @@ void AuditLog::record(std::string_view event, nlohmann::json about) {
   lines_.append(about);
 }
 
+template <class About>
+void AuditLog::report(std::string_view event, About about) noexcept {
+  try {
+    record(event, about());
+  } catch (const std::exception& error) {
+    spdlog::error("audit log: {}", error.what());
+  }
+}
+
 void AuditLog::server_started(const std::string& version, bool is_resumed) {
   record("server started", {{"version", version}, {"resumed", is_resumed}});
 }
 
-void AuditLog::handshake_failed(const std::string& address, const std::string& reason) {
-  record("handshake failed", {{"address", address}, {"reason", reason}});
+void AuditLog::handshake_failed(const std::string& address, const std::string& reason) noexcept {
+  report("handshake failed", [&] { return nlohmann::json{{"address", address}, {"reason", reason}}; });
 }
 
 void AuditLog::refused(const std::string& address, const std::string& certified_as, const std::string& name,
-                       const std::string& reason) {
-  record("refused", {{"address", address}, {"certificate", certified_as}, {"client", name}, {"reason", reason}});
+                       const std::string& reason) noexcept {
+  report("refused", [&] {
+    return nlohmann::json{{"address", address}, {"certificate", certified_as}, {"client", name}, {"reason", reason}};
+  });
 }
 
 void AuditLog::joined(const std::string& client, const std::string& address, const std::string& certified_as,
@@ -49,7 +61,9 @@ void AuditLog::returned(const std::string& client, const std::string& address, c
   record("returned", {{"client", client}, {"address", address}, {"certificate", certified_as}});
 }
 
-void AuditLog::connection_lost(const std::string& client) { record("connection lost", {{"client", client}}); }
+void AuditLog::connection_lost(const std::string& client) noexcept {
+  report("connection lost", [&] { return nlohmann::json{{"client", client}}; });
+}
 
 void AuditLog::sent(const std::string& client, const Cargo& cargo) {
   nlohmann::json line = {{"client", client}};
@@ -66,14 +80,16 @@ void AuditLog::received(const std::string& client, const Cargo& cargo, const std
   record("received", std::move(line));
 }
 
-void AuditLog::result_refused(const std::string& client, const std::string& kind, const std::string& reason) {
-  record("result refused", {{"client", client}, {"kind", kind}, {"reason", reason}});
+void AuditLog::result_refused(const std::string& client, const std::string& kind, const std::string& reason) noexcept {
+  report("result refused", [&] { return nlohmann::json{{"client", client}, {"kind", kind}, {"reason", reason}}; });
 }
 
 void AuditLog::global_model(std::int64_t round, const std::string& digest, const std::vector<std::string>& clients) {
   record("global model", {{"round", round}, {"sha256", digest}, {"clients", clients}});
 }
 
-void AuditLog::run_ended(const std::string& why) { record("run ended", {{"reason", why}}); }
+void AuditLog::run_ended(const std::string& why) noexcept {
+  report("run ended", [&] { return nlohmann::json{{"reason", why}}; });
+}
 
 }  // namespace headstart::server

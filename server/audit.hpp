@@ -24,36 +24,46 @@ struct Cargo {
 };
 
 /// One JSON object a line, in the order of events: `at` (UTC), `event`, and what the event is about. Appended to, also
-/// by a server that goes on with the run. A line has reached the operating system when the call returns. All throw
-/// Error(storage): what cannot be recorded does not go on. Calls on one thread.
+/// by a server that goes on with the run. A line has reached the operating system when the call returns. Calls on one
+/// thread.
 class AuditLog {
  public:
+  /// Throws Error(storage) where the file cannot be written.
   AuditLog(const std::filesystem::path& file, WallClock clock);
 
   [[nodiscard]] const WallClock& clock() const { return clock_; }
 
+  // What a run does. These throw Error(storage): what cannot be recorded does not go on.
+
   void server_started(const std::string& version, bool is_resumed);
-  /// A connection that never got as far as a name: `reason` says why.
-  void handshake_failed(const std::string& address, const std::string& reason);
   /// `certified_as`: the name that the certificate proves; empty where there is none.
-  void refused(const std::string& address, const std::string& certified_as, const std::string& name,
-               const std::string& reason);
   void joined(const std::string& client, const std::string& address, const std::string& certified_as,
               bool shares_with_peers);
   void returned(const std::string& client, const std::string& address, const std::string& certified_as);
-  void connection_lost(const std::string& client);
   void sent(const std::string& client, const Cargo& cargo);
   /// What came whole. `refusal`: why it does not count; none where it was accepted. `norm`: where it was measured.
   void received(const std::string& client, const Cargo& cargo, const std::optional<std::string>& refusal,
                 std::optional<double> norm = {});
-  /// What never came whole, came late, or broke the protocol.
-  void result_refused(const std::string& client, const std::string& kind, const std::string& reason);
   /// `digest` is the global model of `round`, of these clients' updates.
   void global_model(std::int64_t round, const std::string& digest, const std::vector<std::string>& clients);
-  void run_ended(const std::string& why);
+
+  // What happens to it. These never throw: they are called where nobody could take it. A file that has failed once
+  // fails the next of the others.
+
+  /// A connection that never got as far as a name: `reason` says why.
+  void handshake_failed(const std::string& address, const std::string& reason) noexcept;
+  void refused(const std::string& address, const std::string& certified_as, const std::string& name,
+               const std::string& reason) noexcept;
+  void connection_lost(const std::string& client) noexcept;
+  /// What never came whole, came late, or broke the protocol.
+  void result_refused(const std::string& client, const std::string& kind, const std::string& reason) noexcept;
+  void run_ended(const std::string& why) noexcept;
 
  private:
   void record(std::string_view event, nlohmann::json about);
+  /// `about()` gives the line; what fails is left to the next record().
+  template <class About>
+  void report(std::string_view event, About about) noexcept;
 
   WallClock clock_;
   LineFile lines_;

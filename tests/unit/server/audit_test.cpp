@@ -1,0 +1,44 @@
+#include "server/audit.hpp"
+
+#include <sstream>
+
+#include <doctest/doctest.h>
+
+#include "shared/base/error.hpp"
+#include "shared/base/files.hpp"
+#include "tests/support/temporary_folder.hpp"
+#include "tests/support/throws.hpp"
+
+namespace headstart::server {
+namespace {
+
+const WallClock clock_of_1970 = [] { return std::chrono::system_clock::time_point{}; };
+
+TEST_CASE("audit log: a line an event, in order, on going on too") {
+  const test::TemporaryFolder folder;
+  for (const bool is_resumed : {false, true}) {
+    AuditLog audit(folder / "audit.jsonl", clock_of_1970);
+    audit.server_started("0.1.0", is_resumed);
+    audit.connection_lost("silo-1");
+  }
+  std::istringstream lines(read_text(folder / "audit.jsonl"));
+  std::vector<std::string> events;
+  for (std::string line; std::getline(lines, line);) {
+    const auto event = nlohmann::json::parse(line);
+    CHECK(event["at"] == "1970-01-01T00:00:00.000Z");
+    events.push_back(event["event"].get<std::string>());
+  }
+  CHECK(events == std::vector<std::string>{"server started", "connection lost", "server started", "connection lost"});
+}
+
+TEST_CASE("audit log: what cannot be written stops what the run does next, not the one who reports a loss") {
+  AuditLog audit("/dev/full", clock_of_1970);
+  audit.connection_lost("silo-1");
+  audit.refused("127.0.0.1:1", "", "silo-1", "name taken");
+  audit.run_ended("the disk is full");
+  CHECK(test::code_of([&] { audit.global_model(1, "abc", {"silo-1"}); }) == Errc::storage);
+  CHECK(test::code_of([&] { audit.sent("silo-1", {"global model", 3, "abc"}); }) == Errc::storage);
+}
+
+}  // namespace
+}  // namespace headstart::server
