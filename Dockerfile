@@ -3,7 +3,7 @@
 FROM debian:bookworm-slim AS build
 RUN apt-get update && apt-get install -y --no-install-recommends \
       g++ cmake ninja-build libtorch-dev libboost1.81-dev libcereal-dev nlohmann-json3-dev libspdlog-dev \
-      prometheus-cpp-dev libsqlitecpp-dev libssl-dev libcli11-dev zlib1g-dev \
+      prometheus-cpp-dev libsqlitecpp-dev libssl-dev libcli11-dev zlib1g-dev libpng-dev libjpeg62-turbo-dev \
  && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY . .
@@ -13,7 +13,8 @@ RUN cmake -S . -B /build -G Ninja -DCMAKE_BUILD_TYPE=Release -DHEADSTART_TESTS=O
 
 FROM debian:bookworm-slim
 RUN apt-get update && apt-get install -y --no-install-recommends \
-      libtorch1.13 libopenblas0-pthread libspdlog1.10 libprometheus-cpp-core1.0 libssl3 zlib1g dataset-fashion-mnist \
+      libtorch1.13 libopenblas0-pthread libspdlog1.10 libprometheus-cpp-core1.0 libssl3 zlib1g libpng16-16 libjpeg62-turbo \
+      dataset-fashion-mnist \
  && rm -rf /var/lib/apt/lists/* \
  && groupadd --gid 10001 headstart && useradd --create-home --uid 10001 --gid 10001 headstart \
  && install -d -o headstart -g headstart /tls /revoked /requests /manifest /data /state /runs /pki

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 USAGE = 2
 DATA = 3
 STORAGE = 4
+NETWORK = 5
 RUN_FAILED = 8
 INTERRUPTED = 130
 

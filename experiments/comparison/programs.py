@@ -108,7 +108,7 @@ def nested(settings: Settings) -> dict[str, Any]:
 
 
 DRAW_PREFIXES = ("partition.", "draw.")
-DATA_SET_KEYS = ("data.set", "data.path")
+DATA_SET_KEYS = ("data.set", "data.path", "data.side", "data.channels", "data.list")
 CLIENT_PREFIX = "client."
 
 

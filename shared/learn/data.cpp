@@ -20,7 +20,7 @@ namespace {
 
 constexpr std::string_view fashion_mnist_folder = "/usr/share/datasets/fashion-mnist";
 
-enum class Format { idx, cifar10, cifar100, tensors };
+enum class Format { idx, cifar10, cifar100, images, tensors };
 
 struct KnownSet {
   std::string name;
@@ -47,6 +47,12 @@ const std::vector<KnownSet>& known_sets() {
        {0.5071, 0.4865, 0.4409},
        {0.2673, 0.2564, 0.2762},
        "train.bin and test.bin (the binary version)"},
+      {"images",
+       Format::images,
+       0,
+       {0.485, 0.456, 0.406},
+       {0.229, 0.224, 0.225},
+       "train and test with class folders, or SUN397 and its lists"},
       {"tensors",
        Format::tensors,
        0,
@@ -94,6 +100,19 @@ Tensor normalise(Tensor images, const Dataset& dataset) {
   return images;
 }
 
+Dataset load_images(const DataSource& source, const KnownSet& set, Split split) {
+  if (source.channels != 1 && source.channels != 3) {
+    throw Error(Errc::usage, fmt::format("data.channels {}: images have 1 or 3", source.channels));
+  }
+  const RawImages raw = read_images(source, split);
+  Dataset dataset{set.name, raw.split.images, raw.split.labels, raw.num_classes, set.mean, set.deviation};
+  if (source.channels == 1) {
+    dataset.mean = {set.mean[1]};
+    dataset.deviation = {set.deviation[1]};
+  }
+  return dataset;
+}
+
 }  // namespace
 
 Samples Samples::select(const Tensor& indices) const {
@@ -138,12 +157,21 @@ void declare_fields(Fields& fields, const std::string& prefix, DataSource& sourc
   fields.text(
       prefix + ".path", source.path,
       fmt::format("Folder of the data set's files; may be left empty for fashion-mnist ({}).", fashion_mnist_folder));
+  fields.integer(prefix + ".side", source.side,
+                 "Of the set images: the middle square of each image is resized to so many pixels a side.",
+                 {.min = 1, .max = 1024});
+  fields.integer(prefix + ".channels", source.channels, "Of the set images: 3 for colours, 1 for brightness.",
+                 {.min = 1, .max = 3});
+  fields.integer(prefix + ".list", source.list,
+                 "Of the set images, SUN397: which of its partitions, Training_NN.txt and Testing_NN.txt.",
+                 {.min = 1, .max = 99});
 }
 
 Dataset load_dataset(const DataSource& source, Split split) {
   const KnownSet& set = known_set(source.set);
   const std::filesystem::path folder = folder_of(source, set);
   if (set.format == Format::tensors) return read_tensors(folder, split);
+  if (set.format == Format::images) return load_images(source, set, split);
   RawSplit raw;
   switch (set.format) {
     case Format::cifar10:

@@ -46,8 +46,11 @@ struct Dataset {
 
 /// Where a data set comes from.
 struct DataSource {
-  std::string set = "fashion-mnist";  ///< fashion-mnist, mnist, cifar10, cifar100, tensors.
+  std::string set = "fashion-mnist";  ///< fashion-mnist, mnist, cifar10, cifar100, images, tensors.
   std::string path;                   ///< Folder; empty: the distribution's, for fashion-mnist.
+  std::int64_t side = 32;             ///< Of `images`, after resizing.
+  std::int64_t channels = 3;          ///< Of `images`: 1 or 3.
+  std::int64_t list = 1;              ///< Of `images` with SUN397's lists: Training_NN.txt and Testing_NN.txt.
 };
 void declare_fields(Fields& fields, const std::string& prefix, DataSource& source);
 
@@ -58,6 +61,13 @@ enum class Split { train, test };
 ///   fashion-mnist, mnist   IDX, plain or .gz: train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-...
 ///   cifar10                data_batch_1..5.bin, test_batch.bin (3,073 bytes a record)
 ///   cifar100               train.bin, test.bin (3,074 bytes a record; the fine label)
+///   images                 train/CLASS/*.png, .jpg, .jpeg and test/CLASS/...; or SUN397's tree, SUN397/a/abbey/x.jpg,
+///                          with its lists Training_01.txt and Testing_01.txt beside it, in Partitions/ or in the tree.
+///                          Classes and images are in the order of their paths' bytes. Both splits have the same
+///                          classes; one of them may be absent. The middle square of an image is resized to `side`
+///                          by a triangle filter that covers all its pixels; colours become brightness or gray is
+///                          tripled, as `channels` says; alpha is dropped, EXIF's orientation not heeded. Normalised
+///                          with the usual constants of ImageNet. No image beyond 50 million pixels or 100 MB
 ///   tensors                train-images.npy, train-labels.npy (and test-...): uint8 or float32 [n,c,h,w] or [n,h,w];
 ///                          integer labels [n]; optional meta.json {"num_classes", "mean", "deviation"}; without it
 ///                          there are as many classes as the labels of both splits show

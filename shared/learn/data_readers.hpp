@@ -61,6 +61,13 @@ RawSplit read_idx(const std::filesystem::path& folder, Split split, std::int64_t
 enum class CifarKind { cifar10, cifar100 };
 RawSplit read_cifar(const std::filesystem::path& folder, Split split, CifarKind kind);
 
+/// The `images` set: PNG and JPEG files in class folders or named by lists, as load_dataset() says.
+struct RawImages {
+  RawSplit split;
+  std::int64_t num_classes = 0;
+};
+RawImages read_images(const DataSource& source, Split split);
+
 /// The `tensors` set: .npy files and meta.json.
 Dataset read_tensors(const std::filesystem::path& folder, Split split);
 

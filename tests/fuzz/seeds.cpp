@@ -233,6 +233,19 @@ void write_data() {
   as(5, "cifar", '\3' + std::string(3072, 'p'));
 }
 
+/// The pictures of the tests, made by tests/golden/images_reference.py.
+void write_images() {
+  const std::filesystem::path folder = std::filesystem::path(__FILE__).parent_path() / "../golden/images";
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+    if (entry.path().extension() == ".json") continue;
+    for (const char channels : {'\0', '\1'}) {
+      write("images", fmt::format("{}-{}", int{channels}, entry.path().filename().string()),
+            channels + read_text(entry.path()));
+    }
+  }
+  write("images", "list", "\2/a/abbey/x.jpg\n\r\n/z/zoo/y.jpg\r\n");
+}
+
 void write_requests() {
   const pki::Key key = pki::make_key();
   write("request", "silo", pki::to_pem(*pki::make_request("silo-1", *key)));
@@ -268,6 +281,7 @@ int main(int argc, char** argv) {
   write_model_files();
   write_journal();
   write_data();
+  write_images();
   write_requests();
   write_uploads();
 }

@@ -1,0 +1,284 @@
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+
+#include <doctest/doctest.h>
+#include <fmt/format.h>
+#include <torch/torch.h>
+
+#include "shared/base/error.hpp"
+#include "shared/base/fields.hpp"
+#include "shared/base/files.hpp"
+#include "shared/learn/data.hpp"
+#include "tests/support/temporary_folder.hpp"
+#include "tests/support/throws.hpp"
+
+namespace headstart::learn {
+
+namespace {
+
+using test::error_of;
+using test::TemporaryFolder;
+
+const std::filesystem::path golden = "tests/golden/images";
+
+void write(const std::filesystem::path& file, const std::string& bytes) {
+  std::filesystem::create_directories(file.parent_path());
+  std::ofstream(file, std::ios::binary) << bytes;
+}
+
+void put(const std::string& picture, const std::filesystem::path& file) { write(file, read_text(golden / picture)); }
+
+DataSource source_of(const TemporaryFolder& folder, std::int64_t side = 6, std::int64_t channels = 3) {
+  return {.set = "images", .path = folder.path().string(), .side = side, .channels = channels};
+}
+
+std::string complaint(const DataSource& source, Split split = Split::train) {
+  return error_of(Errc::data, [&] { load_dataset(source, split); });
+}
+
+void check_contains(const std::string& text, const std::vector<std::string>& parts) {
+  for (const std::string& part : parts) {
+    CAPTURE(part);
+    CAPTURE(text);
+    CHECK(text.find(part) != std::string::npos);
+  }
+}
+
+std::vector<std::int64_t> labels_of(const Dataset& dataset) {
+  return {dataset.labels.data_ptr<std::int64_t>(), dataset.labels.data_ptr<std::int64_t>() + dataset.size()};
+}
+
+/// Two classes, a picture each.
+void write_small_set(const TemporaryFolder& folder) {
+  for (const char* split : {"train", "test"}) {
+    put("wide.png", folder.path() / split / "cat" / "1.png");
+    put("colours.jpg", folder.path() / split / "dog" / "1.jpg");
+  }
+}
+
+/// SUN397's tree and lists.
+void write_scenes(const TemporaryFolder& folder) {
+  put("wide.png", folder / "SUN397/a/abbey/sun_a.jpg");
+  put("high.png", folder / "SUN397/a/abbey/sun_b.jpg");
+  put("colours.jpg", folder / "SUN397/a/apse/indoor/sun_c.jpg");
+  put("gray.jpg", folder / "SUN397/a/apse/indoor/sun_d.jpg");
+  write(folder / "Training_01.txt", "/a/apse/indoor/sun_c.jpg\r\n/a/abbey/sun_a.jpg\r\n");
+  write(folder / "Testing_01.txt", "/a/abbey/sun_b.jpg\n/a/apse/indoor/sun_d.jpg");
+  write(folder / "Training_02.txt", "/a/abbey/sun_b.jpg\n/a/abbey/sun_a.jpg\n/a/apse/indoor/sun_d.jpg\n");
+  write(folder / "Testing_02.txt", "/a/abbey/sun_b.jpg\n/a/apse/indoor/sun_c.jpg\n");
+}
+
+}  // namespace
+
+TEST_CASE("pictures of every kind come out as PIL makes them") {
+  const nlohmann::json expected = read_json(golden / "images.json");
+  const auto side = expected.at("side").get<std::int64_t>();
+  for (const auto& [name, values] : expected.at("files").items()) {
+    for (const auto& [word, channels] : {std::pair("colours", 3), {"gray", 1}}) {
+      CAPTURE(name);
+      CAPTURE(word);
+      const TemporaryFolder folder;
+      put(name, folder / "train/a/picture.PNG");
+      put("wide.png", folder / "train/b/picture.jpeg");
+      const Dataset dataset = load_dataset(source_of(folder, side, channels), Split::train);
+      CHECK((dataset.images.scalar_type() == at::kByte));
+      CHECK(dataset.task() == Task{channels, side, side, 2});
+      const auto pixels = values.at(word).get<std::vector<std::int64_t>>();
+      const Tensor wanted = torch::tensor(pixels, at::kLong).view({channels, side, side});
+      // PIL rounds after each of its two passes; another version of libjpeg-turbo may differ by one more.
+      const auto tolerance = name.find(".jp") != std::string::npos ? 2 : 1;
+      CHECK((dataset.images[0].to(at::kLong) - wanted).abs().max().item<std::int64_t>() <= tolerance);
+      if (name == "as-stored.png") CHECK(torch::equal(dataset.images[0].to(at::kLong), wanted));
+    }
+  }
+}
+
+TEST_CASE("class folders give labels in the order of their names, whatever the locale") {
+  const TemporaryFolder folder;
+  for (const char* split : {"train", "test"}) {
+    put("wide.png", folder.path() / split / "b" / "2.png");
+    put("high.png", folder.path() / split / "b" / "10.png");
+    put("gray.png", folder.path() / split / "Z" / "x.JPG");
+    put("gray.png", folder.path() / split / "\xc3\xa9" / "x.jpeg");
+    write(folder.path() / split / "b" / "notes.txt", "no image");
+    write(folder.path() / split / ".DS_Store", "hidden");
+  }
+  put("wide.png", folder / "valid/b/3.png");
+  const Dataset train = load_dataset(source_of(folder), Split::train);
+  CHECK(train.name == "images");
+  CHECK(train.num_classes == 3);
+  CHECK(labels_of(train) == std::vector<std::int64_t>{0, 1, 1, 2});
+  // "10.png" before "2.png".
+  const nlohmann::json expected = read_json(golden / "images.json");
+  CHECK(std::abs(train.images[1].view(-1)[0].item<int>() - expected["files"]["high.png"]["colours"][0].get<int>()) <=
+        1);
+  CHECK(labels_of(load_dataset(source_of(folder), Split::test)) == labels_of(train));
+  CHECK(load_dataset(source_of(folder), Split::train).digest() == train.digest());
+}
+
+TEST_CASE("colours are normalised by three constants, brightness by one") {
+  const TemporaryFolder folder;
+  write_small_set(folder);
+  CHECK(load_dataset(source_of(folder), Split::train).all().x.sizes() == at::IntArrayRef({2, 3, 6, 6}));
+  const Dataset gray = load_dataset(source_of(folder, 5, 1), Split::train);
+  CHECK(gray.mean.size() == 1);
+  CHECK(gray.all().x.sizes() == at::IntArrayRef({2, 1, 5, 5}));
+}
+
+TEST_CASE("SUN397's tree and lists: classes of two and three levels, each list from its own files") {
+  const TemporaryFolder folder;
+  write_scenes(folder);
+  DataSource source = source_of(folder);
+  const Dataset train = load_dataset(source, Split::train);
+  CHECK(labels_of(train) == std::vector<std::int64_t>{0, 1});
+  CHECK(labels_of(load_dataset(source, Split::test)) == std::vector<std::int64_t>{0, 1});
+  source.list = 2;
+  const Dataset second = load_dataset(source, Split::train);
+  CHECK(labels_of(second) == std::vector<std::int64_t>{0, 0, 1});
+  CHECK(torch::equal(second.images[0], train.images[0]));
+  source.list = 3;
+  check_contains(complaint(source), {folder.path().string(), "'train'", "Training_03.txt"});
+
+  SUBCASE("the lists in Partitions, the tree without its folder") {
+    const TemporaryFolder other;
+    std::filesystem::rename(folder / "SUN397/a", other / "a");
+    std::filesystem::create_directory(other / "Partitions");
+    std::filesystem::rename(folder / "Training_01.txt", other / "Partitions/Training_01.txt");
+    CHECK(torch::equal(load_dataset(source_of(other), Split::train).images, train.images));
+  }
+}
+
+TEST_CASE("lists that are wrong are refused with file and line") {
+  const TemporaryFolder folder;
+  write_scenes(folder);
+  const std::filesystem::path list = folder / "Training_01.txt";
+  const auto refusal_of = [&](const std::string& text) {
+    write(list, text);
+    return complaint(source_of(folder));
+  };
+  const std::string sound = "/a/abbey/sun_a.jpg\n/a/apse/indoor/sun_c.jpg\n";
+  for (const std::string& line : {std::string("a/abbey/sun_a.jpg"), std::string("/a/../../etc/x.jpg"),
+                                  std::string("/sun_a.jpg"), std::string("/a/abbey/"), std::string("/a/\0/b.jpg", 9)}) {
+    check_contains(refusal_of(sound + "\n" + line), {list.string() + ": line 4", "/FOLDER/.../IMAGE"});
+  }
+  check_contains(refusal_of(sound + "/a//abbey/sun_a.jpg\n"), {list.string() + ": line 3", "twice"});
+  check_contains(refusal_of("\n"), {list.string(), "no images"});
+  check_contains(refusal_of(sound + "/b/bar/sun_e.jpg\n"), {list.string() + ": class 'b/bar' is missing"});
+  check_contains(refusal_of(sound + "/a/abbey/gone.jpg\n"), {"a/abbey/gone.jpg: ", "No such file", "1 of 3 images"});
+  std::filesystem::remove(folder / "Testing_01.txt");
+  check_contains(refusal_of("/a/abbey/sun_a.jpg\n"), {list.string(), "one class only"});
+}
+
+TEST_CASE("broken images are refused in one sentence: the first by name, and how many") {
+  const TemporaryFolder folder;
+  write_small_set(folder);
+  const std::filesystem::path file = folder / "train/cat/2.jpg";
+  const auto refusal_of = [&](const std::string& bytes) {
+    write(file, bytes);
+    return complaint(source_of(folder));
+  };
+  check_contains(refusal_of(""), {file.string() + ": empty; 1 of 3 images"});
+  check_contains(refusal_of("hello"), {file.string() + ": neither PNG nor JPEG"});
+  check_contains(refusal_of("GIF89a"), {"a GIF"});
+  check_contains(refusal_of("BM12"), {"a BMP"});
+
+  const std::string png = read_text(golden / "wide.png");
+  for (std::size_t length = 8; length + 16 < png.size(); length += 7) {
+    check_contains(refusal_of(png.substr(0, length)), {file.string() + ": broken PNG ("});
+  }
+  std::string flipped = png;
+  flipped[flipped.size() / 2] ^= 0x55;
+  check_contains(refusal_of(flipped), {"broken PNG ("});
+
+  for (const char* picture : {"colours.jpg", "progressive.jpg", "cmyk.jpg"}) {
+    const std::string jpeg = read_text(golden / picture);
+    for (std::size_t length = 3; length + 2 < jpeg.size(); length += 11) {
+      check_contains(refusal_of(jpeg.substr(0, length)), {file.string() + ": broken JPEG ("});
+    }
+  }
+
+  write(folder / "train/dog/0.png", "x");
+  check_contains(refusal_of("x"), {file.string() + ": neither", "2 of 4 images cannot be used"});
+}
+
+TEST_CASE("what an image promises is bounded before it is allocated") {
+  const TemporaryFolder folder;
+  write_small_set(folder);
+  // Heads that promise 65,000 x 65,000 pixels, and no pixels.
+  std::string jpeg = read_text(golden / "colours.jpg");
+  const std::size_t frame = jpeg.find("\xff\xc0");
+  REQUIRE(frame != std::string::npos);
+  jpeg.replace(frame + 5, 4, "\xfd\xe8\xfd\xe8");
+  write(folder / "train/cat/1.png", jpeg);
+  check_contains(complaint(source_of(folder)), {"65000 x 65000 pixels", "50000000"});
+
+  const std::filesystem::path large = folder / "train/cat/1.png";
+  std::filesystem::resize_file(large, 100'000'001);
+  check_contains(complaint(source_of(folder)), {large.string(), "100000001 bytes"});
+}
+
+TEST_CASE("folders that are not such a set are refused by name") {
+  const TemporaryFolder folder;
+  SUBCASE("nothing there") { check_contains(complaint(source_of(folder)), {folder.path().string(), "class folders"}); }
+  SUBCASE("folders without classes") {
+    std::filesystem::create_directory(folder / "train");
+    check_contains(complaint(source_of(folder)), {(folder / "train").string(), "no class folders"});
+  }
+  SUBCASE("an empty class") {
+    write_small_set(folder);
+    write(folder / "train/eel/notes.txt", "none yet");
+    check_contains(complaint(source_of(folder)), {(folder / "train/eel").string(), "without images"});
+  }
+  SUBCASE("a class in one split only") {
+    write_small_set(folder);
+    put("wide.png", folder / "test/eel/1.png");
+    for (const Split split : {Split::train, Split::test}) {
+      check_contains(complaint(source_of(folder), split), {(folder / "test").string(), "'eel' is missing"});
+    }
+  }
+  SUBCASE("one class") {
+    put("wide.png", folder / "train/cat/1.png");
+    check_contains(complaint(source_of(folder)), {"one class only"});
+  }
+  SUBCASE("an image beside the class folders") {
+    write_small_set(folder);
+    put("wide.png", folder / "train/1.png");
+    check_contains(complaint(source_of(folder)), {(folder / "train/1.png").string(), "outside the class folders"});
+  }
+  SUBCASE("folders in class folders") {
+    write_small_set(folder);
+    std::filesystem::create_directory(folder / "train/cat/more");
+    check_contains(complaint(source_of(folder)), {(folder / "train/cat/more").string(), "within a class folder"});
+  }
+  SUBCASE("images of another format") {
+    write_small_set(folder);
+    write(folder / "train/cat/2.webp", "RIFF");
+    check_contains(complaint(source_of(folder)), {(folder / "train/cat/2.webp").string(), "convert"});
+  }
+}
+
+TEST_CASE("a folder may hold one split: a silo needs no test set, a coordinator no training set") {
+  const TemporaryFolder folder;
+  write_small_set(folder);
+  std::filesystem::remove_all(folder / "test");
+  CHECK(load_dataset(source_of(folder), Split::train).size() == 2);
+  check_contains(complaint(source_of(folder), Split::test), {"'test'", "Testing_01.txt"});
+}
+
+TEST_CASE("size and channels of images are settings with bounds") {
+  DataSource source;
+  Fields fields;
+  declare_fields(fields, "data", source);
+  fields.load({{"data", {{"set", "images"}, {"path", "/p"}, {"side", 64}, {"channels", 1}, {"list", 10}}}}, "test");
+  CHECK(source.side == 64);
+  CHECK(source.channels == 1);
+  CHECK(source.list == 10);
+  CHECK_THROWS_AS(fields.set("data.side=0"), Error);
+  const TemporaryFolder folder;
+  write_small_set(folder);
+  CHECK(error_of(Errc::usage, [&] { load_dataset(source_of(folder, 6, 2), Split::train); }).find("1 or 3") !=
+        std::string::npos);
+}
+
+}  // namespace headstart::learn
