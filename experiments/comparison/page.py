@@ -26,6 +26,8 @@ td:first-child { font-weight: 600; }
 tbody tr:last-child td { border-bottom: 1px solid #1b1f24; }
 tr.group td { border-top: 1px solid #d8dde3; }
 .spread { color: #4a525c; font-size: .84em; }
+.words td, .words th { text-align: left; vertical-align: top; }
+.words td:nth-child(n+2) { white-space: normal; min-width: 7rem; }
 figure { margin: 1rem 0; break-inside: avoid; }
 img { max-width: 100%; height: auto; }
 .pair figure { max-width: 36rem; }
