@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import argparse
-import base64
 import html
 import json
 import sys
@@ -16,39 +15,10 @@ from pathlib import Path
 from comparison.accounting import Comparison, read_comparison
 from comparison.errors import CompareError
 from comparison.figures import draw_all
+from comparison.page import details, document, image
 from comparison.plan import load_plan, save_json
 from comparison.programs import title_of_start
 from comparison.tables import Table, all_tables, as_json, headline
-
-STYLE = """
-:root { color-scheme: light; }
-body { font: 16px/1.55 system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; color: #1b1f24; background: #fff;
-       max-width: 72rem; margin: 2.5rem auto; padding: 0 1.25rem; }
-h1 { font-size: 1.7rem; line-height: 1.25; margin: 0 0 .4rem; }
-h2 { font-size: 1.25rem; margin: 2.4rem 0 .6rem; border-bottom: 1px solid #d8dde3; padding-bottom: .25rem; }
-h3 { font-size: 1.02rem; margin: 1.6rem 0 .5rem; }
-.lead { font-size: 1.15rem; border-left: 4px solid #0072b2; padding: .2rem 0 .2rem 1rem; margin: 1.2rem 0; }
-.facts { color: #4a525c; margin: 0; }
-.note { color: #4a525c; font-size: .88rem; margin: .4rem 0 0; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabular-nums; min-width: 60%; }
-th, td { padding: .28rem .55rem; text-align: right; white-space: nowrap; }
-th { border-bottom: 2px solid #1b1f24; white-space: normal; font-weight: 600; vertical-align: bottom; }
-th:nth-child(-n+2), td:nth-child(-n+2) { text-align: left; }
-td:first-child { font-weight: 600; }
-tbody tr:last-child td { border-bottom: 1px solid #1b1f24; }
-tr.group td { border-top: 1px solid #d8dde3; }
-.spread { color: #4a525c; font-size: .84em; }
-figure { margin: 1rem 0; break-inside: avoid; }
-img { max-width: 100%; height: auto; }
-.pair figure { max-width: 36rem; }
-.pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(24rem, 1fr)); gap: .5rem 1.5rem; }
-pre { background: #f5f7f9; padding: .7rem .9rem; overflow-x: auto; font-size: .82rem; line-height: 1.45; }
-summary { cursor: pointer; font-weight: 600; margin: .7rem 0; }
-@media print { body { margin: 0; max-width: none; font-size: 10pt; } .scroll { overflow: visible; }
-               pre { white-space: pre-wrap; } h2, h3 { break-after: avoid; } table { font-size: 7.5pt; }
-               th, td { padding: 1pt 4pt; } }
-"""
 
 
 def write_report(folder: Path) -> list[Table]:
@@ -90,33 +60,21 @@ def page(comparison: Comparison, tables: list[Table], figures: dict[str, list[Pa
         *(table.html() for table in front[:1]),
         "<h2>Accuracy over rounds</h2>", CURVES,
         *_accuracy_figures(figures["accuracy"]),
-        "<h2>Rounds to target</h2>", *(_figure(file) for file in figures["rounds"]),
+        "<h2>Rounds to target</h2>", *(image(file) for file in figures["rounds"]),
         *(table.html() for table in front[1:]),
-        "<h3>Every target</h3>", _details("Rounds, seconds and megabytes to each target",
-                                          "".join(table.html() for table in per_target)),
-        "<h2>Who holds what</h2>", f'<div class="pair">{"".join(_figure(file) for file in figures["partition"])}</div>',
+        "<h3>Every target</h3>", details("Rounds, seconds and megabytes to each target",
+                                         "".join(table.html() for table in per_target)),
+        "<h2>Who holds what</h2>", f'<div class="pair">{"".join(image(file) for file in figures["partition"])}</div>',
         "<h2>How it was made</h2>", *_provenance(comparison, folder),
     ]
-    return (f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-            f'<meta name="viewport" content="width=device-width, initial-scale=1"><title>{html.escape(plan.title)}'
-            f"</title><style>{STYLE}</style></head><body>\n" + "\n".join(parts) + "\n</body></html>\n")
-
-
-def _figure(file: Path) -> str:
-    data = base64.b64encode(file.read_bytes()).decode()
-    alt = file.stem.replace("-", " ")
-    return f'<figure><img alt="{html.escape(alt)}" src="data:image/png;base64,{data}"></figure>'
+    return document(plan.title, parts)
 
 
 def _accuracy_figures(files: list[Path]) -> list[str]:
     if len(files) <= 1:
-        return [_figure(file) for file in files]
-    return [_figure(files[0]), _details("One figure a partition, with the targets named",
-                                        "".join(_figure(file) for file in files[1:]))]
-
-
-def _details(title: str, body: str) -> str:
-    return f"<details><summary>{html.escape(title)}</summary>{body}</details>"
+        return [image(file) for file in files]
+    return [image(files[0]), details("One figure a partition, with the targets named",
+                                     "".join(image(file) for file in files[1:]))]
 
 
 def _provenance(comparison: Comparison, folder: Path) -> list[str]:
@@ -128,15 +86,15 @@ def _provenance(comparison: Comparison, folder: Path) -> list[str]:
     if calls:
         parts.append(f"<p>Made by</p><pre>{html.escape(chr(10).join(calls))}</pre>")
     parts.append(ACCOUNTING)
-    parts.append(_details("Plan and settings", f"<pre>{html.escape(json.dumps(plan.to_json(), indent=2))}</pre>"))
+    parts.append(details("Plan and settings", f"<pre>{html.escape(json.dumps(plan.to_json(), indent=2))}</pre>"))
     for start in comparison.starts():
         example = next((result for result in comparison.all_results() if result.run.start == start), None)
         if example is not None:
             config = json.dumps(example.info.get("config", {}), indent=2)
-            parts.append(_details(f"Resolved configuration of a run: {title_of_start(start)} ({example.run.name})",
-                                  f"<pre>{html.escape(config)}</pre>"))
-    parts.append(_details(f"The {len(commands)} commands behind it",
-                          f"<pre>{html.escape(chr(10).join(commands))}</pre>"))
+            parts.append(details(f"Resolved configuration of a run: {title_of_start(start)} ({example.run.name})",
+                                 f"<pre>{html.escape(config)}</pre>"))
+    parts.append(details(f"The {len(commands)} commands behind it",
+                         f"<pre>{html.escape(chr(10).join(commands))}</pre>"))
     return parts
 
 

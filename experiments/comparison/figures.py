@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
@@ -16,21 +13,13 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from .accounting import Comparison, Cost, Result, Target
 from .programs import needs_models, read_json, title_of_start
+from .style import COLOURS, GREY, MARKERS, save
 
-# Okabe & Ito's palette; markers and dashes carry the same distinction in grey.
-COLOURS = ["#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
-MARKERS = ["X", "s", "^", "D", "v", "P", "o"]
 ROUND_TICKS = [1, 2, 5, 10]
 FIXED_STYLE = {"random": 6, "best": 4, "average": 3, "kd-public": 1, "kd-student": 2}
-GREY = "#555555"
 # The overview leaves out a random start's first rounds, where nothing is compared, to part the curves above.
 OVERVIEW_POINTS = 0.45
 REFERENCE_LABELS = {"random": "random's best", "best": "best local's best"}
-
-plt.rcParams.update({
-    "font.size": 10, "axes.titlesize": 11, "axes.labelsize": 10, "legend.fontsize": 9, "figure.dpi": 100,
-    "savefig.dpi": 160, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25,
-    "axes.axisbelow": True, "font.family": "DejaVu Sans"})
 
 
 def fixed_style(start: str, starts: list[str]) -> int | None:
@@ -58,27 +47,21 @@ def draw_all(comparison: Comparison, manifests: Path, out: Path) -> dict[str, li
                   if any(comparison.results(name, start) for start in comparison.starts())]
     drawn: dict[str, list[Path]] = {"accuracy": [], "rounds": [], "partition": []}
     if len(partitions) > 1:
-        drawn["accuracy"].append(_save(accuracy_overview(comparison, partitions), out / "accuracy.png"))
+        drawn["accuracy"].append(save(accuracy_overview(comparison, partitions), out / "accuracy.png"))
     for name in partitions:
-        drawn["accuracy"].append(_save(accuracy_figure(comparison, name), out / f"accuracy-{name}.png"))
+        drawn["accuracy"].append(save(accuracy_figure(comparison, name), out / f"accuracy-{name}.png"))
     for reference in dict.fromkeys(target.reference for target in comparison.targets):
         targets = [target for target in comparison.targets if target.reference == reference]
         file = out / f"rounds-to-target-{reference or 'accuracy'}.png"
         if partitions:
-            drawn["rounds"].append(_save(rounds_figure(comparison, partitions, targets), file))
+            drawn["rounds"].append(save(rounds_figure(comparison, partitions, targets), file))
     for name in comparison.plan.partitions:
         seed = comparison.plan.seeds[0]
         manifest = manifests / f"{name}-seed{seed}.json"
         if manifest.is_file():
             counts = np.array(read_json(manifest)["class_counts"], dtype=float)
-            drawn["partition"].append(_save(partition_figure(counts, name, seed), out / f"partition-{name}.png"))
+            drawn["partition"].append(save(partition_figure(counts, name, seed), out / f"partition-{name}.png"))
     return drawn
-
-
-def _save(figure: Figure, file: Path) -> Path:
-    figure.savefig(file, bbox_inches="tight", metadata={"Software": None})
-    plt.close(figure)
-    return file
 
 
 def accuracy_figure(comparison: Comparison, partition: str) -> Figure:
