@@ -50,6 +50,16 @@ class Result:
         return self.rounds[0].accuracy
 
     @property
+    def validation_accuracy(self) -> float | None:
+        """Of the start model, by the validation source."""
+        return self.summary.get("start_report", {}).get("gate", {}).get("seed_accuracy")
+
+    @property
+    def temperature(self) -> float | None:
+        """The one that tuning chose."""
+        return self.summary.get("start_report", {}).get("tuning", {}).get("temperature")
+
+    @property
     def final_accuracy(self) -> float:
         return self.rounds[-1].accuracy
 

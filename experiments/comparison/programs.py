@@ -18,15 +18,24 @@ MODES = ("simulation", "processes")
 LAB, SERVER, CLIENT = "headstart-lab", "headstart-server", "headstart-client"
 
 STUDENTS = ("best", "worst", "untrained")
+WEIGHTS = ("adaptive", "equal", "precision")
+# How the teachers become one target, and how T is chosen, beyond the published method.
+VARIANTS: dict[str, Settings] = {
+    "logits": {"consolidation.average": "logits"},
+    "standardised": {"consolidation.standardise": True},
+    "normalised": {"consolidation.normalise": True},
+    "prior": {"consolidation.divide_label_prior": True},
+    "tuned": {"consolidation.tune": "auto"},
+}
 
 
 def _kd_starts() -> dict[str, Settings]:
-    """The ten cells of the published table, untrained on student data, and weights by precision:
-    kd-TRANSFER[-STUDENT][-equal | -precision]."""
+    """The ten cells of the published table, untrained on student data, weights by precision, and for the best student
+    the variants: kd-TRANSFER[-STUDENT][-equal | -precision][-VARIANT]."""
     starts: dict[str, Settings] = {}
     for transfer in ("public", "student"):
         for student in STUDENTS:
-            for weights in ("adaptive", "equal", "precision"):
+            for weights in WEIGHTS:
                 name = f"kd-{transfer}" + (f"-{student}" if student != "best" else "")
                 name += f"-{weights}" if weights != "adaptive" else ""
                 starts[name] = {
@@ -35,6 +44,12 @@ def _kd_starts() -> dict[str, Settings]:
                     "consolidation.weights": weights,
                     "consolidation.transfer": transfer,
                 }
+                if student != "best":
+                    continue
+                for variant, settings in VARIANTS.items():
+                    # The label prior is divided out where the server has the teachers' answers.
+                    if transfer == "public" or variant != "prior":
+                        starts[f"{name}-{variant}"] = starts[name] | settings
     return starts
 
 
@@ -43,12 +58,14 @@ STARTS: dict[str, Settings] = {
     "best": {"start.model": "best_local"},
     "average": {"start.model": "average"},
     **_kd_starts(),
+    "random-feddf": {"start.model": "random", "federation.strategy": "feddf"},
 }
 
 # Starts that hand a silo's weights to other silos, which each client must allow by its own configuration.
 PEER_CONSENT: Settings = {"share_model": "peers"}
 
-START_TITLES = {"random": "random start", "best": "best local model", "average": "one-shot average",
+START_TITLES = {"random": "random start", "random-feddf": "random start, FedDF", "best": "best local model",
+                "average": "one-shot average",
                 "kd-public": "KD, public data", "kd-student": "KD, student data"}
 
 
@@ -61,7 +78,7 @@ def title_of_start(start: str) -> str:
 
 def needs_models(start: str) -> bool:
     """True where clients pre-train and hand over their models before round 1."""
-    return start != "random"
+    return STARTS[start]["start.model"] != "random"
 
 
 def needs_peer_consent(start: str) -> bool:

@@ -102,7 +102,7 @@ def all_tables(comparison: Comparison) -> list[Table]:
     """The summary first; then per target, savings, leads and ensemble, as far as the runs carry them."""
     tables = [summary_table(comparison), saving_table(comparison), lead_table(comparison)]
     tables += [target_table(comparison, target) for target in comparison.targets]
-    tables += [charge_table(comparison), ensemble_table(comparison)]
+    tables += [charge_table(comparison), validation_table(comparison), ensemble_table(comparison)]
     return [table for table in tables if table.rows]
 
 
@@ -220,6 +220,28 @@ def charge_table(comparison: Comparison) -> Table:
     return table
 
 
+def validation_table(comparison: Comparison) -> Table:
+    """What may decide between starts, beside what may not."""
+    table = Table("The seed by validation and by test", [
+        "partition", "start", "validation", "test", "T", "seconds"],
+        note="Accuracy before round 1, by the validation source, which may decide between starts, and on the test set, "
+             "which may not. Seconds before round 1, pre-training included.")
+    scopes = [(partition, [partition]) for partition in comparison.plan.partitions]
+    if len(scopes) > 1:
+        scopes.append(("mean", comparison.plan.partitions))
+    for scope, partitions in scopes:
+        for start in comparison.starts():
+            results = [r for partition in partitions for r in comparison.results(partition, start)
+                       if r.validation_accuracy is not None]
+            if not results:
+                continue
+            table.rows.append([scope, title_of_start(start), percent(Spread.of(r.validation_accuracy for r in results)),
+                               percent(Spread.of(r.seed_accuracy for r in results)),
+                               amount(Spread.of(r.temperature for r in results if r.temperature is not None)),
+                               amount(Spread.of(r.before_seconds for r in results), digits=0)])
+    return table
+
+
 def ensemble_table(comparison: Comparison) -> Table:
     table = Table("The seed beside the ensemble of the clients' models", [
         "partition", "start", "seed", *(f"ensemble, {kind}" for kind in ENSEMBLES)],
@@ -326,7 +348,8 @@ def _run_json(comparison: Comparison, result: Result) -> dict[str, Any]:
             name: None if cost is None else dataclasses.asdict(cost) for name, cost in pair.items()})
     return {
         "run": result.run.name, "partition": result.run.partition, "seed": result.run.seed, "start": result.run.start,
-        "seed_accuracy": result.seed_accuracy, "final_accuracy": result.final_accuracy,
+        "seed_accuracy": result.seed_accuracy, "validation_accuracy": result.validation_accuracy,
+        "temperature": result.temperature, "final_accuracy": result.final_accuracy,
         "best_accuracy": result.best_accuracy, "bytes_before_rounds": result.before_bytes,
         "round_bytes": comparison.round_bytes(result), "charge_exact": comparison.exact_charge(result),
         "charge_rounds": comparison.charge(result), "seconds_before_rounds": result.before_seconds,
