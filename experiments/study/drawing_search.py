@@ -74,7 +74,9 @@ def heat_figure(study: Study, pairs: Sequence[Pair], method: str) -> Figure | No
         grid = grid.T
     else:
         figure, grid = plt.subplots(1 + has_alpha, len(transfers), squeeze=False, layout="constrained",
-                                    figsize=(1.2 + 2.9 * len(transfers), 0.9 + 3.0 * (1 + has_alpha)))
+                                    figsize=(1.2 + 2.9 * len(transfers), 0.9 + 3.5 * (1 + has_alpha)))
+        # The layout does not see what squares leave of their places.
+        figure.get_layout_engine().set(hspace=0.06)
     for column, (heat, transfer) in enumerate(zip(heats, transfers)):
         _heat(grid[0, column], heat.temperature, temperatures, heat.names)
         grid[0, column].set_title(f"best T: {transfer_title(study, transfer)}", fontsize=9.5)
