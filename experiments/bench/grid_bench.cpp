@@ -3,6 +3,8 @@
 #include <cstdlib>
 #include <iostream>
 
+#include <torch/torch.h>
+
 #include "experiments/bench/recomputed_teachers.hpp"
 #include "shared/learn/platform.hpp"
 #include "shared/learn/tune.hpp"

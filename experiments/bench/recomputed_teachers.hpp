@@ -1,77 +1,27 @@
 // The floor of the distillation benchmarks: teachers computed anew for every batch.
 #pragma once
 
-#include <chrono>
-#include <cmath>
 #include <functional>
 #include <memory>
-#include <optional>
 #include <vector>
 
-#include <torch/torch.h>
-
-#include "shared/learn/batches.hpp"
 #include "shared/learn/distill.hpp"
 
 namespace headstart::bench {
 
-inline double seconds_of(const std::function<void()>& work) {
-  const auto begin = std::chrono::steady_clock::now();
-  work();
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-}
+double seconds_of(const std::function<void()>& work);
 
 /// How far two students are apart, over how far the first went from `start`.
-inline double distance_ratio(const learn::StateDict& start, const learn::StateDict& one, const learn::StateDict& two) {
-  const auto squared = [](const learn::StateDict& a, const learn::StateDict& b) {
-    double sum = 0;
-    for (std::size_t i = 0; i < a.tensors().size(); ++i) {
-      sum += (a.tensors()[i].tensor - b.tensors()[i].tensor).square().sum().item<double>();
-    }
-    return sum;
-  };
-  return std::sqrt(squared(one, two) / squared(start, one));
-}
+double distance_ratio(const learn::StateDict& start, const learn::StateDict& one, const learn::StateDict& two);
 
 using Teachers = std::vector<std::unique_ptr<learn::Model>>;
 
-inline Teachers make_teachers(std::int64_t count, const learn::ModelSpec& spec) {
-  Teachers teachers;
-  for (std::int64_t k = 0; k < count; ++k) {
-    teachers.push_back(learn::make_model(spec, {}, Seed(static_cast<std::uint64_t>(k))));
-  }
-  return teachers;
-}
-
-inline learn::Tensor logits_of_all(const Teachers& teachers, const learn::Tensor& x) {
-  std::vector<learn::Tensor> logits;
-  for (const auto& teacher : teachers) logits.push_back(learn::logits_of(*teacher, x));
-  return torch::stack(logits);
-}
+Teachers make_teachers(std::int64_t count, const learn::ModelSpec& spec);
+/// [teachers, samples, classes].
+learn::Tensor logits_of_all(const Teachers& teachers, const learn::Tensor& x);
 
 /// What learn::distill() does, without a cache of the teachers' logits.
-inline void distil_recomputed(learn::Model& student, const Teachers& teachers, const learn::Samples& transfer,
-                              const learn::DistillOptions& options, Seed seed) {
-  student.set_training(true);
-  for (const auto& teacher : teachers) teacher->set_training(false);
-  learn::Optimizer optimizer(student.parameters(), options.optimizer);
-  const learn::Tensor weights = learn::equal_weights(std::ssize(teachers), 10);
-  for (const learn::Tensor& order : learn::epoch_orders(transfer.size(), options.epochs, seed)) {
-    for (const learn::Tensor& indices : learn::batches_of(order, options.batch_size)) {
-      const learn::Samples batch = transfer.select(indices);
-      learn::Tensor targets;
-      {
-        const torch::NoGradGuard no_grad;
-        std::vector<learn::Tensor> logits;
-        for (const auto& teacher : teachers) logits.push_back(teacher->forward(batch.x));
-        targets = learn::soft_targets(torch::stack(logits), weights, options.temperature);
-      }
-      const auto labels = batch.is_labeled() ? std::optional<learn::Tensor>(batch.y) : std::nullopt;
-      optimizer.zero_grad();
-      learn::distillation_objective(student.forward(batch.x), targets, labels, options).backward();
-      optimizer.step();
-    }
-  }
-}
+void distil_recomputed(learn::Model& student, const Teachers& teachers, const learn::Samples& transfer,
+                       const learn::DistillOptions& options, Seed seed);
 
 }  // namespace headstart::bench

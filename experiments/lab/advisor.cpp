@@ -215,6 +215,11 @@ Advice advise(const Situation& situation, const std::vector<DoneCell>& cells) {
                         !std::string(word_of(choice.first)).starts_with("dp-kd");
   advice.reasons.push_back(fmt::format("In the study, {} gains {:+.1f} points on average over {} pairs like this one.",
                                        named(choice), 100 * group->mean, group->rows.size()));
+  if (group->mean <= 0) {
+    advice.reasons.emplace_back(
+        "So no method that you can use helps such pairs on average: better leave the student as "
+        "it is, or get labels to tune with.");
+  }
   for (std::size_t i = 1; i < std::min<std::size_t>(order.size(), 4); ++i) {
     advice.reasons.push_back(fmt::format("Next: {}, {:+.1f} points over {}.", named(order[i].first),
                                          100 * order[i].second->mean, order[i].second->rows.size()));

@@ -109,6 +109,12 @@ TEST_CASE("advice: with a study it rests on the rows like the case, quotes them,
   CHECK(changed.transfer == PairTransfer::public_large);
   CHECK(changed.copy_teaches);
 
+  for (DoneCell& cell : cells) cell.result.metrics["gain"] = -0.02;
+  CHECK(has(advise(situation, cells).reasons, "better leave the student as it is"));
+  for (DoneCell& cell : cells) {
+    if (pair_cell_of(cell.cell).method == PairMethod::tuned) cell.result.metrics["gain"] = 0.02;
+  }
+
   Situation tuning = situation;
   tuning.has_validation = true;
   CHECK(advise(tuning, cells).method == PairMethod::tuned);

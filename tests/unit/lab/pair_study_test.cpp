@@ -83,8 +83,9 @@ double number(const nlohmann::json& metrics, const char* name) { return metrics.
 
 TEST_CASE("pair study: every method, transfer set and pair once, and what a row says adds up") {
   SmallStudy small;
-  small.study.plan.methods = {PairMethod::vanilla, PairMethod::tuned,       PairMethod::grid,
-                              PairMethod::mutual,  PairMethod::partitioned, PairMethod::partitioned_unsupervised, PairMethod::automatic};
+  small.study.plan.methods = {PairMethod::vanilla,  PairMethod::tuned,       PairMethod::grid,
+                              PairMethod::mutual,   PairMethod::partitioned, PairMethod::partitioned_unsupervised,
+                              PairMethod::automatic};
   const Rows rows = small.run("study.sqlite");
   CHECK(rows.size() == 3 + 4 * (4 * 6 + 3 * 2));
   for (const auto& [key, metrics] : rows) {

@@ -1,8 +1,10 @@
 #include "server/audit.hpp"
 
+#include <csignal>
 #include <sstream>
 
 #include <doctest/doctest.h>
+#include <sys/resource.h>
 
 #include "shared/base/error.hpp"
 #include "shared/base/files.hpp"
@@ -31,13 +33,41 @@ TEST_CASE("audit log: a line an event, in order, on going on too") {
   CHECK(events == std::vector<std::string>{"server started", "connection lost", "server started", "connection lost"});
 }
 
+/// While one lives, no file of this process grows beyond `num_bytes`, as on a full disk.
+class FullDisk {
+ public:
+  explicit FullDisk(rlim_t num_bytes) : handler_(std::signal(SIGXFSZ, SIG_IGN)) {
+    ::getrlimit(RLIMIT_FSIZE, &before_);
+    const rlimit limit{num_bytes, before_.rlim_max};
+    ::setrlimit(RLIMIT_FSIZE, &limit);
+  }
+  ~FullDisk() {
+    ::setrlimit(RLIMIT_FSIZE, &before_);
+    std::signal(SIGXFSZ, handler_);
+  }
+  FullDisk(const FullDisk&) = delete;
+  FullDisk& operator=(const FullDisk&) = delete;
+
+ private:
+  void (*handler_)(int);
+  rlimit before_{};
+};
+
 TEST_CASE("audit log: what cannot be written stops what the run does next, not the one who reports a loss") {
-  AuditLog audit("/dev/full", clock_of_1970);
-  audit.connection_lost("silo-1");
-  audit.refused("127.0.0.1:1", "", "silo-1", "name taken");
-  audit.run_ended("the disk is full");
-  CHECK(test::code_of([&] { audit.global_model(1, "abc", {"silo-1"}); }) == Errc::storage);
-  CHECK(test::code_of([&] { audit.sent("silo-1", {"global model", 3, "abc"}); }) == Errc::storage);
+  const test::TemporaryFolder folder;
+  AuditLog audit(folder / "audit.jsonl", clock_of_1970);
+  std::optional<Errc> adopted;
+  std::optional<Errc> sent;
+  {
+    const FullDisk full(8);
+    audit.connection_lost("silo-1");
+    audit.refused("127.0.0.1:1", "", "silo-1", "name taken");
+    audit.run_ended("the disk is full");
+    adopted = test::code_of([&] { audit.global_model(1, "abc", {"silo-1"}); });
+    sent = test::code_of([&] { audit.sent("silo-1", {"global model", 3, "abc"}); });
+  }
+  CHECK(adopted == Errc::storage);
+  CHECK(sent == Errc::storage);
 }
 
 }  // namespace
