@@ -13,7 +13,7 @@ RUN cmake -S . -B /build -G Ninja -DCMAKE_BUILD_TYPE=Release -DHEADSTART_TESTS=O
 
 FROM debian:bookworm-slim
 RUN apt-get update && apt-get install -y --no-install-recommends \
-      libtorch1.13 libopenblas0-pthread libspdlog1.10 libprometheus-cpp-core1.0 libssl3 zlib1g libpng16-16 libjpeg62-turbo \
+      libtorch1.13 libopenblas0-pthread libspdlog1.10 libprometheus-cpp-core1.0 libssl3 libsqlite3-0 zlib1g libpng16-16 libjpeg62-turbo \
       dataset-fashion-mnist \
  && rm -rf /var/lib/apt/lists/* \
  && groupadd --gid 10001 headstart && useradd --create-home --uid 10001 --gid 10001 headstart \

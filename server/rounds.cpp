@@ -95,9 +95,17 @@ net::Task<RoundOutcome> run_round(const RunContext& context, const DigestedState
   if (const auto& ensemble = collection.ensemble()) {
     context.observer.on_phase(fmt::format("round {}: distillation from {} models", round, ensemble->num_teachers()), 1);
     const TimePoint begun = context.clock();
-    auto distilling = net::offload(context.pool, [&ensemble, &state] { return ensemble->distil_into(state); });
-    state = co_await std::move(distilling);
-    fusion = {{"seconds", seconds_between(begun, context.clock())}, {"teachers", ensemble->num_teachers()}};
+    fusion["teachers"] = ensemble->num_teachers();
+    try {
+      auto distilling = net::offload(context.pool, [&ensemble, &state] { return ensemble->distil_into(state); });
+      state = co_await std::move(distilling);
+    } catch (const Error& error) {
+      // The same updates would diverge again: the round keeps its average.
+      if (error.code() != Errc::run_failed) throw;
+      fusion["failed"] = error.what();
+      context.observer.on_note(fmt::format("round {}: the average stands, {}", round, error.what()));
+    }
+    fusion["seconds"] = seconds_between(begun, context.clock());
   }
   co_return RoundOutcome{std::move(state), machine.accepted(), machine.excluded(), std::move(fusion)};
 }

@@ -74,6 +74,7 @@ at::Tensor teacher_logits(const RunContext& context, const LocalModels& models, 
 struct Distilled {
   std::optional<wire::PackedState> seed;
   nlohmann::json report = nlohmann::json::object();
+  std::string failure;  ///< Why there is no seed.
 };
 using Distil = std::function<net::Task<Distilled>(learn::KdSetting)>;
 
@@ -131,7 +132,8 @@ net::Task<Distilled> distil_on_public(const RunContext& context, const LocalMode
 }
 
 /// The consolidation that the search likes best. Its report lists what was tried.
-net::Task<Distilled> distil_tuned(const RunContext& context, learn::SettingSearch& search, const Distil& distil) {
+net::Task<Distilled> distil_tuned(const RunContext& context, learn::SettingSearch& search, const Distil& distil,
+                                  std::string place) {
   const bool has_labels = context.options().consolidation.transfer == TransferSet::student;
   nlohmann::json trials = nlohmann::json::array();
   Distilled best;
@@ -150,7 +152,10 @@ net::Task<Distilled> distil_tuned(const RunContext& context, learn::SettingSearc
       auto judging = rated(context, *trial.seed);
       rating = learn::rating_of(co_await std::move(judging));
     } else if (has_labels) {
-      co_return Distilled{};  // its client is the next one's
+      // A client that is there may do better with another setting; one that is gone will not.
+      best.failure = trial.failure;
+      const auto host = context.cohort.find(place);
+      if (!host || host->is_lost()) co_return best;
     }
     trials.push_back({{"temperature", ask->setting.temperature},
                       {"alpha", has_labels ? nlohmann::json(ask->setting.alpha) : nlohmann::json()},
@@ -161,6 +166,7 @@ net::Task<Distilled> distil_tuned(const RunContext& context, learn::SettingSearc
     best_rating = rating;
     best = std::move(trial);
   }
+  if (has_labels && !best_rating) co_return best;  // the next client may do better
   const learn::KdSetting chosen = search.best().setting;
   context.observer.on_note(has_labels ? fmt::format("tuned: T {}, alpha {}", chosen.temperature, chosen.alpha)
                                       : fmt::format("tuned: T {}", chosen.temperature));
@@ -207,8 +213,7 @@ net::Task<Distilled> distil_at_client(const RunContext& context, const LocalMode
     if (answers.front().value) co_return Distilled{std::move(answers.front().value)};
     reason = answers.front().reason;
   }
-  context.leave_out("consolidation", place, reason);
-  co_return Distilled{};
+  co_return Distilled{{}, nlohmann::json::object(), reason};
 }
 
 /// The consolidation of a plan, tuned where that is asked for.
@@ -224,7 +229,8 @@ net::Task<Distilled> consolidate(const RunContext& context, const LocalModels& m
                       : distil_on_public(context, models, plan, teaching, setting);
   };
   const auto search = search_of(context.options().consolidation, options.epochs);
-  auto distilling = search ? distil_tuned(context, *search, distil) : distil({options.temperature, options.alpha});
+  auto distilling = search ? distil_tuned(context, *search, distil, plan.place.value_or(""))
+                           : distil({options.temperature, options.alpha});
   co_return co_await std::move(distilling);
 }
 
@@ -244,7 +250,7 @@ nlohmann::json described(const ConsolidationPlan& plan, const ConsolidationOptio
           {"average", word_of(Choices<learn::TeacherAverage>(learn::average_words), kd.average)},
           {"standardise", kd.standardise},
           {"normalise", kd.normalise},
-          {"in_published_table", plan.is_published && as_published}};
+          {"in_published_table", plan.is_published && as_published && options.tune == SettingChoice::as_set}};
 }
 
 }  // namespace
@@ -348,6 +354,7 @@ net::Task<Start> kd_start(const RunContext& context, const LocalModels& models) 
       start.state = std::move(*distilled.seed);
       break;
     }
+    context.leave_out("consolidation", *plan.place, distilled.failure);
     if (context.stop.stop_requested()) throw Error(Errc::interrupted, "stopped during consolidation");
     // The next one by rank takes its place; its model, which is here, still teaches.
     std::ranges::find(candidates, *plan.place, &Candidate::client)->can_host = false;

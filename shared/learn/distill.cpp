@@ -91,15 +91,20 @@ Tensor without_label_prior(const Tensor& logits, const Evaluation& rating) {
 Tensor soft_targets(const Tensor& logits, const Tensor& weights, const DistillOptions& options) {
   const torch::NoGradGuard no_grad;
   const Tensor scaled = options.standardise ? standardised(logits) : logits;
+  const Tensor equal = equal_weights(weights.size(0), weights.size(1));
   if (options.average == TeacherAverage::logits) {
     // A class that no teacher knows: all count alike.
     const Tensor sum = weights.sum(0, true);
-    const Tensor share =
-        torch::where(sum > 0, weights / sum, equal_weights(weights.size(0), weights.size(1))).to(logits.options());
-    return torch::softmax(softened((scaled * share.unsqueeze(1)).sum(0), options.temperature), 1);
+    const Tensor share = torch::where(sum > 0, weights / sum, equal).to(logits.options());
+    // Logits are defined but for a constant of each teacher and sample, which must not reach the target.
+    const Tensor centred = scaled - scaled.mean(-1, true);
+    return torch::softmax(softened((centred * share.unsqueeze(1)).sum(0), options.temperature), 1);
   }
   const Tensor targets = soft_targets(scaled, weights, options.temperature);
-  return options.normalise ? targets / targets.sum(1, true) : targets;
+  if (!options.normalise) return targets;
+  // Where the teachers are sure of classes that none of them counts for, they count alike.
+  const Tensor sum = targets.sum(1, true);
+  return torch::where(sum > 0, targets / sum, soft_targets(scaled, equal, options.temperature));
 }
 
 Tensor distillation_loss(const Tensor& student_logits, const Tensor& targets, double temperature, bool scale_by_t2) {

@@ -48,7 +48,8 @@ Tensor soft_targets(const Tensor& logits, const Tensor& weights, double temperat
 /// What is averaged over the teachers.
 enum class TeacherAverage {
   probabilities,  ///< As in equation 6.
-  logits,         ///< FedDF (Lin et al. 2020): softmax(sum_k v[k,c] z_k[n,c] / T), v[k,c] = w[k,c] / sum_j w[j,c].
+  logits,         ///< FedDF (Lin et al. 2020): softmax(sum_k v[k,c] z_k[n,c] / T), v[k,c] = w[k,c] / sum_j w[j,c], z_k
+                  ///< less its mean over the classes.
 };
 inline constexpr std::pair<TeacherAverage, std::string_view> average_words[] = {
     {TeacherAverage::probabilities, "probabilities"}, {TeacherAverage::logits, "logits"}};

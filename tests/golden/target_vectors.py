@@ -23,6 +23,7 @@ def z_scores(logits):
 def targets(teachers, weights, temperature, average, standardise, normalise):
     z = z_scores(teachers) if standardise else teachers
     if average == "logits":
+        z = z - z.mean(dim=-1, keepdim=True)
         mean = torch.zeros(BATCH, CLASSES)
         for c in range(CLASSES):
             share = weights[:, c] / weights[:, c].sum() if weights[:, c].sum() > 0 else torch.full((TEACHERS,), 1 / TEACHERS)

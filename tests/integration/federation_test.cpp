@@ -289,6 +289,13 @@ TEST_CASE("FedDF: the same bits whatever the order of arrival and over sockets, 
     CHECK(rounds[i]["feddf"]["teachers"] == 4);
     CHECK(rounds[i]["feddf"]["seconds"].get<double>() > 0);
   }
+  // A distillation that diverges leaves the round its average.
+  auto diverging = config_in("diverging");
+  diverging.federation.feddf.optimizer = {.kind = learn::OptimizerKind::sgd, .lr = 1e30, .weight_decay = 0};
+  diverging.federation.feddf.epochs = 3;
+  CHECK(simulate(diverging, small_clients())["model_digest"] == average["model_digest"]);
+  CHECK(lines_of(folder / "diverging/rounds.jsonl")[1]["feddf"]["failed"].get<std::string>().find("diverged") !=
+        std::string::npos);
   // Without a step of the student the average stays what it is.
   auto still = config_in("still");
   still.federation.feddf.optimizer = {.kind = learn::OptimizerKind::sgd, .lr = 0, .weight_decay = 0};

@@ -54,6 +54,22 @@ TEST_CASE("soft targets beyond equation 6: the published ones are the default, a
   CHECK(largest_difference(standardised(teachers * 7 + 3), standardised(teachers)) < 1e-6);
 }
 
+TEST_CASE("soft targets beyond equation 6: what logits leave open does not matter, and sure teachers leave no gaps") {
+  const Tensor teachers = random_logits({3, 8, 5}, Seed(2));
+  const Tensor weights = torch::rand({3, 5}, generator(Seed(3)), torch::kFloat64);
+  const Tensor offsets = random_logits({3, 8, 1}, Seed(4));
+  for (const TeacherAverage average : {TeacherAverage::probabilities, TeacherAverage::logits}) {
+    const DistillOptions options{.average = average};
+    CHECK(largest_difference(soft_targets(teachers, weights, options),
+                             soft_targets(teachers + offsets, weights, options)) < 1e-12);
+  }
+  const Tensor sure = torch::tensor({{{0.0F, 20.0F}}});
+  const Tensor elsewhere = torch::tensor({{1.0, 0.0}}, torch::kFloat64);
+  const Tensor targets = soft_targets(sure, elsewhere, DistillOptions{.temperature = 0.1, .normalise = true});
+  CHECK(targets.sum().item<double>() == doctest::Approx(1));
+  CHECK(targets[0][1].item<double>() == doctest::Approx(1));
+}
+
 TEST_CASE("label prior: divided out of the probabilities, as PyTorch has it; none where answers are even") {
   const Tensor logits = tensor_of(golden().at("teachers"))[0];
   Evaluation rating = Evaluation::of_none(5);

@@ -64,6 +64,12 @@ TEST_CASE("whatever needs a validation source is refused by name without one") {
   CHECK(refusal_of({"start.model=kd", "consolidation.student=untrained", "consolidation.weights=equal",
                     "consolidation.gate=true"})
             .starts_with("consolidation.gate needs validation.source"));
+  const auto with = [](const char* setting) {
+    return refusal_of({"start.model=kd", "consolidation.student=untrained", "consolidation.weights=equal", setting});
+  };
+  CHECK(with("consolidation.tune=auto").starts_with("consolidation.tune needs validation.source"));
+  CHECK(with("consolidation.divide_label_prior=true")
+            .starts_with("consolidation.divide_label_prior needs validation.source"));
   CHECK(refusal_of({"start.model=kd", "consolidation.student=untrained", "consolidation.weights=equal"}) ==
         "(no error)");
   CHECK(refusal_of({"start.model=kd", "validation.source=federated"}) == "(no error)");
@@ -76,6 +82,12 @@ TEST_CASE("settings that contradict each other are refused") {
   CHECK(refusal_of({"federation.clients=3", "federation.min_clients=4"}).starts_with("federation.min_clients"));
   CHECK(refusal_of({"start.model=kd", "validation.source=federated", "consolidation.keep=best"})
             .starts_with("consolidation.keep best"));
+  CHECK(refusal_of({"start.model=kd", "validation.source=server", "consolidation.transfer=student",
+                    "consolidation.divide_label_prior=true"})
+            .find("consolidation.transfer public") != std::string::npos);
+  CHECK(refusal_of({"start.model=kd", "validation.source=server", "consolidation.tune=grid",
+                    "consolidation.grid.temperatures=[]"})
+            .starts_with("a search needs at least one temperature"));
 }
 
 TEST_CASE("a round needs half of the clients unless told otherwise") {
