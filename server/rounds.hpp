@@ -15,7 +15,7 @@ struct RoundOutcome {
   wire::PackedState state;  ///< w = sum_i (n_i / sum_j n_j) w_i over the accepted updates; distilled, under FedDF.
   std::vector<std::string> accepted;            ///< In name order: with the seeds, all that the result depends on.
   std::map<std::string, std::string> excluded;  ///< Client and reason.
-  nlohmann::json fusion;                        ///< What FedDF cost: seconds of the student, teachers, and why it `failed`; null for FedAvg.
+  nlohmann::json fusion;  ///< What FedDF cost: seconds of the student, teachers, and why it `failed`; null for FedAvg.
 };
 
 /// Memory: the global model, one sum of 8 bytes a value, and what the upload slots allow.
