@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Fuzzes until each target has run often enough: campaign.sh FOLDER-OF-FUZZERS EXECUTIONS FOLDER [TARGET...]
+# Keeps in FOLDER what it needs to go on another day: executions.csv, a line for each slice of at most SLICE seconds
+# (default 300), the corpora as they grow, and findings/. Ends at once, with the status of libFuzzer, where an input
+# breaks a promise.
+set -euo pipefail
+[ $# -ge 3 ] || { sed -n '2,5s/^# //p' "$0" >&2; exit 2; }
+fuzzers=$1 wanted=$2 folder=$3
+shift 3
+here=$(dirname "$(readlink -f "$0")")
+[ $# -gt 0 ] || set -- $(ls "$here/corpus")
+mkdir -p "$folder/findings"
+record=$folder/executions.csv
+[ -f "$record" ] || echo "target,executions,seconds,version" >"$record"
+
+executed() { awk -F, -v target="$1" '$1 == target { sum += $2 } END { printf "%d\n", sum }' "$record"; }
+
+for name in "$@"; do
+  while count=$(executed "$name") && [ "$count" -lt "$wanted" ]; do
+    echo "$name: $count of $wanted"
+    start=$SECONDS
+    FUZZ_CORPUS=$folder/corpus/$name "$here/fuzz.sh" "$fuzzers" "$name" "$folder/findings" \
+      -max_total_time="${SLICE:-300}" -runs=$((wanted - count)) >"$folder/slice"
+    echo "$name,$(awk '/number_of_executed_units/ { print $2 }' "$folder/slice"),$((SECONDS - start)),$(
+      git -C "$here" describe --always --dirty)" >>"$record"
+  done
+done
+for name in "$@"; do echo "$name: $(executed "$name")"; done
