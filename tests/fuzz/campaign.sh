@@ -19,7 +19,8 @@ for name in "$@"; do
   while count=$(executed "$name") && [ "$count" -lt "$wanted" ]; do
     echo "$name: $count of $wanted"
     start=$SECONDS
-    FUZZ_CORPUS=$folder/corpus/$name "$here/fuzz.sh" "$fuzzers" "$name" "$folder/findings" \
+    # On a machine that does other work an input may wait long for its turn.
+    FUZZ_CORPUS=$folder/corpus/$name "$here/fuzz.sh" "$fuzzers" "$name" "$folder/findings" -timeout=100 \
       -max_total_time="${SLICE:-300}" -runs=$((wanted - count)) >"$folder/slice"
     echo "$name,$(awk '/number_of_executed_units/ { print $2 }' "$folder/slice"),$((SECONDS - start)),$(
       git -C "$here" describe --always --dirty)" >>"$record"
