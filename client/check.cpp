@@ -46,9 +46,11 @@ net::Task<> check_run(net::asio::any_io_executor executor, Dial dial, ClientCont
                       std::function<void(const std::string&)> tell) {
   auto dialling = dial();
   auto channel = co_await std::move(dialling);
+  if (context.stop.stop_requested()) throw Error(Errc::interrupted, "stopped");
   auto conversation = std::make_shared<session::ClientConversation>(executor, std::move(channel));
   conversation->start();
   const HangUp hang_up(*conversation);
+  const std::stop_callback on_stop(context.stop, [&conversation] { conversation->abort(); });
   tell(fmt::format("server      {} answers{}", conversation->peer(),
                    conversation->identity().empty()
                        ? ", in the clear"

@@ -47,6 +47,8 @@ class ClientLoop {
   net::Task<> join() {
     conversation_->post(wire::Hello{wire::protocol_version, context_.name, fmt::format("headstart {}", version())});
     const auto welcome = co_await expect<wire::Welcome>();
+    if (welcome.silence == 0) throw Error(Errc::protocol, "the server allows no silence at all");
+    conversation_->limit_silence(std::chrono::milliseconds(welcome.silence));
     co_await take_up(welcome.terms.value);
     wire::Join join = held_.join;
     if (held_.global) join.held_model = held_.global_digest;

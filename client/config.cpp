@@ -25,6 +25,7 @@ void declare_fields(Fields& fields, ClientConfig& config) {
       "own_model", config.own_model,
       "Pre-train this architecture instead of the federated one (cnn, resnet18, script:FILE); it still teaches.");
   learn::declare_fields(fields, "own", config.own_spec);
+  fields.withdraw("own.name");
   fields.text("store.pretrained", config.store, "Folder that keeps pre-trained models for later runs; empty: none.");
   fields.choice("share_model", config.share_model,
                 "Whom this silo's pre-trained model may reach: the server alone, or other silos too (as a teacher on "
@@ -53,6 +54,16 @@ OwnData load_own_data(const ClientConfig& config) {
   return {train.select(manifest.clients[static_cast<std::size_t>(config.share)]), train.task()};
 }
 
+namespace {
+
+nlohmann::json settings_of(learn::ModelSpec spec) {
+  Fields fields;
+  learn::declare_fields(fields, "own", spec);
+  return fields.resolved();
+}
+
+}  // namespace
+
 LocalWorkerOptions worker_options(const ClientConfig& config) {
   LocalWorkerOptions options{
       .name = config.name, .device = config.device, .own_model = {}, .script = config.script, .store = {}};
@@ -60,6 +71,8 @@ LocalWorkerOptions worker_options(const ClientConfig& config) {
   if (!config.own_model.empty()) {
     options.own_model = config.own_spec;
     options.own_model->name = config.own_model;
+  } else if (settings_of(config.own_spec) != settings_of({})) {
+    throw Error(Errc::usage, "own.*: these describe the architecture that own_model names, and own_model is not set");
   }
   if (!config.store.empty()) options.store = config.store;
   return options;

@@ -70,6 +70,7 @@ int run_client(const client::ClientConfig& config, bool is_check) {
   signals.async_wait([&stop](boost::system::error_code code, int) {
     if (!code) stop.request_stop();
   });
+  channel_options.stop = stop.get_token();
   const auto dial = [&] { return net::connect(io.get_executor(), url, channel_options); };
   client::ClientContext context{config.name,     &worker, &pool, &observer, std::chrono::steady_clock::now,
                                 stop.get_token()};
@@ -88,7 +89,8 @@ int run_client(const client::ClientConfig& config, bool is_check) {
   io.run();
   pool.join();
   if (stop.stop_requested())
-    throw Error(Errc::interrupted, "stopped by the user; the server goes on without this client if it can");
+    throw Error(Errc::interrupted, is_check ? "stopped by the user before everything was checked"
+                                            : "stopped by the user; the server goes on without this client if it can");
   if (failure) std::rethrow_exception(failure);
   spdlog::info("{}", summary);
   return 0;

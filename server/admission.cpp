@@ -248,7 +248,8 @@ net::Task<> Admission::take_back(const std::shared_ptr<session::ServerConversati
 
 net::Task<wire::Join> Admission::handshake(session::ServerConversation& conversation) {
   const auto now = std::chrono::floor<std::chrono::milliseconds>(rules_.wall_clock().time_since_epoch());
-  conversation.post(wire::Welcome{session::to_json_text(rules_.terms), now.count()});
+  conversation.post(wire::Welcome{session::to_json_text(rules_.terms), now.count(),
+                                  static_cast<std::uint32_t>(rules_.silence.count())});
   auto join = co_await expect<wire::Join>(conversation);
   if (const auto reason = misfit(join)) throw Refusal(*reason);
   co_return join;

@@ -28,6 +28,7 @@ struct AdmissionRules {
   std::size_t quorum = 1;                 ///< Clients without whom nothing begins.
   std::int64_t num_late = 0;              ///< Newcomers that may join between rounds.
   std::chrono::milliseconds handshake_limit = std::chrono::seconds(10);  ///< From the upgrade to Hello.
+  std::chrono::milliseconds silence = std::chrono::seconds(30);          ///< Told to clients, whose limit it is too.
   std::chrono::milliseconds lobby_limit{0};                              ///< Of complete(); 0: none.
   Patience patience;
   WallClock wall_clock;  ///< Told to clients, which compare it with theirs.

@@ -88,6 +88,7 @@ Federation::Federation(net::asio::any_io_executor executor, net::asio::thread_po
                        .quorum = static_cast<std::size_t>(quorum_of(config_.federation)),
                        .num_late = config_.federation.num_late,
                        .handshake_limit = milliseconds_of(timeouts.handshake),
+                       .silence = milliseconds_of(timeouts.silence),
                        .lobby_limit = milliseconds_of(timeouts.lobby),
                        .patience = patience_of(timeouts),
                        .wall_clock = folder.audit().clock(),

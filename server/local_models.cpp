@@ -19,52 +19,25 @@ void LocalModels::require_quorum(const char* phase) const {
                                             context_.cohort.all().size(), quorum));
 }
 
-void LocalModels::restore(const std::map<std::string, nlohmann::json>& records) {
+void LocalModels::restore(const std::map<std::string, LocalModelRecord>& records) {
   for (const auto& [client, record] : records) {
-    LocalModel model;
-    model.client = client;
-    model.num_examples = record.at("examples").get<std::int64_t>();
-    model.shares_with_peers = record.at("shares_with_peers").get<bool>();
-    model.spec = session::spec_from_json_text(record.at("spec").get<std::string>());
-    model.architecture = record.at("architecture").get<std::string>();
-    model.has_federated_architecture = record.at("federated").get<bool>();
-    model.pretraining.is_reused = record.at("reused").get<bool>();
-    model.pretraining.seconds = record.at("seconds").get<double>();
-    model.pretraining.num_epochs = record.at("epochs").get<std::uint32_t>();
-    model.pretraining.best_epoch = record.at("best_epoch").get<std::uint32_t>();
-    if (record.contains("digest")) {
-      model.digest = record.at("digest").get<std::string>();
-      model.num_bytes = record.at("bytes").get<std::uint64_t>();
-      if (record.contains("rating")) model.rating = evaluation_from(record.at("rating"));
-      try {
-        if (load(model).digest() != model.digest) throw Error(Errc::data, "its content has changed");
-      } catch (const Error& error) {
-        context_.observer.on_note(fmt::format("the model of {} is collected again: {}", client, error.what()));
-        model.num_bytes.reset();
-        model.digest.clear();
-        model.rating.reset();
+    LocalModel model{record, client, {}, {}};
+    try {
+      if (model.num_bytes && load(model).digest() != model.digest) {
+        throw Error(Errc::data, "its content has changed");
       }
+    } catch (const Error& error) {
+      context_.observer.on_note(fmt::format("the model of {} is collected again: {}", client, error.what()));
+      model.num_bytes.reset();
+      model.digest.clear();
+      model.rating.reset();
     }
     models_.emplace(client, std::move(model));
   }
 }
 
 void LocalModels::keep_record(const LocalModel& model) const {
-  nlohmann::json record = {{"examples", model.num_examples},
-                           {"shares_with_peers", model.shares_with_peers},
-                           {"spec", session::to_json_text(model.spec)},
-                           {"architecture", model.architecture},
-                           {"federated", model.has_federated_architecture},
-                           {"reused", model.pretraining.is_reused.value},
-                           {"seconds", model.pretraining.seconds},
-                           {"epochs", model.pretraining.num_epochs},
-                           {"best_epoch", model.pretraining.best_epoch}};
-  if (model.num_bytes) {
-    record["digest"] = model.digest;
-    record["bytes"] = *model.num_bytes;
-    if (model.rating) record["rating"] = to_json(*model.rating);
-  }
-  context_.folder.journal().append(local_model_event(model.client, record));
+  context_.folder.journal().append(local_model_event(model.client, model));
 }
 
 net::Task<> LocalModels::pretrain() {

@@ -5,27 +5,16 @@
 #include <optional>
 #include <string>
 
-#include <nlohmann/json.hpp>
-
+#include "server/recovery.hpp"
 #include "server/run_context.hpp"
 
 namespace headstart::server {
 
 /// One client's contribution, as far as it has come.
-struct LocalModel {
+struct LocalModel : LocalModelRecord {
   std::string client;
-  std::int64_t num_examples = 0;
-  bool shares_with_peers = false;
-  learn::ModelSpec spec;
-  std::string architecture;
-  bool has_federated_architecture = true;
-  wire::PretrainDone pretraining;
-  std::optional<std::uint64_t>
-      num_bytes;       ///< Of the model's file in the run's folder, where its weights were collected.
-  std::string digest;  ///< SHA-256 of the weights.
   std::optional<learn::Tensor> transfer_logits;  ///< Where it teaches by logits: [public samples, classes].
-  std::optional<learn::Evaluation> rating;
-  std::string obstacle;  ///< Why it cannot teach; empty where it can.
+  std::string obstacle;                          ///< Why it cannot teach; empty where it can.
 };
 
 class LocalModels {
@@ -33,7 +22,7 @@ class LocalModels {
   explicit LocalModels(const RunContext& context) : context_(context) {}
 
   /// Takes up what an earlier server had; a model whose file is gone or damaged is asked for again.
-  void restore(const std::map<std::string, nlohmann::json>& records);
+  void restore(const std::map<std::string, LocalModelRecord>& records);
 
   /// Local pre-training at every client. Throws Error(run_failed) where too few clients finish.
   net::Task<> pretrain();

@@ -44,6 +44,24 @@ ClientInfo client_from(const json& event) {
   return client;
 }
 
+LocalModelRecord local_model_from(const json& record) {
+  LocalModelRecord model;
+  model.num_examples = whole_number<std::int64_t>(record.at("examples"));
+  model.shares_with_peers = record.at("shares_with_peers").get<bool>();
+  model.spec = session::spec_from_json_text(record.at("spec").get<std::string>());
+  model.architecture = record.at("architecture").get<std::string>();
+  model.has_federated_architecture = record.at("federated").get<bool>();
+  model.pretraining.is_reused = record.at("reused").get<bool>();
+  model.pretraining.seconds = record.at("seconds").get<double>();
+  model.pretraining.num_epochs = whole_number<std::uint32_t>(record.at("epochs"));
+  model.pretraining.best_epoch = whole_number<std::uint32_t>(record.at("best_epoch"));
+  if (!record.contains("digest")) return model;
+  model.digest = record.at("digest").get<std::string>();
+  model.num_bytes = whole_number<std::uint64_t>(record.at("bytes"));
+  if (record.contains("rating")) model.rating = evaluation_from(record.at("rating"));
+  return model;
+}
+
 Recovery::Milestone milestone_from(const json& event) {
   Recovery::Milestone milestone;
   milestone.round = whole_number<std::int64_t>(event.at("round"));
@@ -63,7 +81,7 @@ void take(const json& event, Recovery& recovery, std::vector<Recovery::Milestone
     ClientInfo client = client_from(event);
     recovery.roster[client.name] = std::move(client);
   } else if (kind == "local model") {
-    recovery.local_models[event.at("client").get<std::string>()] = event.at("model");
+    recovery.local_models[event.at("client").get<std::string>()] = local_model_from(event.at("model"));
   } else if (kind == "left out") {
     recovery.left_out.push_back({event.at("phase").get<std::string>(), event.at("client").get<std::string>(),
                                  event.at("reason").get<std::string>()});
@@ -183,8 +201,22 @@ json joined_event(const ClientInfo& client) {
   return event;
 }
 
-json local_model_event(const std::string& client, const json& model) {
-  return {{"event", "local model"}, {"client", client}, {"model", model}};
+json local_model_event(const std::string& client, const LocalModelRecord& model) {
+  json record = {{"examples", model.num_examples},
+                 {"shares_with_peers", model.shares_with_peers},
+                 {"spec", session::to_json_text(model.spec)},
+                 {"architecture", model.architecture},
+                 {"federated", model.has_federated_architecture},
+                 {"reused", model.pretraining.is_reused.value},
+                 {"seconds", model.pretraining.seconds},
+                 {"epochs", model.pretraining.num_epochs},
+                 {"best_epoch", model.pretraining.best_epoch}};
+  if (model.num_bytes) {
+    record["digest"] = model.digest;
+    record["bytes"] = *model.num_bytes;
+    if (model.rating) record["rating"] = to_json(*model.rating);
+  }
+  return {{"event", "local model"}, {"client", client}, {"model", record}};
 }
 
 json left_out_event(const LeftOut& left_out) {

@@ -27,6 +27,20 @@ struct Participation {
   std::map<std::string, std::string> excluded;
 };
 
+/// A client's pre-trained model, as far as the journal keeps it.
+struct LocalModelRecord {
+  std::int64_t num_examples = 0;
+  bool shares_with_peers = false;
+  learn::ModelSpec spec;
+  std::string architecture;
+  bool has_federated_architecture = true;
+  wire::PretrainDone pretraining;
+  /// Of the model's file in the run's folder, where its weights were collected.
+  std::optional<std::uint64_t> num_bytes;
+  std::string digest;  ///< SHA-256 of the weights.
+  std::optional<learn::Evaluation> rating;
+};
+
 /// Where a run stood: all empty for a new one.
 struct Recovery {
   /// A global model that was kept, and the run's counts when it was there.
@@ -40,7 +54,7 @@ struct Recovery {
   };
 
   std::map<std::string, ClientInfo> roster;
-  std::map<std::string, nlohmann::json> local_models;  ///< By client, as LocalModels writes them.
+  std::map<std::string, LocalModelRecord> local_models;  ///< By client.
   nlohmann::json start;                                ///< The event "started"; null where it has not come to that.
   std::optional<Milestone> milestone;                  ///< The newest whose checkpoint is whole.
   std::uint64_t bytes_up_before = 0, bytes_down_before = 0;  ///< When the model before that one was there.
@@ -65,7 +79,7 @@ Recovery recovery_at(Replay replay, std::optional<Recovery::Milestone> milestone
 Recovery recover(RunFolder& folder, FederationObserver& observer);
 
 nlohmann::json joined_event(const ClientInfo& client);
-nlohmann::json local_model_event(const std::string& client, const nlohmann::json& model);
+nlohmann::json local_model_event(const std::string& client, const LocalModelRecord& model);
 nlohmann::json left_out_event(const LeftOut& left_out);
 /// `report`, `before_rounds`: as summary.json has them.
 nlohmann::json started_event(const std::string& used, const nlohmann::json& report,

@@ -202,6 +202,7 @@ class LoopbackChannel final : public MessageChannel {
   Task<> send(View head, View body) override { return send_from(side_, head, body); }
   Task<View> receive() override { return receive_at(side_); }
   void limit_messages(std::size_t bytes) noexcept override { side_.end().message_limit = bytes; }
+  void limit_silence(std::chrono::milliseconds /*span*/) noexcept override {}
   Task<> close(std::string reason) override { return close_from(side_, std::move(reason)); }
   void abort() noexcept override { side_.abort(); }
   [[nodiscard]] std::uint64_t bytes_sent() const noexcept override { return side_.end().bytes_sent; }

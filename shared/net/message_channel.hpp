@@ -1,6 +1,7 @@
 // The one interface between those who speak and how bytes travel.
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -28,6 +29,9 @@ class MessageChannel {
 
   /// From the next receive() on, a message of the peer above `bytes` is an offence; max_message_bytes until then.
   virtual void limit_messages(std::size_t bytes) noexcept = 0;
+
+  /// From now on a peer from whom nothing was heard for `span` is lost. Without effect where silence is no loss.
+  virtual void limit_silence(std::chrono::milliseconds span) noexcept = 0;
 
   /// Says goodbye, waiting at most a few seconds for the peer. Never throws. `reason`: at most 120 bytes are sent.
   virtual Task<> close(std::string reason) = 0;

@@ -86,6 +86,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   /// Why it has ended on this side; empty as long as it has not.
   [[nodiscard]] const std::string& why_ended() const { return why_ended_; }
   void limit_messages(std::size_t bytes) noexcept { message_limit_ = bytes; }
+  void limit_silence(Milliseconds span) noexcept;
 
   static Task<> send(std::shared_ptr<Connection> self, View head, View body);
   static Task<View> receive(std::shared_ptr<Connection> self);
@@ -151,6 +152,17 @@ void Connection::end(const std::string& why, Errc code) noexcept {
   error_code ignored;
   stream.next_layer().socket().close(ignored);
   if (!is_receiving_) inbox_.begin();  // a lost client's connection may be kept for long
+}
+
+void Connection::limit_silence(Milliseconds span) noexcept {
+  if (has_ended_ || span == options_.idle_timeout) return;
+  options_.idle_timeout = span;
+  silent_beats_ = 0;
+  try {
+    schedule_beat();
+  } catch (const boost::system::system_error& error) {
+    end(error.what());
+  }
 }
 
 void Connection::schedule_beat() {
@@ -294,6 +306,7 @@ class WebSocketChannel final : public MessageChannel {
   Task<> send(View head, View body) override { return Connection::send(connection_, head, body); }
   Task<View> receive() override { return Connection::receive(connection_); }
   void limit_messages(std::size_t bytes) noexcept override { connection_->limit_messages(bytes); }
+  void limit_silence(Milliseconds span) noexcept override { connection_->limit_silence(span); }
   Task<> close(std::string reason) override {
     return Connection::close(connection_, close_reason_of(websocket::close_code::normal, reason));
   }
@@ -344,10 +357,12 @@ bool is_refusal(const Connection& connection, error_code error) {
 Task<std::unique_ptr<MessageChannel>> dial(asio::any_io_executor executor, Url url, WebSocketOptions options) {
   auto connection = std::make_shared<Connection>(tcp::socket(executor), options, host_and_port(url));
   auto resolver = std::make_shared<tcp::resolver>(executor);
-  const Deadline deadline(executor, options.handshake_timeout, [connection, resolver] {
+  const auto give_up = [connection, resolver] {
     resolver->cancel();
     connection->abort();
-  });
+  };
+  const Deadline deadline(executor, options.handshake_timeout, give_up);
+  const std::stop_callback on_stop(options.stop, give_up);
   error_code error;
   const auto fail = [&url, &deadline, &error, &options](const char* what) {
     throw Error(Errc::network, what + to_string(url) + ": " + reason_of(deadline, error, options.handshake_timeout));

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <stop_token>
 #include <string>
 
 #include <boost/asio/any_io_executor.hpp>
@@ -28,6 +29,8 @@ struct WebSocketOptions {
   std::shared_ptr<Tls> tls = nullptr;
   /// What all connections that are given the same one share, for messages above 64 KiB; null: each has its own.
   std::shared_ptr<ReceiveMemory> memory = nullptr;
+  /// Ends the dialling at once; requested on the channel's executor.
+  std::stop_token stop = {};
 };
 
 /// Dials a server. `executor` runs one thing at a time (one io thread, or a strand) and is the channel's executor;

@@ -54,6 +54,9 @@ class Conversation : public std::enable_shared_from_this<Conversation<Incoming, 
   /// Throws Error(protocol) otherwise, and the connection is ended.
   net::Task<> receive_attachment(ByteSink& sink);
 
+  /// See MessageChannel.
+  void limit_silence(std::chrono::milliseconds span) { channel_->limit_silence(span); }
+
   /// Flushes, says goodbye, ends the connection. Never throws.
   net::Task<> close(std::string reason);
   /// Ends the connection now.

@@ -25,7 +25,7 @@
 namespace headstart::wire {
 
 /// Raised with every change of a message; the server refuses other versions by name.
-inline constexpr std::uint16_t protocol_version = 3;
+inline constexpr std::uint16_t protocol_version = 4;
 
 using TaskId = std::uint64_t;
 using Reason = Text<512>;
@@ -135,9 +135,10 @@ struct Attachment {
 struct Welcome {
   Settings terms;              ///< session::Terms.
   std::int64_t unix_time = 0;  ///< The server's time of day, in milliseconds since 1970.
+  std::uint32_t silence = 0;   ///< For how many milliseconds either side may be silent; at least 1.
   template <class A>
   void serialize(A& a) {
-    a(terms, unix_time);
+    a(terms, unix_time, silence);
   }
 };
 

@@ -34,9 +34,10 @@ class Reader {
     std::vector<learn::TensorSpec> specs;
     for (const Entry& entry : entries) specs.push_back(entry.spec);
     result_.model = PackedState(learn::Schema(specs));
-    for (const Entry& entry : entries) {
+    for (const auto& [name, tensor] : result_.model.state().tensors()) {
+      const Entry& entry = *std::ranges::lower_bound(entries, name, {}, [](const Entry& e) { return e.spec.name; });
       in_.seekg(static_cast<std::streamoff>(data_start + entry.begin));
-      auto* target = static_cast<char*>(result_.model.state().at(entry.spec.name).data_ptr());
+      auto* target = static_cast<char*>(tensor.data_ptr());
       if (entry.end > entry.begin) in_.read(target, static_cast<std::streamsize>(entry.end - entry.begin));
       if (!in_) fail(data_start + entry.begin, "ends before tensor '" + entry.spec.name + "' is complete");
     }
@@ -59,6 +60,7 @@ class Reader {
     return length;
   }
 
+  /// By name.
   std::vector<Entry> read_header(std::uint64_t header_bytes) {
     std::string text(header_bytes, '\0');
     if (!in_.read(text.data(), static_cast<std::streamsize>(text.size()))) fail(8, "header cut short");

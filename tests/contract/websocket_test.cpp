@@ -4,6 +4,7 @@
 #include <array>
 #include <optional>
 #include <set>
+#include <stop_token>
 
 #include <boost/asio/buffer.hpp>
 #include <boost/asio/ip/tcp.hpp>
@@ -344,6 +345,45 @@ TEST_CASE("a peer that falls silent is lost") {
     const Failure failure = co_await failure_of(channel->receive());
     CHECK(failure.code == Errc::network);
     CHECK(contains(failure.message, "no sign of life for 100 ms"));
+  };
+  run(task());
+}
+
+TEST_CASE("for how long a peer may be silent can change while it is connected") {
+  const auto task = []() -> Task<> {
+    const auto executor = co_await asio::this_coro::executor;
+    Listener listener(executor, "127.0.0.1", 0);
+    const auto silent = [](std::uint16_t port) -> Task<RawPeer> {
+      RawPeer peer = co_await RawPeer::dial(port);
+      co_await peer.write(std::string(upgrade_request));
+      co_await peer.read_header();
+      co_return peer;
+    };
+    auto both = accept_one(listener, {.idle_timeout = std::chrono::hours(1)}) && silent(listener.port());
+    const auto [channel, peer] = co_await std::move(both);
+    channel->limit_silence(milliseconds(100));
+    const Failure failure = co_await failure_of(channel->receive());
+    CHECK(failure.code == Errc::network);
+    CHECK(contains(failure.message, "no sign of life for 100 ms"));
+  };
+  run(task());
+}
+
+TEST_CASE("a dialler that is told to stop does not wait for the handshake") {
+  const auto task = []() -> Task<> {
+    const auto executor = co_await asio::this_coro::executor;
+    tcp::acceptor mute(executor, {asio::ip::make_address("127.0.0.1"), 0});
+    const Url url{"127.0.0.1", mute.local_endpoint().port(), "/", false};
+    std::stop_source stop;
+    const auto stop_once_connected = [](tcp::acceptor& acceptor, std::stop_source& source) -> Task<tcp::socket> {
+      auto socket = co_await acceptor.async_accept(asio::use_awaitable);
+      source.request_stop();
+      co_return socket;
+    };
+    const WebSocketOptions options{.handshake_timeout = std::chrono::hours(1), .stop = stop.get_token()};
+    auto both = failure_of(net::connect(executor, url, options)) && stop_once_connected(mute, stop);
+    const auto [failure, socket] = co_await std::move(both);
+    CHECK(failure.code == Errc::network);
   };
   run(task());
 }

@@ -35,6 +35,7 @@ class ScriptedPeer final : public net::MessageChannel {
     co_return frame;
   }
   void limit_messages(std::size_t bytes) noexcept override { limit_ = bytes; }
+  void limit_silence(std::chrono::milliseconds /*span*/) noexcept override {}
   net::Task<> close(std::string /*reason*/) override {
     abort();
     co_return;

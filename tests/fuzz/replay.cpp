@@ -9,6 +9,10 @@
 int main(int argc, char** argv) {
   std::size_t num_inputs = 0;
   for (int i = 1; i < argc; ++i) {
+    if (!std::filesystem::is_directory(argv[i])) {
+      std::fprintf(stderr, "%s is no folder: a corpus is expected\n", argv[i]);
+      return 2;
+    }
     std::vector<std::filesystem::path> files;
     for (const auto& entry : std::filesystem::directory_iterator(argv[i])) files.push_back(entry.path());
     std::ranges::sort(files);

@@ -51,7 +51,7 @@ std::vector<wire::ClientMessage> client_messages() {
 
 std::vector<wire::ServerMessage> server_messages() {
   const std::string digest(64, 'c');
-  return {wire::Welcome{session::to_json_text(session::Terms{})},
+  return {wire::Welcome{session::to_json_text(session::Terms{}), 0, 30'000},
           wire::Joined{3, 10},
           wire::Refused{"the run is over", false},
           wire::PretrainTask{1},

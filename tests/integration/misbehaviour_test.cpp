@@ -1,12 +1,15 @@
 // What a broken or hostile client costs: itself.
 
 #include <fstream>
+#include <stop_token>
 
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/io_context.hpp>
+#include <boost/asio/thread_pool.hpp>
 #include <doctest/doctest.h>
 #include <torch/torch.h>
 
+#include "client/check.hpp"
 #include "experiments/lab/simulation.hpp"
 #include "shared/base/files.hpp"
 #include "shared/net/loopback.hpp"
@@ -208,7 +211,7 @@ TEST_CASE("a client that does not fit is refused with the reason") {
   const wire::Hello hello{wire::protocol_version, "silo-0", "test"};
   CHECK(answer_to(hello, [](wire::Join&) {}) == "joined");
   CHECK(answer_to({99, "silo-0", "headstart 9"}, [](wire::Join&) {
-        }).starts_with("protocol version 99 is not spoken here, 3 is"));
+        }).starts_with("protocol version 99 is not spoken here, 4 is"));
   CHECK(answer_to({wire::protocol_version, "../etc", "test"}, [](wire::Join&) {
         }).starts_with("the client's name must be"));
   CHECK(answer_to(hello, [](wire::Join& join) { join.num_examples = 0; }) == "the client has no training samples");
@@ -220,6 +223,34 @@ TEST_CASE("a client that does not fit is refused with the reason") {
   CHECK(answer_to(hello, [](wire::Join& join) { join.architecture = "resnet18"; }).find("would train 'resnet18'") !=
         std::string::npos);
   CHECK(answer_to(hello, [](wire::Join& join) { join.schema = "other"; }).find("another schema") != std::string::npos);
+}
+
+TEST_CASE("a check that is stopped does not wait for the server's answer") {
+  asio::io_context io(1);
+  asio::thread_pool pool(1);
+  auto [near, far] = net::make_loopback(io.get_executor(), io.get_executor(), "silo-0");
+  const auto worker = test::small_worker(0);
+  client::ClientObserver silent;
+  std::stop_source stop;
+  const client::ClientContext context{"silo-0", worker.get(), &pool, &silent, std::chrono::steady_clock::now,
+                                      stop.get_token()};
+  const auto dial = [&channel = near]() -> net::Task<std::unique_ptr<net::MessageChannel>> {
+    co_return std::move(channel);
+  };
+  std::exception_ptr ended;
+  asio::co_spawn(io,
+                 client::check_run(io.get_executor(), dial, context, std::chrono::system_clock::now,
+                                   [](const std::string&) {}),
+                 [&ended](std::exception_ptr failure) { ended = failure; });
+  // The other side takes Hello and says nothing.
+  const auto hear = [](net::MessageChannel& channel, std::stop_source& source) -> net::Task<> {
+    (void)co_await channel.receive();
+    source.request_stop();
+  };
+  asio::co_spawn(io, hear(*far, stop), [](std::exception_ptr failure) { CHECK_FALSE(failure); });
+  io.run();
+  pool.join();
+  CHECK(test::code_of([&] { std::rethrow_exception(ended); }) != Errc::internal);
 }
 
 TEST_CASE("two clients with one name: the second is refused, the first stays") {

@@ -117,6 +117,11 @@ class Processes(ProgramsTest):
             self.assertEqual(self.finish(client)[0], 0)
         self.assert_fails(self.run_program(*self.client_arguments(0, port), "--check"), 5, f"127.0.0.1:{port}")
 
+    def test_settings_of_an_own_model_that_is_not_named_are_refused(self):
+        self.draw()
+        for setting, words in (("own.width=16", "own_model is not set"), ("own.name=resnet18", "own.name")):
+            self.assert_fails(self.run_program(*self.client_arguments(0, 1), "--set", setting), 2, words)
+
     def make_authority(self):
         done = self.run_program(PKI, "init", "--folder", self.folder / "pki")
         self.assertEqual(done.returncode, 0, done.stderr)

@@ -24,6 +24,30 @@ json measured(std::int64_t round) {
   return measured_event({{"round", round}, {"bytes_up", 1}, {"bytes_down", 2}, {"accuracy", 0.5}, {"seconds", 1.5}});
 }
 
+json local_model() {
+  LocalModelRecord model;
+  model.num_examples = 60;
+  model.spec.name = "resnet18";
+  model.architecture = model.spec.architecture();
+  model.pretraining.num_epochs = 15;
+  model.pretraining.best_epoch = 12;
+  model.pretraining.seconds = 2.5;
+  model.num_bytes = 1000;
+  model.digest = std::string(64, 'a');
+  model.rating = learn::Evaluation{{8, 9}, {10, 10}, {9, 11}, 6.25};
+  return local_model_event("silo-1", model);
+}
+
+TEST_CASE("a pre-trained model's record reads as written, with and without its weights") {
+  json collected = local_model();
+  json announced = collected;
+  for (const char* key : {"digest", "bytes", "rating"}) announced["model"].erase(key);
+  for (const json& event : {collected, announced}) {
+    const Recovery recovery = replay({event}, "run").recovery;
+    CHECK(local_model_event("silo-1", recovery.local_models.at("silo-1")) == event);
+  }
+}
+
 TEST_CASE("a run stands where its newest usable milestone says, with the lines up to it") {
   const Replay whole = replay({started(), model(0), measured(0), model(1), measured(1), model(2), measured(2)}, "run");
   REQUIRE(whole.milestones.size() == 3);
@@ -57,6 +81,10 @@ TEST_CASE("events of another version are refused as such, whatever is amiss") {
   without_round["line"].erase("round");
   json text_accuracy = measured(1);
   text_accuracy["line"]["accuracy"] = "high";
+  json negative_epochs = local_model();
+  negative_epochs["model"]["epochs"] = -1;
+  json without_bytes = local_model();
+  without_bytes["model"].erase("bytes");
   const json strange_spec = {{"event", "joined"},
                              {"client", "a"},
                              {"examples", 1},
@@ -66,7 +94,8 @@ TEST_CASE("events of another version are refused as such, whatever is amiss") {
                              {"own_model", "{\"model\": 3}"}};
   const std::vector<std::vector<json>> cases = {
       {{{"kind", "started"}}}, {no_used},  {bytes_missing}, {bytes_negative}, {started(), fractional}, {without_round},
-      {text_accuracy},         {model(1)}, {strange_spec},  {{{"event", 3}}}, {measured_event("line")}};
+      {text_accuracy},         {model(1)}, {strange_spec},  {{{"event", 3}}}, {measured_event("line")},
+      {negative_epochs},       {without_bytes}};
   for (const std::vector<json>& events : cases) {
     CAPTURE(json(events).dump());
     const std::string message = test::error_of(Errc::data, [&] { replay(events, "runs/a"); });

@@ -39,7 +39,7 @@ std::vector<ClientMessage> client_examples() {
 }
 
 std::vector<ServerMessage> server_examples() {
-  return {Welcome{R"({"run": {"seed": 1}})", 1'767'225'600'125},
+  return {Welcome{R"({"run": {"seed": 1}})", 1'767'225'600'125, 45'000},
           Joined{3, 10},
           Refused{"name taken", true},
           PretrainTask{1},
