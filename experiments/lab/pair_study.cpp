@@ -188,11 +188,10 @@ Share share_of(const std::string& text) {
   return share;
 }
 
-void run_pair_study(const PairStudy& study, StudyStore& store, const StudyRunOptions& options, StudyObserver& observer,
-                    const Clock& clock, std::stop_token stop) {
+void run_pair_study(const PairStudy& study, const StudyData& data, StudyStore& store, const StudyRunOptions& options,
+                    StudyObserver& observer, const Clock& clock, std::stop_token stop) {
   check(study);
   learn::use_threads(study.settings.threads);
-  const StudyData data = load_study_data(study.settings.data);
   ParticipantsCache cache(data, options.models, clock);
   CellRunners runners(store, cache, observer, clock, std::move(stop));
   // Where the study is gone on with, its pairs are there already.

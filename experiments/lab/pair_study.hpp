@@ -8,6 +8,7 @@
 #include <string>
 
 #include "experiments/lab/pair_settings.hpp"
+#include "experiments/lab/participants.hpp"
 #include "shared/base/clock.hpp"
 
 namespace headstart::lab {
@@ -35,11 +36,11 @@ struct StudyRunOptions {
   std::filesystem::path models;  ///< Folder of pre-trained models.
 };
 
-/// Goes on until every cell of the share is done, by this process or by others that share the store. A cell that fails
-/// ends the run: its error is thrown when the cells under way are finished, naming it. Throws Error(interrupted) on
-/// `stop`. All that was finished is in the store either way.
-void run_pair_study(const PairStudy& study, StudyStore& store, const StudyRunOptions& options, StudyObserver& observer,
-                    const Clock& clock, std::stop_token stop);
+/// Goes on until every cell of the share is done, by this process or by others that share the store. `data`: those of
+/// the settings. A cell that fails ends the run: its error is thrown when the cells under way are finished, naming it.
+/// Throws Error(interrupted) on `stop`. All that was finished is in the store either way.
+void run_pair_study(const PairStudy& study, const StudyData& data, StudyStore& store, const StudyRunOptions& options,
+                    StudyObserver& observer, const Clock& clock, std::stop_token stop);
 
 /// Computes one cell anew, from its settings alone.
 CellResult compute_cell(const Cell& cell, const std::filesystem::path& models, const Clock& clock,

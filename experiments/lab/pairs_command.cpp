@@ -37,6 +37,8 @@ int run_pairs(const PairsCommand& command) {
   set_up_log("lab", command.log);
   check(command.study);
   const Share share = command.share.empty() ? Share() : share_of(command.share);
+  // Before the study is made: settings that name no data leave none behind.
+  const StudyData data = load_study_data(command.study.settings.data);
   const std::filesystem::path file = command.file;
   std::error_code ignored;  // the store says what is wrong with its folder
   if (file.has_parent_path()) std::filesystem::create_directories(file.parent_path(), ignored);
@@ -53,7 +55,7 @@ int run_pairs(const PairsCommand& command) {
                                 .num_jobs = command.num_jobs > 0 ? static_cast<std::size_t>(command.num_jobs)
                                                                  : std::max(1U, std::thread::hardware_concurrency()),
                                 .models = models_beside(file, command.models)};
-  run_pair_study(command.study, store, options, view, std::chrono::steady_clock::now, stop.get_token());
+  run_pair_study(command.study, data, store, options, view, std::chrono::steady_clock::now, stop.get_token());
   std::cout << pair_summary(store) << "done: " << file.string() << '\n';
   return 0;
 }

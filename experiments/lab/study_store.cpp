@@ -84,6 +84,12 @@ class WorkerLock {
     if (::fcntl(descriptor_, F_OFD_GETLK, &lock) != 0) fail();
     return lock.l_type != F_UNLCK;
   }
+  [[nodiscard]] bool has_company() const {
+    struct flock lock = byte(0);
+    lock.l_len = 0;  // all of them
+    if (::fcntl(descriptor_, F_OFD_GETLK, &lock) != 0) fail();
+    return lock.l_type != F_UNLCK;
+  }
 
  private:
   static struct flock byte(std::int64_t number) {
@@ -159,6 +165,15 @@ struct StudyStore::Connection {
     free.exec();
   }
 
+  void describe(const json& settings) {
+    SQLite::Statement insert(database, "INSERT INTO study (settings) VALUES (?)");
+    insert.bind(1, settings.dump());
+    insert.exec();
+  }
+  [[nodiscard]] json description() {
+    return json::parse(database.execAndGet("SELECT settings FROM study").getString());
+  }
+
   std::string file;
   SQLite::Database database;
   std::optional<WorkerLock> lock;
@@ -178,24 +193,33 @@ StudyStore::StudyStore(const std::filesystem::path& file, const json& settings) 
       database.exec(tables);
       database.exec(
           fmt::format("PRAGMA application_id = {}; PRAGMA user_version = {}", application_id, format_version));
-      SQLite::Statement insert(database, "INSERT INTO study (settings) VALUES (?)");
-      insert.bind(1, settings.dump());
-      insert.exec();
+      connection_->describe(settings);
     }
     connection_->check_format();
     transaction.commit();
   });
-  std::vector<std::string> differences;
-  name_differences(settings, this->settings(), "", differences);
-  if (!differences.empty()) {
-    throw Error(Errc::usage,
-                fmt::format("{} holds another study: {}. Give the settings that it was begun with to go on "
-                            "with it, or choose another file",
-                            file.string(), fmt::join(differences, "; ")));
-  }
+  // Before the settings are compared: who finds them the same is seen by whoever would replace them.
   connection_->lock.emplace(file.string() + ".lock");
-  // Whoever had this number before has ended.
-  connection_->guarded([&] { connection_->free_claims_of(connection_->lock->number()); });
+  connection_->guarded([&] {
+    SQLite::Database& database = connection_->database;
+    SQLite::Transaction transaction(database, SQLite::TransactionBehavior::IMMEDIATE);
+    std::vector<std::string> differences;
+    name_differences(settings, connection_->description(), "", differences);
+    if (!differences.empty()) {
+      const bool has_results = database.execAndGet("SELECT count(metrics) FROM cells").getInt64() > 0;
+      if (has_results || connection_->lock->has_company()) {
+        throw Error(Errc::usage,
+                    fmt::format("{} holds another study: {}. Give the settings that it was begun with to go on "
+                                "with it, or choose another file",
+                                file.string(), fmt::join(differences, "; ")));
+      }
+      database.exec("DELETE FROM cells; DELETE FROM study");
+      connection_->describe(settings);
+    }
+    // Whoever had this number before has ended.
+    connection_->free_claims_of(connection_->lock->number());
+    transaction.commit();
+  });
 }
 
 StudyStore::StudyStore(const std::filesystem::path& file) {
@@ -211,8 +235,7 @@ StudyStore::StudyStore(const std::filesystem::path& file) {
 StudyStore::~StudyStore() = default;
 
 json StudyStore::settings() const {
-  return connection_->guarded(
-      [&] { return json::parse(connection_->database.execAndGet("SELECT settings FROM study").getString()); });
+  return connection_->guarded([&] { return connection_->description(); });
 }
 
 void StudyStore::add(const std::vector<Cell>& cells) {

@@ -39,8 +39,8 @@ struct CellCounts {
 class StudyStore {
  public:
   /// Makes the database of the study that `settings` describe, or opens it to go on with it. Throws Error(usage), each
-  /// difference named, where the file is of another study; Error(data) where it is no study, or of another version of
-  /// this format.
+  /// difference named, where the file is of another study: one that has a result, or that another process works on, as
+  /// any other gives way; Error(data) where it is no study, or of another version of this format.
   StudyStore(const std::filesystem::path& file, const nlohmann::json& settings);
   /// Opens one that is there, to read it.
   explicit StudyStore(const std::filesystem::path& file);

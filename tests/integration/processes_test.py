@@ -33,6 +33,27 @@ class Processes(ProgramsTest):
             simulated = self.folder / f"sim-{start}"
             self.assertEqual((run / "final.safetensors").read_bytes(), (simulated / "final.safetensors").read_bytes())
 
+    def study_arguments(self, *more, **settings):
+        base = {"data.set": "tensors", "data.path": self.data, "study.methods": '["vanilla"]',
+                "study.transfers": '["student"]', "partition.clients": 2, "study.partitions": '["uniform"]',
+                "draw.validation": 30, "draw.public_large": 30, "draw.public_small": 0, "draw.public_labeled": 0,
+                "draw.clients": 120, "draw.test": 0, "model.channels": "[4,4]", "model.hidden": 8,
+                "pretrain.max_epochs": 1, "kd.epochs": 1}
+        base.update(settings)
+        arguments = [LAB, "pairs", "--study", self.folder / "study.sqlite", *more]
+        for key, value in base.items():
+            arguments += ["--set", f"{key}={value}"]
+        return arguments
+
+    def test_a_call_that_finds_no_data_leaves_no_study_that_blocks_the_next(self):
+        done = self.run_program(*self.study_arguments(**{"data.path": self.folder / "nowhere"}))
+        self.assert_fails(done, 3, "nowhere: no such folder")
+        self.assertFalse((self.folder / "study.sqlite").exists())
+        done = self.run_program(*self.study_arguments(**{"draw.validation": 3000}))
+        self.assert_fails(done, 2, "draw")
+        done = self.run_program(*self.study_arguments())
+        self.assertEqual(done.returncode, 0, done.stderr)
+
     def ask(self, port, path):
         """Status and body of a GET; None where nobody listens any more."""
         try:

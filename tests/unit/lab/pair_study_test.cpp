@@ -46,7 +46,8 @@ class SmallStudy {
   Rows run(const std::string& name, Share share = {}, std::stop_token stop = {}, StudyObserver* observer = nullptr) {
     StudyStore store(folder / name, settings());
     StudyObserver silent;
-    run_pair_study(study, store, {.share = share, .num_jobs = 2, .models = folder / "models"},
+    run_pair_study(study, load_study_data(study.settings.data), store,
+                   {.share = share, .num_jobs = 2, .models = folder / "models"},
                    observer != nullptr ? *observer : silent, std::chrono::steady_clock::now, std::move(stop));
     return rows(store);
   }

@@ -115,7 +115,11 @@ TEST_CASE("study store: what a worker had when it was killed is another's to do"
 
 TEST_CASE("study store: another study, another format, and what is no study at all are refused by name") {
   const test::TemporaryFolder folder;
-  { const StudyStore store(folder / "study.db", study); }
+  {
+    StudyStore store(folder / "study.db", study);
+    store.add(some_cells(1));
+    finish_all(store);
+  }
   nlohmann::json other = study;
   other["model"]["hidden"] = 128;
   const std::string message = test::error_of(Errc::usage, [&] { StudyStore(folder / "study.db", other); });
@@ -149,6 +153,25 @@ TEST_CASE("study store: another study, another format, and what is no study at a
           StudyStore half(folder / "half.db", study);
           finish_all(half);
         }) == Errc::data);
+}
+
+TEST_CASE("study store: one without a result gives way to another study, unless somebody works on it") {
+  const test::TemporaryFolder folder;
+  nlohmann::json other = study;
+  other["seed"] = 2;
+  {
+    StudyStore store(folder / "study.db", study);
+    store.add(some_cells(2));
+    (void)store.claim();
+    CHECK(test::error_of(Errc::usage, [&] { StudyStore(folder / "study.db", other); }).find("seed was 1, is 2") !=
+          std::string::npos);
+    CHECK(store.counts().claimed == 1);
+  }
+  StudyStore store(folder / "study.db", other);
+  CHECK(store.settings() == other);
+  CHECK(store.counts().total == 0);
+  CHECK(test::code_of([&] { StudyStore(folder / "study.db", study); }) == Errc::usage);
+  CHECK_NOTHROW(StudyStore(folder / "study.db", other));
 }
 
 TEST_CASE("study store: merging joins shares, and refuses two results for one cell, whole") {
