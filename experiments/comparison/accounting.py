@@ -26,6 +26,7 @@ class RoundLine:
     loss: float | None
     seconds: float
     bytes: int
+    validation_accuracy: float | None = None
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,9 @@ class Result:
 
     @property
     def validation_accuracy(self) -> float | None:
-        """Of the start model, by the validation source."""
+        """Of the start model, by the validation source. Without checkpoints of the best model only a seed is rated."""
+        if self.rounds[0].validation_accuracy is not None:
+            return self.rounds[0].validation_accuracy
         return self.summary.get("start_report", {}).get("gate", {}).get("seed_accuracy")
 
     @property
@@ -86,7 +89,7 @@ def read_result(run: Run, folder: Path) -> Result:
 def _round_line(line: dict[str, Any], folder: Path) -> RoundLine:
     try:
         return RoundLine(line["round"], line["accuracy"], line.get("loss"), line["seconds"],
-                         line["bytes_up"] + line["bytes_down"])
+                         line["bytes_up"] + line["bytes_down"], line.get("validation_accuracy"))
     except KeyError as error:
         raise CompareError(DATA, f"{folder / 'rounds.jsonl'}: a line without {error}") from error
 

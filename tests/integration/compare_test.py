@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import unittest
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from comparison.accounting import Comparison, Result, RoundLine, Spread, Target,
 from comparison.errors import CompareError  # noqa: E402
 from comparison.plan import Plan, Run, StartPlan, load_plan, prerequisites  # noqa: E402
 from comparison.programs import STARTS, client_settings, draw_settings, federation_settings, flat, nested  # noqa: E402
+from comparison.tables import validation_table  # noqa: E402
 
 MODEL = 1000
 CLIENTS = 10
@@ -135,6 +137,17 @@ class Accounting(unittest.TestCase):
         self.assertAlmostEqual(runs.lead("kd-public", "best", ["uniform"], 8).mean, 0.15)
 
 
+    def test_every_start_that_was_rated_is_in_the_table_of_the_seed_by_validation(self) -> None:
+        results = []
+        for start, rating in (("random", 0.12), ("random-feddf", 0.12), ("best", 0.62), ("kd-public", 0.71),
+                              ("average", None)):
+            one = result(start, [0.5, 0.6])
+            results.append(replace(one, rounds=[replace(one.rounds[0], validation_accuracy=rating), *one.rounds[1:]]))
+        rows = [(row[1], row[2]) for row in validation_table(comparison(*results)).rows]
+        self.assertEqual(rows, [("random start", "12.0%"), ("random start, FedDF", "12.0%"),
+                                ("best local model", "62.0%"), ("KD, public data", "71.0%")])
+
+
 class RunFolders(unittest.TestCase):
     def setUp(self) -> None:
         folder = tempfile.TemporaryDirectory()
@@ -156,6 +169,14 @@ class RunFolders(unittest.TestCase):
         self.write(before, [self.line(0)])
         read = read_result(self.run_of, self.folder)
         self.assertEqual((read.before_seconds, read.reused_seconds, read.before_bytes), (60, 20, 15))
+
+    def test_the_start_model_is_rated_by_round_0_or_by_the_gate(self) -> None:
+        rated = self.line(0) | {"validation_accuracy": 0.4}
+        for line, gate, expected in ((rated, {}, 0.4), (rated, {"seed_accuracy": 0.3}, 0.4),
+                                     (self.line(0), {"seed_accuracy": 0.3}, 0.3), (self.line(0), {}, None)):
+            self.write({}, [line, self.line(1) | {"validation_accuracy": 0.9}])
+            (self.folder / "summary.json").write_text(json.dumps({"start_report": {"gate": gate}}))
+            self.assertEqual(read_result(self.run_of, self.folder).validation_accuracy, expected)
 
     def test_a_line_still_being_written_is_not_read(self) -> None:
         self.write({}, [self.line(0), self.line(1)], '{"round": 2, "acc')
