@@ -23,7 +23,8 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from comparison.errors import DATA, INTERRUPTED, NETWORK, STORAGE, CompareError
@@ -34,19 +35,20 @@ SILENCE_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Source:
-    url: str
+    file_name: str
     md5: str
-
-    @property
-    def file_name(self) -> str:
-        return PurePosixPath(urllib.parse.urlsplit(self.url).path).name
+    urls: tuple[str, ...]  # tried in this order
 
 
 SOURCES = {
-    "cifar10": Source("https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530"),
-    "cifar100": Source("https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz", "03b5dce01913d631647c71ecec9e9cb8"),
-    "cinic10": Source("https://datashare.ed.ac.uk/bitstream/handle/10283/3192/CINIC-10.tar.gz",
-                      "6ee4d0c996905fe93221de577967a372"),
+    "cifar10": Source("cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530",
+                      ("https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",)),
+    "cifar100": Source("cifar-100-binary.tar.gz", "03b5dce01913d631647c71ecec9e9cb8",
+                       ("https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz",)),
+    "cinic10": Source("CINIC-10.tar.gz", "6ee4d0c996905fe93221de577967a372",
+                      ("https://datashare.ed.ac.uk/bitstream/handle/10283/3192/CINIC-10.tar.gz",
+                       "https://datashare.ed.ac.uk/server/api/core/bitstreams/"
+                       "e8e186cc-2688-48f1-aa5a-3fda1a43f8b6/content")),
 }
 
 
@@ -79,6 +81,9 @@ def open_at(url: str, offset: int) -> tuple[http.client.HTTPResponse | None, int
         if error.code == 416 and offset:
             return None, offset
         raise
+    if response.headers.get_content_type() == "text/html":
+        response.close()
+        raise CompareError(NETWORK, f"{url}: answers with a page, not with the archive")
     if response.status != 206:
         return response, 0
     begin = response.headers.get("Content-Range", "").removeprefix("bytes ").partition("-")[0]
@@ -109,10 +114,22 @@ def download(url: str, part: Path) -> None:
             progress.show(done, at_end=True)
     except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError,
             ssl.SSLError) as error:
-        raise CompareError(NETWORK, f"{url}: {error}; the same command goes on where it was") from error
+        raise CompareError(NETWORK, f"{url}: {error}") from error
     if total is not None and done < total:
-        raise CompareError(NETWORK, f"{url}: the connection ended after {done} of {total} bytes; the same command goes "
-                                    "on where it was")
+        raise CompareError(NETWORK, f"{url}: the connection ended after {done} of {total} bytes")
+
+
+def download_from_any(urls: Sequence[str], part: Path) -> None:
+    """Completes `part`: what one address left unfinished, the next goes on with."""
+    said = []
+    for url in urls:
+        try:
+            return download(url, part)
+        except CompareError as error:
+            if error.code != NETWORK:
+                raise
+            said.append(str(error))
+    raise CompareError(NETWORK, f"{'; '.join(said)}; the same command goes on where it was")
 
 
 def md5_of(path: Path) -> str:
@@ -172,7 +189,7 @@ def fetch(name: str, source: Source, out: Path, *, keeps_archive: bool = False) 
         archive = out / source.file_name
         if not archive.exists():
             part = out / f"{source.file_name}.part"
-            download(source.url, part)
+            download_from_any(source.urls, part)
             part.rename(archive)
         found = md5_of(archive)
         if found != source.md5:
@@ -195,7 +212,8 @@ def parser() -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     result.add_argument("name", choices=SOURCES)
     result.add_argument("--out", type=Path, required=True, metavar="DIR", help="makes DIR/NAME")
-    result.add_argument("--url", help="a mirror; its archive must have the published checksum too")
+    result.add_argument("--url", help="a mirror, in place of the published addresses; its archive must have the "
+                                       "published checksum too")
     result.add_argument("--keep-archive", action="store_true", help="leave the archive beside the folder")
     return result
 
@@ -204,7 +222,7 @@ def main() -> int:
     arguments = parser().parse_args()
     source = SOURCES[arguments.name]
     if arguments.url:
-        source = Source(arguments.url, source.md5)
+        source = replace(source, urls=(arguments.url,))
     try:
         print(f"done: {fetch(arguments.name, source, arguments.out, keeps_archive=arguments.keep_archive)}")
         return 0

@@ -53,7 +53,7 @@ class Site(http.server.ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Page)
         self.content, self.cut, self.resumes, self.asked = SOUND, 0, True, []
-        self.shift = 0
+        self.shift, self.content_type = 0, "application/gzip"
 
     @property
     def url(self) -> str:
@@ -75,6 +75,7 @@ class Page(http.server.BaseHTTPRequestHandler):
         self.send_response(206 if begin else 200)
         if begin:
             self.send_header("Content-Range", f"bytes {begin + site.shift}-{len(site.content) - 1}/{len(site.content)}")
+        self.send_header("Content-Type", site.content_type)
         self.send_header("Content-Length", str(len(rest)))
         self.end_headers()
         self.wfile.write(rest[:site.cut] if site.cut else rest)
@@ -88,16 +89,21 @@ class Fetch(unittest.TestCase):
         temporary = tempfile.TemporaryDirectory()
         self.addCleanup(temporary.cleanup)
         self.out = Path(temporary.name) / "data"
-        self.site = Site()
-        thread = threading.Thread(target=self.site.serve_forever, args=(0.02,))
+        self.site = self.open_site()
+        self.urls = [self.site.url]
+
+    def open_site(self) -> Site:
+        site = Site()
+        thread = threading.Thread(target=site.serve_forever, args=(0.02,))
         thread.start()
-        self.addCleanup(self.site.server_close)
+        self.addCleanup(site.server_close)
         self.addCleanup(thread.join)
-        self.addCleanup(self.site.shutdown)
+        self.addCleanup(site.shutdown)
+        return site
 
     def fetch(self, *options: str, content: bytes = SOUND) -> tuple[int, str]:
         """The exit code and what was said; `content` has the published checksum."""
-        source = fetch.Source(self.site.url, hashlib.md5(content).hexdigest())
+        source = fetch.Source("set.tar.gz", hashlib.md5(content).hexdigest(), tuple(self.urls))
         said = io.StringIO()
         with mock.patch.dict(fetch.SOURCES, {"cifar10": source}), \
                 mock.patch.object(sys, "argv", ["fetch.py", "cifar10", "--out", str(self.out), *options]), \
@@ -155,6 +161,42 @@ class Fetch(unittest.TestCase):
         code, said = self.fetch()
         self.assertEqual(code, NETWORK)
         self.assertIn("asked to go on at byte 100", said)
+
+    def test_the_second_address_takes_over_from_the_first(self) -> None:
+        self.urls.insert(0, "http://127.0.0.1:9/set.tar.gz")
+        code, said = self.fetch()
+        self.assertEqual(code, 0, said)
+
+    def test_the_second_address_goes_on_where_the_first_broke_off(self) -> None:
+        second = self.open_site()
+        self.urls.append(second.url)
+        self.site.cut = 100
+        code, said = self.fetch()
+        self.assertEqual(code, 0, said)
+        self.assertEqual((self.site.asked, second.asked), ([""], ["bytes=100-"]))
+
+    def test_a_page_in_the_archives_place_is_no_archive(self) -> None:
+        self.site.content, self.site.content_type = b"<p>moved", "text/html; charset=utf-8"
+        code, said = self.fetch()
+        self.assertEqual(code, NETWORK)
+        self.assertIn(f"{self.site.url}: answers with a page, not with the archive", said)
+        self.assertEqual(self.names(), [".cifar10.lock"])
+        self.urls.append(self.open_site().url)
+        self.assertEqual(self.fetch()[0], 0)
+
+    def test_every_address_that_failed_is_named(self) -> None:
+        self.urls = ["http://127.0.0.1:9/a", "http://127.0.0.1:9/b"]
+        code, said = self.fetch()
+        self.assertEqual(code, NETWORK)
+        for url in self.urls:
+            self.assertIn(f"{url}: ", said)
+
+    def test_a_mirror_takes_the_place_of_all_addresses(self) -> None:
+        mirror = self.open_site()
+        self.urls = ["http://127.0.0.1:9/a"]
+        code, said = self.fetch("--keep-archive", "--url", f"{mirror.url}/content")
+        self.assertEqual(code, 0, said)
+        self.assertEqual(self.names(), ["cifar10", "set.tar.gz"])
 
     def test_no_server_is_one_sentence(self) -> None:
         code, said = self.fetch("--url", "http://127.0.0.1:9/set.tar.gz")
