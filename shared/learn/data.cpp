@@ -105,7 +105,8 @@ Dataset load_images(const DataSource& source, const KnownSet& set, Split split) 
     throw Error(Errc::usage, fmt::format("data.channels {}: images have 1 or 3", source.channels));
   }
   const RawImages raw = read_images(source, split);
-  Dataset dataset{set.name, raw.split.images, raw.split.labels, raw.num_classes, set.mean, set.deviation};
+  Dataset dataset{set.name, raw.split.images, raw.split.labels, raw.num_classes,
+                  set.mean, set.deviation,    raw.paths_digest};
   if (source.channels == 1) {
     dataset.mean = {set.mean[1]};
     dataset.deviation = {set.deviation[1]};
@@ -146,7 +147,7 @@ std::string Dataset::digest() const {
   const Tensor held = labels.contiguous();
   const std::span<const std::int64_t> values(held.data_ptr<std::int64_t>(), static_cast<std::size_t>(size()));
   Sha256 sha;
-  sha.update(fmt::format("{} labels\n", size())).update(std::as_bytes(values));
+  sha.update(fmt::format("{} labels\n", size())).update(std::as_bytes(values)).update(paths_digest);
   return hex(sha.finish());
 }
 

@@ -32,6 +32,7 @@ struct Dataset {
   std::int64_t num_classes = 0;
   std::vector<double> mean;       ///< Per channel, of images scaled to 0..1; empty: no normalisation.
   std::vector<double> deviation;  ///< Likewise, > 0.
+  std::string paths_digest;       ///< SHA-256 of the files' paths below the split; empty: a sample is no file.
 
   [[nodiscard]] std::int64_t size() const { return labels.size(0); }
   [[nodiscard]] Task task() const;
@@ -40,7 +41,7 @@ struct Dataset {
   /// (images / 255 - mean) / deviation at `indices`, with labels. Throws as rows() does.
   [[nodiscard]] Samples select(const std::vector<std::int64_t>& indices) const;
   [[nodiscard]] Samples all() const;
-  /// SHA-256 over size and labels: what a manifest is checked against.
+  /// SHA-256 over size, labels, and paths where samples are files: what a manifest is checked against.
   [[nodiscard]] std::string digest() const;
 };
 

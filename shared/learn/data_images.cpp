@@ -18,6 +18,7 @@
 #include <fmt/format.h>
 #include <torch/torch.h>
 
+#include "shared/base/digest.hpp"
 #include "shared/base/error.hpp"
 #include "shared/base/files.hpp"
 #include "shared/learn/data_readers.hpp"
@@ -335,6 +336,17 @@ std::optional<Listed> list_split(const DataSource& source, Split split) {
   return std::nullopt;
 }
 
+/// Of CLASS/IMAGE, in the order of the samples; a path has no zero byte.
+std::string digest_of_paths(const Classes& classes) {
+  Sha256 sha;
+  for (const auto& [name, images] : classes) {
+    for (const std::filesystem::path& file : images) {
+      sha.update(name).update("/").update(file.filename().native()).update(std::string_view("\0", 1));
+    }
+  }
+  return hex(sha.finish());
+}
+
 void require_same_classes(const Listed& one, const Listed& other) {
   for (const auto& [a, b] : {std::pair(&one, &other), std::pair(&other, &one)}) {
     for (const auto& [name, images] : a->classes) {
@@ -360,7 +372,7 @@ RawImages read_images(const DataSource& source, Split split) {
   for (const auto& [name, images] : listed->classes) count += std::ssize(images);
   const std::uint64_t sizes[] = {static_cast<std::uint64_t>(count), static_cast<std::uint64_t>(source.channels),
                                  static_cast<std::uint64_t>(source.side), static_cast<std::uint64_t>(source.side)};
-  RawImages raw{{}, std::ssize(listed->classes)};
+  RawImages raw{{}, std::ssize(listed->classes), digest_of_paths(listed->classes)};
   try {
     if (!product(sizes)) throw std::bad_alloc();
     raw.split = {torch::empty({count, source.channels, source.side, source.side}, at::kByte),

@@ -65,6 +65,7 @@ RawSplit read_cifar(const std::filesystem::path& folder, Split split, CifarKind 
 struct RawImages {
   RawSplit split;
   std::int64_t num_classes = 0;
+  std::string paths_digest;  ///< As Dataset has it.
 };
 RawImages read_images(const DataSource& source, Split split);
 

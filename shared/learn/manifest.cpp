@@ -345,9 +345,10 @@ void check_fits(const Manifest& manifest, const Dataset& dataset, Split split, c
                                         manifest.dataset, manifest.num_classes, dataset.name, dataset.num_classes));
   }
   if (dataset.digest() != (is_train ? manifest.train_digest : manifest.test_digest)) {
-    throw Error(Errc::data, fmt::format("{}: the manifest was made for another {} split of {} (its labels differ); "
-                                        "draw a new manifest, or use the data it was made for",
-                                        file, is_train ? "training" : "test", dataset.name));
+    throw Error(Errc::data, fmt::format("{}: the manifest was made for another {} split of {} (its {} differ); draw a "
+                                        "new manifest, or use the data it was made for",
+                                        file, is_train ? "training" : "test", dataset.name,
+                                        dataset.paths_digest.empty() ? "labels" : "files' names or labels"));
   }
   for (const auto& [key, list] : draw_lists) {
     if ((list == &Manifest::test) != is_train) require_indices_below(manifest.*list, dataset.size(), key, file);

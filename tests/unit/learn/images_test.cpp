@@ -10,6 +10,7 @@
 #include "shared/base/fields.hpp"
 #include "shared/base/files.hpp"
 #include "shared/learn/data.hpp"
+#include "shared/learn/partition.hpp"
 #include "tests/support/temporary_folder.hpp"
 #include "tests/support/throws.hpp"
 
@@ -115,6 +116,30 @@ TEST_CASE("class folders give labels in the order of their names, whatever the l
         1);
   CHECK(labels_of(load_dataset(source_of(folder), Split::test)) == labels_of(train));
   CHECK(load_dataset(source_of(folder), Split::train).digest() == train.digest());
+}
+
+TEST_CASE("a manifest notices an image that was renamed, and not where the folder lies") {
+  const TemporaryFolder folder;
+  for (const char* name : {"1.png", "2.png", "3.png"}) {
+    put("wide.png", folder.path() / "here/train/cat" / name);
+    put("high.png", folder.path() / "here/train/dog" / name);
+  }
+  const auto load = [&folder](const char* place) {
+    return load_dataset({.set = "images", .path = (folder / place).string(), .side = 6}, Split::train);
+  };
+  const Dataset train = load("here");
+  const Manifest manifest = draw_manifest(
+      train, train,
+      {.validation = 0, .public_large = 0, .public_small = 0, .public_labeled = 0, .clients = 6, .test = 0},
+      {.kind = PartitionKind::uniform, .num_clients = 2, .min_samples = 1}, 1);
+  std::filesystem::rename(folder / "here", folder / "there");
+  CHECK_NOTHROW(check_fits(manifest, load("there"), Split::train, "m.json"));
+  // The samples of the class change their order, its labels do not.
+  std::filesystem::rename(folder / "there/train/cat/1.png", folder / "there/train/cat/4.png");
+  check_contains(error_of(Errc::data, [&] { check_fits(manifest, load("there"), Split::train, "m.json"); }),
+                 {"m.json: the manifest was made for another training split of images (its files' names or labels"});
+  std::filesystem::rename(folder / "there/train/cat/4.png", folder / "there/train/cat/1.png");
+  CHECK_NOTHROW(check_fits(manifest, load("there"), Split::train, "m.json"));
 }
 
 TEST_CASE("colours are normalised by three constants, brightness by one") {
