@@ -11,27 +11,32 @@ namespace headstart::server {
 namespace {
 
 const std::vector<std::int64_t>& needed(const std::vector<std::int64_t>& indices, const ServerConfig& config,
-                                        std::string_view what, std::string_view setting) {
+                                        std::string_view who, std::string_view what, std::string_view setting) {
   if (indices.empty()) {
-    throw Error(Errc::usage, fmt::format("{} needs a {} set, and {} has none; draw one with {}", config.manifest, what,
-                                         config.manifest.empty() ? "data.manifest" : "the manifest", setting));
+    throw Error(Errc::usage, fmt::format("{} needs a {} set, and the manifest {} has none; draw one with {} above 0",
+                                         who, what, config.manifest, setting));
   }
   return indices;
 }
 
 }  // namespace
 
-CentralData load_central_data(const ServerConfig& config) {
+CentralData load_central_data(const ServerConfig& config, std::optional<learn::Dataset> train) {
   const FederationOptions& federation = config.federation;
   const bool needs_validation = federation.validation == ValidationSource::server;
   const bool needs_public =
       federation.strategy == Strategy::feddf ||
       (federation.start == StartModel::kd && federation.consolidation.transfer != TransferSet::student);
+  constexpr std::string_view who_validates = "validation.source server";
+  const std::string who_distils =
+      federation.strategy == Strategy::feddf
+          ? "federation.strategy feddf"
+          : fmt::format("consolidation.transfer {}",
+                        word_of(Choices<TransferSet>(transfer_words), federation.consolidation.transfer));
   if (config.manifest.empty() && (needs_validation || needs_public)) {
-    throw Error(
-        Errc::usage,
-        "validation.source server, a public transfer set and federation.strategy feddf need data.manifest: it says "
-        "which samples they are");
+    throw Error(Errc::usage, fmt::format("{} needs data.manifest: it says which samples are the {} set",
+                                         needs_public ? who_distils : std::string(who_validates),
+                                         needs_public ? "public" : "validation"));
   }
 
   CentralData data;
@@ -50,17 +55,18 @@ CentralData load_central_data(const ServerConfig& config) {
   const bool wants_public = needs_public || (could_use_public && !manifest.public_large.empty());
   if (!needs_validation && !wants_public) return data;
 
-  const learn::Dataset train = learn::load_dataset(config.data, learn::Split::train);
-  learn::check_fits(manifest, train, learn::Split::train, config.manifest);
+  if (!train) train = learn::load_dataset(config.data, learn::Split::train);
+  learn::check_fits(manifest, *train, learn::Split::train, config.manifest);
   if (needs_validation) {
-    data.validation = train.select(needed(manifest.validation, config, "validation", "draw.validation"));
+    data.validation =
+        train->select(needed(manifest.validation, config, who_validates, "validation", "draw.validation"));
   }
   if (wants_public) {
     const bool is_small = federation.consolidation.transfer == TransferSet::public_small;
-    data.transfer = train
-                        .select(is_small ? needed(manifest.public_small, config, "small public", "draw.public_small")
-                                         : needed(manifest.public_large, config, "large public", "draw.public_large"))
-                        .without_labels();
+    const auto& indices = is_small
+                              ? needed(manifest.public_small, config, who_distils, "small public", "draw.public_small")
+                              : needed(manifest.public_large, config, who_distils, "large public", "draw.public_large");
+    data.transfer = train->select(indices).without_labels();
   }
   return data;
 }

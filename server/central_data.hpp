@@ -1,6 +1,7 @@
 // What the server itself holds of the data: the test set, and the draws that the manifest gives it.
 #pragma once
 
+#include <optional>
 #include <string>
 
 #include "server/config.hpp"
@@ -17,8 +18,9 @@ struct CentralData {
   std::string manifest_digest;  ///< SHA-256 of the manifest file; empty without one.
 };
 
-/// Loads what `config` needs and no more. Throws Error(data) for files that are missing, damaged or do not fit,
-/// Error(usage) where the configuration needs a draw that the manifest does not have.
-CentralData load_central_data(const ServerConfig& config);
+/// Loads what `config` needs and no more; `train`: the training split, where it is loaded already. Throws Error(data)
+/// for files that are missing, damaged or do not fit, Error(usage) where the configuration needs a draw that the
+/// manifest does not have.
+CentralData load_central_data(const ServerConfig& config, std::optional<learn::Dataset> train = std::nullopt);
 
 }  // namespace headstart::server

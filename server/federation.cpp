@@ -294,14 +294,13 @@ net::Task<> Federation::run_rounds() {
     if (config_.federation.targets.stop && targets_.all_reached()) break;
     if (stop_.stop_requested()) throw Error(Errc::interrupted, "stopped");
     RoundOutcome outcome = co_await run_round(context_, global_, static_cast<std::uint32_t>(round));
-    const Participation participation{std::move(outcome.accepted), std::move(outcome.excluded)};
-    co_await adopt(std::move(outcome.state), round, participation);
-    co_await record_round(round, participation, std::move(outcome.fusion));
+    co_await adopt(std::move(outcome.state), round, outcome.participation);
+    co_await record_round(round, outcome.participation);
   }
   if (config_.federation.targets.stop && targets_.all_reached()) stopped_because_ = "every target is reached";
 }
 
-net::Task<> Federation::record_round(std::int64_t round, const Participation& participation, nlohmann::json fusion) {
+net::Task<> Federation::record_round(std::int64_t round, const Participation& participation) {
   // Counted before federated evaluation: the model it sends is the next round's download.
   const std::uint64_t up = bytes_up();
   const std::uint64_t down = bytes_down();
@@ -332,7 +331,7 @@ net::Task<> Federation::record_round(std::int64_t round, const Participation& pa
     if (!client->refusals().empty()) line["refused"][client->name()] = client->refusals();
   }
   line["federated"] = measured(federated);
-  if (!fusion.is_null()) line["feddf"] = std::move(fusion);
+  if (!participation.fusion.is_null()) line["feddf"] = participation.fusion;
   if (score) line["validation_accuracy"] = *score;
   auto keeping = net::offload(context_.pool, [this, &line] {
     folder_.journal().append(measured_event(line));

@@ -49,13 +49,12 @@ class Federation {
   void resume();
   /// What a line of rounds.jsonl adds to targets and accuracies.
   void count(const nlohmann::json& line);
-  /// Measures the global model and writes its line.
   /// Makes `state` the global model of `round` and keeps it, before anybody else is told of it.
   net::Task<> adopt(wire::PackedState state, std::int64_t round, const Participation& participation);
   /// Keeps the global model where it is the best so far by validation.
   net::Task<> keep_best(std::int64_t round, std::optional<double> score);
-  /// `fusion`: what FedDF cost.
-  net::Task<> record_round(std::int64_t round, const Participation& participation, nlohmann::json fusion = {});
+  /// Measures the global model and writes its line.
+  net::Task<> record_round(std::int64_t round, const Participation& participation);
   net::Task<std::optional<learn::Evaluation>> evaluate_here(const learn::Samples& samples);
   net::Task<std::optional<learn::Evaluation>> evaluate_at_clients();
   void write_result(const nlohmann::json& result, bool is_failure);

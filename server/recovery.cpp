@@ -68,6 +68,10 @@ Recovery::Milestone milestone_from(const json& event) {
   milestone.digest = event.at("digest").get<std::string>();
   milestone.participation.accepted = event.at("accepted").get<std::vector<std::string>>();
   milestone.participation.excluded = event.at("excluded").get<std::map<std::string, std::string>>();
+  if (event.contains("feddf")) {
+    if (!event.at("feddf").is_object()) throw Error(Errc::data, "feddf: expected an object");
+    milestone.participation.fusion = event.at("feddf");
+  }
   milestone.bytes_up = whole_number<std::uint64_t>(event.at("bytes_up"));
   milestone.bytes_down = whole_number<std::uint64_t>(event.at("bytes_down"));
   milestone.seconds = event.at("seconds").get<double>();
@@ -228,14 +232,16 @@ json started_event(const std::string& used, const json& report, const json& befo
 }
 
 json milestone_event(const Recovery::Milestone& milestone) {
-  return {{"event", "model"},
-          {"round", milestone.round},
-          {"digest", milestone.digest},
-          {"accepted", milestone.participation.accepted},
-          {"excluded", milestone.participation.excluded},
-          {"bytes_up", milestone.bytes_up},
-          {"bytes_down", milestone.bytes_down},
-          {"seconds", milestone.seconds}};
+  json event = {{"event", "model"},
+                {"round", milestone.round},
+                {"digest", milestone.digest},
+                {"accepted", milestone.participation.accepted},
+                {"excluded", milestone.participation.excluded},
+                {"bytes_up", milestone.bytes_up},
+                {"bytes_down", milestone.bytes_down},
+                {"seconds", milestone.seconds}};
+  if (!milestone.participation.fusion.is_null()) event["feddf"] = milestone.participation.fusion;
+  return event;
 }
 
 json measured_event(const json& line) { return {{"event", "measured"}, {"line", line}}; }

@@ -23,8 +23,9 @@ struct LeftOut {
 
 /// Whose updates are in a round's model, and who is not and why.
 struct Participation {
-  std::vector<std::string> accepted;
-  std::map<std::string, std::string> excluded;
+  std::vector<std::string> accepted;            ///< In name order: with the seeds, all that the result depends on.
+  std::map<std::string, std::string> excluded;  ///< Client and reason.
+  nlohmann::json fusion;  ///< What FedDF cost: teachers, seconds, and why it `failed`; null for FedAvg.
 };
 
 /// A client's pre-trained model, as far as the journal keeps it.

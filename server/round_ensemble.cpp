@@ -8,15 +8,15 @@
 namespace headstart::server {
 
 void RoundEnsemble::add(const std::string& client, const wire::PackedState& model) {
+  const TimePoint begun = context_.clock();
   const auto network = context_.make_global_model();
   network->load(model.state());
   learn::Tensor logits = learn::logits_of(*network, context_.data.transfer.x.to(context_.device), 256, context_.stop);
-  if (!at::isfinite(logits).all().item<bool>()) {
-    spdlog::warn("round {}: {}'s model does not teach, its logits are not finite", round_, client);
-    return;
-  }
+  const bool is_finite = at::isfinite(logits).all().item<bool>();
+  if (!is_finite) spdlog::warn("round {}: {}'s model does not teach, its logits are not finite", round_, client);
   const std::scoped_lock lock(mutex_);
-  logits_[client] = std::move(logits);
+  teaching_seconds_ += seconds_between(begun, context_.clock());
+  if (is_finite) logits_[client] = std::move(logits);
 }
 
 wire::PackedState RoundEnsemble::distil_into(const wire::PackedState& average) const {

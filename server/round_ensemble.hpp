@@ -24,12 +24,15 @@ class RoundEnsemble {
   [[nodiscard]] wire::PackedState distil_into(const wire::PackedState& average) const;
 
   [[nodiscard]] std::size_t num_teachers() const { return logits_.size(); }
+  /// Of computing logits, summed over the models, also over those that do not teach.
+  [[nodiscard]] double teaching_seconds() const { return teaching_seconds_; }
 
  private:
   const RunContext& context_;
   std::uint32_t round_;
   std::mutex mutex_;
   std::map<std::string, learn::Tensor> logits_;
+  double teaching_seconds_ = 0;
 };
 
 }  // namespace headstart::server

@@ -105,9 +105,9 @@ net::Task<RoundOutcome> run_round(const RunContext& context, const DigestedState
       fusion["failed"] = error.what();
       context.observer.on_note(fmt::format("round {}: the average stands, {}", round, error.what()));
     }
-    fusion["seconds"] = seconds_between(begun, context.clock());
+    fusion["seconds"] = ensemble->teaching_seconds() + seconds_between(begun, context.clock());
   }
-  co_return RoundOutcome{std::move(state), machine.accepted(), machine.excluded(), std::move(fusion)};
+  co_return RoundOutcome{std::move(state), {machine.accepted(), machine.excluded(), std::move(fusion)}};
 }
 
 }  // namespace headstart::server

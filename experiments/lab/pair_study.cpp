@@ -138,6 +138,10 @@ class CellRunners {
   std::exception_ptr failure_;
 };
 
+/// Of a study's description, under "data".
+constexpr std::pair<const char*, learn::Dataset StudyData::*> digests[] = {{"train_digest", &StudyData::train},
+                                                                           {"test_digest", &StudyData::test}};
+
 /// What pairs are drawn by, out of the participants' cells.
 std::map<std::string, double> validation_accuracies(const StudyStore& store) {
   std::map<std::string, double> accuracies;
@@ -188,6 +192,28 @@ Share share_of(const std::string& text) {
   return share;
 }
 
+nlohmann::json description_of(const PairStudy& study, const StudyData& data) {
+  PairStudy copy = study;
+  Fields fields;
+  declare_fields(fields, copy);
+  nlohmann::json description = fields.resolved();
+  for (const auto& [key, split] : digests) description["data"][key] = (data.*split).digest();
+  return description;
+}
+
+void require_data_of(const nlohmann::json& description, const StudyData& data, const std::string& file) {
+  for (const auto& [key, split] : digests) {
+    const std::string was = description.at("data").value(key, "");
+    const std::string is = (data.*split).digest();
+    // A study that an earlier version began names none.
+    if (!was.empty() && was != is) {
+      throw Error(Errc::data, fmt::format("{}: the study is of other data (data.{} was '{}', is '{}'); name the folder "
+                                          "of those it was begun with",
+                                          file, key, was, is));
+    }
+  }
+}
+
 void run_pair_study(const PairStudy& study, const StudyData& data, StudyStore& store, const StudyRunOptions& options,
                     StudyObserver& observer, const Clock& clock, std::stop_token stop) {
   check(study);
@@ -201,11 +227,10 @@ void run_pair_study(const PairStudy& study, const StudyData& data, StudyStore& s
   runners.run(options.num_jobs);
 }
 
-CellResult compute_cell(const Cell& cell, const std::filesystem::path& models, const Clock& clock,
-                        std::stop_token stop) {
+CellResult compute_cell(const Cell& cell, const StudyData& data, const std::filesystem::path& models,
+                        const Clock& clock, std::stop_token stop) {
   const PairCell pair = pair_cell_of(cell);
   learn::use_threads(pair.settings.threads);
-  const StudyData data = load_study_data(pair.settings.data);
   Participants participants(pair.settings, data, pair.seed, models, clock);
   return compute(participants, pair, clock, stop);
 }

@@ -36,14 +36,20 @@ struct StudyRunOptions {
   std::filesystem::path models;  ///< Folder of pre-trained models.
 };
 
+/// What tells a study from others: its settings, and the digests of `data`.
+nlohmann::json description_of(const PairStudy& study, const StudyData& data);
+
+/// Throws Error(data), naming `file`, where `data` are not those of the study that `description` tells of.
+void require_data_of(const nlohmann::json& description, const StudyData& data, const std::string& file);
+
 /// Goes on until every cell of the share is done, by this process or by others that share the store. `data`: those of
 /// the settings. A cell that fails ends the run: its error is thrown when the cells under way are finished, naming it.
 /// Throws Error(interrupted) on `stop`. All that was finished is in the store either way.
 void run_pair_study(const PairStudy& study, const StudyData& data, StudyStore& store, const StudyRunOptions& options,
                     StudyObserver& observer, const Clock& clock, std::stop_token stop);
 
-/// Computes one cell anew, from its settings alone.
-CellResult compute_cell(const Cell& cell, const std::filesystem::path& models, const Clock& clock,
-                        std::stop_token stop = {});
+/// Computes one cell anew, from its settings and `data` alone.
+CellResult compute_cell(const Cell& cell, const StudyData& data, const std::filesystem::path& models,
+                        const Clock& clock, std::stop_token stop = {});
 
 }  // namespace headstart::lab

@@ -42,7 +42,7 @@ int run_pairs(const PairsCommand& command) {
   const std::filesystem::path file = command.file;
   std::error_code ignored;  // the store says what is wrong with its folder
   if (file.has_parent_path()) std::filesystem::create_directories(file.parent_path(), ignored);
-  StudyStore store(file, command.fields.resolved());
+  StudyStore store(file, description_of(command.study, data));
 
   const learn::KeepFreedMemory keep_freed_memory;
   std::stop_source stop;
@@ -88,8 +88,20 @@ namespace {
 struct RepeatCommand {
   std::string file;
   std::string models;
+  std::string data;
   std::vector<std::string> keys;
 };
+
+StudyData data_of(const RepeatCommand& command, const StudyStore& store, const DoneCell& done) {
+  learn::DataSource source = pair_cell_of(done.cell).settings.data;
+  if (!command.data.empty()) source.path = command.data;
+  if (!source.path.empty() && !std::filesystem::exists(source.path)) {
+    throw Error(Errc::data, fmt::format("{}: the study's data are not there; --data says where they are", source.path));
+  }
+  StudyData data = load_study_data(source);
+  require_data_of(store.settings(), data, command.file);
+  return data;
+}
 
 int run_repeat(const RepeatCommand& command) {
   const StudyStore store(command.file);
@@ -102,12 +114,13 @@ int run_repeat(const RepeatCommand& command) {
                                          command.file, chosen.size(), command.keys.size()));
   }
   const learn::KeepFreedMemory keep_freed_memory;
+  const StudyData data = data_of(command, store, chosen.front());
   std::stop_source stop;
   SignalThread signals;
   signals.on_stop([&stop] { stop.request_stop(); });
   std::int64_t num_different = 0;
   for (const DoneCell& done : chosen) {
-    const CellResult again = compute_cell(done.cell, models_beside(command.file, command.models),
+    const CellResult again = compute_cell(done.cell, data, models_beside(command.file, command.models),
                                           std::chrono::steady_clock::now, stop.get_token());
     const bool is_same = again.metrics == done.result.metrics;
     num_different += is_same ? 0 : 1;
@@ -128,6 +141,8 @@ Command add_repeat(CLI::App& app) {
   sub->add_option("--study", command->file, "Database of the study")->required();
   sub->add_option("cells", command->keys, "Keys of cells, as headstart-lab table lists them")->required();
   sub->add_option("--models", command->models, "Folder of pre-trained models (default: NAME.models)");
+  sub->add_option("--data", command->data,
+                  "Folder of the study's data (default: where they were when it was computed)");
   return {sub, [command] { return run_repeat(*command); }};
 }
 

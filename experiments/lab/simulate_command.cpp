@@ -50,8 +50,8 @@ int run_simulation(const SimulationSettings& settings) {
   const learn::KeepFreedMemory keep_freed_memory;
   if (config.manifest.empty())
     throw Error(Errc::usage, "data.manifest is needed: who holds which samples (headstart-lab partition)");
-  server::CentralData data = server::load_central_data(config);
   const learn::Dataset train = learn::load_dataset(config.data, learn::Split::train);
+  server::CentralData data = server::load_central_data(config, train);
   const learn::Manifest manifest = learn::load_manifest(config.manifest);
   learn::check_fits(manifest, train, learn::Split::train, config.manifest);
   if (static_cast<std::int64_t>(manifest.clients.size()) != config.federation.num_clients) {

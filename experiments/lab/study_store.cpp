@@ -65,6 +65,12 @@ void name_differences(const json& mine, const json& theirs, const std::string& k
   }
 }
 
+/// What two studies, or two cells, are compared by: where the data lie makes no difference.
+json identity_of(json settings) {
+  if (settings.contains("data") && settings.at("data").is_object()) settings.at("data").erase("path");
+  return settings;
+}
+
 /// A process's place among those that work on a study: a lock on one byte of a file, which ends with the process.
 class WorkerLock {
  public:
@@ -204,7 +210,7 @@ StudyStore::StudyStore(const std::filesystem::path& file, const json& settings) 
     SQLite::Database& database = connection_->database;
     SQLite::Transaction transaction(database, SQLite::TransactionBehavior::IMMEDIATE);
     std::vector<std::string> differences;
-    name_differences(settings, connection_->description(), "", differences);
+    name_differences(identity_of(settings), identity_of(connection_->description()), "", differences);
     if (!differences.empty()) {
       const bool has_results = database.execAndGet("SELECT count(metrics) FROM cells").getInt64() > 0;
       if (has_results || connection_->lock->has_company()) {
@@ -246,7 +252,7 @@ void StudyStore::add(const std::vector<Cell>& cells) {
     for (const Cell& cell : cells) {
       find.bind(1, cell.key);
       const bool is_there = find.executeStep();
-      if (is_there && json::parse(find.getColumn(0).getString()) != cell.settings) {
+      if (is_there && identity_of(json::parse(find.getColumn(0).getString())) != identity_of(cell.settings)) {
         throw Error(Errc::usage, fmt::format("{}: cell {} is there with other settings", connection_->file, cell.key));
       }
       find.reset();
@@ -326,7 +332,7 @@ void StudyStore::for_each_done(const std::function<void(const DoneCell&)>& take)
 
 void StudyStore::merge(const StudyStore& other) {
   std::vector<std::string> differences;
-  name_differences(settings(), other.settings(), "", differences);
+  name_differences(identity_of(settings()), identity_of(other.settings()), "", differences);
   if (!differences.empty()) {
     throw Error(Errc::usage, fmt::format("{} is of another study than {}: {}", other.connection_->file,
                                          connection_->file, fmt::join(differences, "; ")));
@@ -345,7 +351,9 @@ void StudyStore::merge(const StudyStore& other) {
       };
       find.bind(1, theirs.cell.key);
       if (find.executeStep()) {
-        if (json::parse(find.getColumn(0).getString()) != theirs.cell.settings) throw conflict("other settings");
+        if (identity_of(json::parse(find.getColumn(0).getString())) != identity_of(theirs.cell.settings)) {
+          throw conflict("other settings");
+        }
         const bool is_done = !find.getColumn(1).isNull();
         if (is_done && json::parse(find.getColumn(1).getString()) != theirs.result.metrics) {
           throw conflict("another result");

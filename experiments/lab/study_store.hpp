@@ -34,8 +34,9 @@ struct CellCounts {
   std::int64_t total = 0, done = 0, claimed = 0;
 };
 
-/// Every change is on the disk when the call returns, so that a process may be killed at any time. One thread. All
-/// throw Error(storage) naming the file where it cannot be written, Error(data) where it is damaged.
+/// Studies and cells are compared by their settings but for "data.path", which another machine or a moved folder
+/// changes. Every change is on the disk when the call returns, so that a process may be killed at any time. One thread.
+/// All throw Error(storage) naming the file where it cannot be written, Error(data) where it is damaged.
 class StudyStore {
  public:
   /// Makes the database of the study that `settings` describe, or opens it to go on with it. Throws Error(usage), each

@@ -24,7 +24,7 @@ LABELED = ("student", "public-labeled")
 PARTITIONS = ("uniform", "quantity-skew", "random-chunks", "label-dirichlet", "specialized")
 
 # What may differ between studies that are looked at together: which cells they have, and what no result depends on.
-FREE_SETTINGS = ("study", "threads", "device", "grid.rate_epochs", "partition.kind")
+FREE_SETTINGS = ("study", "threads", "device", "grid.rate_epochs", "partition.kind", "data.path")
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@
 
 #include "client/stay_in_run.hpp"
 #include "experiments/lab/simulation.hpp"
+#include "server/round_ensemble.hpp"
 #include "shared/base/files.hpp"
 #include "shared/net/faulty_channel.hpp"
 #include "shared/net/websocket.hpp"
@@ -308,6 +309,29 @@ TEST_CASE("FedDF: the same bits whatever the order of arrival and over sockets, 
     return wire::load_safetensors(run / "final.safetensors").model.state().at("fc1.weight").clone();
   };
   CHECK(torch::equal(weights_of(folder / "still"), weights_of(folder / "one")));
+}
+
+TEST_CASE("FedDF: the teachers' logits are part of what it costs") {
+  const test::TemporaryFolder folder;
+  const auto config = test::small_config(folder / "run");
+  asio::io_context io;
+  asio::thread_pool pool(1);
+  const server::CentralData data = test::small_central_data();
+  const learn::Schema schema;
+  server::RunFolder run(config.folder, config.federation.checkpoints, std::chrono::system_clock::now);
+  TimePoint now{};
+  const Clock clock = [&now] { return now += std::chrono::seconds(3); };
+  server::Cohort cohort(io.get_executor(), server::patience_of(config.federation.timeouts), clock);
+  server::FederationObserver silent;
+  std::vector<server::LeftOut> left_out;
+  const server::RunContext context{io.get_executor(), pool, config,  data, schema, run, cohort, silent, clock,
+                                   at::kCPU,          {},   left_out};
+  server::RoundEnsemble ensemble(context, 1);
+  const wire::PackedState model(context.make_global_model()->state());
+  ensemble.add("a", model);
+  ensemble.add("b", model);
+  CHECK(ensemble.num_teachers() == 2);
+  CHECK(ensemble.teaching_seconds() == 6);
 }
 
 TEST_CASE("the other starts: best local is the best client's model, the average is none of theirs") {

@@ -433,6 +433,8 @@ class WholeCalls(Folder):
         both = read_studies([first, second])
         self.assertEqual((both.partitions, len(both.pairs), both.done, both.planned),
                          (["uniform", "label-dirichlet"], 24, 24, 24))
+        moved = SETTINGS | {"data": SETTINGS["data"] | {"path": "/elsewhere"}}
+        read_studies([first, write_study(self.folder / "moved", [row("vanilla", 0, 1, 0.1)], settings=moved)])
         other = SETTINGS | {"kd": {"epochs": 3}}
         self.refused(2, "c is not of the same kind as .*a: kd.epochs is 3, was 10", first,
                      write_study(self.folder / "c", [row("vanilla", 0, 1, 0.1)], settings=other))

@@ -54,6 +54,19 @@ class Processes(ProgramsTest):
         done = self.run_program(*self.study_arguments())
         self.assertEqual(done.returncode, 0, done.stderr)
 
+    def test_a_study_whose_data_have_moved_goes_on_and_is_repeatable(self):
+        self.assertEqual(self.run_program(*self.study_arguments()).returncode, 0)
+        moved = self.folder / "moved"
+        self.data.rename(moved)
+        done = self.run_program(*self.study_arguments(**{"data.path": moved}))
+        self.assertEqual(done.returncode, 0, done.stderr)
+        repeat = [LAB, "repeat", "--study", self.folder / "study.sqlite", "uniform/seed-1/participant-0"]
+        self.assert_fails(self.run_program(*repeat), 3, f"{self.data}: the study's data are not there; --data")
+        done = self.run_program(*repeat, "--data", moved)
+        self.assertEqual((done.returncode, done.stdout), (0, "uniform/seed-1/participant-0: the same\n"), done.stderr)
+        write_dataset(self.data, num_train=303)
+        self.assert_fails(self.run_program(*repeat), 3, "study.sqlite: the study is of other data (data.train_digest")
+
     def ask(self, port, path):
         """Status and body of a GET; None where nobody listens any more."""
         try:

@@ -238,6 +238,71 @@ TEST_CASE("stopped at any phase and started again: the same model and the same h
   }
 }
 
+server::ServerConfig feddf_in(const std::filesystem::path& folder) {
+  auto config = config_in(folder, StartModel::random);
+  config.federation.num_rounds = 3;
+  config.federation.strategy = server::Strategy::feddf;
+  return config;
+}
+
+/// The same of FedDF: but for its seconds, what it cost is a result.
+nlohmann::json feddf_results_of(nlohmann::json line) {
+  if (line.contains("feddf")) line["feddf"].erase("seconds");
+  return results_of(std::move(line));
+}
+
+void check_same_feddf(const std::filesystem::path& run, const std::filesystem::path& expected) {
+  CHECK(read_text(run / "final.safetensors") == read_text(expected / "final.safetensors"));
+  const auto lines = lines_of(run);
+  const auto expected_lines = lines_of(expected);
+  REQUIRE(lines.size() == expected_lines.size());
+  for (std::size_t i = 0; i < lines.size(); ++i) {
+    CAPTURE(i);
+    CHECK(feddf_results_of(lines[i]) == feddf_results_of(expected_lines[i]));
+    if (i > 0) CHECK(lines[i].at("feddf").at("seconds").get<double>() > 0);
+  }
+}
+
+TEST_CASE("FedDF stopped at any phase and started again: the same bytes, and every round says what it cost") {
+  const test::TemporaryFolder folder;
+  StopAtPhase undisturbed(0);
+  run(feddf_in(folder / "whole"), clients_of(), undisturbed);
+  const int num_phases = static_cast<int>(undisturbed.phases.size());
+  CHECK(std::ranges::count_if(undisturbed.phases, [](const std::string& name) {
+          return name.ends_with(": distillation from 4 models");
+        }) == 3);
+  for (int phase = 1; phase <= num_phases; ++phase) {
+    CAPTURE(undisturbed.phases[static_cast<std::size_t>(phase - 1)]);
+    const auto config = feddf_in(folder / fmt::format("stopped-{}", phase));
+    StopAtPhase stopping(phase);
+    CHECK(test::code_of([&] {
+            run(config, clients_of(), stopping, [&stopping](std::function<void()> stop) { stopping.stop = stop; });
+          }) == Errc::interrupted);
+    Notes notes;
+    run(config, clients_of(), notes);
+    check_same_feddf(config.folder, folder / "whole");
+  }
+}
+
+TEST_CASE("FedDF ended between keeping a round's model and measuring it: the round still says what it cost") {
+  const test::TemporaryFolder folder;
+  Notes notes;
+  run(feddf_in(folder / "whole"), clients_of(), notes);
+  const auto config = feddf_in(folder / "run");
+  StopAtPhase stopping(5);  // round 3, after its two predecessors and their distillations
+  CHECK(test::code_of([&] {
+          run(config, clients_of(), stopping, [&stopping](std::function<void()> stop) { stopping.stop = stop; });
+        }) == Errc::interrupted);
+  const std::filesystem::path file = folder / "run/journal";
+  const std::string whole = read_text(file);
+  const std::size_t model = whole.rfind(R"("event":"model")");
+  REQUIRE(model != std::string::npos);
+  std::ofstream(file, std::ios::binary) << whole.substr(0, whole.find('\n', model) + 1);
+  run(config, clients_of(), notes);
+  CHECK(notes.has("going on after round 2"));
+  check_same_feddf(config.folder, folder / "whole");
+}
+
 /// A run of plain FedAvg that was stopped in round 3.
 server::ServerConfig stopped_in_round_3(const std::filesystem::path& folder) {
   const auto config = config_in(folder, StartModel::random);

@@ -44,10 +44,10 @@ class SmallStudy {
 
   /// Runs to the end and returns the metrics of all cells.
   Rows run(const std::string& name, Share share = {}, std::stop_token stop = {}, StudyObserver* observer = nullptr) {
-    StudyStore store(folder / name, settings());
+    const StudyData data = load_study_data(study.settings.data);
+    StudyStore store(folder / name, description_of(study, data));
     StudyObserver silent;
-    run_pair_study(study, load_study_data(study.settings.data), store,
-                   {.share = share, .num_jobs = 2, .models = folder / "models"},
+    run_pair_study(study, data, store, {.share = share, .num_jobs = 2, .models = folder / "models"},
                    observer != nullptr ? *observer : silent, std::chrono::steady_clock::now, std::move(stop));
     return rows(store);
   }
@@ -56,17 +56,14 @@ class SmallStudy {
     store.for_each_done([&result](const DoneCell& done) { result[done.cell.key] = done.result.metrics; });
     return result;
   }
-  nlohmann::json settings() {
-    Fields fields;
-    declare_fields(fields, study);
-    return fields.resolved();
+  nlohmann::json description() const { return description_of(study, load_study_data(study.settings.data)); }
+  /// The data lie elsewhere from now on.
+  void move_data(const std::string& name) {
+    std::filesystem::rename(study.settings.data.path, folder / name);
+    study.settings.data.path = (folder / name).string();
   }
 
-  test::TemporaryFolder folder;
-  PairStudy study;
-
- private:
-  void write(learn::Split split, std::int64_t count, Seed seed) const {
+  void write(learn::Split split, std::int64_t count, Seed seed, const std::string& name = "data") const {
     const learn::Samples samples = test::separable_samples(4 * count, seed);
     std::vector<std::int64_t> balanced;
     std::vector<std::int64_t> taken(4, 0);
@@ -76,9 +73,14 @@ class SmallStudy {
       ++taken[label];
     }
     const learn::Dataset dataset{.name = "separable", .images = samples.x, .labels = samples.y, .num_classes = 4};
-    learn::save_tensors(dataset, balanced, split, folder / "data");
+    learn::save_tensors(dataset, balanced, split, folder / name);
   }
+
+  test::TemporaryFolder folder;
+  PairStudy study;
 };
+
+bool has(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 double number(const nlohmann::json& metrics, const char* name) { return metrics.at(name).get<double>(); }
 
@@ -215,15 +217,37 @@ TEST_CASE("pair study: the shares of three machines, merged, are the whole") {
   SmallStudy small;
   small.study.plan.transfers = {PairTransfer::student, PairTransfer::public_labeled};
   const Rows whole = small.run("whole.sqlite");
-  StudyStore merged(small.folder / "merged.sqlite", small.settings());
+  StudyStore merged(small.folder / "merged.sqlite", small.description());
   std::size_t num_rows = 0;
   for (std::int64_t i = 0; i < 3; ++i) {
     const std::string name = fmt::format("share-{}.sqlite", i);
+    small.move_data(fmt::format("data-{}", i));  // no machine has them where another has
     num_rows += small.run(name, {.index = i, .count = 3}).size();
     merged.merge(StudyStore(small.folder / name));
   }
   CHECK(num_rows == whole.size() + 2 * 3);  // each has the participants
   CHECK(SmallStudy::rows(merged) == whole);
+}
+
+TEST_CASE("pair study: where the data lie is no part of it, what they are is") {
+  SmallStudy small;
+  small.study.plan.transfers = {PairTransfer::student};
+  const Rows whole = small.run("whole.sqlite");
+  StoppingObserver observer(9);
+  CHECK(test::code_of([&] { small.run("study.sqlite", {}, observer.stop.get_token(), &observer); }) ==
+        Errc::interrupted);
+  small.move_data("elsewhere");
+  CHECK(small.run("study.sqlite") == whole);
+  const nlohmann::json description = StudyStore(small.folder / "study.sqlite").settings();
+  const StudyData data = load_study_data(small.study.settings.data);
+  CHECK_NOTHROW(require_data_of(description, data, "study.sqlite"));
+  const StudyData swapped{data.test, data.train};
+  CHECK(has(test::error_of(Errc::data, [&] { require_data_of(description, swapped, "study.sqlite"); }),
+            "study.sqlite: the study is of other data (data.train_digest was '" + data.train.digest()));
+  small.write(learn::Split::train, 480, Seed(3), "other");
+  small.write(learn::Split::test, 160, Seed(2), "other");
+  small.study.settings.data.path = (small.folder / "other").string();
+  CHECK(has(test::error_of(Errc::usage, [&] { small.run("study.sqlite"); }), "data.train_digest was"));
 }
 
 TEST_CASE("pair study: a cell is repeatable from its row alone") {
@@ -235,10 +259,12 @@ TEST_CASE("pair study: a cell is repeatable from its row alone") {
   std::vector<DoneCell> cells;
   store.for_each_done([&cells](const DoneCell& done) { cells.push_back(done); });
   CHECK(cells.size() == 3 + 4 * 4);
+  const StudyData data = load_study_data(pair_cell_of(cells.front().cell).settings.data);
   for (const DoneCell& done : cells) {
     CAPTURE(done.cell.key);
     // Without the store of pre-trained models.
-    const CellResult again = compute_cell(done.cell, small.folder / "other-models", std::chrono::steady_clock::now);
+    const CellResult again =
+        compute_cell(done.cell, data, small.folder / "other-models", std::chrono::steady_clock::now);
     CHECK(again.metrics == done.result.metrics);
     CHECK(to_cell(pair_cell_of(done.cell)).settings == done.cell.settings);
   }
@@ -269,8 +295,6 @@ TEST_CASE("pair study: pairs are spread over the order of differences") {
 std::string refusal_of(const PairStudy& study) {
   return test::error_of(Errc::usage, [&] { check(study); });
 }
-
-bool has(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 TEST_CASE("pair study: what cannot be is refused by name") {
   const PairStudy sound;

@@ -174,6 +174,28 @@ TEST_CASE("study store: one without a result gives way to another study, unless 
   CHECK_NOTHROW(StudyStore(folder / "study.db", other));
 }
 
+TEST_CASE("study store: where data lie tells neither studies nor cells apart, and each cell keeps where its own lay") {
+  const test::TemporaryFolder folder;
+  const auto at = [](const char* path, std::int64_t side) {
+    return nlohmann::json{{"data", {{"path", path}, {"side", side}}}, {"temperature", 1}};
+  };
+  StudyStore here(folder / "here.db", at("/here", 32));
+  StudyStore there(folder / "there.db", at("/there", 32));
+  here.add({{"a", at("/here", 32)}, {"b", at("/here", 32)}});
+  there.add({{"a", at("/there", 32)}, {"c", at("/there", 32)}});
+  finish_all(here);
+  finish_all(there);
+  here.merge(there);
+  here.add({{"c", at("/anywhere", 32)}});
+  std::vector<std::string> paths;
+  here.for_each_done([&paths](const DoneCell& done) { paths.push_back(done.cell.settings["data"]["path"]); });
+  CHECK(paths == std::vector<std::string>{"/here", "/here", "/there"});
+  CHECK_NOTHROW(StudyStore(folder / "here.db", at("/there", 32)));
+  CHECK(test::error_of(Errc::usage, [&] { StudyStore(folder / "here.db", at("/here", 64)); }).find("data.side") !=
+        std::string::npos);
+  CHECK(test::code_of([&] { here.add({{"a", at("/here", 64)}}); }) == Errc::usage);
+}
+
 TEST_CASE("study store: merging joins shares, and refuses two results for one cell, whole") {
   const test::TemporaryFolder folder;
   const std::vector<Cell> cells = some_cells(4);

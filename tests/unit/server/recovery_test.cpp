@@ -68,6 +68,17 @@ TEST_CASE("a round that was gone through again replaces what came of it before")
   CHECK(again.recovery.lines.empty());
 }
 
+TEST_CASE("what FedDF cost comes back with the model that it made") {
+  Recovery::Milestone milestone;
+  milestone.round = 1;
+  milestone.participation = {
+      .accepted = {"a"}, .excluded = {{"b", "late"}}, .fusion = {{"teachers", 1}, {"seconds", 0.5}}};
+  const Replay replayed = replay({started(), model(0), milestone_event(milestone)}, "run");
+  CHECK(replayed.milestones[0].participation.fusion.is_null());
+  CHECK(replayed.milestones[1].participation.fusion == milestone.participation.fusion);
+  CHECK_FALSE(model(0).contains("feddf"));
+}
+
 TEST_CASE("events of another version are refused as such, whatever is amiss") {
   json no_used = started();
   no_used.erase("used");
@@ -77,6 +88,8 @@ TEST_CASE("events of another version are refused as such, whatever is amiss") {
   bytes_negative["before_rounds"]["bytes_down"] = -1;
   json fractional = model(1);
   fractional["round"] = 1e300;
+  json text_fusion = model(1);
+  text_fusion["feddf"] = "cheap";
   json without_round = measured(1);
   without_round["line"].erase("round");
   json text_accuracy = measured(1);
@@ -92,10 +105,18 @@ TEST_CASE("events of another version are refused as such, whatever is amiss") {
                              {"shares_with_peers", false},
                              {"own_architecture", ""},
                              {"own_model", "{\"model\": 3}"}};
-  const std::vector<std::vector<json>> cases = {
-      {{{"kind", "started"}}}, {no_used},  {bytes_missing}, {bytes_negative}, {started(), fractional}, {without_round},
-      {text_accuracy},         {model(1)}, {strange_spec},  {{{"event", 3}}}, {measured_event("line")},
-      {negative_epochs},       {without_bytes}};
+  const std::vector<std::vector<json>> cases = {{{{"kind", "started"}}},
+                                                {no_used},
+                                                {bytes_missing},
+                                                {bytes_negative},
+                                                {started(), fractional},
+                                                {started(), text_fusion},
+                                                {without_round},
+                                                {text_accuracy},
+                                                {model(1)},
+                                                {strange_spec},
+                                                {{{"event", 3}}},
+                                                {measured_event("line")}};
   for (const std::vector<json>& events : cases) {
     CAPTURE(json(events).dump());
     const std::string message = test::error_of(Errc::data, [&] { replay(events, "runs/a"); });
