@@ -61,6 +61,7 @@ def page(comparison: Comparison, tables: list[Table], figures: dict[str, list[Pa
         "<h2>Accuracy over rounds</h2>", CURVES,
         *_accuracy_figures(figures["accuracy"]),
         "<h2>Rounds to target</h2>", *(image(file) for file in figures["rounds"]),
+        *(image(file) for file in figures["seed"]),
         *(table.html() for table in front[1:]),
         "<h3>Every target</h3>", details("Rounds, seconds and megabytes to each target",
                                          "".join(table.html() for table in per_target)),

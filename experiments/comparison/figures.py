@@ -45,7 +45,7 @@ def draw_all(comparison: Comparison, manifests: Path, out: Path) -> dict[str, li
     out.mkdir(exist_ok=True)
     partitions = [name for name in comparison.plan.partitions
                   if any(comparison.results(name, start) for start in comparison.starts())]
-    drawn: dict[str, list[Path]] = {"accuracy": [], "rounds": [], "partition": []}
+    drawn: dict[str, list[Path]] = {"accuracy": [], "rounds": [], "seed": [], "partition": []}
     if len(partitions) > 1:
         drawn["accuracy"].append(save(accuracy_overview(comparison, partitions), out / "accuracy.png"))
     for name in partitions:
@@ -55,6 +55,9 @@ def draw_all(comparison: Comparison, manifests: Path, out: Path) -> dict[str, li
         file = out / f"rounds-to-target-{reference or 'accuracy'}.png"
         if partitions:
             drawn["rounds"].append(save(rounds_figure(comparison, partitions, targets), file))
+    rated = [start for start in comparison.starts() if seed_accuracies(comparison, start, partitions)]
+    if len(rated) > 1:
+        drawn["seed"].append(save(seed_figure(comparison, rated, partitions), out / "seed.png"))
     for name in comparison.plan.partitions:
         seed = comparison.plan.seeds[0]
         manifest = manifests / f"{name}-seed{seed}.json"
@@ -257,6 +260,45 @@ def _rounds_legend(starts: list[str]) -> list[Line2D]:
     handles.append(Line2D([], [], color=GREY, marker="$\\geq$", linestyle="none", markersize=7,
                           label="target not reached in a run"))
     return handles
+
+
+def seed_accuracies(comparison: Comparison, start: str, partitions: list[str]) -> dict[str, tuple[float, float]]:
+    """Accuracy before round 1 by the validation source and on the test set: by partition, means over the seeds."""
+    found = {}
+    for partition in partitions:
+        rated = [(result.validation_accuracy, result.seed_accuracy) for result in comparison.results(partition, start)
+                 if result.validation_accuracy is not None]
+        if rated:
+            validation, test = np.mean(np.array(rated), axis=0)
+            found[partition] = (float(validation), float(test))
+    return found
+
+
+def seed_figure(comparison: Comparison, starts: list[str], partitions: list[str]) -> Figure:
+    """A row a start, the best by validation first: what the validation source says of it, by partition and in the mean."""
+    by_start = {start: seed_accuracies(comparison, start, partitions) for start in starts}
+    means = {start: np.mean(list(found.values()), axis=0) for start, found in by_start.items()}
+    ranked = sorted(starts, key=lambda start: -means[start][0])
+    figure, axes = plt.subplots(figsize=(8.0, 1.4 + 0.36 * len(ranked)), layout="constrained")
+    for y, start in enumerate(ranked):
+        for partition, (validation, _) in by_start[start].items():
+            index = partitions.index(partition) % len(COLOURS)
+            axes.plot(validation, y, marker=MARKERS[index], color=COLOURS[index], markersize=6, linestyle="none")
+        validation, test = means[start]
+        axes.plot(validation, y, marker="|", color="black", markersize=16, markeredgewidth=2.2, linestyle="none")
+        axes.plot(test, y, marker="o", color="black", markerfacecolor="white", markersize=5, linestyle="none")
+    axes.set_yticks(range(len(ranked)), [title_of_start(start) for start in ranked])
+    axes.set_ylim(len(ranked) - 0.5, -0.5)
+    axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axes.set_xlabel("accuracy before round 1, by the validation source")
+    handles = [Line2D([], [], color=COLOURS[i % len(COLOURS)], marker=MARKERS[i % len(MARKERS)], linestyle="none",
+                      markersize=6, label=partition) for i, partition in enumerate(partitions)]
+    handles.append(Line2D([], [], color="black", marker="|", markersize=12, markeredgewidth=2.2, linestyle="none",
+                          label="mean"))
+    handles.append(Line2D([], [], color="black", marker="o", markerfacecolor="white", markersize=5, linestyle="none",
+                          label="mean on the test set, which decides nothing"))
+    figure.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, 0.0), ncol=4, frameon=False)
+    return figure
 
 
 def partition_figure(counts: np.ndarray, partition: str, seed: int) -> Figure:

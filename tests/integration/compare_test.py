@@ -23,6 +23,7 @@ sys.path.insert(0, str(ROOT / "experiments"))
 
 from comparison.accounting import Comparison, Result, RoundLine, Spread, Target, read_result  # noqa: E402
 from comparison.errors import CompareError  # noqa: E402
+from comparison.figures import seed_accuracies, seed_figure  # noqa: E402
 from comparison.plan import Plan, Run, StartPlan, load_plan, prerequisites  # noqa: E402
 from comparison.programs import STARTS, client_settings, draw_settings, federation_settings, flat, nested  # noqa: E402
 from comparison.tables import validation_table  # noqa: E402
@@ -136,16 +137,20 @@ class Accounting(unittest.TestCase):
         self.assertAlmostEqual(runs.lead("kd-public", "best", ["uniform"], None).mean, 0.1)
         self.assertAlmostEqual(runs.lead("kd-public", "best", ["uniform"], 8).mean, 0.15)
 
-
-    def test_every_start_that_was_rated_is_in_the_table_of_the_seed_by_validation(self) -> None:
+    def test_every_start_that_was_rated_stands_with_its_seed_by_validation(self) -> None:
         results = []
         for start, rating in (("random", 0.12), ("random-feddf", 0.12), ("best", 0.62), ("kd-public", 0.71),
                               ("average", None)):
             one = result(start, [0.5, 0.6])
             results.append(replace(one, rounds=[replace(one.rounds[0], validation_accuracy=rating), *one.rounds[1:]]))
-        rows = [(row[1], row[2]) for row in validation_table(comparison(*results)).rows]
+        runs = comparison(*results)
+        rows = [(row[1], row[2]) for row in validation_table(runs).rows]
         self.assertEqual(rows, [("random start", "12.0%"), ("random start, FedDF", "12.0%"),
                                 ("best local model", "62.0%"), ("KD, public data", "71.0%")])
+        self.assertEqual(seed_accuracies(runs, "average", ["uniform"]), {})
+        figure = seed_figure(runs, ["random", "best", "kd-public"], ["uniform"])
+        drawn = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+        self.assertEqual(drawn, ["KD, public data", "best local model", "random start"])
 
 
 class RunFolders(unittest.TestCase):
