@@ -56,8 +56,8 @@ struct Recovery {
 
   std::map<std::string, ClientInfo> roster;
   std::map<std::string, LocalModelRecord> local_models;  ///< By client.
-  nlohmann::json start;                                ///< The event "started"; null where it has not come to that.
-  std::optional<Milestone> milestone;                  ///< The newest whose checkpoint is whole.
+  nlohmann::json start;                                  ///< The event "started"; null where it has not come to that.
+  std::optional<Milestone> milestone;                    ///< The newest whose checkpoint is whole.
   std::uint64_t bytes_up_before = 0, bytes_down_before = 0;  ///< When the model before that one was there.
   std::vector<nlohmann::json> lines;                         ///< Of rounds.jsonl, none beyond the milestone.
   std::vector<LeftOut> left_out;

@@ -232,16 +232,16 @@ TEST_CASE("a check that is stopped does not wait for the server's answer") {
   const auto worker = test::small_worker(0);
   client::ClientObserver silent;
   std::stop_source stop;
-  const client::ClientContext context{"silo-0", worker.get(), &pool, &silent, std::chrono::steady_clock::now,
+  const client::ClientContext context{"silo-0",        worker.get(), &pool, &silent, std::chrono::steady_clock::now,
                                       stop.get_token()};
   const auto dial = [&channel = near]() -> net::Task<std::unique_ptr<net::MessageChannel>> {
     co_return std::move(channel);
   };
   std::exception_ptr ended;
-  asio::co_spawn(io,
-                 client::check_run(io.get_executor(), dial, context, std::chrono::system_clock::now,
-                                   [](const std::string&) {}),
-                 [&ended](std::exception_ptr failure) { ended = failure; });
+  asio::co_spawn(
+      io,
+      client::check_run(io.get_executor(), dial, context, std::chrono::system_clock::now, [](const std::string&) {}),
+      [&ended](std::exception_ptr failure) { ended = failure; });
   // The other side takes Hello and says nothing.
   const auto hear = [](net::MessageChannel& channel, std::stop_source& source) -> net::Task<> {
     (void)co_await channel.receive();
