@@ -100,8 +100,8 @@ class TunedSearch final : public StagedSearch {
 };
 
 /// What the tuner begins with: between them they come near the best of most pairs. Few labels and a strong teacher,
-/// labels and a weak one, the middle. With labels: what a greedy choice from the grids of 18 pairs takes (label-dirichlet
-/// and specialized, seeds 11 and 12); without: chosen by hand.
+/// labels and a weak one, the middle. With labels: what a greedy choice from the grids of 18 pairs takes
+/// (label-dirichlet and specialized, seeds 11 and 12); without: chosen by hand.
 const std::vector<KdSetting> opening_with_labels = {{0.1, 0.25}, {2.5, 0.25}, {0.1, 0.9}, {1, 0.5}};
 const std::vector<KdSetting> opening_without_labels = {{1, 0.5}, {3, 0.5}, {0.5, 0.5}};
 
