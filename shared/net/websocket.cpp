@@ -364,23 +364,28 @@ Task<std::unique_ptr<MessageChannel>> dial(asio::any_io_executor executor, Url u
   const Deadline deadline(executor, options.handshake_timeout, give_up);
   const std::stop_callback on_stop(options.stop, give_up);
   error_code error;
+  // A step that was done just before it was cancelled reports no error.
+  const auto is_over = [&] { return deadline.has_expired() || options.stop.stop_requested(); };
   const auto fail = [&url, &deadline, &error, &options](const char* what) {
-    throw Error(Errc::network, what + to_string(url) + ": " + reason_of(deadline, error, options.handshake_timeout));
+    throw Error(
+        Errc::network,
+        what + to_string(url) + ": " +
+            (options.stop.stop_requested() ? "told to stop" : reason_of(deadline, error, options.handshake_timeout)));
   };
   auto resolving =
       resolver->async_resolve(url.host, std::to_string(url.port), asio::redirect_error(asio::use_awaitable, error));
   const auto endpoints = co_await std::move(resolving);
-  if (error || deadline.has_expired()) fail("cannot find the host of ");
+  if (error || is_over()) fail("cannot find the host of ");
   auto& socket = connection->stream.next_layer().socket();
   auto connecting = asio::async_connect(socket, endpoints, asio::redirect_error(asio::use_awaitable, error));
   co_await std::move(connecting);
-  if (error || deadline.has_expired()) fail("cannot connect to ");
+  if (error || is_over()) fail("cannot connect to ");
 
   if (url.is_secure) {
     std::optional<std::string> host = url.host;
     auto securing = secure(connection, options.tls, std::move(host), error);
     co_await std::move(securing);
-    if (deadline.has_expired()) fail("no TLS at ");
+    if (is_over()) fail("no TLS at ");
     if (error) {
       throw Error(is_refusal(*connection, error) ? Errc::rejected : Errc::network,
                   "no TLS at " + to_string(url) + ": " + tls_failure(*connection, error));
@@ -400,7 +405,7 @@ Task<std::unique_ptr<MessageChannel>> dial(asio::any_io_executor executor, Url u
   if (const auto alert = alert_of(error); !alert.empty()) {
     throw Error(Errc::rejected, to_string(url) + " refuses this client's certificate: " + alert);
   }
-  if (error || deadline.has_expired()) fail("no WebSocket at ");
+  if (error || is_over()) fail("no WebSocket at ");
   connection->open();
   co_return std::make_unique<WebSocketChannel>(std::move(connection));
 }

@@ -331,15 +331,17 @@ TEST_CASE("closing or destroying a listener ends its accept") {
   run(task());
 }
 
+/// Upgrades and says nothing more.
+Task<RawPeer> silent(std::uint16_t port) {
+  RawPeer peer = co_await RawPeer::dial(port);
+  co_await peer.write(std::string(upgrade_request));
+  co_await peer.read_header();
+  co_return peer;
+}
+
 TEST_CASE("a peer that falls silent is lost") {
   const auto task = []() -> Task<> {
     Listener listener(co_await asio::this_coro::executor, "127.0.0.1", 0);
-    const auto silent = [](std::uint16_t port) -> Task<RawPeer> {
-      RawPeer peer = co_await RawPeer::dial(port);
-      co_await peer.write(std::string(upgrade_request));
-      co_await peer.read_header();
-      co_return peer;
-    };
     auto both = accept_one(listener, {.idle_timeout = milliseconds(100)}) && silent(listener.port());
     const auto [channel, peer] = co_await std::move(both);
     const Failure failure = co_await failure_of(channel->receive());
@@ -351,14 +353,7 @@ TEST_CASE("a peer that falls silent is lost") {
 
 TEST_CASE("for how long a peer may be silent can change while it is connected") {
   const auto task = []() -> Task<> {
-    const auto executor = co_await asio::this_coro::executor;
-    Listener listener(executor, "127.0.0.1", 0);
-    const auto silent = [](std::uint16_t port) -> Task<RawPeer> {
-      RawPeer peer = co_await RawPeer::dial(port);
-      co_await peer.write(std::string(upgrade_request));
-      co_await peer.read_header();
-      co_return peer;
-    };
+    Listener listener(co_await asio::this_coro::executor, "127.0.0.1", 0);
     auto both = accept_one(listener, {.idle_timeout = std::chrono::hours(1)}) && silent(listener.port());
     const auto [channel, peer] = co_await std::move(both);
     channel->limit_silence(milliseconds(100));
