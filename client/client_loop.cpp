@@ -19,6 +19,9 @@ namespace {
 using session::ClientConversation;
 using wire::PackedState;
 
+/// Milliseconds, as `timeouts.silence` has it. With less a server could have this side do nothing but send heartbeats.
+constexpr std::uint32_t min_silence = 100;
+
 class ClientLoop {
  public:
   ClientLoop(std::shared_ptr<ClientConversation> conversation, ClientContext context, Held& held)
@@ -47,7 +50,10 @@ class ClientLoop {
   net::Task<> join() {
     conversation_->post(wire::Hello{wire::protocol_version, context_.name, fmt::format("headstart {}", version())});
     const auto welcome = co_await expect<wire::Welcome>();
-    if (welcome.silence == 0) throw Error(Errc::protocol, "the server allows no silence at all");
+    if (welcome.silence < min_silence) {
+      throw Error(Errc::protocol, fmt::format("the server allows {} ms of silence; {} at least are expected",
+                                              welcome.silence, min_silence));
+    }
     conversation_->limit_silence(std::chrono::milliseconds(welcome.silence));
     co_await take_up(welcome.terms.value);
     wire::Join join = held_.join;

@@ -7,6 +7,16 @@
 
 namespace headstart::client {
 
+namespace {
+
+nlohmann::json settings_of(learn::ModelSpec spec) {
+  Fields fields;
+  learn::declare_fields(fields, "own", spec);
+  return fields.resolved();
+}
+
+}  // namespace
+
 void declare_fields(Fields& fields, ClientConfig& config) {
   fields.text("server", config.server, "The server's address, wss://HOST:PORT (TLS) or ws://HOST:PORT.");
   fields.text("name", config.name, "This client's name in the run; each client has its own.");
@@ -53,16 +63,6 @@ OwnData load_own_data(const ClientConfig& config) {
   }
   return {train.select(manifest.clients[static_cast<std::size_t>(config.share)]), train.task()};
 }
-
-namespace {
-
-nlohmann::json settings_of(learn::ModelSpec spec) {
-  Fields fields;
-  learn::declare_fields(fields, "own", spec);
-  return fields.resolved();
-}
-
-}  // namespace
 
 LocalWorkerOptions worker_options(const ClientConfig& config) {
   LocalWorkerOptions options{
