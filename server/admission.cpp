@@ -114,7 +114,8 @@ Admission::Admission(net::asio::any_io_executor executor, AdmissionRules rules, 
       audit_(audit),
       observer_(observer),
       clock_(std::move(clock)),
-      changed_(executor_) {}
+      changed_(executor_),
+      num_newcomers_(rules_.num_newcomers) {}
 
 net::Task<> Admission::admit(std::unique_ptr<net::MessageChannel> channel) {
   auto conversation = std::make_shared<session::ServerConversation>(executor_, std::move(channel));
@@ -166,7 +167,8 @@ net::Task<> Admission::greet(const std::shared_ptr<session::ServerConversation>&
     throw Refusal("the client's name must be 1 to 64 letters, digits, '.', '_' or '-', the first a letter or digit");
   }
   if (const auto reason = impostor(hello.name.value, conversation->identity())) throw Refusal(*reason);
-  const bool is_of_the_run = lobby_.is_closed() && cohort_.find(hello.name.value);
+  const bool is_of_the_run =
+      lobby_.is_closed() && (cohort_.find(hello.name.value) || rules_.roster.contains(hello.name.value));
   if (is_stopped_) throw Refusal("the server is being stopped", Refusal::Term::for_now);
   if (stage_ == Stage::closed || (stage_ == Stage::farewell && !is_of_the_run)) throw Refusal("the run is over");
   const NameLease lease(in_handshake_, hello.name.value);
@@ -189,6 +191,8 @@ net::Task<> Admission::greet(const std::shared_ptr<session::ServerConversation>&
   }
   if (known && lobby_.is_closed()) {
     co_await take_back(conversation, seat, known);
+  } else if (stage_ == Stage::farewell) {
+    co_await take_leave(conversation, seat);
   } else {
     co_await take_in(conversation, seat);
   }
@@ -205,9 +209,10 @@ net::Task<> Admission::take_in(const std::shared_ptr<session::ServerConversation
   std::optional<LobbyEntry> entry;
   bool is_newcomer = false;
   if (!lobby_.is_closed()) {
-    // The last places may be held by some who have said their names and will never join.
-    const bool has_free_places = cohort_.all().size() < lobby_.num_expected();
-    entry.emplace(lobby_, seat->name, has_free_places ? Refusal::Term::for_now : Refusal::Term::for_good);
+    // The last places may be held by some who have said their names and will never join, and newcomers have places of
+    // their own soon.
+    const bool may_come_in = cohort_.all().size() < lobby_.num_expected() || num_newcomers_ < rules_.num_late;
+    entry.emplace(lobby_, seat->name, may_come_in ? Refusal::Term::for_now : Refusal::Term::for_good);
   } else if (on_roster == rules_.roster.end()) {
     if (num_newcomers_ >= rules_.num_late) throw Refusal("the run has started; clients join before that");
     if (!is_open_for_late_) {
@@ -218,16 +223,37 @@ net::Task<> Admission::take_in(const std::shared_ptr<session::ServerConversation
   const wire::Join join = co_await handshake(*conversation);
   ClientInfo info = info_of(seat->name, join);
   if (on_roster != rules_.roster.end()) require_same(on_roster->second, info);
-  if (is_newcomer && ++num_newcomers_ > rules_.num_late) throw Refusal("the run has started, and no place is left");
+  if (entry && lobby_.is_closed() && on_roster == rules_.roster.end()) {
+    throw Refusal("the run has started without this client", Refusal::Term::for_now);
+  }
+  if (is_newcomer) {
+    if (num_newcomers_ >= rules_.num_late) throw Refusal("the run has started, and no place is left");
+    rules_.keep_newcomer(info);
+    ++num_newcomers_;
+  }
   const auto client = std::make_shared<ClientSession>(conversation, std::move(info), rules_.terms.task.num_classes,
                                                       rules_.model_bytes, slots_, audit_, rules_.patience, clock_);
   audit_.joined(seat->name, conversation->peer(), conversation->identity(), client->info().shares_with_peers);
   if (entry) entry->keep();
+  if (const auto earlier = rules_.refusals.find(seat->name); earlier != rules_.refusals.end()) {
+    client->add_refusals(earlier->second);
+  }
   seat->client = client;
   cohort_.add(client);
   if (is_newcomer) observer_.on_note(fmt::format("{} has joined, from the next round on", seat->name));
   conversation->post(wire::Joined{static_cast<std::uint32_t>(cohort_.all().size()),
                                   static_cast<std::uint32_t>(lobby_.num_expected())});
+}
+
+net::Task<> Admission::take_leave(const std::shared_ptr<session::ServerConversation>& conversation,
+                                  const std::shared_ptr<Seat>& seat) {
+  (void)co_await handshake(*conversation);
+  const auto expected = static_cast<std::uint32_t>(lobby_.num_expected());
+  conversation->post(wire::Joined{expected, expected});
+  conversation->post(farewell_);
+  co_await conversation->close("the run is over");
+  audit_.returned(seat->name, conversation->peer(), conversation->identity());
+  told_.insert(seat->name);
 }
 
 net::Task<> Admission::take_back(const std::shared_ptr<session::ServerConversation>& conversation,
@@ -266,6 +292,17 @@ void Admission::on_end(Seat& seat) {
                                   std::chrono::duration<double>(rules_.patience.absence).count()));
   }
   changed_.notify();
+}
+
+void Admission::begin_farewell(std::string words, bool is_failure) {
+  stage_ = Stage::farewell;
+  farewell_.summary.value = std::move(words);
+  farewell_.is_failure.value = is_failure;
+}
+
+net::Task<> Admission::tell_roster() {
+  const net::Deadline deadline(executor_, rules_.patience.absence, [this] { changed_.notify(); });
+  while (told_.size() < rules_.roster.size() && !deadline.has_expired() && !is_stopped_) co_await changed_.wait();
 }
 
 void Admission::close() {

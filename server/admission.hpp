@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -34,6 +35,9 @@ struct AdmissionRules {
   WallClock wall_clock;  ///< Told to clients, which compare it with theirs.
   /// Of the run that is being resumed: who was in it, with what. Empty for a new run.
   std::map<std::string, ClientInfo> roster;
+  std::map<std::string, RefusalCounts> refusals;                                    ///< Of the roster, so far.
+  std::int64_t num_newcomers = 0;                                                   ///< Of the roster, who joined late.
+  std::function<void(const ClientInfo&)> keep_newcomer = [](const ClientInfo&) {};  ///< Before it is in.
 };
 
 /// Speaks first with every peer. One per run; all calls on its executor.
@@ -53,12 +57,15 @@ class Admission {
   /// From now on newcomers are taken in, as far as the rules go.
   void open_for_late() { is_open_for_late_ = true; }
   /// The run is over, and clients are being told: connections may end without a note, and only clients of the run are
-  /// admitted, to be told too.
-  void begin_farewell() { stage_ = Stage::farewell; }
+  /// admitted, to be told `words` too.
+  void begin_farewell(std::string words, bool is_failure);
+  /// The farewell of a server that was started again: resumes when every client of the roster was told, or
+  /// patience.absence is over.
+  net::Task<> tell_roster();
   /// From now on nobody is admitted; handshakes under way end.
   void close();
-  /// Whether a client that comes now is admitted, if it may come at all.
-  [[nodiscard]] bool is_open() const { return stage_ == Stage::open; }
+  /// Whether a client of the run that comes now is admitted.
+  [[nodiscard]] bool is_open() const { return stage_ != Stage::closed; }
   /// Ends complete() with Error(interrupted), and admission: clients may come again when the server is back.
   void stop();
 
@@ -70,6 +77,9 @@ class Admission {
                       const std::shared_ptr<Seat>& seat);
   net::Task<> take_back(const std::shared_ptr<session::ServerConversation>& conversation,
                         const std::shared_ptr<Seat>& seat, std::shared_ptr<ClientSession> client);
+  /// To a client that is not back before the end.
+  net::Task<> take_leave(const std::shared_ptr<session::ServerConversation>& conversation,
+                         const std::shared_ptr<Seat>& seat);
   net::Task<wire::Join> handshake(session::ServerConversation& conversation);
   void on_end(Seat& seat);
   /// Forgets clients that were lost before the start.
@@ -89,7 +99,9 @@ class Admission {
   session::Signal changed_;
   std::set<std::string> in_handshake_;
   std::vector<std::weak_ptr<session::ServerConversation>> strangers_;  ///< In their handshake.
-  std::int64_t num_newcomers_ = 0;
+  std::int64_t num_newcomers_;
+  wire::Finished farewell_;
+  std::set<std::string> told_;  ///< Of the roster.
   Told refusals_;
   enum class Stage { open, farewell, closed } stage_ = Stage::open;
   bool is_open_for_late_ = false;

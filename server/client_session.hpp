@@ -104,6 +104,10 @@ class ClientSession {
 
   /// Tells the client that its last result does not count, and counts that under `kind`.
   void refuse_result(const std::string& kind, const std::string& reason);
+  /// What was counted before the server was started again.
+  void add_refusals(const RefusalCounts& earlier) {
+    for (const auto& [kind, count] : earlier) refusals_[kind] += count;
+  }
   [[nodiscard]] const RefusalCounts& refusals() const { return refusals_; }
   net::Task<> finish(std::string summary, bool is_failure);
   void abort() { conversation_->abort(); }

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -26,8 +27,13 @@ class Cohort {
   Cohort(net::asio::any_io_executor executor, Patience patience, Clock clock)
       : executor_(std::move(executor)), patience_(patience), clock_(std::move(clock)) {}
 
+  /// A client of the run that is not back since the server was started again.
+  void expect(const std::string& name) { missing_.insert(name); }
+  [[nodiscard]] const std::set<std::string>& missing() const { return missing_; }
+
   /// Keeps name order, whatever the order of joining.
   void add(std::shared_ptr<ClientSession> client) {
+    missing_.erase(client->name());
     const auto place = std::ranges::lower_bound(clients_, client->name(), {}, [](const auto& c) { return c->name(); });
     clients_.insert(place, std::move(client));
   }
@@ -49,6 +55,14 @@ class Cohort {
     return active;
   }
   [[nodiscard]] const std::vector<std::shared_ptr<ClientSession>>& all() const { return clients_; }
+  /// The run's other clients: away, and not waited for.
+  [[nodiscard]] std::set<std::string> gone() const {
+    std::set<std::string> gone = missing_;
+    for (const auto& client : clients_) {
+      if (client->is_lost() && !client->is_awaited()) gone.insert(client->name());
+    }
+    return gone;
+  }
   [[nodiscard]] std::shared_ptr<ClientSession> find(const std::string& name) const {
     const auto found = std::ranges::find(clients_, name, [](const auto& c) { return c->name(); });
     return found == clients_.end() ? nullptr : *found;
@@ -121,6 +135,7 @@ class Cohort {
   Patience patience_;
   Clock clock_;
   std::vector<std::shared_ptr<ClientSession>> clients_;
+  std::set<std::string> missing_;
 };
 
 }  // namespace headstart::server

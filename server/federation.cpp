@@ -80,6 +80,8 @@ Federation::Federation(net::asio::any_io_executor executor, net::asio::thread_po
       recovery_.roster.empty() ? static_cast<std::size_t>(config_.federation.num_clients) : recovery_.roster.size();
   lobby_ = std::make_unique<Lobby>(num_expected);
   const Timeouts& timeouts = config_.federation.timeouts;
+  std::map<std::string, RefusalCounts> refusals;
+  if (!recovery_.lines.empty()) refusals = recovery_.lines.back().value("refused", refusals);
   AdmissionRules rules{.terms = config_.terms,
                        .schema_digest = global_schema_.digest(),
                        .architecture = config_.terms.model.architecture(),
@@ -92,7 +94,13 @@ Federation::Federation(net::asio::any_io_executor executor, net::asio::thread_po
                        .lobby_limit = milliseconds_of(timeouts.lobby),
                        .patience = patience_of(timeouts),
                        .wall_clock = folder.audit().clock(),
-                       .roster = recovery_.roster};
+                       .roster = recovery_.roster,
+                       .refusals = std::move(refusals),
+                       .num_newcomers = recovery_.num_newcomers,
+                       .keep_newcomer = [this](const ClientInfo& client) {
+                         folder_.journal().append(joined_event(client));
+                         note_consent(client);
+                       }};
   admission_ = std::make_unique<Admission>(executor_, std::move(rules), *lobby_, cohort_, *slots_, folder.audit(),
                                            observer_, context_.clock);
 }
@@ -102,6 +110,12 @@ net::Task<nlohmann::json> Federation::run() {
   if (const nlohmann::json earlier = folder_.earlier_run(); !earlier.is_null()) {
     require_same_run(earlier, record, folder_.path().string());
   }
+  if (nlohmann::json finished = folder_.earlier_summary(); !finished.is_null()) {
+    auto parting = part_again(std::move(finished));
+    co_return co_await std::move(parting);
+  }
+  if (!recovery_.roster.empty()) folder_.journal().append(resumed_event(recovery_.milestone));
+  folder_.discard_checkpoints_after(recovery_.milestone ? recovery_.milestone->round : -1);
   folder_.rewrite_rounds(recovery_.lines);
   folder_.write_run(record);
   folder_.audit().server_started(std::string(version()), !recovery_.roster.empty());
@@ -134,7 +148,22 @@ net::Task<nlohmann::json> Federation::run() {
   if (!stop_.stop_requested()) co_await finish_clients(words, failure.has_value());
   if (failure) throw *failure;
   if (unwritten) std::rethrow_exception(unwritten);
+  if (!stop_.stop_requested()) folder_.journal().append(over_event());
   co_return result;
+}
+
+net::Task<nlohmann::json> Federation::part_again(nlohmann::json summary) {
+  const std::string words = "the run is done: " + summary.value("stopped_because", std::string());
+  observer_.on_note(fmt::format("{}: the run is finished; telling the clients that come within {} s",
+                                folder_.path().string(), config_.federation.timeouts.absence));
+  folder_.audit().server_started(std::string(version()), true);
+  lobby_->close();
+  admission_->begin_farewell(words, false);
+  co_await admission_->tell_roster();
+  admission_->close();
+  folder_.discard_temporary();
+  if (!stop_.stop_requested()) folder_.journal().append(over_event());
+  co_return summary;
 }
 
 void Federation::write_result(const nlohmann::json& result, bool is_failure) {
@@ -146,14 +175,10 @@ void Federation::write_result(const nlohmann::json& result, bool is_failure) {
 }
 
 net::Task<> Federation::run_phases() {
-  const bool is_new = recovery_.roster.empty();
   local_models_.restore(recovery_.local_models);
   left_out_ = recovery_.left_out;
   best_score_ = recovery_.best_score;
-  co_await admission_->complete();
-  if (is_new) {
-    for (const auto& client : cohort_.all()) folder_.journal().append(joined_event(client->info()));
-  }
+  co_await gather_clients();
   began_at_ = context_.clock();
   if (recovery_.milestone) {
     resume();
@@ -189,11 +214,37 @@ net::Task<> Federation::run_phases() {
   co_await std::move(keeping);
 }
 
-void Federation::apply_consents() {
-  if (config_.federation.start == StartModel::random) return;  // nothing but updates leaves the silos
-  for (const auto& client : cohort_.all()) {
-    (client->info().shares_with_peers ? consents_.with_peers : consents_.with_server).push_back(client->name());
+net::Task<> Federation::gather_clients() {
+  for (const auto& [name, client] : recovery_.roster) cohort_.expect(name);
+  co_await admission_->complete();
+  if (!recovery_.roster.empty()) {
+    for (const auto& [name, client] : recovery_.roster) note_consent(client);
+    const std::string reason =
+        fmt::format("it did not return within timeouts.absence to the server that goes on {}",
+                    recovery_.milestone ? fmt::format("after round {}", recovery_.milestone->round)
+                                        : std::string("before round 1"));
+    for (const std::string& name : cohort_.missing()) context_.leave_out(phase::absence, name, reason);
+    co_return;
   }
+  std::vector<ClientInfo> clients;
+  for (const auto& client : cohort_.all()) {
+    clients.push_back(client->info());
+    note_consent(client->info());
+  }
+  folder_.journal().append(roster_event(clients));
+  if (const std::size_t num_missing = lobby_->num_expected() - clients.size(); num_missing > 0) {
+    context_.leave_out(phase::lobby, fmt::format("{} of {} clients", num_missing, lobby_->num_expected()),
+                       "they did not come within timeouts.lobby");
+  }
+}
+
+void Federation::note_consent(const ClientInfo& client) {
+  if (config_.federation.start == StartModel::random) return;  // nothing but updates leaves the silos
+  (client.shares_with_peers ? consents_.with_peers : consents_.with_server).push_back(client.name);
+}
+
+void Federation::apply_consents() {
+  if (config_.federation.start == StartModel::random) return;
   observer_.on_note(words_of(consents_));
   const ConsentRuling ruling = rule_on_consents(config_.federation, consents_, data_.transfer.size() > 0);
   if (!ruling.refusal.empty()) throw Error(Errc::run_failed, ruling.refusal);
@@ -213,7 +264,7 @@ net::Task<Start> Federation::make_start() {
   co_await local_models_.rate();
   if (wanted == StartModel::best_local) co_return co_await best_local_start(context_, local_models_);
   if (wanted == StartModel::average) co_return co_await average_start(context_, local_models_);
-  co_return co_await kd_start(context_, local_models_);
+  co_return co_await kd_start(context_, local_models_, recovery_.seed);
 }
 
 void Federation::resume() {
@@ -283,7 +334,8 @@ net::Task<> Federation::keep_best(std::int64_t round, std::optional<double> scor
 }
 
 net::Task<> Federation::run_rounds() {
-  if (recovery_.milestone && recovery_.lines.size() <= static_cast<std::size_t>(num_rounds_done_)) {
+  const bool is_measured = !recovery_.lines.empty() && recovery_.lines.back().at("round") == num_rounds_done_;
+  if (recovery_.milestone && !is_measured) {
     // The earlier server ended between keeping this model and measuring it.
     co_await record_round(num_rounds_done_, recovery_.milestone->participation);
   }
@@ -366,7 +418,7 @@ net::Task<std::optional<learn::Evaluation>> Federation::evaluate_here(const lear
 net::Task<std::optional<learn::Evaluation>> Federation::evaluate_at_clients() {
   if (!config_.federation.federated_evaluation) co_return std::nullopt;
   const auto ask = [this](ClientSession& client) { return client.evaluate(global_); };
-  auto counting = context_.evaluate_at_clients(ask);
+  auto counting = context_.evaluate_at_clients(phase::evaluation, ask);
   const learn::Evaluation sum = co_await std::move(counting);
   co_return sum.num_samples() > 0 ? std::optional(sum) : std::nullopt;
 }
@@ -377,7 +429,7 @@ net::Task<> Federation::finish_clients(const std::string& words, bool is_failure
     co_await client.finish(words, is_failure);
     co_return true;
   };
-  admission_->begin_farewell();
+  admission_->begin_farewell(words, is_failure);
   for (const auto& client : cohort_.active()) {
     if (client->is_lost()) {
       observer_.on_note(fmt::format("waiting for {}, which is away, to tell it that the run is over", client->name()));
@@ -410,6 +462,14 @@ RunStatus Federation::status() const {
                               .bytes_received = client->bytes_up(),
                               .bytes_sent = client->bytes_down(),
                               .refusals = client->refusals()});
+  }
+  for (const std::string& name : cohort_.missing()) {
+    status.clients.push_back({.name = name,
+                              .is_connected = false,
+                              .num_connections = 0,
+                              .bytes_received = 0,
+                              .bytes_sent = 0,
+                              .refusals = {}});
   }
   status.upload_memory = slots_->used();
   status.num_staged = slots_->num_staged();

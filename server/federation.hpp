@@ -41,7 +41,12 @@ class Federation {
 
  private:
   net::Task<> run_phases();
+  /// Waits for the clients, and writes down who they are and who is missing.
+  net::Task<> gather_clients();
+  /// The rest of a run that had finished under an earlier server: who comes is told.
+  net::Task<nlohmann::json> part_again(nlohmann::json summary);
   net::Task<Start> make_start();
+  void note_consent(const ClientInfo& client);
   /// Holds the run to what the silos consented to; throws Error(run_failed) where that leaves no run.
   void apply_consents();
   net::Task<> run_rounds();

@@ -36,6 +36,14 @@ nlohmann::json event_of(std::string_view line) {
   }
 }
 
+bool has_whole_line(std::string_view text) {
+  for (std::size_t end = text.find('\n'); end != std::string_view::npos; end = text.find('\n')) {
+    if (event_of(text.substr(0, end)).is_object()) return true;
+    text.remove_prefix(end + 1);
+  }
+  return false;
+}
+
 }  // namespace
 
 std::pair<std::vector<nlohmann::json>, std::size_t> Journal::parse(std::string_view text) {
@@ -63,6 +71,13 @@ Journal::Journal(std::filesystem::path file) : file_(std::move(file)) {
   std::size_t taken = 0;
   std::tie(earlier_, taken) = parse(text);
   if (taken == text.size()) return;
+  if (has_whole_line(std::string_view(text).substr(taken))) {
+    ::close(descriptor_);
+    throw Error(Errc::data, fmt::format("{}: line {} is damaged, though whole lines follow it: something else than "
+                                        "this program has changed it. Put a backup in its place; or delete that line, "
+                                        "and the run goes on without what it said",
+                                        file_.string(), earlier_.size() + 1));
+  }
   damage_ = fmt::format("{}: line {} is damaged; what stands from there on ({} bytes) does not count", file_.string(),
                         earlier_.size() + 1, text.size() - taken);
   if (::ftruncate(descriptor_, static_cast<off_t>(taken)) != 0) {
@@ -77,8 +92,17 @@ void Journal::append(const nlohmann::json& event) {
   const std::string text = to_line(event);
   const std::string line = sha256_hex(text) + " " + text + "\n";
   const std::lock_guard lock(mutex_);
-  write_all(descriptor_, std::as_bytes(std::span(line)), file_);
-  if (::fdatasync(descriptor_) != 0) fail(file_, "cannot be flushed to disk");
+  const off_t before = ::lseek(descriptor_, 0, SEEK_END);
+  try {
+    write_all(descriptor_, std::as_bytes(std::span(line)), file_);
+    if (::fdatasync(descriptor_) != 0) fail(file_, "cannot be flushed to disk");
+  } catch (const Error&) {
+    // Half a line would take the next one with it.
+    if (before < 0 || ::ftruncate(descriptor_, before) != 0) {
+      throw Error(Errc::storage, file_.string() + ": cannot be written, nor cut back to its last whole line");
+    }
+    throw;
+  }
 }
 
 }  // namespace headstart::server

@@ -15,19 +15,19 @@ namespace headstart::server {
 class Journal {
  public:
   /// Opens `file`, made where it is missing, and holds it against a second server. Throws Error(storage) where it
-  /// cannot be written or another process holds it.
+  /// cannot be written or another process holds it; Error(data) where a line is damaged though whole ones follow: no
+  /// server that was killed leaves that, and to go on from there would lose what they say.
   explicit Journal(std::filesystem::path file);
   ~Journal();
   Journal(const Journal&) = delete;
   Journal& operator=(const Journal&) = delete;
 
-  /// The events of an earlier server, up to the first line that is damaged. What follows that line is cut off with it:
-  /// a server that was killed while writing leaves one such line at the end.
+  /// The events of an earlier server. A damaged end, as a server that was killed while writing leaves it, is cut off.
   [[nodiscard]] const std::vector<nlohmann::json>& earlier() const { return earlier_; }
   /// One sentence where something was cut off, else empty.
   [[nodiscard]] const std::string& damage() const { return damage_; }
 
-  /// On the disk when it returns. From any thread. Throws Error(storage).
+  /// On the disk when it returns. From any thread. Throws Error(storage); the journal is then as it was.
   void append(const nlohmann::json& event);
 
   /// The events of a journal's text, and how many of its bytes they take; the rest is damaged.

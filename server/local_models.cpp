@@ -43,8 +43,8 @@ void LocalModels::keep_record(const LocalModel& model) const {
 net::Task<> LocalModels::pretrain() {
   std::vector<std::shared_ptr<ClientSession>> clients = context_.cohort.active();
   std::erase_if(clients, [this](const auto& client) { return models_.contains(client->name()); });
-  if (clients.empty()) co_return require_quorum("local pre-training");
-  context_.observer.on_phase("local pre-training", clients.size());
+  if (clients.empty()) co_return require_quorum(phase::pretraining);
+  context_.observer.on_phase(phase::pretraining, clients.size());
   const TimePoint begin = context_.clock();
   const auto take_from = [this](ClientSession& client) -> net::Task<bool> {
     const auto done = co_await client.pretrain();
@@ -64,9 +64,9 @@ net::Task<> LocalModels::pretrain() {
   const auto answers = co_await context_.cohort.ask<bool>(clients, take_from);
   phase_seconds_ = seconds_between(begin, context_.clock());
   for (const auto& answer : answers) {
-    if (!answer.value) context_.leave_out("local pre-training", answer.client->name(), answer.reason);
+    if (!answer.value) context_.leave_out(phase::pretraining, answer.client->name(), answer.reason);
   }
-  require_quorum("local pre-training");
+  require_quorum(phase::pretraining);
 }
 
 net::Task<> LocalModels::collect() {
@@ -75,7 +75,7 @@ net::Task<> LocalModels::collect() {
     const auto model = models_.find(client->name());
     return model == models_.end() || model->second.num_bytes;
   });
-  context_.observer.on_phase("exchange of models", clients.size());
+  context_.observer.on_phase(phase::exchange, clients.size());
   const bool on_public = context_.options().start == StartModel::kd && context_.data.transfer.size() > 0 &&
                          context_.options().consolidation.transfer != TransferSet::student;
   DigestedState samples;
@@ -102,15 +102,17 @@ net::Task<> LocalModels::collect() {
     co_return true;
   };
   const auto answers = co_await context_.cohort.ask<bool>(clients, take_from);
-  for (const auto& answer : answers) {
-    if (answer.value) continue;
-    context_.leave_out("exchange of models", answer.client->name(), answer.reason);
-  }
-  std::erase_if(models_, [](const auto& entry) {
-    const LocalModel& model = entry.second;
-    return !model.num_bytes && !model.transfer_logits && model.obstacle.empty();
+  std::map<std::string, std::string> reasons;
+  for (const auto& answer : answers) reasons[answer.client->name()] = answer.reason;
+  std::erase_if(models_, [&](const auto& entry) {
+    const auto& [client, model] = entry;
+    const bool is_missing = !model.num_bytes && !model.transfer_logits && model.obstacle.empty();
+    if (!is_missing) return false;
+    const auto reason = reasons.find(client);
+    context_.leave_out(phase::exchange, client, reason == reasons.end() ? "it is not there" : reason->second);
+    return true;
   });
-  require_quorum("exchange of models");
+  require_quorum(phase::exchange);
 }
 
 net::Task<> LocalModels::collect_weights(ClientSession& client, LocalModel& model) {
@@ -155,7 +157,7 @@ net::Task<> LocalModels::collect_logits(ClientSession& client, LocalModel& model
 net::Task<> LocalModels::rate() {
   const ValidationSource source = context_.options().validation;
   if (source == ValidationSource::none) co_return;
-  context_.observer.on_phase("rating of the models", models_.size());
+  context_.observer.on_phase(phase::rating, models_.size());
   if (source == ValidationSource::federated) {
     context_.observer.on_note(
         "every client is sent each pre-trained model that its silo shares with peers, to count on its held-out data");
@@ -182,7 +184,7 @@ net::Task<> LocalModels::rate_federated(LocalModel& model) {
     return client.evaluate_candidate(
         {model.client, model.spec, model.digest, session::source_of_model_file(file, *model.num_bytes)});
   };
-  auto counting = context_.evaluate_at_clients(ask);
+  auto counting = context_.evaluate_at_clients(phase::rating, ask);
   learn::Evaluation sum = co_await std::move(counting);
   if (sum.num_samples() == 0) {
     throw Error(Errc::run_failed, "federated validation: no client has held-out samples; raise data.held_out");

@@ -44,6 +44,16 @@ ClientInfo client_from(const json& event) {
   return client;
 }
 
+json to_json(const ClientInfo& client) {
+  json object = {{"client", client.name},
+                 {"examples", client.num_examples},
+                 {"held_out", client.num_held_out},
+                 {"shares_with_peers", client.shares_with_peers},
+                 {"own_architecture", client.own_architecture}};
+  if (client.own_model) object["own_model"] = session::to_json_text(*client.own_model);
+  return object;
+}
+
 LocalModelRecord local_model_from(const json& record) {
   LocalModelRecord model;
   model.num_examples = whole_number<std::int64_t>(record.at("examples"));
@@ -78,14 +88,55 @@ Recovery::Milestone milestone_from(const json& event) {
   return milestone;
 }
 
+/// Whether what this phase had to do without stays so, when a run that had not started is gone on with: the other
+/// phases are gone through again.
+bool stands_before_the_start(const std::string& name, bool has_seed) {
+  return name == phase::rating || (has_seed && (name == phase::consolidation || name == phase::seed_rating));
+}
+
+/// Takes back what was written down beyond `milestone`; null: beyond what came before round 1.
+void go_back_to(const Recovery::Milestone* milestone, Recovery& recovery) {
+  const std::int64_t round = milestone == nullptr ? -1 : milestone->round;
+  std::erase_if(recovery.lines, [round](const json& line) { return line.at("round") > round; });
+  if (milestone == nullptr) recovery.start = nullptr;
+  std::vector<LeftOut> kept;
+  for (std::size_t i = 0; i < recovery.left_out.size(); ++i) {
+    LeftOut& left = recovery.left_out[i];
+    const bool is_of_the_roster = left.phase == phase::lobby || left.phase == phase::absence;
+    const bool counts = milestone == nullptr ? stands_before_the_start(left.phase, recovery.seed.has_value())
+                                             : i < milestone->num_left_out;
+    if (is_of_the_roster || counts) kept.push_back(std::move(left));
+  }
+  recovery.left_out = std::move(kept);
+}
+
 /// What is named by one event each and needs no second look.
 void take(const json& event, Recovery& recovery, std::vector<Recovery::Milestone>& milestones) {
   const auto kind = event.at("event").get<std::string>();
-  if (kind == "joined") {
+  if (kind == "roster") {
+    recovery.roster.clear();
+    for (const json& joined : event.at("clients")) {
+      ClientInfo client = client_from(joined);
+      recovery.roster[client.name] = std::move(client);
+    }
+  } else if (kind == "joined") {
+    if (recovery.roster.empty()) throw Error(Errc::data, "a newcomer to a run without clients");
     ClientInfo client = client_from(event);
-    recovery.roster[client.name] = std::move(client);
+    if (recovery.roster.insert_or_assign(client.name, client).second) ++recovery.num_newcomers;
+  } else if (kind == "resumed") {
+    const auto round = whole_number<std::int64_t>(event.at("round"));
+    std::erase_if(milestones, [round](const auto& milestone) { return milestone.round > round; });
+    if (round >= 0 && (milestones.empty() || milestones.back().round != round)) {
+      throw Error(Errc::data, fmt::format("resumed from round {}, which was not kept", round));
+    }
+    go_back_to(milestones.empty() ? nullptr : &milestones.back(), recovery);
   } else if (kind == "local model") {
     recovery.local_models[event.at("client").get<std::string>()] = local_model_from(event.at("model"));
+  } else if (kind == "seed") {
+    recovery.seed = {.inputs = event.at("inputs").get<std::string>(),
+                     .digest = event.at("digest").get<std::string>(),
+                     .report = event.at("report")};
+    if (!recovery.seed->report.is_object()) throw Error(Errc::data, "seed: expected a report");
   } else if (kind == "left out") {
     recovery.left_out.push_back({event.at("phase").get<std::string>(), event.at("client").get<std::string>(),
                                  event.at("reason").get<std::string>()});
@@ -97,17 +148,24 @@ void take(const json& event, Recovery& recovery, std::vector<Recovery::Milestone
   } else if (kind == "model") {
     Recovery::Milestone milestone = milestone_from(event);
     if (recovery.start.is_null()) throw Error(Errc::data, "a round before the start");
-    // A round that was gone through again after a fall back to an older checkpoint replaces what came of it before.
-    std::erase_if(milestones, [&](const auto& earlier) { return earlier.round >= milestone.round; });
-    std::erase_if(recovery.lines, [&](const json& line) { return line.at("round") >= milestone.round; });
+    if (!milestones.empty() && milestones.back().round >= milestone.round) {
+      throw Error(Errc::data, fmt::format("round {} after round {}", milestone.round, milestones.back().round));
+    }
+    milestone.num_left_out = recovery.left_out.size();
     milestones.push_back(std::move(milestone));
   } else if (kind == "measured") {
     const json& line = event.at("line");
-    (void)whole_number<std::int64_t>(line.at("round"));
+    const auto round = whole_number<std::int64_t>(line.at("round"));
     require_byte_counts(line);
+    if (!recovery.lines.empty() && recovery.lines.back().at("round") >= round) {
+      throw Error(Errc::data, fmt::format("round {} is measured twice", round));
+    }
     if (line.contains("accuracy")) {
       (void)line.at("accuracy").get<double>();
       (void)line.at("seconds").get<double>();
+    }
+    if (!milestones.empty() && milestones.back().round == round) {
+      milestones.back().num_left_out = recovery.left_out.size();
     }
     recovery.lines.push_back(line);
   } else if (kind == "best") {
@@ -160,16 +218,7 @@ Replay replay(const std::vector<json>& events, const std::string& name) {
 Recovery recovery_at(Replay replay, std::optional<Recovery::Milestone> milestone) {
   Recovery recovery = std::move(replay.recovery);
   recovery.milestone = std::move(milestone);
-  if (!replay.milestones.empty()) {
-    recovery.bytes_up_before = replay.milestones.back().bytes_up;
-    recovery.bytes_down_before = replay.milestones.back().bytes_down;
-  } else if (!recovery.start.is_null()) {
-    recovery.bytes_up_before = recovery.start.at("before_rounds").at("bytes_up").get<std::uint64_t>();
-    recovery.bytes_down_before = recovery.start.at("before_rounds").at("bytes_down").get<std::uint64_t>();
-  }
-  const std::int64_t last = recovery.milestone ? recovery.milestone->round : -1;
-  std::erase_if(recovery.lines, [last](const json& line) { return line.at("round") > last; });
-  if (!recovery.milestone) recovery.start = nullptr;
+  go_back_to(recovery.milestone ? &*recovery.milestone : nullptr, recovery);
   return recovery;
 }
 
@@ -194,15 +243,24 @@ Recovery recover(RunFolder& folder, FederationObserver& observer) {
   return recovery_at(std::move(earlier), std::move(found));
 }
 
+json roster_event(const std::vector<ClientInfo>& clients) {
+  json list = json::array();
+  for (const ClientInfo& client : clients) list.push_back(to_json(client));
+  return {{"event", "roster"}, {"clients", list}};
+}
+
 json joined_event(const ClientInfo& client) {
-  json event = {{"event", "joined"},
-                {"client", client.name},
-                {"examples", client.num_examples},
-                {"held_out", client.num_held_out},
-                {"shares_with_peers", client.shares_with_peers},
-                {"own_architecture", client.own_architecture}};
-  if (client.own_model) event["own_model"] = session::to_json_text(*client.own_model);
+  json event = to_json(client);
+  event["event"] = "joined";
   return event;
+}
+
+json resumed_event(const std::optional<Recovery::Milestone>& milestone) {
+  return {{"event", "resumed"}, {"round", milestone ? milestone->round : -1}};
+}
+
+json seed_event(const SeedRecord& seed) {
+  return {{"event", "seed"}, {"inputs", seed.inputs}, {"digest", seed.digest}, {"report", seed.report}};
 }
 
 json local_model_event(const std::string& client, const LocalModelRecord& model) {
@@ -247,6 +305,10 @@ json milestone_event(const Recovery::Milestone& milestone) {
 json measured_event(const json& line) { return {{"event", "measured"}, {"line", line}}; }
 
 json best_event(std::int64_t round, double score) { return {{"event", "best"}, {"round", round}, {"score", score}}; }
+
+json over_event() { return {{"event", "over"}}; }
+
+bool is_over_event(const json& event) { return event.contains("event") && event.at("event") == "over"; }
 
 void require_same_run(const json& before, const json& now, const std::string& folder) {
   std::vector<std::string> differences;

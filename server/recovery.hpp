@@ -14,6 +14,19 @@
 
 namespace headstart::server {
 
+/// Phases that can have to do without a client, as LeftOut names them; a round is "round 7".
+namespace phase {
+inline constexpr char lobby[] = "lobby";     ///< Who never came; the client is then a number.
+inline constexpr char absence[] = "return";  ///< Who did not come back to a server that was started again.
+inline constexpr char pretraining[] = "local pre-training";
+inline constexpr char exchange[] = "exchange of models";
+inline constexpr char rating[] = "rating of the models";
+inline constexpr char statistics[] = "statistics";
+inline constexpr char consolidation[] = "consolidation";
+inline constexpr char seed_rating[] = "rating of the seed";
+inline constexpr char evaluation[] = "evaluation";  ///< After a round.
+}  // namespace phase
+
 /// What a run had to do without.
 struct LeftOut {
   std::string phase;
@@ -42,6 +55,13 @@ struct LocalModelRecord {
   std::optional<learn::Evaluation> rating;
 };
 
+/// What consolidation came to, kept until the run's first model is.
+struct SeedRecord {
+  std::string inputs;  ///< Digest of what it was distilled from.
+  std::string digest;  ///< SHA-256 of the weights.
+  nlohmann::json report;
+};
+
 /// Where a run stood: all empty for a new one.
 struct Recovery {
   /// A global model that was kept, and the run's counts when it was there.
@@ -51,16 +71,18 @@ struct Recovery {
     Participation participation;
     std::uint64_t bytes_up = 0, bytes_down = 0;
     double seconds = 0;
+    std::size_t num_left_out = 0;  ///< Of Recovery::left_out, what was written down before the next round began.
     wire::PackedState state;
   };
 
-  std::map<std::string, ClientInfo> roster;
+  std::map<std::string, ClientInfo> roster;              ///< Who the run goes on with, newcomers included.
+  std::int64_t num_newcomers = 0;                        ///< Of them, who joined between rounds.
   std::map<std::string, LocalModelRecord> local_models;  ///< By client.
   nlohmann::json start;                                  ///< The event "started"; null where it has not come to that.
   std::optional<Milestone> milestone;                    ///< The newest whose checkpoint is whole.
-  std::uint64_t bytes_up_before = 0, bytes_down_before = 0;  ///< When the model before that one was there.
-  std::vector<nlohmann::json> lines;                         ///< Of rounds.jsonl, none beyond the milestone.
-  std::vector<LeftOut> left_out;
+  std::vector<nlohmann::json> lines;                     ///< Of rounds.jsonl, one a round, none beyond the milestone.
+  std::vector<LeftOut> left_out;                         ///< But for what will be gone through again.
+  std::optional<SeedRecord> seed;
   double best_score = -1;  ///< Of best.safetensors, by validation.
 };
 
@@ -79,7 +101,13 @@ Recovery recovery_at(Replay replay, std::optional<Recovery::Milestone> milestone
 /// Reads what there is; what cannot be used is said to `observer`, and the milestone before it is taken.
 Recovery recover(RunFolder& folder, FederationObserver& observer);
 
+/// All of a new run's clients in one event: a server that is killed meanwhile leaves all of them or none.
+nlohmann::json roster_event(const std::vector<ClientInfo>& clients);
+/// A newcomer between rounds.
 nlohmann::json joined_event(const ClientInfo& client);
+/// A server was started again; what was written down beyond `milestone` does not count.
+nlohmann::json resumed_event(const std::optional<Recovery::Milestone>& milestone);
+nlohmann::json seed_event(const SeedRecord& seed);
 nlohmann::json local_model_event(const std::string& client, const LocalModelRecord& model);
 nlohmann::json left_out_event(const LeftOut& left_out);
 /// `report`, `before_rounds`: as summary.json has them.
@@ -88,6 +116,9 @@ nlohmann::json started_event(const std::string& used, const nlohmann::json& repo
 nlohmann::json milestone_event(const Recovery::Milestone& milestone);
 nlohmann::json measured_event(const nlohmann::json& line);
 nlohmann::json best_event(std::int64_t round, double score);
+/// The run is finished and its clients know.
+nlohmann::json over_event();
+bool is_over_event(const nlohmann::json& event);
 
 /// Throws Error(usage), naming each difference, where `now` is not the run that `before` describes (both as run.json
 /// has them); where and how the server listens, logs and waits may differ.

@@ -63,6 +63,7 @@ class Collection {
 
 net::Task<RoundOutcome> run_round(const RunContext& context, const DigestedState& global, std::uint32_t round) {
   const auto clients = context.cohort.active();
+  const std::set<std::string> gone = context.cohort.gone();
   context.observer.on_phase(fmt::format("round {}", round), clients.size());
   std::vector<std::string> names;
   std::int64_t announced = 0;
@@ -107,7 +108,9 @@ net::Task<RoundOutcome> run_round(const RunContext& context, const DigestedState
     }
     fusion["seconds"] = ensemble->teaching_seconds() + seconds_between(begun, context.clock());
   }
-  co_return RoundOutcome{std::move(state), {machine.accepted(), machine.excluded(), std::move(fusion)}};
+  std::map<std::string, std::string> excluded = machine.excluded();
+  for (const std::string& name : gone) excluded.emplace(name, "it is away for longer than timeouts.absence");
+  co_return RoundOutcome{std::move(state), {machine.accepted(), std::move(excluded), std::move(fusion)}};
 }
 
 }  // namespace headstart::server

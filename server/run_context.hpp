@@ -47,17 +47,19 @@ struct RunContext {
     folder.journal().append(left_out_event(left_out.back()));
   }
   /// The active clients' counts on their own data, summed: `ask(ClientSession&)` returns Task<Evaluation>. Whoever
-  /// gives no answer is left out.
+  /// gives no answer is left out of `phase`. Throws Error(interrupted) where the run is stopped meanwhile, as the
+  /// answers are then not all there.
   template <class Ask>
-  net::Task<learn::Evaluation> evaluate_at_clients(Ask ask) const {
+  net::Task<learn::Evaluation> evaluate_at_clients(const char* phase, Ask ask) const {
     auto asking = cohort.ask<learn::Evaluation>(cohort.active(), std::move(ask));
     const auto answers = co_await std::move(asking);
+    if (stop.stop_requested()) throw Error(Errc::interrupted, "stopped while clients evaluated");
     auto sum = learn::Evaluation::of_none(data.task.num_classes);
     for (const Answer<learn::Evaluation>& answer : answers) {
       if (answer.value) {
         sum += *answer.value;
       } else {
-        leave_out("evaluation", answer.client->name(), answer.reason);
+        leave_out(phase, answer.client->name(), answer.reason);
       }
     }
     co_return sum;

@@ -5,6 +5,7 @@
 
 #include <fmt/format.h>
 
+#include "server/recovery.hpp"
 #include "shared/base/error.hpp"
 #include "shared/wire/safetensors.hpp"
 
@@ -16,16 +17,19 @@ std::string to_document(const nlohmann::json& value) {
   return value.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
 }
 
-/// Makes the folder where it is new; one that another run has finished or that holds something else is refused.
+Error finished(const std::filesystem::path& folder) {
+  return Error(Errc::storage,
+               folder.string() + ": holds a finished run, which is never overwritten; choose another folder");
+}
+
+/// Makes the folder where it is new; one that holds something else than a run with its journal is refused.
 const std::filesystem::path& prepared(const std::filesystem::path& folder) {
   std::error_code ignored;
-  if (std::filesystem::exists(folder / "summary.json", ignored)) {
-    throw Error(Errc::storage,
-                folder.string() + ": holds a finished run, which is never overwritten; choose another folder");
-  }
-  const bool is_unfinished = std::filesystem::exists(folder / "journal", ignored);
+  const bool has_journal = std::filesystem::exists(folder / "journal", ignored);
+  if (has_journal) return folder;
+  if (std::filesystem::exists(folder / "summary.json", ignored)) throw finished(folder);
   const bool is_empty = std::filesystem::is_directory(folder, ignored) && std::filesystem::is_empty(folder, ignored);
-  if (!is_unfinished && !is_empty) make_new_folder(folder);
+  if (!is_empty) make_new_folder(folder);
   return folder;
 }
 
@@ -33,12 +37,14 @@ const std::filesystem::path& prepared(const std::filesystem::path& folder) {
 
 RunFolder::RunFolder(const std::filesystem::path& folder, CheckpointOptions checkpoints, WallClock wall_clock)
     : folder_(prepared(folder)), checkpoints_(checkpoints), journal_(std::make_unique<Journal>(folder_ / "journal")) {
+  if (!journal_->earlier().empty() && is_over_event(journal_->earlier().back())) throw finished(folder_);
   for (const char* part : {"checkpoints", "models", "staging"}) {
     std::error_code code;
     std::filesystem::create_directory(folder_ / part, code);
     if (code)
       throw Error(Errc::storage, fmt::format("{}: cannot be made ({})", (folder_ / part).string(), code.message()));
   }
+  discard_partial_files();
   rounds_.emplace(folder_ / "rounds.jsonl");
   audit_.emplace(folder_ / "audit.jsonl", std::move(wall_clock));
 }
@@ -88,16 +94,43 @@ bool RunFolder::checkpoint(std::int64_t round, const wire::PackedState& model) {
   return true;
 }
 
-void RunFolder::prune_checkpoints() {
-  if (checkpoints_.keep == 0) return;
+std::vector<std::filesystem::path> RunFolder::kept_checkpoints() const {
   std::vector<std::filesystem::path> files;
   for (const auto& entry : std::filesystem::directory_iterator(folder_ / "checkpoints")) {
     if (entry.path().extension() == ".safetensors") files.push_back(entry.path());
   }
   std::ranges::sort(files, std::ranges::greater());
+  return files;
+}
+
+void RunFolder::prune_checkpoints() {
+  if (checkpoints_.keep == 0) return;
+  const std::vector<std::filesystem::path> files = kept_checkpoints();
   for (std::size_t i = static_cast<std::size_t>(checkpoints_.keep); i < files.size(); ++i) {
     std::filesystem::remove(files[i]);
   }
+}
+
+void RunFolder::discard_checkpoints_after(std::int64_t round) {
+  const std::filesystem::path last = checkpoint_of(round);
+  for (const std::filesystem::path& file : kept_checkpoints()) {
+    if (round < 0 || file > last) std::filesystem::remove(file);
+  }
+}
+
+void RunFolder::discard_partial_files() {
+  for (const std::filesystem::path& part : {folder_, folder_ / "checkpoints", folder_ / "models"}) {
+    std::vector<std::filesystem::path> partial;
+    for (const auto& entry : std::filesystem::directory_iterator(part)) {
+      if (AtomicFile::is_partial(entry.path())) partial.push_back(entry.path());
+    }
+    for (const std::filesystem::path& file : partial) std::filesystem::remove(file);
+  }
+}
+
+nlohmann::json RunFolder::earlier_summary() const {
+  const std::filesystem::path file = folder_ / "summary.json";
+  return std::filesystem::exists(file) ? read_json(file) : nlohmann::json();
 }
 
 wire::PackedState RunFolder::load_checkpoint(std::int64_t round, const std::string& digest) const {

@@ -31,14 +31,18 @@ namespace headstart::server {
 ///   models/, staging/   until the run is finished: the clients' pre-trained models, results in flight
 class RunFolder {
  public:
-  /// Makes the folder, or opens that of a run that is not finished, to go on with it. Throws Error(storage): the folder
-  /// holds a finished run or something else, another server is at work in it, it cannot be made.
+  /// Makes the folder, or opens that of a run that is not over, to go on with it. Throws Error(storage): the folder
+  /// holds a run that is over or something else, another server is at work in it, it cannot be made.
   /// `wall_clock`: for the audit log.
   RunFolder(const std::filesystem::path& folder, CheckpointOptions checkpoints, WallClock wall_clock);
 
   [[nodiscard]] const std::filesystem::path& path() const { return folder_; }
   [[nodiscard]] std::filesystem::path staging() const { return folder_ / "staging"; }
   [[nodiscard]] std::filesystem::path model_of(const std::string& client) const;
+  /// Of the distilled seed. No client's name begins with a dot.
+  [[nodiscard]] std::filesystem::path seed_file() const { return folder_ / "models/.seed.safetensors"; }
+  /// summary.json of a run that is finished, whose clients may not all know; null: it is not finished.
+  [[nodiscard]] nlohmann::json earlier_summary() const;
   [[nodiscard]] Journal& journal() { return *journal_; }
   [[nodiscard]] AuditLog& audit() { return *audit_; }
 
@@ -58,6 +62,8 @@ class RunFolder {
   bool checkpoint(std::int64_t round, const wire::PackedState& model);
   /// Removes checkpoints that are older than the configuration keeps.
   void prune_checkpoints();
+  /// Removes those of later rounds, which will be gone through again; -1: all.
+  void discard_checkpoints_after(std::int64_t round);
   /// Throws Error(data) where the file is not there, is damaged, or is not the model of this digest.
   [[nodiscard]] wire::PackedState load_checkpoint(std::int64_t round, const std::string& digest) const;
   void write_best(const wire::PackedState& model, const std::map<std::string, std::string>& metadata);
@@ -67,6 +73,10 @@ class RunFolder {
 
  private:
   [[nodiscard]] std::filesystem::path checkpoint_of(std::int64_t round) const;
+  /// By falling round.
+  [[nodiscard]] std::vector<std::filesystem::path> kept_checkpoints() const;
+  /// What a server that was killed while writing left half-written.
+  void discard_partial_files();
   std::filesystem::path folder_;
   CheckpointOptions checkpoints_;
   std::unique_ptr<Journal> journal_;

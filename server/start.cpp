@@ -7,10 +7,13 @@
 #include <torch/torch.h>
 
 #include "server/intake.hpp"
+#include "shared/base/digest.hpp"
+#include "shared/base/files.hpp"
 #include "shared/learn/aggregate.hpp"
 #include "shared/learn/distill.hpp"
 #include "shared/learn/platform.hpp"
 #include "shared/net/offload.hpp"
+#include "shared/wire/safetensors.hpp"
 
 namespace headstart::server {
 
@@ -43,7 +46,7 @@ net::Task<learn::Evaluation> rated(const RunContext& context, const wire::Packed
   const auto ask = [&](ClientSession& client) {
     return client.evaluate_candidate({{}, context.terms().model, digest, session::source_of(state)});
   };
-  auto counting = context.evaluate_at_clients(ask);
+  auto counting = context.evaluate_at_clients(phase::seed_rating, ask);
   co_return co_await std::move(counting);
 }
 
@@ -253,6 +256,58 @@ nlohmann::json described(const ConsolidationPlan& plan, const ConsolidationOptio
           {"in_published_table", plan.is_published && as_published && options.tune == SettingChoice::as_set}};
 }
 
+/// Names what a seed is distilled from: the settings are the run's, and cannot change.
+std::string inputs_of(const LocalModels& models) {
+  std::string text;
+  for (const auto& [client, model] : models.models()) {
+    const std::string rating = model.rating ? to_line(to_json(*model.rating)) : "unrated";
+    text += fmt::format("{} {} {} {}\n", client, model.architecture, model.digest, rating);
+  }
+  return sha256_hex(text);
+}
+
+/// Puts the seed of an earlier server into `start`; false, with a note, where its file does not hold it. On the pool.
+bool take_up(const RunContext& context, const SeedRecord& earlier, Start& start) {
+  std::string words = "the seed that was distilled before is used";
+  bool is_whole = false;
+  try {
+    wire::PackedState state = wire::load_safetensors(context.folder.seed_file()).model;
+    if (state.digest() != earlier.digest) throw Error(Errc::data, "its content has changed");
+    start.state = std::move(state);
+    start.report = earlier.report;
+    is_whole = true;
+  } catch (const Error& error) {
+    words = fmt::format("the seed is distilled again: {}", error.what());
+  }
+  net::asio::post(context.executor, [&context, words] { context.observer.on_note(words); });
+  return is_whole;
+}
+
+/// Consolidation as configured, by the next client in rank where the student's own cannot.
+net::Task<Start> distil_seed(const RunContext& context, const LocalModels& models) {
+  const ConsolidationOptions& options = context.options().consolidation;
+  std::vector<Candidate> candidates = models.candidates();
+  Start start{StartModel::kd, {}, {}};
+  while (true) {
+    const ConsolidationPlan plan = plan_consolidation(options, candidates, context.data.task.num_classes);
+    for (const auto& [client, reason] : plan.left_out) {
+      context.observer.on_note(fmt::format("{} does not teach: {}", client, reason));
+    }
+    start.report = described(plan, options, context.terms().consolidation);
+    auto distilling = consolidate(context, models, plan);
+    Distilled distilled = co_await std::move(distilling);
+    if (distilled.seed) {
+      start.report.update(distilled.report);
+      start.state = std::move(*distilled.seed);
+      co_return start;
+    }
+    context.leave_out(phase::consolidation, *plan.place, distilled.failure);
+    if (context.stop.stop_requested()) throw Error(Errc::interrupted, "stopped during consolidation");
+    // The next one by rank takes its place; its model, which is here, still teaches.
+    std::ranges::find(candidates, *plan.place, &Candidate::client)->can_host = false;
+  }
+}
+
 }  // namespace
 
 net::Task<Start> random_start(const RunContext& context) {
@@ -327,7 +382,7 @@ net::Task<Start> average_start(const RunContext& context, const LocalModels& mod
   const auto answers = co_await context.cohort.ask<bool>(clients, take_from);
   for (const auto& answer : answers) {
     if (!answer.value) {
-      context.leave_out("statistics", answer.client->name(), answer.reason);
+      context.leave_out(phase::statistics, answer.client->name(), answer.reason);
     }
   }
   auto reporting = net::offload(context.pool, [&sum] { return std::move(sum).report(); });
@@ -336,28 +391,23 @@ net::Task<Start> average_start(const RunContext& context, const LocalModels& mod
   co_return start;
 }
 
-net::Task<Start> kd_start(const RunContext& context, const LocalModels& models) {
+net::Task<Start> kd_start(const RunContext& context, const LocalModels& models, std::optional<SeedRecord> earlier) {
   const ConsolidationOptions& options = context.options().consolidation;
-  std::vector<Candidate> candidates = models.candidates();
-  ConsolidationPlan plan;
   Start start{StartModel::kd, {}, {}};
-  while (true) {
-    plan = plan_consolidation(options, candidates, context.data.task.num_classes);
-    for (const auto& [client, reason] : plan.left_out) {
-      context.observer.on_note(fmt::format("{} does not teach: {}", client, reason));
-    }
-    start.report = described(plan, options, context.terms().consolidation);
-    auto distilling = consolidate(context, models, plan);
-    Distilled distilled = co_await std::move(distilling);
-    if (distilled.seed) {
-      start.report.update(distilled.report);
-      start.state = std::move(*distilled.seed);
-      break;
-    }
-    context.leave_out("consolidation", *plan.place, distilled.failure);
-    if (context.stop.stop_requested()) throw Error(Errc::interrupted, "stopped during consolidation");
-    // The next one by rank takes its place; its model, which is here, still teaches.
-    std::ranges::find(candidates, *plan.place, &Candidate::client)->can_host = false;
+  const std::string inputs = inputs_of(models);
+  bool is_here = false;
+  if (earlier && earlier->inputs == inputs) {
+    auto taking = net::offload(context.pool, [&] { return take_up(context, *earlier, start); });
+    is_here = co_await std::move(taking);
+  }
+  if (!is_here) {
+    auto distilling = distil_seed(context, models);
+    start = co_await std::move(distilling);
+    auto keeping = net::offload(context.pool, [&] {
+      wire::save_safetensors(context.folder.seed_file(), start.state);
+      context.folder.journal().append(seed_event({inputs, start.state.digest(), start.report}));
+    });
+    co_await std::move(keeping);
   }
   // The gate: is the seed better than what it could be replaced by?
   const LocalModel* best = models.best_shared();
@@ -365,7 +415,9 @@ net::Task<Start> kd_start(const RunContext& context, const LocalModels& models) 
     if (options.gate) context.observer.on_note("gate: no rated model may reach other silos, the seed stands");
     co_return start;
   }
+  context.observer.on_phase(phase::seed_rating, 1);
   const learn::Evaluation seed = co_await rated(context, start.state);
+  if (context.stop.stop_requested()) throw Error(Errc::interrupted, "stopped while the seed was rated");
   const bool passes = seed.accuracy() > best->rating->accuracy();
   start.report["gate"] = {{"seed_accuracy", seed.accuracy()},
                           {"best_local_accuracy", best->rating->accuracy()},

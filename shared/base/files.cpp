@@ -65,10 +65,25 @@ std::string to_line(const nlohmann::json& value) {
   return value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
 }
 
+namespace {
+
+constexpr std::string_view partial_mark = ".part-";
+
+}  // namespace
+
 AtomicFile::AtomicFile(std::filesystem::path target)
-    : target_(std::move(target)), temporary_(target_.string() + ".part-" + std::to_string(::getpid())) {
+    : target_(std::move(target)),
+      temporary_(target_.string() + std::string(partial_mark) + std::to_string(::getpid())) {
   descriptor_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
   if (descriptor_ < 0) fail("cannot be written");
+}
+
+bool AtomicFile::is_partial(const std::filesystem::path& file) {
+  const std::string name = file.filename().string();
+  const std::size_t mark = name.rfind(partial_mark);
+  if (mark == std::string::npos || mark == 0) return false;
+  const std::string_view process = std::string_view(name).substr(mark + partial_mark.size());
+  return !process.empty() && process.find_first_not_of("0123456789") == std::string_view::npos;
 }
 
 AtomicFile::~AtomicFile() {

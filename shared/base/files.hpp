@@ -38,6 +38,8 @@ class AtomicFile {
   void write(std::span<const std::byte> bytes);
   void write(std::string_view text) { write(std::as_bytes(std::span(text))); }
   void commit();
+  /// Whether this is what an AtomicFile of a process that was killed has left.
+  static bool is_partial(const std::filesystem::path& file);
 
  private:
   [[noreturn]] void fail(std::string_view action) const;

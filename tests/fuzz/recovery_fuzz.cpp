@@ -30,9 +30,10 @@ void check(const Recovery& recovery) {
     fuzz::require(line.at("round").get<std::int64_t>() <= last, "no line is of a round beyond the milestone");
   }
   for (const auto& [name, client] : recovery.roster) {
-    const nlohmann::json event = joined_event(client);
+    const nlohmann::json event = server::roster_event({client});
     const server::Replay again = server::replay({event}, "written");
-    fuzz::require(joined_event(again.recovery.roster.at(name)) == event, "a client's event reads as written");
+    fuzz::require(server::roster_event({again.recovery.roster.at(name)}) == event,
+                  "a client's record reads as written");
   }
 }
 

@@ -184,8 +184,10 @@ void write_journal() {
   };
   const learn::Evaluation evaluation{{8, 9}, {10, 10}, {9, 11}, 6.25};
   const std::vector<nlohmann::json> events = {
-      server::joined_event(client),
+      server::roster_event({client}),
       server::joined_event({"silo-2", 10, 0, {}, "", false}),
+      server::left_out_event({server::phase::rating, "silo-2", "lost"}),
+      server::seed_event({std::string(64, 'a'), std::string(64, 'b'), {{"place", "silo-1"}}}),
       server::local_model_event("silo-1", {{"rating", server::to_json(evaluation)}}),
       server::left_out_event({"pretraining", "silo-2", "lost"}),
       server::started_event("kd", nlohmann::json::object(), counts),
@@ -194,9 +196,13 @@ void write_journal() {
       model(1),
       measured(1),
       server::best_event(1, 0.5),
+      server::left_out_event({"round 2", "silo-2", "lost"}),
       model(2),
       measured(2),
-      model(1)};
+      server::resumed_event(std::nullopt),
+      server::started_event("kd", nlohmann::json::object(), counts),
+      model(0),
+      server::over_event()};
   std::string journal;
   std::string lines;
   for (const nlohmann::json& event : events) {

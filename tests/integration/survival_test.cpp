@@ -3,13 +3,16 @@
 
 #include <algorithm>
 #include <atomic>
+#include <csignal>
 #include <cstdlib>
 #include <fstream>
 #include <mutex>
+#include <set>
 #include <thread>
 
 #include <doctest/doctest.h>
 #include <fmt/format.h>
+#include <sys/resource.h>
 
 #include "experiments/lab/simulation.hpp"
 #include "server/journal.hpp"
@@ -71,6 +74,42 @@ nlohmann::json run(const server::ServerConfig& config, std::vector<SimulatedClie
                        std::chrono::steady_clock::now, on_stop);
 }
 
+/// What the clients of a run were made to do.
+struct WorkCounts {
+  std::atomic<int> pretrainings = 0, trainings = 0, distillations = 0;
+  [[nodiscard]] std::string words() const {
+    return fmt::format("{} pre-trained, {} trained, {} distilled", pretrainings.load(), trainings.load(),
+                       distillations.load());
+  }
+};
+
+class CountingWorker final : public test::DelegatingWorker {
+ public:
+  CountingWorker(std::unique_ptr<client::Worker> inner, std::shared_ptr<WorkCounts> counts)
+      : DelegatingWorker(std::move(inner)), counts_(std::move(counts)) {}
+  wire::PretrainDone pretrain(const client::TaskContext& context) override {
+    ++counts_->pretrainings;
+    return DelegatingWorker::pretrain(context);
+  }
+  wire::PackedState train(const wire::PackedState& global, std::uint32_t round,
+                          const client::TaskContext& context) override {
+    ++counts_->trainings;
+    return DelegatingWorker::train(global, round, context);
+  }
+  wire::PackedState distill(const client::Consolidation& work, const client::TaskContext& context) override {
+    ++counts_->distillations;
+    return DelegatingWorker::distill(work, context);
+  }
+
+ private:
+  std::shared_ptr<WorkCounts> counts_;
+};
+
+std::vector<SimulatedClient> counted(std::vector<SimulatedClient> clients, const std::shared_ptr<WorkCounts>& counts) {
+  for (auto& client : clients) client.worker = std::make_unique<CountingWorker>(std::move(client.worker), counts);
+  return clients;
+}
+
 // ---- faults on the wire
 
 /// Wraps the client's channels: the first one misbehaves as planned, the next ones do not. `operations` counts the
@@ -117,7 +156,9 @@ void visit_every_operation(TransferSet transfer, net::Fault fault, std::uint64_t
     operations.push_back(std::make_shared<std::uint64_t>(0));
     client.wrap = faulty({}, operations.back());
   }
-  const auto expected = run(config_in(folder / "clean", StartModel::kd, transfer), std::move(clean), notes);
+  const auto clean_work = std::make_shared<WorkCounts>();
+  const auto expected =
+      run(config_in(folder / "clean", StartModel::kd, transfer), counted(std::move(clean), clean_work), notes);
   CHECK(expected["degraded"] == false);
   std::vector<std::pair<std::size_t, std::uint64_t>> places;
   for (std::size_t i = 0; i < operations.size(); ++i) {
@@ -130,8 +171,12 @@ void visit_every_operation(TransferSet transfer, net::Fault fault, std::uint64_t
     CAPTURE(label);
     auto clients = clients_of();
     clients[client].wrap = faulty({.fault = fault, .operation = operation});
-    const auto summary = run(config_in(folder / label, StartModel::kd, transfer), std::move(clients), notes);
+    const auto work = std::make_shared<WorkCounts>();
+    const auto summary =
+        run(config_in(folder / label, StartModel::kd, transfer), counted(std::move(clients), work), notes);
     CHECK(summary["rounds"] == expected["rounds"]);
+    // A client that returns hands in what it has finished, and goes on with what it is at.
+    if (fault == net::Fault::fail) CHECK(work->words() == clean_work->words());
     if (summary["degraded"] == false) {
       CHECK(summary["model_digest"] == expected["model_digest"]);
     } else {
@@ -175,19 +220,13 @@ class StopAtPhase final : public Notes {
   int left_;
 };
 
-/// Counts the local trainings of one client.
-class CountingWorker final : public test::DelegatingWorker {
- public:
-  CountingWorker(std::unique_ptr<client::Worker> inner, std::shared_ptr<std::atomic<int>> pretrainings)
-      : DelegatingWorker(std::move(inner)), pretrainings_(std::move(pretrainings)) {}
-  wire::PretrainDone pretrain(const client::TaskContext& context) override {
-    ++*pretrainings_;
-    return DelegatingWorker::pretrain(context);
-  }
-
- private:
-  std::shared_ptr<std::atomic<int>> pretrainings_;
-};
+/// Runs until the `phase`-th phase begins.
+void run_until(int phase, const server::ServerConfig& config, std::vector<SimulatedClient> clients = clients_of()) {
+  StopAtPhase stopping(phase);
+  CHECK(test::code_of([&] {
+          run(config, std::move(clients), stopping, [&stopping](std::function<void()> stop) { stopping.stop = stop; });
+        }) == Errc::interrupted);
+}
 
 std::vector<nlohmann::json> lines_of(const std::filesystem::path& folder) {
   std::ifstream in(folder / "rounds.jsonl");
@@ -202,7 +241,7 @@ nlohmann::json results_of(nlohmann::json line) {
   return line;
 }
 
-TEST_CASE("stopped at any phase and started again: the same model and the same history, nothing pre-trained twice") {
+TEST_CASE("stopped at any phase and started again: the same model and the same history, nothing done twice") {
   for (const auto transfer : {TransferSet::public_large, TransferSet::student}) {
     const test::TemporaryFolder folder;
     StopAtPhase undisturbed(0);
@@ -213,28 +252,70 @@ TEST_CASE("stopped at any phase and started again: the same model and the same h
     for (int phase = 1; phase <= num_phases; ++phase) {
       CAPTURE(undisturbed.phases[static_cast<std::size_t>(phase - 1)]);
       const auto config = config_in(folder / fmt::format("stopped-{}", phase), StartModel::kd, transfer);
-      StopAtPhase stopping(phase);
-      CHECK(test::code_of([&] {
-              run(config, clients_of(), stopping, [&stopping](std::function<void()> stop) { stopping.stop = stop; });
-            }) == Errc::interrupted);
+      run_until(phase, config);
       CHECK(std::filesystem::exists(config.folder + "/interrupted.json"));
 
-      const auto pretrainings = std::make_shared<std::atomic<int>>(0);
-      auto clients = clients_of();
-      for (auto& client : clients) {
-        client.worker = std::make_unique<CountingWorker>(std::move(client.worker), pretrainings);
-      }
+      const auto counts = std::make_shared<WorkCounts>();
       Notes notes;
-      const auto summary = run(config, std::move(clients), notes);
+      const auto summary = run(config, counted(clients_of(), counts), notes);
       CHECK(summary["model_digest"] == expected["model_digest"]);
       CHECK(summary["targets"] == expected["targets"]);
       CHECK(summary["degraded"] == false);
-      if (phase > 1) CHECK(*pretrainings == 0);
+      CHECK(summary["share_model"] == expected["share_model"]);
+      if (phase > 1) CHECK(counts->pretrainings == 0);
+      const auto stopped_in = undisturbed.phases.begin() + phase - 1;
+      const auto rating = std::find(undisturbed.phases.begin(), undisturbed.phases.end(), server::phase::seed_rating);
+      REQUIRE(rating != undisturbed.phases.end());
+      if (stopped_in >= rating) CHECK(counts->distillations == 0);
+      CHECK(notes.has("the seed that was distilled before is used") == (stopped_in == rating));
       const auto lines = lines_of(config.folder);
       REQUIRE(lines.size() == expected_lines.size());
       for (std::size_t i = 0; i < lines.size(); ++i) CHECK(results_of(lines[i]) == results_of(expected_lines[i]));
       CHECK_FALSE(std::filesystem::exists(config.folder + "/interrupted.json"));
     }
+  }
+}
+
+TEST_CASE("stopped while clients evaluate and started again: no rating and no line is of some of them alone") {
+  class StopAtEvaluation final : public test::DelegatingWorker {
+   public:
+    StopAtEvaluation(std::unique_ptr<client::Worker> inner, int count, const StopAtPhase& stopping)
+        : DelegatingWorker(std::move(inner)), left_(count), stopping_(stopping) {}
+    learn::Evaluation evaluate(const wire::PackedState& model,
+                               const std::optional<learn::ModelSpec>& candidate) override {
+      if (--left_ == 0) stopping_.stop();
+      return DelegatingWorker::evaluate(model, candidate);
+    }
+
+   private:
+    int left_;
+    const StopAtPhase& stopping_;
+  };
+  const auto federated_in = [](const std::filesystem::path& folder) {
+    auto config = config_in(folder);
+    config.federation.validation = server::ValidationSource::federated;
+    config.federation.num_rounds = 2;
+    return config;
+  };
+  const test::TemporaryFolder folder;
+  Notes notes;
+  const auto expected = run(federated_in(folder / "whole"), clients_of(), notes);
+  const auto expected_lines = lines_of(folder / "whole");
+  // Of the four models, of the seed, after the start and each round.
+  for (int evaluation = 1; evaluation <= 8; ++evaluation) {
+    CAPTURE(evaluation);
+    const auto config = federated_in(folder / fmt::format("stopped-{}", evaluation));
+    StopAtPhase stopping(0);
+    auto clients = clients_of();
+    clients[0].worker = std::make_unique<StopAtEvaluation>(std::move(clients[0].worker), evaluation, stopping);
+    CHECK(test::code_of([&] {
+            run(config, std::move(clients), stopping,
+                [&stopping](std::function<void()> stop) { stopping.stop = stop; });
+          }) == Errc::interrupted);
+    CHECK(run(config, clients_of(), notes)["model_digest"] == expected["model_digest"]);
+    const auto lines = lines_of(config.folder);
+    REQUIRE(lines.size() == expected_lines.size());
+    for (std::size_t i = 0; i < lines.size(); ++i) CHECK(results_of(lines[i]) == results_of(expected_lines[i]));
   }
 }
 
@@ -274,10 +355,7 @@ TEST_CASE("FedDF stopped at any phase and started again: the same bytes, and eve
   for (int phase = 1; phase <= num_phases; ++phase) {
     CAPTURE(undisturbed.phases[static_cast<std::size_t>(phase - 1)]);
     const auto config = feddf_in(folder / fmt::format("stopped-{}", phase));
-    StopAtPhase stopping(phase);
-    CHECK(test::code_of([&] {
-            run(config, clients_of(), stopping, [&stopping](std::function<void()> stop) { stopping.stop = stop; });
-          }) == Errc::interrupted);
+    run_until(phase, config);
     Notes notes;
     run(config, clients_of(), notes);
     check_same_feddf(config.folder, folder / "whole");
@@ -289,10 +367,7 @@ TEST_CASE("FedDF ended between keeping a round's model and measuring it: the rou
   Notes notes;
   run(feddf_in(folder / "whole"), clients_of(), notes);
   const auto config = feddf_in(folder / "run");
-  StopAtPhase stopping(5);  // round 3, after its two predecessors and their distillations
-  CHECK(test::code_of([&] {
-          run(config, clients_of(), stopping, [&stopping](std::function<void()> stop) { stopping.stop = stop; });
-        }) == Errc::interrupted);
+  run_until(5, config);  // round 3, after its two predecessors and their distillations
   const std::filesystem::path file = folder / "run/journal";
   const std::string whole = read_text(file);
   const std::size_t model = whole.rfind(R"("event":"model")");
@@ -306,10 +381,7 @@ TEST_CASE("FedDF ended between keeping a round's model and measuring it: the rou
 /// A run of plain FedAvg that was stopped in round 3.
 server::ServerConfig stopped_in_round_3(const std::filesystem::path& folder) {
   const auto config = config_in(folder, StartModel::random);
-  StopAtPhase stopping(3);
-  CHECK(test::code_of([&] {
-          run(config, clients_of(), stopping, [&stopping](std::function<void()> stop) { stopping.stop = stop; });
-        }) == Errc::interrupted);
+  run_until(3, config);
   return config;
 }
 
@@ -347,6 +419,139 @@ TEST_CASE("a journal whose last line was never finished: that line does not coun
     CHECK(run(again, clients_of(), said)["model_digest"] == expected["model_digest"]);
     CHECK(said.has("is damaged"));
   }
+}
+
+TEST_CASE("killed after any line of the journal: the same model, the same history, nobody is missing") {
+  const test::TemporaryFolder folder;
+  auto config = config_in(folder / "whole");
+  config.federation.num_rounds = 3;
+  Notes notes;
+  const auto expected = run(config, clients_of(), notes);
+  const auto expected_lines = lines_of(folder / "whole");
+  const std::string journal = read_text(folder / "whole/journal");
+  std::filesystem::remove(folder / "whole/summary.json");
+  int num_lines = 0;
+  for (std::size_t end = 0; end < journal.size(); end = journal.find('\n', end) + 1) {
+    CAPTURE(num_lines);
+    ++num_lines;
+    auto again = config;
+    again.folder = folder / "again";
+    std::filesystem::copy(folder / "whole", folder / "again", std::filesystem::copy_options::recursive);
+    std::ofstream(folder / "again/journal", std::ios::binary) << journal.substr(0, end);
+    const auto summary = run(again, clients_of(), notes);
+    CHECK(summary["model_digest"] == expected["model_digest"]);
+    CHECK(summary["degraded"] == false);
+    const auto lines = lines_of(folder / "again");
+    REQUIRE(lines.size() == expected_lines.size());
+    for (std::size_t i = 0; i < lines.size(); ++i) CHECK(results_of(lines[i]) == results_of(expected_lines[i]));
+    std::filesystem::remove_all(folder / "again");
+  }
+  CHECK(num_lines > 20);
+}
+
+TEST_CASE("ended twice between two checkpoints: every round stands once in the history, with the bytes that it moved") {
+  const test::TemporaryFolder folder;
+  auto config = config_in(folder / "whole", StartModel::random);
+  config.federation.checkpoints.every = 2;
+  Notes notes;
+  run(config, clients_of(), notes);
+  const auto expected = lines_of(folder / "whole");
+  config.folder = folder / "run";
+  run_until(4, config);  // round 3 is measured, round 2 is kept
+  run_until(3, config);  // rounds 3 and 4 are gone through, the latter is kept
+  run(config, clients_of(), notes);
+  const auto lines = lines_of(folder / "run");
+  REQUIRE(lines.size() == expected.size());
+  for (std::size_t i = 0; i < lines.size(); ++i) {
+    CAPTURE(i);
+    CHECK(results_of(lines[i]) == results_of(expected[i]));
+    // Some of a round may be sent again, but no more than all of it.
+    CHECK(lines[i]["bytes_down"].get<std::uint64_t>() <= 2 * expected[i]["bytes_down"].get<std::uint64_t>() + 10000);
+  }
+}
+
+TEST_CASE("checkpoints: as many as are kept, also where all of them were damaged and rounds are gone through again") {
+  const test::TemporaryFolder folder;
+  auto config = config_in(folder / "whole", StartModel::random);
+  config.federation.checkpoints.keep = 2;
+  Notes notes;
+  const auto expected = run(config, clients_of(), notes);
+  config.folder = folder / "run";
+  run_until(6, config);
+  const auto kept = [&] {
+    std::set<std::string> names;
+    for (const auto& file : std::filesystem::directory_iterator(folder / "run/checkpoints")) {
+      names.insert(file.path().filename());
+    }
+    return names;
+  };
+  CHECK(kept() == std::set<std::string>{"round-00004.safetensors", "round-00005.safetensors"});
+  for (const std::string& name : kept()) std::ofstream(folder / "run/checkpoints" / name) << "damaged";
+  std::ofstream(folder / "run/checkpoints/round-00006.safetensors.part-77") << "half of it";
+  run_until(3, config);
+  CHECK(kept() == std::set<std::string>{"round-00001.safetensors", "round-00002.safetensors"});
+  CHECK(run(config, clients_of(), notes)["model_digest"] == expected["model_digest"]);
+  CHECK(notes.has("going on after round 2"));
+}
+
+TEST_CASE("ended while clients were told that the run is over: those that come are told, and nothing is done again") {
+  const test::TemporaryFolder folder;
+  auto config = config_in(folder / "run", StartModel::random);
+  Notes notes;
+  const auto expected = run(config, clients_of(), notes);
+  CHECK(test::error_of(Errc::storage, [&] { run(config, clients_of(), notes); }).find("finished run") !=
+        std::string::npos);
+  const std::filesystem::path file = folder / "run/journal";
+  const std::string journal = read_text(file);
+  std::ofstream(file, std::ios::binary) << journal.substr(0, journal.rfind('\n', journal.size() - 2) + 1);
+  const std::string model = read_text(folder / "run/final.safetensors");
+  const auto counts = std::make_shared<WorkCounts>();
+  std::int64_t num_clients = 0;
+  SUBCASE("all come") { num_clients = 4; }
+  SUBCASE("some come") {
+    num_clients = 2;
+    config.federation.timeouts.absence = 0.5;
+  }
+  CHECK(run(config, counted(clients_of(num_clients), counts), notes) == expected);
+  CHECK(counts->trainings == 0);
+  CHECK(read_text(folder / "run/final.safetensors") == model);
+  CHECK(test::code_of([&] { run(config, clients_of(), notes); }) == Errc::storage);
+}
+
+TEST_CASE("journal: a line that is damaged before whole ones is named, and nothing is cut off") {
+  const test::TemporaryFolder folder;
+  {
+    server::Journal journal(folder / "journal");
+    for (int i = 0; i < 5; ++i) journal.append({{"event", "test"}, {"number", i}});
+  }
+  std::string text = read_text(folder / "journal");
+  text[text.size() / 5 + 70] ^= 1;
+  std::ofstream(folder / "journal", std::ios::binary) << text;
+  const std::string message = test::error_of(Errc::data, [&] { server::Journal journal(folder / "journal"); });
+  CHECK(message.find("line 2 is damaged") != std::string::npos);
+  CHECK(read_text(folder / "journal") == text);
+}
+
+TEST_CASE("journal: an event for which there is no room leaves the journal as it was") {
+  const test::TemporaryFolder folder;
+  {
+    server::Journal journal(folder / "journal");
+    journal.append({{"event", "first"}});
+    rlimit before{};
+    REQUIRE(::getrlimit(RLIMIT_FSIZE, &before) == 0);
+    const auto on_limit = std::signal(SIGXFSZ, SIG_IGN);
+    rlimit tight = before;
+    tight.rlim_cur = std::filesystem::file_size(folder / "journal") + 20;
+    REQUIRE(::setrlimit(RLIMIT_FSIZE, &tight) == 0);
+    const auto code = test::code_of([&] { journal.append({{"event", "too much"}}); });
+    REQUIRE(::setrlimit(RLIMIT_FSIZE, &before) == 0);
+    std::signal(SIGXFSZ, on_limit);
+    CHECK(code == Errc::storage);
+    journal.append({{"event", "second"}});
+  }
+  const server::Journal journal(folder / "journal");
+  REQUIRE(journal.earlier().size() == 2);
+  CHECK(journal.earlier()[1]["event"] == "second");
 }
 
 TEST_CASE("journal: any flipped bit ends what counts, and nothing before it is lost") {
@@ -388,9 +593,84 @@ TEST_CASE("a client that is missing when the server comes back: the run goes on 
   Notes notes;
   const auto summary = run(config, clients_of(3), notes);
   CHECK(summary["rounds"] == 6);
+  CHECK(summary["degraded"] == true);
+  REQUIRE(summary["left_out"].size() == 1);
+  CHECK(summary["left_out"][0]["phase"] == server::phase::absence);
+  CHECK(summary["left_out"][0]["client"] == "silo-3");
   const auto lines = lines_of(config.folder);
   CHECK(lines[2]["clients"].size() == 4);
   CHECK(lines[3]["clients"].size() == 3);
+  CHECK(lines[3]["excluded"].contains("silo-3"));
+}
+
+TEST_CASE("a pre-trained model whose client is gone before its weights came is left out by name") {
+  const test::TemporaryFolder folder;
+  auto config = config_in(folder / "run");
+  run_until(2, config);  // all have pre-trained
+  config.federation.timeouts.absence = 0.1;
+  Notes notes;
+  const auto summary = run(config, clients_of(3), notes);
+  REQUIRE(summary["left_out"].size() == 2);
+  CHECK(summary["left_out"][1]["phase"] == server::phase::exchange);
+  CHECK(summary["left_out"][1]["client"] == "silo-3");
+}
+
+TEST_CASE("what a phase had to do without is forgotten where the phase is gone through again with all") {
+  const test::TemporaryFolder folder;
+  Notes notes;
+  const auto expected = run(config_in(folder / "whole"), clients_of(), notes);
+  class FailingOnce final : public test::DelegatingWorker {
+   public:
+    using DelegatingWorker::DelegatingWorker;
+    wire::PretrainDone pretrain(const client::TaskContext&) override { throw Error(Errc::run_failed, "out of memory"); }
+  };
+  auto clients = clients_of();
+  clients[2].worker = std::make_unique<FailingOnce>(std::move(clients[2].worker));
+  const auto config = config_in(folder / "run");
+  run_until(2, config, std::move(clients));
+  const auto summary = run(config, clients_of(), notes);
+  CHECK(summary["degraded"] == false);
+  CHECK(summary["model_digest"] == expected["model_digest"]);
+}
+
+TEST_CASE("clients that never come: the quorum begins without them, and the summary says how many they are") {
+  const test::TemporaryFolder folder;
+  auto config = config_in(folder / "run", StartModel::random);
+  config.federation.min_clients = 3;
+  config.federation.timeouts.lobby = 0.5;
+  Notes notes;
+  const auto summary = run(config, clients_of(3), notes);
+  CHECK(summary["rounds"] == 6);
+  REQUIRE(summary["left_out"].size() == 1);
+  CHECK(summary["left_out"][0]["phase"] == server::phase::lobby);
+  CHECK(summary["left_out"][0]["client"] == "1 of 4 clients");
+  CHECK(lines_of(config.folder).back()["clients"].size() == 3);
+}
+
+TEST_CASE("who joins between rounds is in the run, also when the server ends and is started again") {
+  class StopAtNote final : public Notes {
+   public:
+    void on_note(const std::string& text) override {
+      if (text.find("has joined, from the next round on") != std::string::npos) stop();
+    }
+    std::function<void()> stop;
+  };
+  const test::TemporaryFolder folder;
+  auto config = config_in(folder / "run", StartModel::random);
+  config.federation.num_clients = 3;
+  config.federation.num_late = 1;
+  config.federation.num_rounds = 100000;  // more than pass before the newcomer is in
+  StopAtNote stopping;
+  CHECK(test::code_of([&] {
+          run(config, clients_of(), stopping, [&stopping](std::function<void()> stop) { stopping.stop = stop; });
+        }) == Errc::interrupted);
+  const std::size_t num_before = lines_of(config.folder).size();
+  run_until(3, config);
+  const auto lines = lines_of(config.folder);
+  REQUIRE(lines.size() == num_before + 2);
+  for (const std::size_t i : {num_before, num_before + 1}) {
+    CHECK(lines[i]["clients"] == nlohmann::json({"silo-0", "silo-1", "silo-2", "silo-3"}));
+  }
 }
 
 TEST_CASE("the student's client is gone for good: the next best one distils, and the summary says so") {

@@ -62,10 +62,75 @@ TEST_CASE("a run stands where its newest usable milestone says, with the lines u
   CHECK(from_the_start.lines.empty());
 }
 
+json resumed(std::int64_t round) {
+  std::optional<Recovery::Milestone> milestone;
+  if (round >= 0) milestone.emplace().round = round;
+  return resumed_event(milestone);
+}
+
 TEST_CASE("a round that was gone through again replaces what came of it before") {
-  const Replay again = replay({started(), model(1), measured(1), model(2), measured(2), model(1)}, "run");
-  REQUIRE(again.milestones.size() == 1);
-  CHECK(again.recovery.lines.empty());
+  const Replay again = replay(
+      {started(), model(0), measured(0), model(1), measured(1), model(2), measured(2), resumed(1), model(2)}, "run");
+  REQUIRE(again.milestones.size() == 3);
+  CHECK(again.recovery.lines.size() == 2);
+  const Replay from_nothing = replay({started(), model(0), measured(0), resumed(-1)}, "run");
+  CHECK(from_nothing.milestones.empty());
+  CHECK(from_nothing.recovery.lines.empty());
+  CHECK(from_nothing.recovery.start.is_null());
+}
+
+json left_out(const std::string& phase, const std::string& client) { return left_out_event({phase, client, "lost"}); }
+
+std::string clients_of(const std::vector<LeftOut>& left_out) {
+  std::string clients;
+  for (const LeftOut& left : left_out) clients += left.client;
+  return clients;
+}
+
+TEST_CASE("what a run had to do without: but for what was, or will be, gone through again") {
+  const std::vector<json> events = {left_out(phase::lobby, "a"),
+                                    left_out(phase::pretraining, "b"),
+                                    left_out(phase::rating, "c"),
+                                    left_out(phase::consolidation, "d"),
+                                    started(),
+                                    model(0),
+                                    measured(0),
+                                    left_out("round 1", "e"),
+                                    model(1),
+                                    left_out(phase::evaluation, "f"),
+                                    measured(1),
+                                    left_out("round 2", "g")};
+  const auto left_out_at = [&](std::vector<json> all, std::int64_t round) {
+    Replay whole = replay(all, "run");
+    std::optional<Recovery::Milestone> milestone;
+    for (const auto& kept : whole.milestones) {
+      if (kept.round == round) milestone = kept;
+    }
+    return clients_of(recovery_at(whole, milestone).left_out);
+  };
+  CHECK(left_out_at(events, 1) == "abcdef");
+  CHECK(left_out_at(events, 0) == "abcd");
+  CHECK(left_out_at(events, -1) == "ac");
+  std::vector<json> resumed_since = events;
+  for (const json& event : {resumed(0), left_out(phase::absence, "h"), model(1), measured(1)}) {
+    resumed_since.push_back(event);
+  }
+  CHECK(left_out_at(resumed_since, 1) == "abcdh");
+  std::vector<json> with_seed = events;
+  with_seed.insert(with_seed.begin() + 4, seed_event({"inputs", "digest", json::object()}));
+  CHECK(left_out_at(with_seed, -1) == "acd");
+}
+
+TEST_CASE("a roster is there as a whole; newcomers join it") {
+  ClientInfo client;
+  client.name = "a";
+  client.num_examples = 3;
+  ClientInfo other = client;
+  other.name = "b";
+  const Recovery recovery = replay({roster_event({client}), joined_event(other)}, "run").recovery;
+  CHECK(recovery.roster.size() == 2);
+  CHECK(recovery.num_newcomers == 1);
+  CHECK(test::code_of([&] { replay({joined_event(other)}, "run"); }) == Errc::data);
 }
 
 TEST_CASE("what FedDF cost comes back with the model that it made") {
@@ -98,13 +163,9 @@ TEST_CASE("events of another version are refused as such, whatever is amiss") {
   negative_epochs["model"]["epochs"] = -1;
   json without_bytes = local_model();
   without_bytes["model"].erase("bytes");
-  const json strange_spec = {{"event", "joined"},
-                             {"client", "a"},
-                             {"examples", 1},
-                             {"held_out", 0},
-                             {"shares_with_peers", false},
-                             {"own_architecture", ""},
-                             {"own_model", "{\"model\": 3}"}};
+  json strange_spec = roster_event({{"a", 1, 0, {}, "", false}});
+  strange_spec["clients"][0]["own_model"] = "{\"model\": 3}";
+  json bad_seed = seed_event({"inputs", "digest", "report"});
   const std::vector<std::vector<json>> cases = {{{{"kind", "started"}}},
                                                 {no_used},
                                                 {bytes_missing},
@@ -115,6 +176,10 @@ TEST_CASE("events of another version are refused as such, whatever is amiss") {
                                                 {text_accuracy},
                                                 {model(1)},
                                                 {strange_spec},
+                                                {bad_seed},
+                                                {started(), model(1), model(1)},
+                                                {started(), measured(1), measured(1)},
+                                                {started(), model(1), resumed(0)},
                                                 {{{"event", 3}}},
                                                 {measured_event("line")}};
   for (const std::vector<json>& events : cases) {
