@@ -86,17 +86,18 @@ class Wire:
 
 class Faults(ProgramsTest):
     ROUNDS = 12
+    EVENTS_BEFORE_ROUNDS = 13  # that a run journals: its roster, each model thrice, the seed, the start, the model
     SETTINGS = {"federation.rounds": ROUNDS, "start.model": "kd", "checkpoints.every": 1}
 
     def setUp(self):
         super().setUp()
         self.draw()
 
-    def undisturbed_model(self, **settings):
-        done = self.run_program(LAB, "simulate", *self.server_arguments("whole", **self.SETTINGS | settings)[1:], "--set",
+    def undisturbed_model(self, run="whole", **settings):
+        done = self.run_program(LAB, "simulate", *self.server_arguments(run, **self.SETTINGS | settings)[1:], "--set",
                                 "share_model=peers")
         self.assertEqual(done.returncode, 0, done.stderr)
-        return (self.folder / "whole/final.safetensors").read_bytes()
+        return (self.folder / run / "final.safetensors").read_bytes()
 
     def num_journaled(self, run):
         return (self.folder / run / "journal").read_text().count("\n")
@@ -132,68 +133,89 @@ class Faults(ProgramsTest):
         self.assertEqual(last["clients"], ["silo-0", "silo-2"])
 
     def test_killed_at_any_moment_and_started_again_the_model_is_the_same(self):
-        """kill -9 of the server or a client at random moments, and once each of SIGSTOP; HEADSTART_LONG: 200 runs."""
-        expected = self.undisturbed_model()
+        """kill -9 of the server or a client at random moments, on both transfer sets, in the clear and under mutual TLS
+        in turn; HEADSTART_LONG: 200 runs."""
+        self.make_authority()
+        self.tls = {"server": self.certify("server", "--server", "--host", "127.0.0.1"),
+                    **{i: self.certify(f"silo-{i}") for i in range(3)}}
+        transfer_sets = ("public", "student")
+        expected = {transfer: self.undisturbed_model(f"whole-{transfer}", **{"consolidation.transfer": transfer})
+                    for transfer in transfer_sets}
         draw = random.Random(20240)
         for trial in range(200 if "HEADSTART_LONG" in os.environ else 4):
             with self.subTest(trial=trial):
-                self.kill_somebody(f"killed-{trial}", draw)
-                self.assertEqual((self.folder / f"killed-{trial}/final.safetensors").read_bytes(), expected)
+                transfer, has_tls = transfer_sets[trial % 2], trial // 2 % 2 == 1
+                self.kill_somebody(f"killed-{trial}", draw, has_tls, {"consolidation.transfer": transfer})
+                model = (self.folder / f"killed-{trial}/final.safetensors").read_bytes()
+                self.assertEqual(model, expected[transfer])
 
-    def kill_somebody(self, run, draw):
-        server, port = self.start_server(run, **self.SETTINGS)
-        settings = {**self.SETTINGS, "listen.port": port}
-        patience = ("--set", "connect.patience=60")
-        clients = [self.start(*self.client_arguments(i, port, *patience)) for i in range(3)]
+    def kill_somebody(self, run, draw, has_tls, settings):
+        # Who is gone when the clients are told that the run is over is waited for that long.
+        settings = {**self.SETTINGS, **settings, "timeouts.absence": 15}
+        if has_tls:
+            settings |= self.tls["server"]
+        server, port = self.start_server(run, **settings)
+        settings["listen.port"] = port
+
+        def start_client(i):
+            patience = ("--set", "connect.patience=60")
+            return self.start(*(self.tls_client(i, port, self.tls[i]) if has_tls else self.client_arguments(i, port)),
+                              *patience)
+
+        clients = [start_client(i) for i in range(3)]
+        num_events = self.EVENTS_BEFORE_ROUNDS + 2 * self.ROUNDS
         for _ in range(draw.randint(1, 3)):
             # A moment by what the run has achieved, so that the same moments are met on a slow machine.
-            moment = draw.randint(3, 3 + 7 + 2 * self.ROUNDS)
+            moment = draw.randint(0, num_events)
             wait_for(lambda: server.poll() is not None or self.num_journaled(run) >= moment, "that moment")
-            victim, stop = draw.randint(0, 3), draw.random() < 0.25
+            victim = draw.randint(0, 3)
             child = server if victim == 3 else clients[victim]
             if child.poll() is not None:
                 break
-            if stop:
-                child.send_signal(signal.SIGSTOP)
-                child.send_signal(signal.SIGCONT)
-                continue
             child.kill()
             child.communicate()
             if victim == 3:
                 server = self.start(*self.server_arguments(run, **settings))
             else:
-                clients[victim] = self.start(*self.client_arguments(victim, port, *patience))
+                clients[victim] = start_client(victim)
         code, _, err = self.finish(server)
-        if code == 4:  # it had finished just before it was killed
+        if code == 4:  # all had been told just before it was killed
             self.assertIn("holds a finished run", err)
         else:
             self.assertEqual(code, 0, err)
         for client in clients:
             if client.poll() is None:
-                client.kill()  # one that was away at the end would look for its server for an hour
+                client.kill()  # killed after it was told, it would look for its server for an hour
             client.communicate()
         summary = json.loads((self.folder / run / "summary.json").read_text())
         self.assertFalse(summary["degraded"], summary["left_out"])
 
     def test_stopped_until_the_other_side_gives_up_the_connection_and_continued(self):
+        """SIGSTOP and SIGCONT of the server and of a client, at random moments; HEADSTART_LONG: 20 of each."""
         expected = self.undisturbed_model()
-        for victim in ("silo-1", "server"):
-            run = f"stopped-{victim}"
-            server, port = self.start_server(run, **self.SETTINGS, **{"timeouts.silence": 1, "timeouts.handshake": 1})
-            clients = [self.start(*self.client_arguments(i, port)) for i in range(3)]
-            wait_for(lambda: self.num_journaled(run) >= 12, "some rounds")
-            if victim == "server":
-                # Its clients' heartbeats stay unanswered; they hang up and look for it again.
-                server.send_signal(signal.SIGSTOP)
-                self.wait_for_line(clients[0], "trying again")
-                server.send_signal(signal.SIGCONT)
-            else:
-                clients[1].send_signal(signal.SIGSTOP)
-                wait_for(lambda: self.events(run, "connection lost"), "the server to miss it")
-                clients[1].send_signal(signal.SIGCONT)
-            self.finish_all(server, clients)
-            self.assert_same_model(run, expected)
-            self.assertTrue(self.events(run, "returned"))
+        draw = random.Random(20241)
+        for trial in range(20 if "HEADSTART_LONG" in os.environ else 1):
+            for victim in ("silo-1", "server"):
+                with self.subTest(trial=trial, victim=victim):
+                    run = f"stopped-{trial}-{victim}"
+                    self.stop_somebody(run, victim, draw.randint(1, self.EVENTS_BEFORE_ROUNDS + self.ROUNDS))
+                    self.assert_same_model(run, expected)
+
+    def stop_somebody(self, run, victim, moment):
+        server, port = self.start_server(run, **self.SETTINGS, **{"timeouts.silence": 1, "timeouts.handshake": 1})
+        clients = [self.start(*self.client_arguments(i, port)) for i in range(3)]
+        wait_for(lambda: self.num_journaled(run) >= moment, "that moment")
+        if victim == "server":
+            # Its clients' heartbeats stay unanswered; they hang up and look for it again.
+            server.send_signal(signal.SIGSTOP)
+            self.wait_for_line(clients[0], "trying again")
+            server.send_signal(signal.SIGCONT)
+        else:
+            clients[1].send_signal(signal.SIGSTOP)
+            wait_for(lambda: self.events(run, "connection lost"), "the server to miss it")
+            clients[1].send_signal(signal.SIGCONT)
+        self.finish_all(server, clients)
+        self.assertTrue(self.events(run, "returned"))
 
     def wait_for_line(self, child, words):
         while words not in child.stderr.readline():

@@ -156,24 +156,6 @@ class Processes(ProgramsTest):
         for setting, words in (("own.width=16", "own_model is not set"), ("own.name=resnet18", "own.name")):
             self.assert_fails(self.run_program(*self.client_arguments(0, 1), "--set", setting), 2, words)
 
-    def make_authority(self):
-        done = self.run_program(PKI, "init", "--folder", self.folder / "pki")
-        self.assertEqual(done.returncode, 0, done.stderr)
-
-    def certify(self, name, *options):
-        """The settings of one who was certified."""
-        home = self.folder / f"home-{name}"
-        self.assertEqual(self.run_program(PKI, "request", "--name", name, "--out", home).returncode, 0)
-        done = self.run_program(PKI, "sign", home / f"{name}.csr", "--folder", self.folder / "pki", *options)
-        self.assertEqual(done.returncode, 0, done.stderr)
-        return {"tls.authority": self.folder / "pki/authority.pem", "tls.certificate": done.stdout.splitlines()[0],
-                "tls.key": home / f"{name}.key"}
-
-    def tls_client(self, index, port, credentials):
-        settings = [word for key, value in credentials.items() for word in ("--set", f"{key}={value}")]
-        arguments = self.client_arguments(index, port, *settings)
-        return [str(a).replace("ws://", "wss://") for a in arguments]
-
     def test_under_mutual_tls_the_same_model_and_no_impostors(self):
         self.draw()
         self.make_authority()

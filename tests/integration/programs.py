@@ -97,6 +97,24 @@ class ProgramsTest(unittest.TestCase):
                 "--set", f"data.manifest={self.manifest}", "--set", f"data.share={index}",
                 "--set", "share_model=peers", *more]
 
+    def make_authority(self):
+        done = self.run_program(PKI, "init", "--folder", self.folder / "pki")
+        self.assertEqual(done.returncode, 0, done.stderr)
+
+    def certify(self, name, *options):
+        """The settings of one who was certified."""
+        home = self.folder / f"home-{name}"
+        self.assertEqual(self.run_program(PKI, "request", "--name", name, "--out", home).returncode, 0)
+        done = self.run_program(PKI, "sign", home / f"{name}.csr", "--folder", self.folder / "pki", *options)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return {"tls.authority": self.folder / "pki/authority.pem", "tls.certificate": done.stdout.splitlines()[0],
+                "tls.key": home / f"{name}.key"}
+
+    def tls_client(self, index, port, credentials):
+        settings = [word for key, value in credentials.items() for word in ("--set", f"{key}={value}")]
+        arguments = self.client_arguments(index, port, *settings)
+        return [str(a).replace("ws://", "wss://") for a in arguments]
+
     def start_server(self, run="run", environment=None, **settings):
         port_file = self.folder / run / "port"
         port_file.unlink(missing_ok=True)  # of an earlier server
