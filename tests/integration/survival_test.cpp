@@ -10,6 +10,9 @@
 #include <set>
 #include <thread>
 
+#include <boost/asio/steady_timer.hpp>
+#include <boost/asio/this_coro.hpp>
+#include <boost/asio/use_awaitable.hpp>
 #include <doctest/doctest.h>
 #include <fmt/format.h>
 #include <sys/resource.h>
@@ -147,6 +150,12 @@ auto faulty(const net::FaultPlan& plan, std::shared_ptr<std::uint64_t> operation
   };
 }
 
+/// Others send, or are sent, several messages meanwhile.
+net::Task<> long_enough_for_others() {
+  boost::asio::steady_timer timer(co_await boost::asio::this_coro::executor, std::chrono::milliseconds(20));
+  co_await timer.async_wait(boost::asio::use_awaitable);
+}
+
 void visit_every_operation(TransferSet transfer, net::Fault fault, std::uint64_t every, std::uint64_t first) {
   const test::TemporaryFolder folder;
   Notes notes;
@@ -170,13 +179,14 @@ void visit_every_operation(TransferSet transfer, net::Fault fault, std::uint64_t
     const std::string label = fmt::format("fault-{}-{}-{}", static_cast<int>(fault), client, operation);
     CAPTURE(label);
     auto clients = clients_of();
-    clients[client].wrap = faulty({.fault = fault, .operation = operation});
+    clients[client].wrap = faulty({.fault = fault, .operation = operation, .delay = long_enough_for_others});
     const auto work = std::make_shared<WorkCounts>();
     const auto summary =
         run(config_in(folder / label, StartModel::kd, transfer), counted(std::move(clients), work), notes);
     CHECK(summary["rounds"] == expected["rounds"]);
     // A client that returns hands in what it has finished, and goes on with what it is at.
-    if (fault == net::Fault::fail) CHECK(work->words() == clean_work->words());
+    if (fault == net::Fault::fail || fault == net::Fault::delay) CHECK(work->words() == clean_work->words());
+    if (fault == net::Fault::delay) CHECK(summary["degraded"] == false);
     if (summary["degraded"] == false) {
       CHECK(summary["model_digest"] == expected["model_digest"]);
     } else {
@@ -193,6 +203,11 @@ void visit_every_operation(TransferSet transfer, net::Fault fault, std::uint64_t
 TEST_CASE("a connection that is lost at any message costs nothing: the client returns and the model is the same") {
   visit_every_operation(TransferSet::public_large, net::Fault::fail, stride(7), 0);
   visit_every_operation(TransferSet::student, net::Fault::fail, stride(7), 3);
+}
+
+TEST_CASE("a message that is late: nothing is lost, and what the clients do comes out in the same order") {
+  visit_every_operation(TransferSet::public_large, net::Fault::delay, stride(29), 2);
+  visit_every_operation(TransferSet::student, net::Fault::delay, stride(29), 7);
 }
 
 TEST_CASE("a message that is cut, doubled or out of order: the same model, or a summary that says who was late") {
