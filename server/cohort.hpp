@@ -77,15 +77,17 @@ class Cohort {
 
   /// Asks all of `clients` at the same time: `ask(ClientSession&)` returns Task<T>. A client whose connection is lost
   /// is asked again when it returns, while it is awaited. One client's failure is its own: its answer then has a reason
-  /// and no value, at the latest when the phase is over. Answers stand in the order of `clients`.
+  /// and no value, at the latest when the phase is over. Answers stand in the order of `clients`. Error(storage), the
+  /// server's own disk and no client's fault, is thrown without waiting for the others: their connections end.
   template <class T, class Ask>
   net::Task<std::vector<Answer<T>>> ask(std::vector<std::shared_ptr<ClientSession>> clients, Ask ask_one) {
     std::vector<Answer<T>> answers(clients.size());
     std::vector<net::Task<>> tasks;
     const TimePoint end = clock_() + patience_.phase;
+    bool is_over = false;
     for (std::size_t i = 0; i < clients.size(); ++i) {
       answers[i].client = clients[i];
-      tasks.push_back(take_answer<T>(answers[i], ask_one, end));
+      tasks.push_back(take_answer<T>(answers, i, ask_one, end, is_over));
     }
     co_await session::gather(executor_, std::move(tasks));
     co_return answers;
@@ -101,26 +103,34 @@ class Cohort {
 
  private:
   template <class T, class Ask>
-  net::Task<> take_answer(Answer<T>& answer, Ask& ask_one, TimePoint end) {
+  net::Task<> take_answer(std::vector<Answer<T>>& answers, std::size_t index, Ask& ask_one, TimePoint end,
+                          bool& is_over) {
+    Answer<T>& answer = answers[index];
     ClientSession& client = *answer.client;
     client.set_phase_end(end);
     answer.reason = "its connection is lost";
     while (true) {
       co_await client.return_by(end);
-      if (client.is_lost()) co_return;
+      if (client.is_lost() || is_over) co_return;
       const int connection = client.num_connections();
       try {
         net::Task<T> asking = ask_one(client);
         answer.value = co_await std::move(asking);
         co_return;
       } catch (const Error& error) {
-        if (error.code() == Errc::storage) throw;  // the server's own disk, no client's fault
+        if (error.code() == Errc::storage) {
+          is_over = true;
+          for (const Answer<T>& other : answers) {
+            if (!other.value && &other != &answer) other.client->abort();
+          }
+          throw;
+        }
         answer.reason = error.what();
       } catch (const std::exception& error) {
         answer.reason = error.what();  // what this client sent was more than a library could bear
       }
       const bool was_lost = client.is_lost() || client.num_connections() != connection;
-      if (!was_lost || clock_() >= end) co_return;
+      if (!was_lost || is_over || clock_() >= end) co_return;
     }
   }
 

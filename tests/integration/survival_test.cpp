@@ -688,6 +688,38 @@ TEST_CASE("who joins between rounds is in the run, also when the server ends and
   }
 }
 
+TEST_CASE("a server whose disk fails says so at once, not when its slowest client has answered") {
+  /// Hands its pre-trained model over when it is stopped, not before.
+  class WithholdingWorker final : public test::DelegatingWorker {
+   public:
+    using DelegatingWorker::DelegatingWorker;
+    wire::PackedState pretrained(const client::TaskContext& context) override {
+      while (!context.stop.stop_requested()) std::this_thread::yield();
+      throw Error(Errc::interrupted, "stopped");
+    }
+  };
+  /// Takes the place away where the models are to be kept.
+  class FailingDisk final : public Notes {
+   public:
+    explicit FailingDisk(std::filesystem::path folder) : folder_(std::move(folder)) {}
+    void on_phase(const std::string& name, std::size_t) override {
+      if (name == server::phase::exchange) std::filesystem::remove_all(folder_ / "models");
+    }
+
+   private:
+    std::filesystem::path folder_;
+  };
+  const test::TemporaryFolder folder;
+  auto config = config_in(folder / "run");
+  config.federation.timeouts.task = 3600;
+  config.federation.timeouts.phase = 3600;
+  auto clients = clients_of();
+  clients[3].worker = std::make_unique<WithholdingWorker>(std::move(clients[3].worker));
+  FailingDisk failing(folder / "run");
+  const std::string message = test::error_of(Errc::storage, [&] { run(config, std::move(clients), failing); });
+  CHECK(message.find("models") != std::string::npos);
+}
+
 TEST_CASE("the student's client is gone for good: the next best one distils, and the summary says so") {
   const test::TemporaryFolder folder;
   Notes undisturbed;
