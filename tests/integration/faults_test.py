@@ -217,6 +217,19 @@ class Faults(ProgramsTest):
         self.finish_all(server, clients)
         self.assertTrue(self.events(run, "returned"))
 
+    def test_under_tls_a_new_process_of_a_client_takes_the_place_of_one_that_hangs(self):
+        expected = self.undisturbed_model()
+        self.make_authority()
+        tls = {i: self.certify(f"silo-{i}") for i in range(3)}
+        server, port = self.start_server("run", **self.SETTINGS, **self.certify("server", "--server", "--host", "127.0.0.1"))
+        hanging = self.start(*self.tls_client(0, port, tls[0]))
+        wait_for(lambda: self.events("run", "joined"), "the first of them")
+        hanging.send_signal(signal.SIGSTOP)  # its connection stands, as far as the server can tell
+        clients = [self.start(*self.tls_client(i, port, tls[i])) for i in range(3)]
+        self.finish_all(server, clients)
+        self.assert_same_model("run", expected)
+        self.assertEqual([event["client"] for event in self.events("run", "joined")].count("silo-0"), 2)
+
     def wait_for_line(self, child, words):
         while words not in child.stderr.readline():
             self.assertIsNone(child.poll(), f"ended while '{words}' was waited for")
