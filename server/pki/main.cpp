@@ -108,7 +108,7 @@ int main(int argc, char** argv) {
                                done.file.string(), done.fingerprint);
     } else if (revoke->parsed()) {
       const std::size_t count = authority.revoke(options.name, now);
-      std::cout << fmt::format("{} certificate{} revoked; {} takes effect at the server's next handshake\n", count,
+      std::cout << fmt::format("{} certificate{} revoked; the server that reads {} ends their connections\n", count,
                                count == 1 ? "" : "s", authority.revocations_file().string());
     } else if (renew->parsed()) {
       authority.renew_revocations(now);

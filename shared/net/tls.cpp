@@ -57,9 +57,9 @@ Certificate read_certificate(const std::string& file) {
   return certificate;
 }
 
-void add_revocations(SSL_CTX* context, const std::string& file, X509* authority) {
+RevocationList read_revocations(const std::string& file, X509* authority) {
   const File opened = open(file);
-  const RevocationList list(PEM_read_X509_CRL(opened.get(), nullptr, nullptr, nullptr));
+  RevocationList list(PEM_read_X509_CRL(opened.get(), nullptr, nullptr, nullptr));
   if (!list) refuse(file, "holds no revocation list in PEM form (" + openssl_reason() + ")");
   if (X509_CRL_verify(list.get(), X509_get0_pubkey(authority)) != 1) {
     ERR_clear_error();
@@ -69,9 +69,7 @@ void add_revocations(SSL_CTX* context, const std::string& file, X509* authority)
   if (next != nullptr && X509_cmp_current_time(next) < 0) {
     refuse(file, "is out of date; fetch or sign a new revocation list");
   }
-  X509_STORE* store = SSL_CTX_get_cert_store(context);
-  X509_STORE_add_crl(store, list.get());
-  X509_STORE_set_flags(store, X509_V_FLAG_CRL_CHECK);
+  return list;
 }
 
 void expect_named(const std::string& file, const char* key) {
@@ -88,29 +86,40 @@ void declare_fields(Fields& fields, const std::string& prefix, TlsFiles& files) 
               "This side's certificate (PEM); for TLS all three are needed.");
   fields.text(prefix + ".key", files.key, "Private key of the certificate (PEM).");
   fields.text(prefix + ".revoked", files.revoked,
-              "The authority's revocation list (PEM); read again when it changes. Empty: none is revoked.");
+              "The authority's revocation list (PEM); read again when it changes, also for "
+              "connections that are there. Empty: none is revoked.");
 }
 
 Tls::Tls(TlsFiles files, Side side) : files_(std::move(files)), side_(side) {
   expect_named(files_.authority, "tls.authority");
   expect_named(files_.certificate, "tls.certificate");
   expect_named(files_.key, "tls.key");
-  loaded_ = stamps();
-  context_ = load();
+  stamps_ = stamps();
+  loaded_ = load();
 }
 
-std::shared_ptr<ssl::context> Tls::context() {
+std::shared_ptr<ssl::context> Tls::context() { return current().context; }
+
+bool Tls::has_revoked(const SSL* connection) {
+  const std::shared_ptr<X509_CRL> revocations = current().revocations;
+  const Certificate certificate(SSL_get1_peer_certificate(connection));
+  if (!revocations || !certificate) return false;
+  X509_REVOKED* entry = nullptr;
+  return X509_CRL_get0_by_cert(revocations.get(), &entry, certificate.get()) == 1;
+}
+
+Tls::Loaded Tls::current() {
   const std::lock_guard lock(mutex_);
-  if (Stamps now = stamps(); now != loaded_) {
-    loaded_ = std::move(now);
+  if (Stamps now = stamps(); now != stamps_) {
+    stamps_ = std::move(now);
     try {
-      context_ = load();
+      loaded_ = load();
       spdlog::info("the files for TLS have changed and were read again");
     } catch (const Error& error) {
       spdlog::error("the files for TLS have changed, and what was there before counts on: {}", error.what());
     }
   }
-  return context_;
+  return loaded_;
 }
 
 Tls::Stamps Tls::stamps() const {
@@ -123,7 +132,7 @@ Tls::Stamps Tls::stamps() const {
   return stamps;
 }
 
-std::shared_ptr<ssl::context> Tls::load() const {
+Tls::Loaded Tls::load() const {
   ERR_clear_error();
   const Certificate authority = read_certificate(files_.authority);
   read_certificate(files_.certificate);
@@ -144,8 +153,14 @@ std::shared_ptr<ssl::context> Tls::load() const {
     refuse(files_.key,
            "is no private key in PEM form, or not that of " + files_.certificate + " (" + openssl_reason() + ")");
   }
-  if (!files_.revoked.empty()) add_revocations(native, files_.revoked, authority.get());
-  return context;
+  Loaded loaded{std::move(context), nullptr};
+  if (!files_.revoked.empty()) {
+    loaded.revocations = read_revocations(files_.revoked, authority.get());
+    X509_STORE* store = SSL_CTX_get_cert_store(native);
+    X509_STORE_add_crl(store, loaded.revocations.get());
+    X509_STORE_set_flags(store, X509_V_FLAG_CRL_CHECK);
+  }
+  return loaded;
 }
 
 void expect_host(SSL* connection, const std::string& host) {

@@ -15,8 +15,8 @@
 
 namespace headstart::net {
 
-/// One side's credentials. Its files are read again when they change: a revocation or a renewed certificate counts for
-/// the next handshake, without a restart. May be used from any thread.
+/// One side's credentials. Its files are read again when they change: a renewed certificate counts for the next
+/// handshake, a revocation for connections that are there too, without a restart. May be used from any thread.
 class Tls {
  public:
   enum class Side { server, client };
@@ -29,16 +29,25 @@ class Tls {
   /// A change that cannot be used is logged, and what was there before counts on.
   std::shared_ptr<asio::ssl::context> context();
 
+  /// Whether the certificate that the peer showed in its handshake has been revoked since. Only that is looked at: a
+  /// certificate or a list that runs out meanwhile ends no connection.
+  bool has_revoked(const SSL* connection);
+
  private:
+  struct Loaded {
+    std::shared_ptr<asio::ssl::context> context;
+    std::shared_ptr<X509_CRL> revocations;  ///< Null where no list is named.
+  };
   using Stamps = std::vector<std::filesystem::file_time_type>;
-  [[nodiscard]] std::shared_ptr<asio::ssl::context> load() const;
+  [[nodiscard]] Loaded load() const;
   [[nodiscard]] Stamps stamps() const;
+  Loaded current();
 
   TlsFiles files_;
   Side side_;
   std::mutex mutex_;
-  Stamps loaded_;
-  std::shared_ptr<asio::ssl::context> context_;
+  Stamps stamps_;  ///< Of what is loaded.
+  Loaded loaded_;
 };
 
 /// Before a dialler's handshake: the peer's certificate must be for `host`, a name or an IP address.

@@ -14,6 +14,7 @@
 #include <boost/beast/websocket.hpp>
 
 #include "shared/base/error.hpp"
+#include "shared/base/log.hpp"
 #include "shared/net/deadline.hpp"
 #include "shared/net/inbox.hpp"
 #include "shared/net/pending_peer.hpp"
@@ -102,6 +103,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
   static Task<> lend_memory(std::shared_ptr<Connection> self);
   void schedule_beat();
   void beat();
+  /// Whether its certificate has been revoked since the handshake.
+  [[nodiscard]] bool is_revoked() const;
   [[noreturn]] void fail_receive(error_code error);
   [[nodiscard]] std::string offence_at(bool is_first) const;
   [[nodiscard]] Error ended(Errc code) const {
@@ -173,7 +176,16 @@ void Connection::schedule_beat() {
   });
 }
 
+bool Connection::is_revoked() const {
+  const SSL* native = stream.next_layer().tls();
+  return native != nullptr && options_.tls && options_.tls->has_revoked(native);
+}
+
 void Connection::beat() {
+  if (is_revoked()) {
+    spdlog::warn("{}: the certificate of '{}' has been revoked; the connection is ended", peer, identity);
+    return end("its certificate has been revoked", Errc::rejected);
+  }
   // Who does not read cannot hear; back-pressure is no sign of death.
   silent_beats_ = is_receiving_ && !is_held_back_ && !was_heard_ ? silent_beats_ + 1 : 0;
   if (silent_beats_ > beats_per_idle_timeout) {

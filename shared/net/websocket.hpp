@@ -23,7 +23,8 @@ struct WebSocketOptions {
   /// From the first packet to the upgraded connection, name resolution included.
   std::chrono::milliseconds handshake_timeout = std::chrono::seconds(10);
   /// A peer in whose receive() we wait and from whom nothing was heard for so long is lost. Each side sends a ping four
-  /// times in that span, also while its program is busy, so only a dead process, host or wire stays silent.
+  /// times in that span, also while its program is busy, so only a dead process, host or wire stays silent. As often
+  /// it looks whether the other's certificate has been revoked meanwhile.
   std::chrono::milliseconds idle_timeout = std::chrono::seconds(30);
   /// A dialler needs it for wss://; a server that has it accepts nothing without TLS.
   std::shared_ptr<Tls> tls = nullptr;

@@ -185,6 +185,37 @@ TEST_CASE("whoever the authority did not certify, or no longer, is refused, and 
   }
 }
 
+/// A silo's connection to a server of these options; both ends look at certificates four times in `span`.
+Task<ChannelPair> connect_silo(std::string name, WebSocketOptions server, std::chrono::milliseconds span) {
+  auto client = with(authority().client(name), Tls::Side::client);
+  client.idle_timeout = span;
+  server.idle_timeout = span;
+  auto connecting = connect_websockets(client, server);
+  co_return co_await std::move(connecting);
+}
+
+TEST_CASE("a revocation ends the connection that is there, and no other") {
+  const auto server = with(authority().server(), Tls::Side::server);
+  const auto task = [&]() -> Task<> {
+    // The one that stays is looked at more often: by the time the other has ended, it was looked at too.
+    auto staying = connect_silo("silo-stays", server, std::chrono::milliseconds(100));
+    const auto good = co_await std::move(staying);
+    auto leaving = connect_silo("silo-leaves", server, std::chrono::seconds(2));
+    const auto bad = co_await std::move(leaving);
+    authority().revoke("silo-leaves");
+    auto both = failure_of(bad.far->receive()) && failure_of(bad.near->receive());
+    const auto [at_server, at_silo] = co_await std::move(both);
+    CHECK(at_server.code == Errc::rejected);
+    CHECK(contains(at_server.message, "its certificate has been revoked"));
+    CHECK(at_silo.has_failed);
+    auto sending = good.near->send(bytes_of("still here"), {});
+    co_await std::move(sending);
+    const std::string heard = text_of(co_await good.far->receive());
+    CHECK(heard == "still here");
+  };
+  run(task());
+}
+
 TEST_CASE("a client refuses a server that is not the one it dialled") {
   const auto client = with(authority().client("silo-1"), Tls::Side::client);
   SUBCASE("another host's certificate") {
