@@ -6,6 +6,7 @@ import json
 import os
 import re
 import subprocess
+import tempfile
 import unittest
 from pathlib import Path
 
@@ -67,6 +68,31 @@ class Settings(unittest.TestCase):
         for file, program in [("server/run.json", "headstart-server"), ("silo/client.json", "headstart-client")]:
             for key in flattened(json.loads((KUBERNETES / file).read_text())):
                 self.assertIn(key, settings_of(program), file)
+
+
+class Scripts(unittest.TestCase):
+    def put(self, text: bytes):
+        return subprocess.run(["sh", DEPLOY / "put.sh", self.file], input=text, capture_output=True, timeout=60)
+
+    def test_put_replaces_a_file_whole_and_never_by_nothing(self):
+        with tempfile.TemporaryDirectory() as folder:
+            self.file = Path(folder) / "server.pem"
+            refused = self.put(b"")
+            self.assertEqual(refused.returncode, 1)
+            self.assertIn(f"nothing came for {self.file}", refused.stderr.decode())
+            self.assertEqual(list(Path(folder).iterdir()), [])
+            self.assertEqual(self.put(b"first").returncode, 0)
+            self.assertEqual(self.put(b"").returncode, 1)
+            self.assertEqual(self.file.read_bytes(), b"first")
+            self.assertEqual(self.put(b"second").returncode, 0)
+            self.assertEqual(self.file.read_bytes(), b"second")
+            self.assertEqual(list(Path(folder).iterdir()), [self.file])
+
+    def test_scripts_parse(self):
+        for script in sorted(DEPLOY.glob("*.sh")):
+            shell = script.read_text().splitlines()[0].removeprefix("#!")
+            done = subprocess.run([shell, "-n", script], capture_output=True, text=True, timeout=60)
+            self.assertEqual(done.returncode, 0, done.stderr)
 
 
 @unittest.skipIf(yaml is None, "python3-yaml is not installed")
