@@ -7,6 +7,7 @@
 #include "shared/base/files.hpp"
 #include "shared/base/names.hpp"
 #include "shared/net/deadline.hpp"
+#include "shared/net/url.hpp"
 
 namespace headstart::server {
 
@@ -143,10 +144,14 @@ net::Task<> Admission::admit(std::unique_ptr<net::MessageChannel> channel) {
     refusal = error.what();
     conversation->post(wire::Refused{"the server could not take this client: " + refusal, true});
   }
-  if (refusals_.count()) {
-    audit_.refused(peer, conversation->identity(), seat->name == peer ? std::string() : seat->name, refusal);
+  observer_.on_refusal();
+  const std::string identity = conversation->identity();
+  const std::string whom = identity.empty() ? net::address_of(peer) : identity;
+  if (refusals_.count(whom)) {
+    const Told& told = refusals_.of(whom);
+    audit_.refused(peer, identity, seat->name == peer ? std::string() : seat->name, refusal);
     observer_.on_note(fmt::format("{} ({}) was not admitted: {}{}", seat->name, peer, refusal,
-                                  refusals_.is_thinned_out() ? fmt::format("; {} so far", refusals_.so_far()) : ""));
+                                  told.is_thinned_out() ? fmt::format("; {} so far", told.so_far()) : ""));
   }
   co_await conversation->close("refused");
 }

@@ -102,7 +102,7 @@ class Admission {
   std::int64_t num_newcomers_;
   wire::Finished farewell_;
   std::set<std::string> told_;  ///< Of the roster.
-  Told refusals_;
+  ToldApart refusals_;          ///< By what a certificate proves, else by address.
   enum class Stage { open, farewell, closed } stage_ = Stage::open;
   bool is_open_for_late_ = false;
   bool is_stopped_ = false;

@@ -13,11 +13,6 @@ namespace headstart::server {
 
 namespace {
 
-constexpr std::size_t max_addresses = 4096;
-
-/// "192.0.2.7:50312" and "[2001:db8::1]:50312" without the port.
-std::string address_of(const std::string& peer) { return peer.substr(0, peer.rfind(':')); }
-
 /// One guest's place, as long as it lives.
 class Place {
  public:
@@ -41,7 +36,7 @@ net::Task<> serve(net::PendingPeer pending, net::WebSocketOptions options, Feder
     auto shaking = net::handshake(std::move(pending), options);
     channel = co_await std::move(shaking);
   } catch (const Error& error) {
-    if (!place->record().failures.count(address_of(peer))) co_return;
+    if (!place->record().failures.count(net::address_of(peer))) co_return;
     spdlog::warn("{}", error.what());
     federation.audit().handshake_failed(peer, error.what());
     co_return;
@@ -103,18 +98,12 @@ void DoorCount::leave(Guest guest) {
   --num_inside_;
 }
 
-bool Failures::count(const std::string& address) {
-  ++num_in_all_;
-  const bool has_its_own = by_address_.contains(address) || by_address_.size() < max_addresses;
-  return by_address_[has_its_own ? address : std::string()].count();
-}
-
 net::Task<> keep_door(net::asio::any_io_executor executor, net::Listener& listener, net::WebSocketOptions options,
                       std::shared_ptr<DoorRecord> record, Federation& federation) {
   while (true) {
     net::PendingPeer pending = co_await listener.accept();
     const std::string peer = pending.peer();
-    const auto entered = record->count.enter(address_of(peer), pending.ender());
+    const auto entered = record->count.enter(net::address_of(peer), pending.ender());
     if (const auto* reason = std::get_if<std::string>(&entered)) {
       if (Told& told = record->refusals; told.count()) {
         spdlog::warn("{}: refused, {}{}", peer, *reason,

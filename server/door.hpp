@@ -49,25 +49,13 @@ class DoorCount {
   std::map<Guest, std::string> address_of_;
 };
 
-/// Handshakes that failed: each address is told for itself, so that a flood from one does not hide another.
-class Failures {
- public:
-  /// Counts one more from `address`; whether it is worth a line.
-  bool count(const std::string& address);
-  [[nodiscard]] std::uint64_t num_in_all() const { return num_in_all_; }
-
- private:
-  std::uint64_t num_in_all_ = 0;
-  std::map<std::string, Told> by_address_;  ///< Up to a bound; beyond it all others are told as one.
-};
-
 /// What the door knows, for whoever watches it.
 struct DoorRecord {
   explicit DoorRecord(std::size_t limit) : count(limit) {}
 
   DoorCount count;
-  Told refusals;  ///< Connections beyond the limits.
-  Failures failures;
+  Told refusals;       ///< Connections beyond the limits.
+  ToldApart failures;  ///< Of handshakes, by address.
 
   [[nodiscard]] DoorStatus status() const { return {count.num_inside(), refusals.so_far(), failures.num_in_all()}; }
 };

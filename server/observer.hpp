@@ -31,6 +31,8 @@ class FederationObserver {
   /// `part` (a client, "server") has done so many of its samples.
   virtual void on_progress(const std::string& /*part*/, std::uint64_t /*done*/, std::uint64_t /*total*/) {}
   virtual void on_round(const RoundView& /*round*/) {}
+  /// A peer was not admitted.
+  virtual void on_refusal() {}
   /// A sentence worth a line.
   virtual void on_note(const std::string& /*text*/) {}
 };

@@ -15,6 +15,7 @@ void StatusBoard::report(RunStatus& status) const {
   status.accuracy = round_.accuracy;
   status.loss = round_.loss;
   status.federated_accuracy = round_.federated_accuracy;
+  status.num_refused = num_refused_;
 }
 
 void StatusBoard::on_lobby(const std::vector<std::string>& present, std::size_t expected) {
@@ -37,6 +38,11 @@ void StatusBoard::on_progress(const std::string& part, std::uint64_t done, std::
 void StatusBoard::on_round(const RoundView& round) {
   round_ = round;
   next_.on_round(round);
+}
+
+void StatusBoard::on_refusal() {
+  ++num_refused_;
+  next_.on_refusal();
 }
 
 }  // namespace headstart::server

@@ -32,6 +32,7 @@ struct RunStatus {
   std::size_t num_expected = 0;
   std::size_t num_left_out = 0;  ///< What the run had to go on without.
   std::vector<ClientStatus> clients;
+  std::uint64_t num_refused = 0;                    ///< Peers that were not admitted, so far.
   std::uint64_t upload_memory = 0, num_staged = 0;  ///< Updates in flight: bytes in memory; files so far.
 };
 
@@ -54,6 +55,7 @@ class StatusBoard final : public FederationObserver {
   void on_phase(const std::string& name, std::size_t num_parts) override;
   void on_progress(const std::string& part, std::uint64_t done, std::uint64_t total) override;
   void on_round(const RoundView& round) override;
+  void on_refusal() override;
   void on_note(const std::string& text) override { next_.on_note(text); }
 
  private:
@@ -64,6 +66,7 @@ class StatusBoard final : public FederationObserver {
   std::size_t num_parts_ = 0;
   std::map<std::string, double> parts_;  ///< Shares done.
   RoundView round_;
+  std::uint64_t num_refused_ = 0;
 };
 
 }  // namespace headstart::server

@@ -2,6 +2,9 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
+#include <map>
+#include <string>
 
 namespace headstart {
 
@@ -19,6 +22,30 @@ class Told {
 
  private:
   std::size_t count_ = 0;
+};
+
+/// The same by whom the events come from: each is told for itself, so that a flood from one does not hide another.
+class ToldApart {
+ public:
+  /// Counts one more from `whom`; whether it is told.
+  bool count(const std::string& whom) {
+    ++num_in_all_;
+    const bool has_its_own = counts_.contains(whom) || counts_.size() < max_apart;
+    return counts_[has_its_own ? whom : std::string()].count();
+  }
+  /// What `whom`, who was counted before, is counted with.
+  [[nodiscard]] const Told& of(const std::string& whom) const {
+    const auto own = counts_.find(whom);
+    return own != counts_.end() ? own->second : counts_.at("");
+  }
+  [[nodiscard]] std::uint64_t num_in_all() const { return num_in_all_; }
+
+ private:
+  /// Beyond it all others are told as one.
+  static constexpr std::size_t max_apart = 4096;
+
+  std::uint64_t num_in_all_ = 0;
+  std::map<std::string, Told> counts_;
 };
 
 }  // namespace headstart

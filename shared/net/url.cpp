@@ -76,4 +76,6 @@ std::string host_and_port(const Url& url) {
 
 std::string to_string(const Url& url) { return (url.is_secure ? "wss://" : "ws://") + host_and_port(url) + url.path; }
 
+std::string address_of(const std::string& peer) { return peer.substr(0, peer.rfind(':')); }
+
 }  // namespace headstart::net

@@ -24,4 +24,7 @@ std::string host_and_port(const Url& url);
 /// The whole address, as parse_url() reads it.
 std::string to_string(const Url& url);
 
+/// The address of a peer as channels name it, "192.0.2.7:50312" or "[2001:db8::1]:50312", without the port.
+std::string address_of(const std::string& peer);
+
 }  // namespace headstart::net

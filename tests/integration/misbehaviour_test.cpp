@@ -1,6 +1,8 @@
 // What a broken or hostile client costs: itself.
 
 #include <fstream>
+#include <map>
+#include <sstream>
 #include <stop_token>
 
 #include <boost/asio/co_spawn.hpp>
@@ -150,6 +152,29 @@ TEST_CASE("counts that cannot be end the connection; at the third time the clien
   CHECK(record["clients"].size() == 3);
 }
 
+/// A loopback's end, as if it came over the network.
+class RemoteChannel final : public net::MessageChannel {
+ public:
+  RemoteChannel(std::unique_ptr<net::MessageChannel> inner, std::string peer, std::string identity)
+      : inner_(std::move(inner)), peer_(std::move(peer)), identity_(std::move(identity)) {}
+  net::Task<> send(std::span<const std::byte> head, std::span<const std::byte> body) override {
+    return inner_->send(head, body);
+  }
+  net::Task<std::span<const std::byte>> receive() override { return inner_->receive(); }
+  void limit_messages(std::size_t bytes) noexcept override { inner_->limit_messages(bytes); }
+  void limit_silence(std::chrono::milliseconds span) noexcept override { inner_->limit_silence(span); }
+  net::Task<> close(std::string reason) override { return inner_->close(std::move(reason)); }
+  void abort() noexcept override { inner_->abort(); }
+  [[nodiscard]] std::uint64_t bytes_sent() const noexcept override { return inner_->bytes_sent(); }
+  [[nodiscard]] std::uint64_t bytes_received() const noexcept override { return inner_->bytes_received(); }
+  [[nodiscard]] std::string peer() const override { return peer_; }
+  [[nodiscard]] std::string identity() const override { return identity_; }
+
+ private:
+  std::unique_ptr<net::MessageChannel> inner_;
+  std::string peer_, identity_;
+};
+
 /// A server in its lobby, waiting for `expected` clients, and a raw conversation with it.
 struct Lobby {
   test::TemporaryFolder folder;
@@ -161,16 +186,22 @@ struct Lobby {
   server::Federation federation{
       io.get_executor(), pool, config, test::small_central_data(), run_folder, notes, std::chrono::steady_clock::now};
 
+  /// A conversation with the server, which sees it come from `peer`, certified as `identity`.
+  std::shared_ptr<session::ClientConversation> dial(std::string peer, std::string identity) {
+    net::LoopbackPair pair = net::make_loopback(io.get_executor(), io.get_executor(), "test");
+    auto channel = std::make_unique<RemoteChannel>(std::move(pair.first), std::move(peer), std::move(identity));
+    auto admission = federation.admit(std::move(channel));
+    asio::co_spawn(io, std::move(admission), [](std::exception_ptr failure) { CHECK_FALSE(failure); });
+    auto conversation = std::make_shared<session::ClientConversation>(io.get_executor(), std::move(pair.second));
+    conversation->start();
+    return conversation;
+  }
+
   /// Speaks `script` with the server as a client; then stops the federation. Returns what the script threw.
   std::string speak(const std::function<net::Task<>(session::ClientConversation&)>& script) {
     std::string thrown = "(no error)";
     const auto run_script = [&]() -> net::Task<> {
-      net::LoopbackPair pair = net::make_loopback(io.get_executor(), io.get_executor(), "test");
-      auto admission = federation.admit(std::move(pair.first));
-      asio::co_spawn(io, std::move(admission), [](std::exception_ptr failure) { CHECK_FALSE(failure); });
-      const auto conversation =
-          std::make_shared<session::ClientConversation>(io.get_executor(), std::move(pair.second));
-      conversation->start();
+      const auto conversation = dial("192.0.2.1:50000", "");
       try {
         co_await script(*conversation);
       } catch (const Error& error) {
@@ -223,6 +254,40 @@ TEST_CASE("a client that does not fit is refused with the reason") {
   CHECK(answer_to(hello, [](wire::Join& join) { join.architecture = "resnet18"; }).find("would train 'resnet18'") !=
         std::string::npos);
   CHECK(answer_to(hello, [](wire::Join& join) { join.schema = "other"; }).find("another schema") != std::string::npos);
+}
+
+TEST_CASE("a flood of refused clients from one address or silo hides no other's refusal") {
+  Lobby lobby;
+  const auto knock = [&lobby](std::string peer, std::string identity) -> net::Task<> {
+    const auto conversation = lobby.dial(std::move(peer), std::move(identity));
+    conversation->post(wire::Hello{99, "silo-0", "test"});
+    co_await conversation->next_message();
+  };
+  std::uint64_t num_refused = 0;
+  lobby.speak([&](session::ClientConversation&) -> net::Task<> {
+    for (int i = 0; i < 130; ++i) {
+      co_await knock(fmt::format("192.0.2.7:{}", 50000 + i), "");
+      co_await knock(fmt::format("192.0.2.8:{}", 50000 + i), "silo-1");
+    }
+    co_await knock("192.0.2.9:50000", "");
+    co_await knock("192.0.2.8:60000", "silo-2");
+    num_refused = lobby.federation.status().num_refused;
+  });
+  CHECK(num_refused == 262);
+  std::map<std::string, int> recorded;
+  std::istringstream lines(read_text(lobby.folder / "run/audit.jsonl"));
+  for (std::string line; std::getline(lines, line);) {
+    const auto event = nlohmann::json::parse(line);
+    if (event["event"] != "refused") continue;
+    const auto address = event["address"].get<std::string>();
+    ++recorded[address.substr(0, address.find(':')) + " " + event["certificate"].get<std::string>()];
+  }
+  recorded.erase("192.0.2.1 ");  // of the conversation around it
+  // The first hundred, and the 128th.
+  CHECK(recorded == std::map<std::string, int>{
+                        {"192.0.2.7 ", 101}, {"192.0.2.8 silo-1", 101}, {"192.0.2.8 silo-2", 1}, {"192.0.2.9 ", 1}});
+  CHECK(lobby.notes.all.find("192.0.2.9:50000 (192.0.2.9:50000) was not admitted") != std::string::npos);
+  CHECK(lobby.notes.all.find("; 128 so far") != std::string::npos);
 }
 
 TEST_CASE("a check that is stopped does not wait for the server's answer") {

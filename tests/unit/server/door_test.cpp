@@ -69,19 +69,23 @@ TEST_CASE("door: who has shaken hands is not put out") {
 }
 
 TEST_CASE("door: a flood of failures from one address hides none from another") {
-  Failures failures;
+  ToldApart failures;
   int num_told = 0;
   for (int i = 0; i < 100'000; ++i) num_told += failures.count("flood") ? 1 : 0;
   CHECK(num_told == 100 + 10);  // 128, 256, ..., 65,536
   CHECK(failures.count("another"));
+  CHECK(failures.of("flood").so_far() == 100'000);
+  CHECK(failures.of("another").so_far() == 1);
   CHECK(failures.num_in_all() == 100'001);
 }
 
 TEST_CASE("door: failures from ever new addresses are told ever more rarely") {
-  Failures failures;
+  ToldApart failures;
   int num_told = 0;
   for (int i = 0; i < 100'000; ++i) num_told += failures.count(std::to_string(i)) ? 1 : 0;
   CHECK(num_told < 4400);
+  CHECK(failures.of("0").so_far() == 1);
+  CHECK(failures.of("99999").so_far() == 100'000 - 4096);
 }
 
 }  // namespace

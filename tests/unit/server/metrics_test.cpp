@@ -25,6 +25,7 @@ RunStatus a_run() {
   run.num_rounds = 100;
   run.accuracy = 0.8125;
   run.num_expected = 3;
+  run.num_refused = 5;
   run.clients = {{.name = "a", .is_connected = true, .num_connections = 2, .bytes_received = 5'000'000'001},
                  {.name = "b", .num_connections = 1, .refusals = {{"invalid", 2}, {"late", 1}}}};
   return run;
@@ -41,6 +42,7 @@ TEST_CASE("metrics: run, clients and door, with what is unknown left out") {
   CHECK(value_of(text, "headstart_client_received_bytes_total{client=\"a\"}") == 5'000'000'001);
   CHECK(value_of(text, "headstart_results_refused_total{client=\"b\",kind=\"invalid\"}") == 2);
   CHECK(value_of(text, "headstart_connections_refused_total") == 9);
+  CHECK(value_of(text, "headstart_admissions_refused_total") == 5);
   CHECK(text.find("headstart_loss") == std::string::npos);
   CHECK(text.find("process_") == std::string::npos);
   // Every family is described before its samples.
@@ -84,9 +86,13 @@ TEST_CASE("status board: what was observed, with the progress of those who have 
   CHECK(status.phase == "round 2");
   CHECK(status.phase_seconds == 3);
   CHECK(status.progress == doctest::Approx(0.375));
+  CHECK(status.num_refused == 0);
+  board.on_refusal();
+  board.on_refusal();
   board.on_phase("round 3", 4);
   board.report(status);
   CHECK(status.progress == 0);
+  CHECK(status.num_refused == 2);
 }
 
 }  // namespace
