@@ -47,40 +47,52 @@ net::Task<> serve(net::PendingPeer pending, net::WebSocketOptions options, Feder
 
 }  // namespace
 
-std::variant<DoorCount::Guest, std::string> DoorCount::enter(const std::string& address, PutOut put_out) {
+std::variant<DoorCount::Guest, std::string> DoorCount::enter(const std::string& address, PutOut end) {
   const auto found = by_address_.find(address);
   const std::size_t num_from_here = found == by_address_.end() ? 0 : found->second.size();
   if (num_from_here >= limit_per_address()) {
-    return fmt::format("{} connections from {} are in their handshakes (a fourth of limits.handshakes)", num_from_here,
-                       address);
-  }
-  if (num_inside_ >= limit_ && !make_room(num_from_here + 1)) {
-    return fmt::format("{} connections are in their handshakes (limits.handshakes)", num_inside_);
+    const auto oldest = oldest_of(found->second);
+    if (!oldest) {
+      return fmt::format("{} connections from {} are joining (a fourth of limits.handshakes)", num_from_here, address);
+    }
+    put_out(*oldest, fmt::format("its place was given to a newer connection from its address, which holds {} (a fourth "
+                                 "of limits.handshakes)",
+                                 num_from_here));
+  } else if (num_inside_ >= limit_) {
+    const auto oldest = oldest_of_the_most(num_from_here + 1);
+    if (!oldest) return fmt::format("{} connections are in their handshakes (limits.handshakes)", num_inside_);
+    put_out(*oldest,
+            fmt::format("its place was given to a newer connection, as all {} are taken (limits.handshakes)", limit_));
   }
   const Guest guest = next_++;
-  by_address_[address].emplace(guest, std::move(put_out));
+  by_address_[address].emplace(guest, std::move(end));
   address_of_.emplace(guest, address);
   ++num_inside_;
   return guest;
 }
 
-bool DoorCount::make_room(std::size_t num_from_newcomer) {
-  const Guests* most = nullptr;
-  Guest oldest = 0;
+std::optional<DoorCount::Guest> DoorCount::oldest_of(const Guests& guests) {
+  const auto first = std::ranges::find_if(guests, [](const auto& guest) { return static_cast<bool>(guest.second); });
+  return first == guests.end() ? std::nullopt : std::optional(first->first);
+}
+
+std::optional<DoorCount::Guest> DoorCount::oldest_of_the_most(std::size_t num_from_newcomer) const {
+  std::size_t most = 0;
+  std::optional<Guest> oldest;
   for (const auto& [address, guests] : by_address_) {
-    const auto first = std::ranges::find_if(guests, [](const auto& guest) { return static_cast<bool>(guest.second); });
-    if (first == guests.end() || guests.size() < num_from_newcomer) continue;
-    const bool is_better =
-        most == nullptr || guests.size() > most->size() || (guests.size() == most->size() && first->first < oldest);
-    if (!is_better) continue;
-    most = &guests;
-    oldest = first->first;
+    const auto first = oldest_of(guests);
+    if (!first || guests.size() < num_from_newcomer) continue;
+    if (oldest && (guests.size() < most || (guests.size() == most && *first > *oldest))) continue;
+    most = guests.size();
+    oldest = first;
   }
-  if (most == nullptr) return false;
-  const PutOut put_out = most->at(oldest);
-  leave(oldest);
-  put_out(fmt::format("its place was given to a newer connection, as all {} are taken (limits.handshakes)", limit_));
-  return true;
+  return oldest;
+}
+
+void DoorCount::put_out(Guest guest, const std::string& reason) {
+  const PutOut end = by_address_.at(address_of_.at(guest)).at(guest);
+  leave(guest);
+  end(reason);
 }
 
 void DoorCount::shake_hands(Guest guest) {

@@ -7,6 +7,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <variant>
 
@@ -18,8 +19,9 @@
 namespace headstart::server {
 
 /// Who stands in the door: connections that have not joined the run yet, in all and from one address, which may hold a
-/// fourth of the places. Where all are taken, one from the address that holds the most makes room, so that a flood,
-/// from however many addresses, leaves the door open to others. No sockets.
+/// fourth of the places. Who comes beyond that fourth takes the place of the oldest from the same address, so that
+/// stalled connections lock out nobody behind it. Where all places are taken, one from the address that holds the most
+/// makes room, so that a flood, from however many addresses, leaves the door open to others. No sockets.
 class DoorCount {
  public:
   using Guest = std::uint64_t;
@@ -27,9 +29,9 @@ class DoorCount {
 
   explicit DoorCount(std::size_t limit) : limit_(limit) {}
 
-  /// Counts one more from `address`, or returns why not. `put_out` ends it; it is called at most once, after which the
+  /// Counts one more from `address`, or returns why not. `end` puts it out; it is called at most once, after which the
   /// guest does not count any more, and never once it has shaken hands or left.
-  std::variant<Guest, std::string> enter(const std::string& address, PutOut put_out);
+  std::variant<Guest, std::string> enter(const std::string& address, PutOut end);
   /// Its handshakes are done, so it will not be put out: behind TLS it is one whom the authority has certified.
   void shake_hands(Guest guest);
   void leave(Guest guest);
@@ -40,7 +42,11 @@ class DoorCount {
  private:
   /// In order of coming. The function is empty once it has shaken hands.
   using Guests = std::map<Guest, PutOut>;
-  bool make_room(std::size_t num_from_newcomer);
+  /// Who would be put out first: the one that has been there for the longest without shaking hands.
+  static std::optional<Guest> oldest_of(const Guests& guests);
+  /// Whom a newcomer beyond the limit displaces.
+  [[nodiscard]] std::optional<Guest> oldest_of_the_most(std::size_t num_from_newcomer) const;
+  void put_out(Guest guest, const std::string& reason);
 
   std::size_t limit_;
   std::size_t num_inside_ = 0;

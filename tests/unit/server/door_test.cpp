@@ -32,13 +32,34 @@ struct Watched {
 
 TEST_CASE("door: a fourth of the places for one address, and each is free again") {
   Watched door(8);
-  CHECK(door.enter("flood").empty());
-  CHECK(door.enter("flood").empty());
-  CHECK(door.enter("flood").find("2 connections from flood") != std::string::npos);
+  for (const std::size_t guest : {0, 1}) {
+    CHECK(door.enter("busy").empty());
+    door.count.shake_hands(door.guests[guest]);
+  }
+  CHECK(door.enter("busy").find("2 connections from busy") != std::string::npos);
   CHECK(door.put_out.empty());
   door.count.leave(door.guests[0]);
-  CHECK(door.enter("flood").empty());
+  CHECK(door.enter("busy").empty());
   CHECK(door.count.num_inside() == 2);
+}
+
+TEST_CASE("door: beyond its fourth an address's own oldest stalled connection makes room") {
+  Watched door(12);
+  CHECK(door.enter("another").empty());
+  for (int i = 0; i < 3; ++i) CHECK(door.enter("shared").empty());
+  door.count.shake_hands(door.guests[1]);
+  CHECK(door.enter("shared").empty());
+  CHECK(door.put_out == std::vector<std::size_t>{2});
+  CHECK(door.reason.find("newer connection from its address, which holds 3") != std::string::npos);
+  CHECK(door.count.num_inside() == 4);
+  door.count.leave(door.guests[2]);  // its socket has noticed
+  CHECK(door.count.num_inside() == 4);
+
+  Watched narrow(4);
+  CHECK(narrow.enter("shared").empty());
+  CHECK(narrow.enter("shared").empty());
+  CHECK(narrow.put_out == std::vector<std::size_t>{0});
+  CHECK(narrow.count.num_inside() == 1);
 }
 
 TEST_CASE("door: where all places are taken, the oldest from the address with the most of them makes room") {
