@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
 #include <system_error>
 
@@ -84,8 +85,17 @@ std::unique_ptr<ByteSource> source_of_model_file(const std::filesystem::path& fi
 
 std::unique_ptr<ByteSink> sink_into(wire::PackedState state) { return std::make_unique<MemoryFlow>(std::move(state)); }
 
+int open_unlinked(const std::filesystem::path& folder) {
+  std::string name = folder / "staged-XXXXXX";
+  const int descriptor = ::mkostemp(name.data(), O_CLOEXEC);
+  if (descriptor >= 0) ::unlink(name.c_str());
+  return descriptor;
+}
+
 StagingFile::StagingFile(const std::filesystem::path& folder, std::uint64_t num_bytes)
     : descriptor_(::open(folder.c_str(), O_RDWR | O_TMPFILE | O_CLOEXEC, 0600)), num_bytes_(num_bytes) {
+  // The answers of file systems and kernels that do not know O_TMPFILE: open(2).
+  if (descriptor_ < 0 && (errno == EOPNOTSUPP || errno == EISDIR)) descriptor_ = open_unlinked(folder);
   if (descriptor_ < 0) fail(folder, "no file can be staged there");
 }
 

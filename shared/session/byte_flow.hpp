@@ -40,6 +40,10 @@ std::unique_ptr<ByteSource> source_of_model_file(const std::filesystem::path& fi
 /// Writes into the state's memory.
 std::unique_ptr<ByteSink> sink_into(wire::PackedState state);
 
+/// Opens a file in `folder` that has lost its name again: where a file system makes none without a name, as NFS. The
+/// descriptor, or -1 and errno.
+int open_unlinked(const std::filesystem::path& folder);
+
 /// A file without a name in `folder`, of `num_bytes`: gone when the object is.
 class StagingFile final : public ByteSink, public ByteSource {
  public:

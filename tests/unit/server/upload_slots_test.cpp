@@ -1,5 +1,8 @@
 #include "server/upload_slots.hpp"
 
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/io_context.hpp>
 #include <doctest/doctest.h>
@@ -46,6 +49,20 @@ TEST_CASE("uploads within the budget are in memory, a larger one is on disk, and
   io.run();
   CHECK(slots.num_staged() == 1);
   CHECK(std::filesystem::is_empty(folder.path()));
+}
+
+TEST_CASE("a staging file that had a name has lost it, and holds what was written") {
+  const test::TemporaryFolder folder;
+  const int descriptor = session::open_unlinked(folder.path());
+  REQUIRE(descriptor >= 0);
+  CHECK(std::filesystem::is_empty(folder.path()));
+  CHECK(::pwrite(descriptor, "update", 6, 100) == 6);
+  std::string read(6, ' ');
+  CHECK(::pread(descriptor, read.data(), read.size(), 100) == 6);
+  CHECK(read == "update");
+  CHECK((::fcntl(descriptor, F_GETFD) & FD_CLOEXEC) != 0);
+  ::close(descriptor);
+  CHECK(session::open_unlinked(folder / "missing") == -1);
 }
 
 TEST_CASE("who waits gets the memory that is given back; who waits too long is staged on disk") {
