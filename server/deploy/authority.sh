@@ -3,6 +3,11 @@
 # A trial's authority: a real one compares each fingerprint with what the silo reads out before it signs.
 set -eu
 folder=/pki/authority
+# give FILE NAME: puts FILE into /requests as NAME, whole or not at all: others read there.
+give() {
+  cp "$1" "/requests/$2.part"
+  mv "/requests/$2.part" "/requests/$2"
+}
 [ -f "$folder/authority.key" ] || headstart-pki init --folder "$folder"
 server=$1
 for name in "$@"; do
@@ -14,9 +19,8 @@ for name in "$@"; do
     signed=$(headstart-pki sign "/requests/$name.csr" --folder "$folder")
   fi
   echo "$signed"
-  cp "$folder/authority.pem" /requests/authority.pem
-  cp "$folder/revoked.pem" /requests/revoked.pem
-  cp "$(echo "$signed" | head -n 1)" "/requests/$name.pem.part"
-  mv "/requests/$name.pem.part" "/requests/$name.pem"
+  give "$folder/authority.pem" authority.pem
+  give "$folder/revoked.pem" revoked.pem
+  give "$(echo "$signed" | head -n 1)" "$name.pem"
 done
 echo "all certificates are there"

@@ -5,8 +5,9 @@
 set -eu
 name=$1
 shift
-[ -f "/tls/$name.key" ] || headstart-pki request --name "$name" --out /tls
 if [ ! -f "/tls/$name.pem" ]; then
+  # The request is written after its key: where one is missing, so may the other be.
+  [ -f "/tls/$name.csr" ] || headstart-pki request --name "$name" --out /tls
   cp "/tls/$name.csr" "/requests/$name.csr.part"
   mv "/requests/$name.csr.part" "/requests/$name.csr"
   echo "waiting for the certificate of $name"

@@ -180,17 +180,21 @@ void Authority::save() const {
   write_text_atomically(folder_ / "issued.json", document.dump(2) + "\n");
 }
 
-std::string make_request_files(const std::filesystem::path& folder, const std::string& name) {
+Requested make_request_files(const std::filesystem::path& folder, const std::string& name) {
   if (!is_valid_client_name(name)) {
     throw Error(Errc::usage, "--name: expected 1 to 64 letters, digits, '.', '_' or '-', got '" + name + "'");
   }
   std::error_code failed;
   std::filesystem::create_directories(folder, failed);
-  const Key key = make_key();
+  const std::filesystem::path key_file = folder / (name + ".key");
+  const std::filesystem::path request_file = folder / (name + ".csr");
+  // Killed between the two files, or the request was sent off and removed: the key is still as good as new.
+  const bool is_key_kept = std::filesystem::exists(key_file, failed) && !std::filesystem::exists(request_file, failed);
+  const Key key = is_key_kept ? read_key(key_file) : make_key();
   const Request request = make_request(name, *key);
-  write_private(folder / (name + ".key"), to_pem(*key));
-  write_text_atomically(folder / (name + ".csr"), to_pem(*request));
-  return fingerprint(*request);
+  if (!is_key_kept) write_private(key_file, to_pem(*key));
+  write_text_atomically(request_file, to_pem(*request));
+  return {fingerprint(*request), is_key_kept};
 }
 
 }  // namespace headstart::pki

@@ -81,8 +81,14 @@ class Authority {
   SystemTime revocations_expire_;
 };
 
-/// Writes NAME.key (readable by the owner alone) and NAME.csr into `folder`; the key never leaves it. Returns the
-/// fingerprint of the request. Throws Error(storage) where the key exists.
-std::string make_request_files(const std::filesystem::path& folder, const std::string& name);
+struct Requested {
+  std::string fingerprint;   ///< Of the request.
+  bool is_key_kept = false;  ///< The key was there before.
+};
+
+/// Writes NAME.key (readable by the owner alone) and NAME.csr into `folder`; the key never leaves it. Where the key is
+/// there without the request, the request is made for that key. Throws Error(storage) where both are there, Error(data)
+/// where the key that is there is none.
+Requested make_request_files(const std::filesystem::path& folder, const std::string& name);
 
 }  // namespace headstart::pki

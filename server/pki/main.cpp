@@ -72,8 +72,10 @@ int main(int argc, char** argv) {
   init->add_option("--days", options.authority_days, "How long it lasts")
       ->check(CLI::Range(1, 36500))
       ->capture_default_str();
-  CLI::App* request =
-      app.add_subcommand("request", "At the silo or server: make a key, which stays, and a request to sign");
+  CLI::App* request = app.add_subcommand("request",
+                                         "At the silo or server: make a key, which stays, and a request to sign; where "
+                                         "the key is there without its request, the "
+                                         "request alone");
   request->add_option("--name", options.name, "The client's name in the run, or the server's")->required();
   request->add_option("--out", options.out, "Where NAME.key and NAME.csr are written")->capture_default_str();
   CLI::App* sign = at_authority(app.add_subcommand("sign", "Certify a request"));
@@ -89,9 +91,10 @@ int main(int argc, char** argv) {
   return run_program("headstart-pki", app, argc, argv, [&] {
     const auto now = std::chrono::system_clock::now();
     if (request->parsed()) {
-      const std::string fingerprint = pki::make_request_files(options.out, options.name);
-      std::cout << fmt::format("{0}.key stays here; send {0}.csr to the coordinator.\nfingerprint {1}\n",
-                               (options.out / options.name).string(), fingerprint);
+      const pki::Requested requested = pki::make_request_files(options.out, options.name);
+      std::cout << fmt::format("{0}.key {1} here; send {0}.csr to the coordinator.\nfingerprint {2}\n",
+                               (options.out / options.name).string(),
+                               requested.is_key_kept ? "was there already and stays" : "stays", requested.fingerprint);
       return 0;
     }
     if (init->parsed()) {
