@@ -55,7 +55,7 @@ net::Task<> check_run(net::asio::any_io_executor executor, Dial dial, ClientCont
                    conversation->identity().empty()
                        ? ", in the clear"
                        : fmt::format("; its certificate is that of '{}'", conversation->identity())));
-  conversation->post(wire::Hello{wire::protocol_version, context.name, fmt::format("headstart {}", version())});
+  conversation->post(wire::Hello{wire::protocol_version, context.name, fmt::format("headstart {}", version()), true});
   const wire::ServerMessage answer = co_await conversation->next_message();
   if (const auto* refused = std::get_if<wire::Refused>(&answer)) throw Error(Errc::rejected, refused->reason.value);
   const auto* welcome = std::get_if<wire::Welcome>(&answer);

@@ -107,7 +107,9 @@ int main(int argc, char** argv) {
   app.add_option("--server", config.server, "The server's address, wss://HOST:PORT (TLS) or ws://HOST:PORT");
   app.add_option("--name", config.name, "This client's name in the run");
   bool is_check = false;
-  app.add_flag("--check", is_check,
-               "Test name, certificate, server, data and model, say what is wrong, and leave without joining");
+  app.add_flag(
+      "--check", is_check,
+      "Test name, certificate, server, data and model, say what is wrong, and leave without joining. Under TLS "
+      "it may run beside this client itself, which stays in its run");
   return run_program("headstart-client", app, argc, argv, [&] { return run_client(config, is_check); });
 }

@@ -189,6 +189,10 @@ net::Task<> Admission::greet(const std::shared_ptr<session::ServerConversation>&
           fmt::format("a client named '{}' is in this run already; give each client a name of its own", seat->name),
           Refusal::Term::for_now);
     }
+    if (hello.is_check) {
+      co_await handshake(*conversation);
+      throw Refusal("this is a check, and does not join");
+    }
     observer_.on_note(fmt::format("{} has a new connection; the old one is given up", seat->name));
     known->abort();
     while (!known->is_lost()) co_await changed_.wait();

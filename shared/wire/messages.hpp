@@ -43,9 +43,10 @@ struct Hello {
   std::uint16_t protocol = protocol_version;
   Text<64> name;
   Text<64> software;
+  Flag is_check = {};  ///< Ends the conversation after Welcome, and leaves the client of that name where it is.
   template <class A>
   void serialize(A& a) {
-    a(protocol, name, software);
+    a(protocol, name, software, is_check);
   }
 };
 

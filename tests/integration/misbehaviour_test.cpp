@@ -186,13 +186,18 @@ struct Lobby {
   server::Federation federation{
       io.get_executor(), pool, config, test::small_central_data(), run_folder, notes, std::chrono::steady_clock::now};
 
-  /// A conversation with the server, which sees it come from `peer`, certified as `identity`.
-  std::shared_ptr<session::ClientConversation> dial(std::string peer, std::string identity) {
+  /// A channel to the server, which sees it come from `peer`, certified as `identity`.
+  std::unique_ptr<net::MessageChannel> connect(std::string peer, std::string identity) {
     net::LoopbackPair pair = net::make_loopback(io.get_executor(), io.get_executor(), "test");
     auto channel = std::make_unique<RemoteChannel>(std::move(pair.first), std::move(peer), std::move(identity));
     auto admission = federation.admit(std::move(channel));
     asio::co_spawn(io, std::move(admission), [](std::exception_ptr failure) { CHECK_FALSE(failure); });
-    auto conversation = std::make_shared<session::ClientConversation>(io.get_executor(), std::move(pair.second));
+    return std::move(pair.second);
+  }
+
+  std::shared_ptr<session::ClientConversation> dial(std::string peer, std::string identity) {
+    auto channel = connect(std::move(peer), std::move(identity));
+    auto conversation = std::make_shared<session::ClientConversation>(io.get_executor(), std::move(channel));
     conversation->start();
     return conversation;
   }
@@ -288,6 +293,39 @@ TEST_CASE("a flood of refused clients from one address or silo hides no other's 
                         {"192.0.2.7 ", 101}, {"192.0.2.8 silo-1", 101}, {"192.0.2.8 silo-2", 1}, {"192.0.2.9 ", 1}});
   CHECK(lobby.notes.all.find("192.0.2.9:50000 (192.0.2.9:50000) was not admitted") != std::string::npos);
   CHECK(lobby.notes.all.find("; 128 so far") != std::string::npos);
+}
+
+TEST_CASE("a check beside the client of the same certificate leaves that one there; a client takes its place") {
+  Lobby lobby;
+  asio::thread_pool pool(1);
+  const auto worker = test::small_worker(0);
+  client::ClientObserver silent;
+  const client::ClientContext context{"silo-0", worker.get(), &pool, &silent, std::chrono::steady_clock::now, {}};
+  const std::string thrown = lobby.speak([&](session::ClientConversation&) -> net::Task<> {
+    const auto present = lobby.dial("192.0.2.7:50000", "silo-0");
+    present->post(wire::Hello{wire::protocol_version, "silo-0", "test"});
+    const auto welcome = std::get<wire::Welcome>(co_await present->next_message());
+    present->post(test::small_worker(0)->join(session::terms_from_json_text(welcome.terms.value)));
+    CHECK(std::holds_alternative<wire::Joined>(co_await present->next_message()));
+
+    const auto dial = [&lobby]() -> net::Task<std::unique_ptr<net::MessageChannel>> {
+      co_return lobby.connect("192.0.2.7:50001", "silo-0");
+    };
+    std::vector<std::string> told;
+    auto checking = client::check_run(lobby.io.get_executor(), dial, context, std::chrono::system_clock::now,
+                                      [&told](const std::string& words) { told.push_back(words); });
+    co_await std::move(checking);
+    CHECK(told.back().starts_with("model "));
+    CHECK_FALSE(present->has_ended());
+
+    const auto returned = lobby.dial("192.0.2.7:50002", "silo-0");
+    returned->post(wire::Hello{wire::protocol_version, "silo-0", "test"});
+    CHECK(std::holds_alternative<wire::Welcome>(co_await returned->next_message()));
+    CHECK(present->has_ended());
+    returned->abort();
+  });
+  pool.join();
+  CHECK(thrown == "(no error)");
 }
 
 TEST_CASE("a check that is stopped does not wait for the server's answer") {

@@ -28,7 +28,7 @@ std::vector<ClientMessage> client_examples() {
   report.total = std::vector<std::uint64_t>{3, 4};
   report.predicted = std::vector<std::uint64_t>{5, 2};
   report.loss_sum = 1.5;
-  return {Hello{protocol_version, "silo-1", "headstart 0.1.0"},
+  return {Hello{protocol_version, "silo-1", "headstart 0.1.0", true},
           join,
           ProgressReport{3, 10, 20},
           PretrainDone{3, true, 12.5, 15, 4},
