@@ -177,8 +177,15 @@ class RemoteChannel final : public net::MessageChannel {
 
 /// A server in its lobby, waiting for `expected` clients, and a raw conversation with it.
 struct Lobby {
+  explicit Lobby(double handshake_seconds = 10) : handshake_timeout(handshake_seconds) {}
+
+  double handshake_timeout;
   test::TemporaryFolder folder;
-  server::ServerConfig config = test::small_config(folder / "run");
+  server::ServerConfig config = [this] {
+    server::ServerConfig small = test::small_config(folder / "run");
+    small.federation.timeouts.handshake = handshake_timeout;
+    return small;
+  }();
   asio::io_context io{1};
   asio::thread_pool pool{1};
   server::RunFolder run_folder{config.folder, {}, std::chrono::system_clock::now};
@@ -241,6 +248,13 @@ std::string answer_to(wire::Hello hello, const std::function<void(wire::Join&)>&
   });
   if (answer != "joined") CHECK(lobby.notes.all.find("was not admitted: " + answer) != std::string::npos);
   return answer;
+}
+
+TEST_CASE("a peer that upgrades its connection and says nothing is not kept") {
+  Lobby lobby(0.05);
+  const std::string thrown = lobby.speak(
+      [](session::ClientConversation& conversation) -> net::Task<> { co_await conversation.next_message(); });
+  CHECK(thrown != "(no error)");
 }
 
 TEST_CASE("a client that does not fit is refused with the reason") {
