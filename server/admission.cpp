@@ -329,13 +329,31 @@ std::optional<std::string> Admission::impostor(const std::string& name, const st
   if (!identity.empty() && identity != name) {
     return fmt::format("the client calls itself {}, its certificate is that of {}", name, identity);
   }
-  if (rules_.allowed_clients.empty()) return std::nullopt;
+  if (is_listed(name)) return std::nullopt;
+  return fmt::format("{} is not on the list of the clients that may join", name);
+}
+
+bool Admission::is_listed(const std::string& name) const {
+  if (rules_.allowed_clients.empty()) return true;
   std::istringstream lines(read_text(rules_.allowed_clients));
   for (std::string line; std::getline(lines, line);) {
     const std::size_t end = line.find_last_not_of(" \t\r");
-    if (end != std::string::npos && line.substr(0, end + 1) == name) return std::nullopt;
+    if (end != std::string::npos && line.substr(0, end + 1) == name) return true;
   }
-  return fmt::format("{} is not on the list of the clients that may join", name);
+  return false;
+}
+
+void Admission::put_out_unlisted() {
+  try {
+    for (const auto& client : cohort_.all()) {
+      if (client->is_lost() || is_listed(client->name())) continue;
+      observer_.on_note(fmt::format(
+          "{} is not on the list of the clients that may join any more; its connection is ended", client->name()));
+      client->abort();
+    }
+  } catch (const Error& error) {
+    observer_.on_note(fmt::format("listen.allowed: {}; nobody is put out", error.what()));
+  }
 }
 
 std::optional<std::string> Admission::misfit(const wire::Join& join) const {

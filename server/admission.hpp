@@ -54,6 +54,8 @@ class Admission {
   /// Resumes when the lobby is complete, and closes it. Clients lost while waiting have left it. When lobby_limit is
   /// over the quorum suffices; throws Error(run_failed) where it is not there (a resumed run waits for it).
   net::Task<> complete();
+  /// Ends the connections of clients that are not on the list of those that may join any more.
+  void put_out_unlisted();
   /// From now on newcomers are taken in, as far as the rules go.
   void open_for_late() { is_open_for_late_ = true; }
   /// The run is over, and clients are being told: connections may end without a note, and only clients of the run are
@@ -86,6 +88,7 @@ class Admission {
   void drop_lost();
   /// Why this name may not be used on this channel.
   [[nodiscard]] std::optional<std::string> impostor(const std::string& name, const std::string& identity) const;
+  [[nodiscard]] bool is_listed(const std::string& name) const;
   [[nodiscard]] std::optional<std::string> misfit(const wire::Join& join) const;
 
   net::asio::any_io_executor executor_;

@@ -345,6 +345,7 @@ net::Task<> Federation::run_rounds() {
   for (std::int64_t round = num_rounds_done_ + 1; round <= num_rounds; ++round) {
     if (config_.federation.targets.stop && targets_.all_reached()) break;
     if (stop_.stop_requested()) throw Error(Errc::interrupted, "stopped");
+    admission_->put_out_unlisted();
     RoundOutcome outcome = co_await run_round(context_, global_, static_cast<std::uint32_t>(round));
     co_await adopt(std::move(outcome.state), round, outcome.participation);
     co_await record_round(round, outcome.participation);

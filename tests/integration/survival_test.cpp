@@ -662,6 +662,31 @@ TEST_CASE("clients that never come: the quorum begins without them, and the summ
   CHECK(lines_of(config.folder).back()["clients"].size() == 3);
 }
 
+TEST_CASE("who is taken off the list of the clients that may join is not asked in the next round") {
+  class Unlisting final : public Notes {
+   public:
+    explicit Unlisting(std::filesystem::path list) : list_(std::move(list)) {}
+    void on_round(const server::RoundView& round) override {
+      if (round.round == 2) std::ofstream(list_) << "silo-0\nsilo-1\nsilo-2\n";
+    }
+
+   private:
+    std::filesystem::path list_;
+  };
+  const test::TemporaryFolder folder;
+  auto config = config_in(folder / "run", StartModel::random);
+  config.allowed_clients = folder / "allowed";
+  config.federation.timeouts.absence = 0.2;
+  std::ofstream(folder / "allowed") << "silo-0\nsilo-1\nsilo-2\nsilo-3\n";
+  Unlisting unlisting(folder / "allowed");
+  CHECK(run(config, clients_of(), unlisting)["rounds"] == 6);
+  const auto lines = lines_of(config.folder);
+  CHECK(lines[2]["clients"].size() == 4);
+  CHECK(lines[3]["clients"] == nlohmann::json({"silo-0", "silo-1", "silo-2"}));
+  CHECK(unlisting.has("silo-3 is not on the list of the clients that may join any more"));
+  CHECK(unlisting.has("was not admitted: silo-3 is not on the list of the clients that may join"));
+}
+
 TEST_CASE("who joins between rounds is in the run, also when the server ends and is started again") {
   class StopAtNote final : public Notes {
    public:
