@@ -16,6 +16,7 @@
 #include "shared/base/files.hpp"
 #include "shared/net/loopback.hpp"
 #include "shared/session/conversation.hpp"
+#include "tests/support/delegating_channel.hpp"
 #include "tests/support/delegating_worker.hpp"
 #include "tests/support/small_run.hpp"
 #include "tests/support/temporary_folder.hpp"
@@ -153,25 +154,14 @@ TEST_CASE("counts that cannot be end the connection; at the third time the clien
 }
 
 /// A loopback's end, as if it came over the network.
-class RemoteChannel final : public net::MessageChannel {
+class RemoteChannel final : public test::DelegatingChannel<> {
  public:
   RemoteChannel(std::unique_ptr<net::MessageChannel> inner, std::string peer, std::string identity)
-      : inner_(std::move(inner)), peer_(std::move(peer)), identity_(std::move(identity)) {}
-  net::Task<> send(std::span<const std::byte> head, std::span<const std::byte> body) override {
-    return inner_->send(head, body);
-  }
-  net::Task<std::span<const std::byte>> receive() override { return inner_->receive(); }
-  void limit_messages(std::size_t bytes) noexcept override { inner_->limit_messages(bytes); }
-  void limit_silence(std::chrono::milliseconds span) noexcept override { inner_->limit_silence(span); }
-  net::Task<> close(std::string reason) override { return inner_->close(std::move(reason)); }
-  void abort() noexcept override { inner_->abort(); }
-  [[nodiscard]] std::uint64_t bytes_sent() const noexcept override { return inner_->bytes_sent(); }
-  [[nodiscard]] std::uint64_t bytes_received() const noexcept override { return inner_->bytes_received(); }
+      : DelegatingChannel(std::move(inner)), peer_(std::move(peer)), identity_(std::move(identity)) {}
   [[nodiscard]] std::string peer() const override { return peer_; }
   [[nodiscard]] std::string identity() const override { return identity_; }
 
  private:
-  std::unique_ptr<net::MessageChannel> inner_;
   std::string peer_, identity_;
 };
 

@@ -21,6 +21,7 @@
 #include "server/journal.hpp"
 #include "shared/base/files.hpp"
 #include "shared/net/faulty_channel.hpp"
+#include "tests/support/delegating_channel.hpp"
 #include "tests/support/delegating_worker.hpp"
 #include "tests/support/small_run.hpp"
 #include "tests/support/temporary_folder.hpp"
@@ -118,28 +119,15 @@ std::vector<SimulatedClient> counted(std::vector<SimulatedClient> clients, const
 /// Wraps the client's channels: the first one misbehaves as planned, the next ones do not. `operations` counts the
 /// first one's.
 auto faulty(const net::FaultPlan& plan, std::shared_ptr<std::uint64_t> operations = nullptr) {
-  class Counting final : public net::MessageChannel {
+  class Counting final : public test::DelegatingChannel<net::FaultyChannel> {
    public:
     Counting(std::unique_ptr<net::FaultyChannel> inner, std::shared_ptr<std::uint64_t> count)
-        : inner_(std::move(inner)), count_(std::move(count)) {}
+        : DelegatingChannel(std::move(inner)), count_(std::move(count)) {}
     ~Counting() override {
-      if (count_) *count_ = inner_->operations();
+      if (count_) *count_ = inner().operations();
     }
-    net::Task<> send(std::span<const std::byte> head, std::span<const std::byte> body) override {
-      return inner_->send(head, body);
-    }
-    net::Task<std::span<const std::byte>> receive() override { return inner_->receive(); }
-    void limit_messages(std::size_t bytes) noexcept override { inner_->limit_messages(bytes); }
-    void limit_silence(std::chrono::milliseconds span) noexcept override { inner_->limit_silence(span); }
-    net::Task<> close(std::string reason) override { return inner_->close(std::move(reason)); }
-    void abort() noexcept override { inner_->abort(); }
-    [[nodiscard]] std::uint64_t bytes_sent() const noexcept override { return inner_->bytes_sent(); }
-    [[nodiscard]] std::uint64_t bytes_received() const noexcept override { return inner_->bytes_received(); }
-    [[nodiscard]] std::string peer() const override { return inner_->peer(); }
-    [[nodiscard]] std::string identity() const override { return inner_->identity(); }
 
    private:
-    std::unique_ptr<net::FaultyChannel> inner_;
     std::shared_ptr<std::uint64_t> count_;
   };
   const auto is_first = std::make_shared<bool>(true);
