@@ -182,13 +182,18 @@ void write_journal() {
                                     .seconds = 3.5,
                                     .state = {}});
   };
-  const learn::Evaluation evaluation{{8, 9}, {10, 10}, {9, 11}, 6.25};
+  server::LocalModelRecord local_model;
+  local_model.num_examples = 600;
+  local_model.architecture = "resnet18 width=64";
+  local_model.num_bytes = 1000;
+  local_model.digest = std::string(64, 'a');
+  local_model.rating = learn::Evaluation{{8, 9}, {10, 10}, {9, 11}, 6.25};
   const std::vector<nlohmann::json> events = {
       server::roster_event({client}),
       server::joined_event({"silo-2", 10, 0, {}, "", false}),
       server::left_out_event({server::phase::rating, "silo-2", "lost"}),
       server::seed_event({std::string(64, 'a'), std::string(64, 'b'), {{"place", "silo-1"}}}),
-      server::local_model_event("silo-1", {{"rating", server::to_json(evaluation)}}),
+      server::local_model_event("silo-1", local_model),
       server::left_out_event({"pretraining", "silo-2", "lost"}),
       server::started_event("kd", nlohmann::json::object(), counts),
       model(0),
