@@ -329,30 +329,35 @@ std::optional<std::string> Admission::impostor(const std::string& name, const st
   if (!identity.empty() && identity != name) {
     return fmt::format("the client calls itself {}, its certificate is that of {}", name, identity);
   }
-  if (is_listed(name)) return std::nullopt;
+  const auto names = listed();
+  if (!names || names->contains(name)) return std::nullopt;
   return fmt::format("{} is not on the list of the clients that may join", name);
 }
 
-bool Admission::is_listed(const std::string& name) const {
-  if (rules_.allowed_clients.empty()) return true;
+std::optional<std::set<std::string>> Admission::listed() const {
+  if (rules_.allowed_clients.empty()) return std::nullopt;
+  std::set<std::string> names;
   std::istringstream lines(read_text(rules_.allowed_clients));
   for (std::string line; std::getline(lines, line);) {
     const std::size_t end = line.find_last_not_of(" \t\r");
-    if (end != std::string::npos && line.substr(0, end + 1) == name) return true;
+    if (end != std::string::npos) names.insert(line.substr(0, end + 1));
   }
-  return false;
+  return names;
 }
 
 void Admission::put_out_unlisted() {
+  std::optional<std::set<std::string>> names;
   try {
-    for (const auto& client : cohort_.all()) {
-      if (client->is_lost() || is_listed(client->name())) continue;
-      observer_.on_note(fmt::format(
-          "{} is not on the list of the clients that may join any more; its connection is ended", client->name()));
-      client->abort();
-    }
+    names = listed();
   } catch (const Error& error) {
     observer_.on_note(fmt::format("listen.allowed: {}; nobody is put out", error.what()));
+  }
+  if (!names) return;
+  for (const auto& client : cohort_.all()) {
+    if (client->is_lost() || names->contains(client->name())) continue;
+    observer_.on_note(fmt::format(
+        "{} is not on the list of the clients that may join any more; its connection is ended", client->name()));
+    client->abort();
   }
 }
 

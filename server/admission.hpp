@@ -88,7 +88,8 @@ class Admission {
   void drop_lost();
   /// Why this name may not be used on this channel.
   [[nodiscard]] std::optional<std::string> impostor(const std::string& name, const std::string& identity) const;
-  [[nodiscard]] bool is_listed(const std::string& name) const;
+  /// Who may join by name, read from the file as it is now; empty: there is no such list. Throws Error(data).
+  [[nodiscard]] std::optional<std::set<std::string>> listed() const;
   [[nodiscard]] std::optional<std::string> misfit(const wire::Join& join) const;
 
   net::asio::any_io_executor executor_;
