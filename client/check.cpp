@@ -4,6 +4,7 @@
 
 #include <fmt/format.h>
 
+#include "shared/base/expiry.hpp"
 #include "shared/base/version.hpp"
 #include "shared/net/offload.hpp"
 #include "shared/session/conversation.hpp"
@@ -28,6 +29,11 @@ std::string clock_words(Seconds behind) {
                                        words));
 }
 
+/// Of something that holds until `end`; `advice` where that is soon.
+std::string days_left(SystemTime end, SystemTime now, std::string_view advice) {
+  return fmt::format("{}{}", expiry_text(end, now), ends_soon(end, now) ? fmt::format("; {}", advice) : "");
+}
+
 /// Ends the conversation however its steps end.
 class HangUp {
  public:
@@ -47,14 +53,17 @@ net::Task<> check_run(net::asio::any_io_executor executor, Dial dial, ClientCont
   auto dialling = dial();
   auto channel = co_await std::move(dialling);
   if (context.stop.stop_requested()) throw Error(Errc::interrupted, "stopped");
+  const std::optional<SystemTime> server_expires = channel->identity_expires();
   auto conversation = std::make_shared<session::ClientConversation>(executor, std::move(channel));
   conversation->start();
   const HangUp hang_up(*conversation);
   const std::stop_callback on_stop(context.stop, [&conversation] { conversation->abort(); });
-  tell(fmt::format("server      {} answers{}", conversation->peer(),
-                   conversation->identity().empty()
-                       ? ", in the clear"
-                       : fmt::format("; its certificate is that of '{}'", conversation->identity())));
+  std::string who = ", in the clear";
+  if (server_expires) {
+    who = fmt::format("; its certificate is that of '{}', {}", conversation->identity(),
+                      days_left(*server_expires, wall_clock(), "tell the coordinator"));
+  }
+  tell(fmt::format("server      {} answers{}", conversation->peer(), who));
   conversation->post(wire::Hello{wire::protocol_version, context.name, fmt::format("headstart {}", version()), true});
   const wire::ServerMessage answer = co_await conversation->next_message();
   if (const auto* refused = std::get_if<wire::Refused>(&answer)) throw Error(Errc::rejected, refused->reason.value);
@@ -79,6 +88,11 @@ net::Task<> check_run(net::asio::any_io_executor executor, Dial dial, ClientCont
   tell(fmt::format("model       '{}', {:.1f} MB each way and round", join.architecture.value,
                    static_cast<double>(num_bytes) / 1e6));
   co_await conversation->close("checked");
+}
+
+void check_expiry(const net::TlsExpiry& expiry, SystemTime now, const std::function<void(const std::string&)>& tell) {
+  tell(fmt::format("certificate {}", days_left(expiry.certificate, now, "have it signed anew")));
+  if (expiry.revoked) tell(fmt::format("revocations {}", days_left(*expiry.revoked, now, "ask for a new list")));
 }
 
 }  // namespace headstart::client

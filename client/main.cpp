@@ -47,9 +47,14 @@ int run_client(const client::ClientConfig& config, bool is_check) {
   if (!url.is_secure && config.tls.is_set()) {
     throw Error(Errc::usage, "--server " + config.server + " is in the clear while tls.* is set; say wss://");
   }
-  net::WebSocketOptions channel_options;
-  if (config.tls.is_set()) channel_options.tls = std::make_shared<net::Tls>(config.tls, net::Tls::Side::client);
   set_up_log(config.name, config.log, config.log_format);
+  net::WebSocketOptions channel_options;
+  if (config.tls.is_set()) {
+    const auto on_load = [&config, is_check](const net::TlsExpiry& expiry) {
+      if (!is_check) net::log_expiry(config.tls, expiry, std::chrono::system_clock::now());
+    };
+    channel_options.tls = std::make_shared<net::Tls>(config.tls, net::Tls::Side::client, on_load);
+  }
   learn::use_threads(config.threads);
   const learn::KeepFreedMemory keep_freed_memory;
   client::OwnData data = client::load_own_data(config);
@@ -76,6 +81,9 @@ int run_client(const client::ClientConfig& config, bool is_check) {
                                 stop.get_token()};
   const auto check = [&]() -> net::Task<std::string> {
     const auto tell = [](const std::string& words) { std::cout << "ok  " << words << std::endl; };
+    if (channel_options.tls) {
+      client::check_expiry(channel_options.tls->expiry(), std::chrono::system_clock::now(), tell);
+    }
     auto checking = client::check_run(io.get_executor(), dial, context, std::chrono::system_clock::now, tell);
     co_await std::move(checking);
     co_return "everything that can be known before the run holds";
@@ -109,7 +117,7 @@ int main(int argc, char** argv) {
   bool is_check = false;
   app.add_flag(
       "--check", is_check,
-      "Test name, certificate, server, data and model, say what is wrong, and leave without joining. Under TLS "
-      "it may run beside this client itself, which stays in its run");
+      "Test name, certificate, server, data and model, say what is wrong or ends soon, and leave without joining. "
+      "Under TLS it may run beside this client itself, which stays in its run");
   return run_program("headstart-client", app, argc, argv, [&] { return run_client(config, is_check); });
 }

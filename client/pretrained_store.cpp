@@ -10,11 +10,8 @@
 namespace headstart::client {
 
 PretrainedStore::PretrainedStore(std::filesystem::path folder) : folder_(std::move(folder)) {
-  for (const char* part : {"models", "index"}) {
-    std::error_code code;
-    std::filesystem::create_directories(folder_ / part, code);
-    if (code) throw Error(Errc::storage, (folder_ / part).string() + ": cannot be made (" + code.message() + ")");
-  }
+  make_private_folder(folder_);
+  for (const char* part : {"models", "index"}) make_private_folder(folder_ / part);
 }
 
 std::optional<PretrainedStore::Entry> PretrainedStore::find(const std::string& key) const {

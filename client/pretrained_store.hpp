@@ -14,7 +14,7 @@ namespace headstart::client {
 /// its training took. Several processes may share a folder.
 class PretrainedStore {
  public:
-  /// Makes the folder where it is missing. Throws Error(storage).
+  /// Makes the folder where it is missing; only its owner may enter it then. Throws Error(storage).
   explicit PretrainedStore(std::filesystem::path folder);
 
   struct Entry {
@@ -24,6 +24,7 @@ class PretrainedStore {
   /// `key`: everything that determines the result, hashed. Empty where there is none; a damaged entry is reported
   /// as a warning in the log and counts as none.
   [[nodiscard]] std::optional<Entry> find(const std::string& key) const;
+  /// Throws Error(storage), naming the file.
   void keep(const std::string& key, const Entry& entry) const;
 
  private:

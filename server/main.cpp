@@ -75,7 +75,12 @@ int run_server(const server::ServerConfig& config) {
   channel_options.idle_timeout = server::milliseconds_of(config.federation.timeouts.silence);
   channel_options.memory = std::make_shared<net::ReceiveMemory>(static_cast<std::size_t>(config.receive_memory),
                                                                 channel_options.idle_timeout);
-  if (config.tls.is_set()) channel_options.tls = std::make_shared<net::Tls>(config.tls, net::Tls::Side::server);
+  if (config.tls.is_set()) {
+    const auto on_load = [&config](const net::TlsExpiry& expiry) {
+      net::log_expiry(config.tls, expiry, std::chrono::system_clock::now());
+    };
+    channel_options.tls = std::make_shared<net::Tls>(config.tls, net::Tls::Side::server, on_load);
+  }
   server::CentralData data = server::load_central_data(config);
   // A model that cannot be built is refused before there is a folder.
   (void)learn::make_model(config.terms.model, data.task, Seed(1));
@@ -105,9 +110,14 @@ int run_server(const server::ServerConfig& config) {
   auto door = server::keep_door(io.get_executor(), listener, channel_options, at_the_door, federation);
   asio::co_spawn(io, std::move(door), [](const std::exception_ptr&) {});  // ends when the listener is closed
   if (admin) {
-    const auto answer = [&federation, at_the_door](std::string_view path) {
+    const auto door_status = [at_the_door, tls = channel_options.tls] {
+      server::DoorStatus status = at_the_door->status();
+      if (tls) status.expiry = tls->expiry();
+      return status;
+    };
+    const auto answer = [&federation, door_status](std::string_view path) {
       return server::answer_admin(
-          path, [&federation] { return federation.status(); }, [&at_the_door] { return at_the_door->status(); });
+          path, [&federation] { return federation.status(); }, door_status);
     };
     auto serving = net::serve_http(io.get_executor(), *admin, answer);
     asio::co_spawn(io, std::move(serving), [](const std::exception_ptr&) {});  // likewise

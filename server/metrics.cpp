@@ -111,6 +111,15 @@ void add_clients(Families& out, const RunStatus& run) {
   }
 }
 
+void add_expiry(Families& out, const net::TlsExpiry& expiry) {
+  const auto unix_time = [](SystemTime time) { return std::chrono::duration<double>(time.time_since_epoch()).count(); };
+  out.gauge("headstart_certificate_expiry_timestamp_seconds", "When the server's certificate ends, in Unix time.",
+            unix_time(expiry.certificate));
+  if (!expiry.revoked) return;
+  out.gauge("headstart_revocation_list_expiry_timestamp_seconds",
+            "When the revocation list ends that the server goes by, in Unix time.", unix_time(*expiry.revoked));
+}
+
 }  // namespace
 
 ProcessStatus process_status() {
@@ -139,6 +148,7 @@ std::string metrics_text(const RunStatus& run, const DoorStatus& door, const Pro
               static_cast<double>(door.num_refused));
   out.counter("headstart_handshakes_failed_total", "Connections that failed in TLS or the WebSocket upgrade.",
               static_cast<double>(door.num_failed));
+  if (door.expiry) add_expiry(out, *door.expiry);
   out.gauge("process_resident_memory_bytes", "Resident memory.", number(process.resident_bytes));
   out.gauge("process_open_fds", "Open file descriptors.", number(process.open_descriptors));
   out.gauge("process_max_fds", "Largest number of open file descriptors.", number(process.max_descriptors));

@@ -38,12 +38,14 @@ const std::filesystem::path& prepared(const std::filesystem::path& folder) {
 RunFolder::RunFolder(const std::filesystem::path& folder, CheckpointOptions checkpoints, WallClock wall_clock)
     : folder_(prepared(folder)), checkpoints_(checkpoints), journal_(std::make_unique<Journal>(folder_ / "journal")) {
   if (!journal_->earlier().empty() && is_over_event(journal_->earlier().back())) throw finished(folder_);
-  for (const char* part : {"checkpoints", "models", "staging"}) {
-    std::error_code code;
-    std::filesystem::create_directory(folder_ / part, code);
-    if (code)
-      throw Error(Errc::storage, fmt::format("{}: cannot be made ({})", (folder_ / part).string(), code.message()));
+  std::error_code code;
+  std::filesystem::create_directory(folder_ / "checkpoints", code);
+  if (code) {
+    throw Error(Errc::storage,
+                fmt::format("{}: cannot be made ({})", (folder_ / "checkpoints").string(), code.message()));
   }
+  // What single silos sent, also where the run's folder was there before and others may enter it.
+  for (const char* part : {"models", "staging"}) make_private_folder(folder_ / part);
   discard_partial_files();
   rounds_.emplace(folder_ / "rounds.jsonl");
   audit_.emplace(folder_ / "audit.jsonl", std::move(wall_clock));

@@ -10,6 +10,7 @@
 
 #include "server/observer.hpp"
 #include "shared/base/clock.hpp"
+#include "shared/net/tls_files.hpp"
 
 namespace headstart::server {
 
@@ -36,11 +37,12 @@ struct RunStatus {
   std::uint64_t upload_memory = 0, num_staged = 0;  ///< Updates in flight: bytes in memory; files so far.
 };
 
-/// The connections that have not joined.
+/// The connections that have not joined, and what they are let in by.
 struct DoorStatus {
-  std::size_t num_inside = 0;     ///< Connections that have not joined yet.
-  std::uint64_t num_refused = 0;  ///< Beyond the limits, so far.
-  std::uint64_t num_failed = 0;   ///< Handshakes that failed, so far.
+  std::size_t num_inside = 0;                 ///< Connections that have not joined yet.
+  std::uint64_t num_refused = 0;              ///< Beyond the limits, so far.
+  std::uint64_t num_failed = 0;               ///< Handshakes that failed, so far.
+  std::optional<net::TlsExpiry> expiry = {};  ///< Of the server's own files for TLS; empty in the clear.
 };
 
 /// Remembers what an observer is told, and passes it on.

@@ -159,6 +159,10 @@ class Federation:
         if self.server.returncode != 0:
             raise SystemExit(f"the server ended with {self.server.returncode}: "
                              f"{(self.folder / 'server.log').read_text()[-2000:]}")
+        failed = [child for child in self.children if child.returncode != 0]
+        if failed:
+            raise SystemExit(f"{len(failed)} of {len(self.children)} client processes failed, {Path(failed[0].args[0]).name} "
+                             f"with code {failed[0].returncode}: no figure")
         seconds = [line["seconds"] for line in self.rounds()]
         return [b - a for a, b in zip(seconds, seconds[1:])]
 

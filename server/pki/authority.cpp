@@ -36,6 +36,106 @@ void write_private(const std::filesystem::path& file, std::string_view text) {
   if (!is_written) throw Error(Errc::storage, file.string() + ": cannot be written; is the disk full?");
 }
 
+void make_folder(const std::filesystem::path& folder) {
+  std::error_code code;
+  std::filesystem::create_directory(folder, code);
+  if (code) throw Error(Errc::storage, fmt::format("{}: cannot be made ({})", folder.string(), code.message()));
+}
+
+class Descriptor {
+ public:
+  explicit Descriptor(int value) : value_(value) {}
+  ~Descriptor() {
+    if (value_ >= 0) ::close(value_);
+  }
+  Descriptor(const Descriptor&) = delete;
+  Descriptor& operator=(const Descriptor&) = delete;
+  [[nodiscard]] int value() const { return value_; }
+
+ private:
+  int value_;
+};
+
+/// An authority's folder as it is made: it appears under its name when it is complete. Destroyed before, it leaves
+/// nothing; whoever is killed before leaves FOLDER.part, with a key that has certified nobody.
+class NewFolder {
+ public:
+  /// Throws Error(storage): FOLDER exists; FOLDER.part is being made by another process, or holds other things.
+  explicit NewFolder(const std::filesystem::path& target)
+      // A separator at the end would make the folder its own parent.
+      : target_(target.has_filename() ? target : target.parent_path()),
+        part_(target_.string() + ".part"),
+        lock_(open_part()) {
+    if (::flock(lock_.value(), LOCK_EX | LOCK_NB) != 0) {
+      throw Error(Errc::storage, part_.string() + ": another headstart-pki init is at work there");
+    }
+    if (is_taken()) {  // the other one was done just now
+      ::rmdir(part_.c_str());
+      refuse_to_overwrite();
+    }
+    clear();
+    std::error_code code;
+    if (!std::filesystem::is_empty(part_, code)) {
+      throw Error(Errc::storage,
+                  part_.string() + ": is needed meanwhile, and holds what no headstart-pki init left; move it away");
+    }
+  }
+  ~NewFolder() {
+    if (is_in_place_) return;
+    clear();
+    ::rmdir(part_.c_str());
+  }
+  NewFolder(const NewFolder&) = delete;
+  NewFolder& operator=(const NewFolder&) = delete;
+
+  [[nodiscard]] const std::filesystem::path& path() const { return part_; }
+
+  void put_in_place() {
+    if (::rename(part_.c_str(), target_.c_str()) != 0) {
+      throw Error(Errc::storage, fmt::format("{}: cannot be put in place ({})", target_.string(),
+                                             std::generic_category().message(errno)));
+    }
+    is_in_place_ = true;
+    sync_folder(target_.parent_path());
+  }
+
+ private:
+  [[nodiscard]] bool is_taken() const {
+    std::error_code ignored;
+    return std::filesystem::exists(std::filesystem::symlink_status(target_, ignored));
+  }
+  [[noreturn]] void refuse_to_overwrite() const {
+    throw Error(Errc::storage, target_.string() + ": exists already and is never overwritten; choose another folder");
+  }
+  [[nodiscard]] int open_part() const {
+    if (is_taken()) refuse_to_overwrite();
+    std::error_code ignored;
+    if (target_.has_parent_path()) std::filesystem::create_directories(target_.parent_path(), ignored);
+    make_folder(part_);
+    const int descriptor = ::open(part_.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (descriptor >= 0) return descriptor;
+    throw Error(Errc::storage,
+                fmt::format("{}: cannot be opened ({})", part_.string(), std::generic_category().message(errno)));
+  }
+  /// Removes what an authority's folder holds before it has certified anybody, and nothing else.
+  void clear() const {
+    std::vector<std::filesystem::path> own;
+    for (const char* name : {"authority.key", "authority.pem", "issued.json", "revoked.pem", "issued"}) {
+      own.push_back(part_ / name);
+    }
+    std::error_code ignored;
+    for (const auto& entry : std::filesystem::directory_iterator(part_, ignored)) {
+      if (AtomicFile::is_partial(entry.path())) own.push_back(entry.path());
+    }
+    for (const std::filesystem::path& entry : own) std::filesystem::remove(entry, ignored);
+  }
+
+  std::filesystem::path target_;
+  std::filesystem::path part_;
+  Descriptor lock_;
+  bool is_in_place_ = false;
+};
+
 std::int64_t seconds_of(SystemTime time) {
   return std::chrono::duration_cast<std::chrono::seconds>(time.time_since_epoch()).count();
 }
@@ -65,14 +165,15 @@ void Authority::create(const std::filesystem::path& folder, const std::string& n
   if (name.empty() || name.size() > 64) {
     throw Error(Errc::usage, fmt::format("--name: expected 1 to 64 characters, got {}", name.size()));
   }
-  make_new_folder(folder);
-  make_new_folder(folder / "issued");
+  NewFolder made(folder);
   const Key key = make_key();
   const Certificate certificate = make_authority(name, *key, validity_of(now, days));
-  write_private(folder / "authority.key", to_pem(*key));
-  write_text_atomically(folder / "authority.pem", to_pem(*certificate));
-  write_text_atomically(folder / "issued.json", R"({"issued": [], "list_number": 0, "list_expires": 0})");
-  Authority(folder).renew_revocations(now);
+  write_private(made.path() / "authority.key", to_pem(*key));
+  write_text_atomically(made.path() / "authority.pem", to_pem(*certificate));
+  write_text_atomically(made.path() / "issued.json", R"({"issued": [], "list_number": 0, "list_expires": 0})");
+  make_folder(made.path() / "issued");
+  Authority(made.path()).renew_revocations(now);
+  made.put_in_place();
 }
 
 Authority::Lock::Lock(const std::filesystem::path& file) : descriptor_(::open(file.c_str(), O_RDONLY | O_CLOEXEC)) {
@@ -149,10 +250,10 @@ std::size_t Authority::revoke(const std::string& name, SystemTime now) {
     issued.revoked = now;
     ++count;
   }
-  if (count == 0) {
+  if (std::ranges::find(names, name) == names.end()) {
     const std::string close = nearest(name, names);
-    throw Error(Errc::usage, fmt::format("no certificate of '{}' is left to revoke{}", name,
-                                         close.empty() || close == name ? "" : "; did you mean '" + close + "'?"));
+    throw Error(Errc::usage, fmt::format("'{}' was never given a certificate{}", name,
+                                         close.empty() ? "" : "; did you mean '" + close + "'?"));
   }
   renew_revocations(now);
   return count;
@@ -165,10 +266,12 @@ void Authority::renew_revocations(SystemTime now) {
   }
   const Validity validity = validity_of(now, revocation_days);
   ++list_number_;
-  revocations_expire_ = validity.end;
   const std::string list = revocation_list(revocations, list_number_, validity, *certificate_, *key_);
-  // First what the server reads: after a failure between the two, revoking again does both.
+  // First the record: what only the list had revoked, the next list would let in again. The new end last: a list that
+  // was not written does not have it.
+  save();
   write_text_atomically(revocations_file(), list);
+  revocations_expire_ = validity.end;
   save();
 }
 

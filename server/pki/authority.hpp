@@ -34,7 +34,8 @@ struct Signed {
 /// server), issued.json, and issued/NAME-SERIAL.pem. The time is given: nothing here reads a clock.
 class Authority {
  public:
-  /// Makes the folder, which must not exist. Throws Error(storage).
+  /// Makes the folder, which must not exist: whole, or not at all. It is made as FOLDER.part beside it, and what one
+  /// that was killed has left there is removed by the next. Throws Error(storage).
   static void create(const std::filesystem::path& folder, const std::string& name, int days, SystemTime now);
 
   /// Holds the folder against other processes while it lives. Throws Error(data) naming the file that is missing or
@@ -46,8 +47,9 @@ class Authority {
   /// authority has left.
   Signed sign(const std::filesystem::path& request, const SignOptions& options, SystemTime now);
 
-  /// Takes back every certificate of `name` that holds still and signs a new revocation list. Returns how many. Throws
-  /// Error(usage) where there is none.
+  /// Takes back every certificate of `name` that holds still and signs a new revocation list, also where none holds any
+  /// more: after one that was killed, the same again completes it. Returns how many. Throws Error(usage) where `name`
+  /// was never given one.
   std::size_t revoke(const std::string& name, SystemTime now);
 
   /// Signs the revocation list anew, as it has an end.

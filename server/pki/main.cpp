@@ -2,18 +2,16 @@
 #include <chrono>
 #include <iostream>
 
-#include <fmt/chrono.h>
 #include <fmt/format.h>
 
 #include "server/pki/authority.hpp"
 #include "shared/base/cli.hpp"
-#include "shared/base/error.hpp"
+#include "shared/base/expiry.hpp"
+#include "shared/base/time_text.hpp"
 
 namespace {
 
 using namespace headstart;
-
-constexpr int warning_days = 30;
 
 struct Options {
   std::filesystem::path folder = "pki";
@@ -25,34 +23,22 @@ struct Options {
   pki::SignOptions sign;
 };
 
-std::string date_of(pki::SystemTime time) {
-  return fmt::format("{:%Y-%m-%d}", fmt::gmtime(std::chrono::system_clock::to_time_t(time)));
+std::string state_of(const pki::Issued& issued, SystemTime now) {
+  return issued.revoked ? "revoked " + date_text(*issued.revoked) : expiry_text(issued.expires, now);
 }
 
-int days_until(pki::SystemTime end, pki::SystemTime now) {
-  return static_cast<int>(std::chrono::floor<std::chrono::days>(end - now).count());
-}
-
-std::string state_of(const pki::Issued& issued, pki::SystemTime now) {
-  if (issued.revoked) return "revoked " + date_of(*issued.revoked);
-  const int days = days_until(issued.expires, now);
-  if (days < 0) return "expired " + date_of(issued.expires);
-  return fmt::format("{} {}, {} days", days < warning_days ? "EXPIRES SOON:" : "until", date_of(issued.expires), days);
-}
-
-int list(const pki::Authority& authority, pki::SystemTime now) {
+int list(const pki::Authority& authority, SystemTime now) {
   for (const pki::Issued& issued : authority.issued()) {
     std::cout << fmt::format("{:<24} {:<6} {}  {}\n", issued.name,
                              issued.role == pki::Role::server ? "server" : "client", issued.serial,
                              state_of(issued, now));
   }
-  const int days = days_until(authority.revocations_expire(), now);
-  std::cout << fmt::format("revocation list {}: until {}, {} days{}\n", authority.revocations_file().string(),
-                           date_of(authority.revocations_expire()), days,
-                           days < warning_days ? "; sign it anew: headstart-pki renew-list" : "");
-  const int left = days_until(authority.expires(), now);
-  std::cout << fmt::format("the authority itself: until {}, {} days{}\n", date_of(authority.expires()), left,
-                           left < warning_days ? "; make a new one and have every side request anew" : "");
+  const auto tell = [now](const std::string& what, SystemTime end, const char* advice) {
+    std::cout << fmt::format("{}: {}{}\n", what, expiry_text(end, now), ends_soon(end, now) ? advice : "");
+  };
+  tell("revocation list " + authority.revocations_file().string(), authority.revocations_expire(),
+       "; sign it anew: headstart-pki renew-list");
+  tell("the authority itself", authority.expires(), "; make a new one and have every side request anew");
   return 0;
 }
 
@@ -111,8 +97,11 @@ int main(int argc, char** argv) {
                                done.file.string(), done.fingerprint);
     } else if (revoke->parsed()) {
       const std::size_t count = authority.revoke(options.name, now);
-      std::cout << fmt::format("{} certificate{} revoked; the server that reads {} ends their connections\n", count,
-                               count == 1 ? "" : "s", authority.revocations_file().string());
+      const std::string done =
+          count == 0 ? fmt::format("all of '{}' were revoked before; the list was signed anew", options.name)
+                     : fmt::format("{} certificate{} revoked", count, count == 1 ? "" : "s");
+      std::cout << fmt::format("{}; the server that reads {} ends their connections\n", done,
+                               authority.revocations_file().string());
     } else if (renew->parsed()) {
       authority.renew_revocations(now);
       std::cout << authority.revocations_file().string() << '\n';

@@ -15,6 +15,7 @@
 
 #include "shared/base/digest.hpp"
 #include "shared/base/error.hpp"
+#include "shared/base/expiry.hpp"
 #include "shared/base/files.hpp"
 #include "shared/base/freed.hpp"
 
@@ -113,9 +114,7 @@ bool is_host(const std::string& text) {
 }
 
 SystemTime end_of(const X509& certificate) {
-  std::tm calendar{};
-  require(ASN1_TIME_to_tm(X509_get0_notAfter(&certificate), &calendar), "read a validity");
-  return std::chrono::system_clock::from_time_t(::timegm(&calendar));
+  return *require(system_time_of(X509_get0_notAfter(&certificate)), "read a validity");
 }
 
 void FreeKey::operator()(EVP_PKEY* key) const { EVP_PKEY_free(key); }

@@ -1,7 +1,6 @@
 // Keys, requests, certificates and revocation lists: OpenSSL's objects with owners. All of it is text in PEM form.
 #pragma once
 
-#include <chrono>
 #include <cstdint>
 #include <filesystem>
 #include <memory>
@@ -10,9 +9,11 @@
 
 #include <openssl/x509.h>
 
+#include "shared/base/clock.hpp"
+
 namespace headstart::pki {
 
-using SystemTime = std::chrono::system_clock::time_point;
+using headstart::SystemTime;
 
 struct FreeKey {
   void operator()(EVP_PKEY* key) const;

@@ -10,8 +10,10 @@ using TimePoint = std::chrono::steady_clock::time_point;
 using Seconds = std::chrono::duration<double>;
 /// Monotonic time; must be callable from any thread.
 using Clock = std::function<TimePoint()>;
-/// The time of day, for records that people read. It may jump: nothing is decided by it. Callable from any thread.
-using WallClock = std::function<std::chrono::system_clock::time_point()>;
+/// The time of day, as records and certificates have it.
+using SystemTime = std::chrono::system_clock::time_point;
+/// Tells it, for records that people read. It may jump: nothing is decided by it. Callable from any thread.
+using WallClock = std::function<SystemTime()>;
 
 inline double seconds_between(TimePoint from, TimePoint to) { return Seconds(to - from).count(); }
 

@@ -8,6 +8,8 @@
 #include <iterator>
 #include <system_error>
 
+#include <sys/stat.h>
+
 #include "shared/base/error.hpp"
 
 namespace headstart {
@@ -112,17 +114,29 @@ void write_text_atomically(const std::filesystem::path& file, std::string_view t
   out.commit();
 }
 
-void make_new_folder(const std::filesystem::path& path) {
+namespace {
+
+/// With its parents; whether it was not there before. Only the owner may enter it from the first moment on.
+bool make_folder_of_owner(const std::filesystem::path& path) {
   // A separator at the end would make the folder its own parent.
   const std::filesystem::path folder = path.has_filename() ? path : path.parent_path();
   std::error_code code;
   if (folder.has_parent_path()) std::filesystem::create_directories(folder.parent_path(), code);
-  if (!code && std::filesystem::create_directory(folder, code)) return;
-  if (!code) {
-    throw Error(Errc::storage, folder.string() + ": exists already and is never overwritten; choose another folder");
-  }
+  if (!code && ::mkdir(folder.c_str(), S_IRWXU) == 0) return true;
+  if (!code) code.assign(errno, std::generic_category());
+  std::error_code ignored;
+  if (code == std::errc::file_exists && std::filesystem::is_directory(folder, ignored)) return false;
   throw Error(Errc::storage, folder.string() + ": cannot be made (" + code.message() + ")");
 }
+
+}  // namespace
+
+void make_new_folder(const std::filesystem::path& folder) {
+  if (make_folder_of_owner(folder)) return;
+  throw Error(Errc::storage, folder.string() + ": exists already and is never overwritten; choose another folder");
+}
+
+void make_private_folder(const std::filesystem::path& folder) { (void)make_folder_of_owner(folder); }
 
 LineFile::LineFile(std::filesystem::path file) : path_(std::move(file)), out_(path_, std::ios::binary | std::ios::app) {
   std::ifstream before(path_, std::ios::binary);

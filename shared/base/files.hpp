@@ -59,8 +59,12 @@ void sync_folder(const std::filesystem::path& folder);
 /// A value as one line of text. What is not UTF-8 in it, as a peer's words may be, becomes a replacement character.
 std::string to_line(const nlohmann::json& value);
 
-/// Makes a folder that must not exist yet, with its parents. Throws Error(storage): exists, or cannot be made.
+/// Makes a folder that must not exist yet, which only its owner may enter, with its parents, which are as open as the
+/// process makes folders. Throws Error(storage): exists, or cannot be made.
 void make_new_folder(const std::filesystem::path& folder);
+
+/// The same where it is missing; a folder that is there is left as it is. Throws Error(storage).
+void make_private_folder(const std::filesystem::path& folder);
 
 /// Appends whole lines, each flushed to the operating system before append() returns. A last line that was left
 /// unfinished is ended first. Throws Error(storage).

@@ -109,6 +109,7 @@ std::uint64_t FaultyChannel::bytes_sent() const noexcept { return state_->inner-
 std::uint64_t FaultyChannel::bytes_received() const noexcept { return state_->inner->bytes_received(); }
 std::string FaultyChannel::peer() const { return state_->inner->peer(); }
 std::string FaultyChannel::identity() const { return state_->inner->identity(); }
+std::optional<SystemTime> FaultyChannel::identity_expires() const { return state_->inner->identity_expires(); }
 std::uint64_t FaultyChannel::operations() const noexcept { return state_->operations; }
 
 }  // namespace headstart::net

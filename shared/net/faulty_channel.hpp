@@ -42,6 +42,7 @@ class FaultyChannel final : public MessageChannel {
   [[nodiscard]] std::uint64_t bytes_received() const noexcept override;
   [[nodiscard]] std::string peer() const override;
   [[nodiscard]] std::string identity() const override;
+  [[nodiscard]] std::optional<SystemTime> identity_expires() const override;
 
   /// Sends and receives begun so far.
   [[nodiscard]] std::uint64_t operations() const noexcept;

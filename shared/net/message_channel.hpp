@@ -4,9 +4,11 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 
+#include "shared/base/clock.hpp"
 #include "shared/net/task.hpp"
 
 namespace headstart::net {
@@ -48,6 +50,9 @@ class MessageChannel {
 
   /// The name that the peer's certificate proves; empty where the channel proves none.
   [[nodiscard]] virtual std::string identity() const { return {}; }
+
+  /// When that certificate ends; empty without one.
+  [[nodiscard]] virtual std::optional<SystemTime> identity_expires() const { return std::nullopt; }
 };
 
 /// No message is larger: a 1 MiB chunk and its head.

@@ -1,17 +1,22 @@
 #include "shared/net/tls.hpp"
 
 #include <array>
+#include <cerrno>
 #include <cstdio>
+#include <system_error>
 
 #include <boost/asio/ssl/error.hpp>
 #include <openssl/err.h>
 #include <openssl/pem.h>
 #include <openssl/ssl.h>
 #include <openssl/x509.h>
+#include <sys/stat.h>
 
 #include "shared/base/error.hpp"
+#include "shared/base/expiry.hpp"
 #include "shared/base/freed.hpp"
 #include "shared/base/log.hpp"
+#include "shared/base/time_text.hpp"
 
 namespace headstart::net {
 namespace {
@@ -39,14 +44,24 @@ std::string openssl_reason() {
 
 File open(const std::string& file) {
   File opened(std::fopen(file.c_str(), "r"));
-  if (!opened) refuse(file, "cannot be read; it is named as a file for TLS");
+  if (!opened) {
+    refuse(file, "cannot be read (" + std::generic_category().message(errno) + "); it is named as a file for TLS");
+  }
   return opened;
+}
+
+SystemTime end_of(const std::string& file, const X509* certificate) {
+  const auto end = system_time_of(X509_get0_notAfter(certificate));
+  if (!end) refuse(file, "holds a certificate whose end is no date");
+  return *end;
 }
 
 void expect_current(const std::string& file, const X509* certificate) {
   if (X509_cmp_current_time(X509_get0_notBefore(certificate)) > 0)
     refuse(file, "is not valid yet; is the clock right?");
-  if (X509_cmp_current_time(X509_get0_notAfter(certificate)) < 0) refuse(file, "has expired");
+  if (X509_cmp_current_time(X509_get0_notAfter(certificate)) < 0) {
+    refuse(file, "has expired: it was good until " + date_text(end_of(file, certificate)) + "; have it renewed");
+  }
 }
 
 Certificate read_certificate(const std::string& file) {
@@ -67,7 +82,9 @@ RevocationList read_revocations(const std::string& file, X509* authority) {
   }
   const ASN1_TIME* next = X509_CRL_get0_nextUpdate(list.get());
   if (next != nullptr && X509_cmp_current_time(next) < 0) {
-    refuse(file, "is out of date; fetch or sign a new revocation list");
+    const auto end = system_time_of(next);
+    refuse(file, "is out of date" + (end ? ": it was good until " + date_text(*end) : "") +
+                     "; fetch or sign a new revocation list");
   }
   return list;
 }
@@ -90,15 +107,19 @@ void declare_fields(Fields& fields, const std::string& prefix, TlsFiles& files) 
               "connections that are there. Empty: none is revoked.");
 }
 
-Tls::Tls(TlsFiles files, Side side) : files_(std::move(files)), side_(side) {
+Tls::Tls(TlsFiles files, Side side, OnLoad on_load)
+    : files_(std::move(files)), side_(side), on_load_(std::move(on_load)) {
   expect_named(files_.authority, "tls.authority");
   expect_named(files_.certificate, "tls.certificate");
   expect_named(files_.key, "tls.key");
   stamps_ = stamps();
   loaded_ = load();
+  if (on_load_) on_load_(loaded_.expiry);
 }
 
 std::shared_ptr<ssl::context> Tls::context() { return current().context; }
+
+TlsExpiry Tls::expiry() { return current().expiry; }
 
 bool Tls::has_revoked(const SSL* connection) {
   const std::shared_ptr<X509_CRL> revocations = current().revocations;
@@ -110,24 +131,33 @@ bool Tls::has_revoked(const SSL* connection) {
 
 Tls::Loaded Tls::current() {
   const std::lock_guard lock(mutex_);
-  if (Stamps now = stamps(); now != stamps_) {
-    stamps_ = std::move(now);
-    try {
-      loaded_ = load();
-      spdlog::info("the files for TLS have changed and were read again");
-    } catch (const Error& error) {
-      spdlog::error("the files for TLS have changed, and what was there before counts on: {}", error.what());
+  const Stamps now = stamps();
+  if (now == stamps_) return loaded_;
+  try {
+    loaded_ = load();
+    stamps_ = now;
+    complaint_.clear();
+    spdlog::info("the files for TLS have changed and were read again");
+    if (on_load_) on_load_(loaded_.expiry);
+  } catch (const std::exception& error) {
+    if (complaint_ != error.what()) {
+      complaint_ = error.what();
+      spdlog::error("the files for TLS have changed, and what was there before counts on: {}", complaint_);
     }
   }
   return loaded_;
 }
 
 Tls::Stamps Tls::stamps() const {
-  Stamps stamps;
+  Stamps stamps{};
+  std::size_t i = 0;
   for (const auto* file : {&files_.authority, &files_.certificate, &files_.key, &files_.revoked}) {
-    std::error_code missing;
-    stamps.push_back(file->empty() ? std::filesystem::file_time_type{}
-                                   : std::filesystem::last_write_time(*file, missing));
+    struct stat status {};
+    if (::stat(file->c_str(), &status) == 0) {
+      stamps[i] = {static_cast<std::int64_t>(status.st_ino), status.st_size, status.st_mtim.tv_sec,
+                   status.st_mtim.tv_nsec};
+    }
+    ++i;
   }
   return stamps;
 }
@@ -135,7 +165,7 @@ Tls::Stamps Tls::stamps() const {
 Tls::Loaded Tls::load() const {
   ERR_clear_error();
   const Certificate authority = read_certificate(files_.authority);
-  read_certificate(files_.certificate);
+  const Certificate certificate = read_certificate(files_.certificate);
   (void)open(files_.key);
   const auto method = side_ == Side::server ? ssl::context::tls_server : ssl::context::tls_client;
   auto context = std::make_shared<ssl::context>(method);
@@ -153,14 +183,25 @@ Tls::Loaded Tls::load() const {
     refuse(files_.key,
            "is no private key in PEM form, or not that of " + files_.certificate + " (" + openssl_reason() + ")");
   }
-  Loaded loaded{std::move(context), nullptr};
+  Loaded loaded{std::move(context), nullptr, {end_of(files_.certificate, certificate.get()), std::nullopt}};
   if (!files_.revoked.empty()) {
     loaded.revocations = read_revocations(files_.revoked, authority.get());
     X509_STORE* store = SSL_CTX_get_cert_store(native);
     X509_STORE_add_crl(store, loaded.revocations.get());
     X509_STORE_set_flags(store, X509_V_FLAG_CRL_CHECK);
+    loaded.expiry.revoked = system_time_of(X509_CRL_get0_nextUpdate(loaded.revocations.get()));
   }
   return loaded;
+}
+
+void log_expiry(const TlsFiles& files, const TlsExpiry& expiry, SystemTime now) {
+  const auto tell = [now](std::string_view what, const std::string& file, SystemTime end) {
+    const bool is_late = ends_soon(end, now);
+    spdlog::log(is_late ? spdlog::level::warn : spdlog::level::info, "{} {}: {}{}", what, file, expiry_text(end, now),
+                is_late ? "; have it renewed" : "");
+  };
+  tell("certificate", files.certificate, expiry.certificate);
+  if (expiry.revoked) tell("revocation list", files.revoked, *expiry.revoked);
 }
 
 void expect_host(SSL* connection, const std::string& host) {
@@ -189,6 +230,11 @@ std::string peer_name(const SSL* connection) {
   const int length =
       X509_NAME_get_text_by_NID(X509_get_subject_name(certificate.get()), NID_commonName, name.data(), name.size());
   return length > 0 ? std::string(name.data(), static_cast<std::size_t>(length)) : "";
+}
+
+std::optional<SystemTime> peer_expiry(const SSL* connection) {
+  const Certificate certificate(SSL_get1_peer_certificate(connection));
+  return certificate ? system_time_of(X509_get0_notAfter(certificate.get())) : std::nullopt;
 }
 
 }  // namespace headstart::net

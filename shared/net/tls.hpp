@@ -1,11 +1,13 @@
 // Mutual TLS 1.3: who may speak at all, and who a peer is. The cryptography is OpenSSL's.
 #pragma once
 
-#include <filesystem>
+#include <array>
+#include <cstdint>
+#include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
-#include <vector>
 
 #include <boost/asio/ssl/context.hpp>
 #include <boost/system/error_code.hpp>
@@ -21,13 +23,20 @@ class Tls {
  public:
   enum class Side { server, client };
 
+  /// Is told when what was read runs out: here, and again whenever the files have been read again, then by whichever
+  /// thread has met the change. Must not use the Tls.
+  using OnLoad = std::function<void(const TlsExpiry&)>;
+
   /// Throws Error(usage) for a file that is not named, Error(data) naming a file that is missing, cannot be parsed, has
   /// expired or does not fit the others.
-  Tls(TlsFiles files, Side side);
+  Tls(TlsFiles files, Side side, OnLoad on_load = {});
 
   /// For one handshake: TLS 1.3 only, the peer's certificate verified against authority and revocations, no resumption.
-  /// A change that cannot be used is logged, and what was there before counts on.
+  /// Where a change cannot be used, what was there before counts on, and every further use tries again; the log has
+  /// each new reason once.
   std::shared_ptr<asio::ssl::context> context();
+
+  TlsExpiry expiry();
 
   /// Whether the certificate that the peer showed in its handshake has been revoked since. Only that is looked at: a
   /// certificate or a list that runs out meanwhile ends no connection.
@@ -37,18 +46,25 @@ class Tls {
   struct Loaded {
     std::shared_ptr<asio::ssl::context> context;
     std::shared_ptr<X509_CRL> revocations;  ///< Null where no list is named.
+    TlsExpiry expiry;
   };
-  using Stamps = std::vector<std::filesystem::file_time_type>;
+  /// Of each file what changes when it is written or replaced: inode, size, seconds and nanoseconds of its last change.
+  using Stamps = std::array<std::array<std::int64_t, 4>, 4>;
   [[nodiscard]] Loaded load() const;
   [[nodiscard]] Stamps stamps() const;
   Loaded current();
 
   TlsFiles files_;
   Side side_;
+  OnLoad on_load_;
   std::mutex mutex_;
-  Stamps stamps_;  ///< Of what is loaded.
+  Stamps stamps_;  ///< Of what is loaded, from before it was.
   Loaded loaded_;
+  std::string complaint_;  ///< What the log says of a change that cannot be used.
 };
+
+/// Logs until when certificate and revocation list are good; as a warning where they end soon.
+void log_expiry(const TlsFiles& files, const TlsExpiry& expiry, SystemTime now);
 
 /// Before a dialler's handshake: the peer's certificate must be for `host`, a name or an IP address.
 void expect_host(SSL* connection, const std::string& host);
@@ -61,5 +77,8 @@ std::string alert_of(const boost::system::error_code& error);
 
 /// The common name of the peer's certificate, verified; empty without one.
 std::string peer_name(const SSL* connection);
+
+/// When the peer's certificate ends; empty without one.
+std::optional<SystemTime> peer_expiry(const SSL* connection);
 
 }  // namespace headstart::net

@@ -1,8 +1,10 @@
 // Where one side's credentials for TLS lie: a setting of server and client.
 #pragma once
 
+#include <optional>
 #include <string>
 
+#include "shared/base/clock.hpp"
 #include "shared/base/fields.hpp"
 
 namespace headstart::net {
@@ -17,6 +19,12 @@ struct TlsFiles {
   [[nodiscard]] bool is_set() const {
     return !authority.empty() || !certificate.empty() || !key.empty() || !revoked.empty();
   }
+};
+
+/// When what lies in them runs out.
+struct TlsExpiry {
+  SystemTime certificate;
+  std::optional<SystemTime> revoked;  ///< Empty where no list is named, or it has no end.
 };
 
 void declare_fields(Fields& fields, const std::string& prefix, TlsFiles& files);

@@ -13,7 +13,6 @@
 #include <boost/beast/http.hpp>
 #include <boost/beast/websocket.hpp>
 
-#include "shared/base/error.hpp"
 #include "shared/base/log.hpp"
 #include "shared/net/deadline.hpp"
 #include "shared/net/inbox.hpp"
@@ -67,6 +66,14 @@ websocket::close_reason close_reason_of(websocket::close_code code, const std::s
   return reason;
 }
 
+/// Why the peer's TLS refused this side; empty where `error` is no alert.
+std::string refusal_of(const error_code& error) {
+  const std::string alert = alert_of(error);
+  // OpenSSL has one alert for both.
+  if (alert != "certificate expired") return alert;
+  return alert + " (this side's certificate, or the revocation list of the side that refuses it)";
+}
+
 /// One connection. Every pending operation and coroutine shares its ownership: Beast forbids to destroy a stream that
 /// has operations pending, while the channel may be destroyed at any time.
 class Connection : public std::enable_shared_from_this<Connection> {
@@ -96,6 +103,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   Stream stream;
   const std::string peer;
   std::string identity;  ///< What the peer's certificate proves.
+  std::optional<SystemTime> identity_expires;
   std::uint64_t bytes_sent = 0;
   std::uint64_t bytes_received = 0;
 
@@ -109,6 +117,11 @@ class Connection : public std::enable_shared_from_this<Connection> {
   [[nodiscard]] std::string offence_at(bool is_first) const;
   [[nodiscard]] Error ended(Errc code) const {
     return {code, "the connection to " + peer + " has ended: " + why_ended_};
+  }
+  /// What ended it. Of all that ends a connection here, TLS alone rejects.
+  [[noreturn]] void throw_end() const {
+    if (end_code_ == Errc::rejected) throw TlsRefusal(ended(end_code_).what());
+    throw ended(end_code_);
   }
 
   WebSocketOptions options_;
@@ -237,19 +250,19 @@ void Connection::fail_receive(error_code error) {
     end("the peer has closed it" + (reason.empty() ? "" : ": " + reason), Errc::peer_closed);
   } else if (error == websocket::condition::protocol_violation) {
     end("the peer broke the WebSocket protocol: " + error.message(), Errc::protocol);
-  } else if (const auto alert = alert_of(error); !alert.empty()) {
+  } else if (const auto refusal = refusal_of(error); !refusal.empty()) {
     // Under TLS 1.3 the dialler learns only now what the other side thinks of its certificate.
-    end("the peer refused this side's certificate: " + alert, Errc::rejected);
+    end("the peer refused this side's certificate: " + refusal, Errc::rejected);
   } else if (is_closing_ && !has_ended_) {
     throw Error(Errc::peer_closed, "the connection to " + peer + " is being closed on this side");
   }
   end(error.message());
-  throw ended(end_code_);
+  throw_end();
 }
 
 Task<View> Connection::receive(std::shared_ptr<Connection> self) {
   const Turn turn(self->is_receiving_, "receive");
-  if (self->has_ended_) throw self->ended(self->end_code_);
+  if (self->has_ended_) self->throw_end();
   Inbox& inbox = self->inbox_;
   inbox.begin();
   do {
@@ -291,7 +304,7 @@ Task<> Connection::lend_memory(std::shared_ptr<Connection> self) {
   auto taking = self->options_.memory->take(self->memory_timer_, evict);
   auto block = co_await std::move(taking);
   self->is_held_back_ = false;
-  if (self->has_ended_) throw self->ended(self->end_code_);
+  if (self->has_ended_) self->throw_end();
   self->inbox_.lend(std::move(block));
 }
 
@@ -327,6 +340,7 @@ class WebSocketChannel final : public MessageChannel {
   [[nodiscard]] std::uint64_t bytes_received() const noexcept override { return connection_->bytes_received; }
   [[nodiscard]] std::string peer() const override { return connection_->peer; }
   [[nodiscard]] std::string identity() const override { return connection_->identity; }
+  [[nodiscard]] std::optional<SystemTime> identity_expires() const override { return connection_->identity_expires; }
 
  private:
   std::shared_ptr<Connection> connection_;
@@ -347,6 +361,7 @@ Task<> secure(std::shared_ptr<Connection> connection, std::shared_ptr<Tls> tls, 
   co_await std::move(shaking);
   if (error) co_return;
   connection->identity = peer_name(stream.native_handle());
+  connection->identity_expires = peer_expiry(stream.native_handle());
   if (connection->identity.empty()) {
     throw Error(Errc::rejected, connection->peer + ": its certificate names nobody (no common name)");
   }
@@ -357,7 +372,7 @@ std::string tls_failure(const Connection& connection, error_code error) {
   const SSL* native = connection.stream.next_layer().tls();
   if (const auto failure = verification_failure(native); !failure.empty())
     return "its certificate does not hold: " + failure;
-  if (const auto alert = alert_of(error); !alert.empty()) return "it refused this side: " + alert;
+  if (const auto refusal = refusal_of(error); !refusal.empty()) return "it refused this side: " + refusal;
   return error.message();
 }
 
@@ -399,8 +414,9 @@ Task<std::unique_ptr<MessageChannel>> dial(asio::any_io_executor executor, Url u
     co_await std::move(securing);
     if (is_over()) fail("no TLS at ");
     if (error) {
-      throw Error(is_refusal(*connection, error) ? Errc::rejected : Errc::network,
-                  "no TLS at " + to_string(url) + ": " + tls_failure(*connection, error));
+      const std::string message = "no TLS at " + to_string(url) + ": " + tls_failure(*connection, error);
+      if (is_refusal(*connection, error)) throw TlsRefusal(message);
+      throw Error(Errc::network, message);
     }
   }
 
@@ -414,8 +430,8 @@ Task<std::unique_ptr<MessageChannel>> dial(asio::any_io_executor executor, Url u
     throw Error(Errc::protocol, to_string(url) + " is no Headstart server: it answered HTTP " +
                                     std::to_string(response.result_int()) + " to the WebSocket upgrade");
   }
-  if (const auto alert = alert_of(error); !alert.empty()) {
-    throw Error(Errc::rejected, to_string(url) + " refuses this client's certificate: " + alert);
+  if (const auto refusal = refusal_of(error); !refusal.empty()) {
+    throw TlsRefusal(to_string(url) + " refuses this client's certificate: " + refusal);
   }
   if (error || is_over()) fail("no WebSocket at ");
   connection->open();

@@ -10,6 +10,7 @@
 
 #include <boost/asio/any_io_executor.hpp>
 
+#include "shared/base/error.hpp"
 #include "shared/net/message_channel.hpp"
 #include "shared/net/task.hpp"
 #include "shared/net/url.hpp"
@@ -34,8 +35,16 @@ struct WebSocketOptions {
   std::stop_token stop = {};
 };
 
+/// One side's TLS does not take the other's certificate. Unlike a refusal by the program behind it, it may pass: a
+/// revocation list that has run out is renewed, a certificate replaced.
+class TlsRefusal : public Error {
+ public:
+  explicit TlsRefusal(const std::string& message) : Error(Errc::rejected, message) {}
+};
+
 /// Dials a server. `executor` runs one thing at a time (one io thread, or a strand) and is the channel's executor;
-/// co_await this on it. Throws Error(network) with address and reason, Error(protocol) where something else answers.
+/// co_await this on it. Throws Error(network) with address and reason, Error(protocol) where something else answers,
+/// TlsRefusal.
 Task<std::unique_ptr<MessageChannel>> connect(asio::any_io_executor executor, const Url& url,
                                               WebSocketOptions options = {});
 

@@ -45,6 +45,7 @@ struct Failure {
   bool has_failed = false;
   Errc code = Errc::internal;
   std::string message;
+  bool is_of_tls = false;
 };
 
 /// The Error that `task` ends with.
@@ -53,7 +54,7 @@ Task<Failure> failure_of(Task<T> task) {
   try {
     co_await std::move(task);
   } catch (const Error& error) {
-    co_return Failure{true, error.code(), error.what()};
+    co_return Failure{true, error.code(), error.what(), dynamic_cast<const TlsRefusal*>(&error) != nullptr};
   }
   co_return Failure{};
 }

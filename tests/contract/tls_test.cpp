@@ -1,12 +1,24 @@
 // Who gets through mutual TLS, and who does not: each refusal with its reason, on both sides.
 #include "shared/net/tls.hpp"
 
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <sstream>
+
 #include <boost/asio/connect.hpp>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/redirect_error.hpp>
 #include <boost/asio/ssl/stream.hpp>
+#include <openssl/x509.h>
+#include <spdlog/sinks/ostream_sink.h>
+#include <sys/resource.h>
 
+#include "shared/base/expiry.hpp"
 #include "shared/base/files.hpp"
+#include "shared/base/log.hpp"
+#include "shared/base/time_text.hpp"
 #include "tests/contract/channel_support.hpp"
 #include "tests/support/certificates.hpp"
 #include "tests/support/throws.hpp"
@@ -31,6 +43,49 @@ TestAuthority& authority() {
 }
 
 bool contains(const std::string& text, std::string_view part) { return text.find(part) != std::string::npos; }
+
+/// What is logged while it lives, level and message of each.
+class LogCapture {
+ public:
+  LogCapture() {
+    auto logger = std::make_shared<spdlog::logger>("captured", std::make_shared<spdlog::sinks::ostream_sink_mt>(text_));
+    logger->set_pattern("%l %v");
+    spdlog::set_default_logger(std::move(logger));
+  }
+  ~LogCapture() { spdlog::set_default_logger(before_); }
+  LogCapture(const LogCapture&) = delete;
+  LogCapture& operator=(const LogCapture&) = delete;
+
+  [[nodiscard]] std::ptrdiff_t count(std::string_view part) const {
+    std::istringstream lines(text_.str());
+    std::ptrdiff_t count = 0;
+    for (std::string line; std::getline(lines, line);) count += contains(line, part) ? 1 : 0;
+    return count;
+  }
+
+ private:
+  std::shared_ptr<spdlog::logger> before_ = spdlog::default_logger();
+  std::ostringstream text_;
+};
+
+/// No file can be opened while it lives: the limit lies at the first descriptor that is free.
+class NoDescriptors {
+ public:
+  NoDescriptors() {
+    REQUIRE(::getrlimit(RLIMIT_NOFILE, &before_) == 0);
+    const int first_free = ::open("/dev/null", O_RDONLY | O_CLOEXEC);
+    REQUIRE(first_free >= 0);
+    ::close(first_free);
+    const rlimit none{static_cast<rlim_t>(first_free), before_.rlim_max};
+    REQUIRE(::setrlimit(RLIMIT_NOFILE, &none) == 0);
+  }
+  ~NoDescriptors() { ::setrlimit(RLIMIT_NOFILE, &before_); }
+  NoDescriptors(const NoDescriptors&) = delete;
+  NoDescriptors& operator=(const NoDescriptors&) = delete;
+
+ private:
+  rlimit before_{};
+};
 
 struct Outcome {
   Failure dialler;
@@ -120,6 +175,10 @@ TEST_CASE("each side knows the other by its certificate") {
     const std::string client = pair.far->identity();
     CHECK(server == "server");
     CHECK(client == "silo-1");
+    for (const auto& end : {pair.near->identity_expires(), pair.far->identity_expires()}) {
+      REQUIRE(end.has_value());
+      CHECK(days_until(*end, std::chrono::system_clock::now()) == 364);
+    }
   };
   run(task());
 }
@@ -136,11 +195,13 @@ TEST_CASE("whoever the authority did not certify, or no longer, is refused, and 
     CHECK(contains(outcome.server.message, "unable to get local issuer certificate"));
     CHECK(outcome.dialler.code == Errc::rejected);
     CHECK(contains(outcome.dialler.message, "unknown CA"));
+    CHECK(outcome.dialler.is_of_tls);
   }
   SUBCASE("expired") {
     const auto long_ago = std::chrono::system_clock::now() - std::chrono::days(400);
     const TlsFiles files = authority().client("silo-old", long_ago);
-    CHECK(contains(test::error_of(Errc::data, [&] { Tls(files, Tls::Side::client); }), "has expired"));
+    CHECK(contains(test::error_of(Errc::data, [&] { Tls(files, Tls::Side::client); }),
+                   "has expired: it was good until " + date_text(long_ago + std::chrono::days(365))));
     // A peer that does not look at its own.
     asio::ssl::context context(asio::ssl::context::tls_client);
     context.use_certificate_chain_file(files.certificate);
@@ -161,6 +222,7 @@ TEST_CASE("whoever the authority did not certify, or no longer, is refused, and 
     CHECK(contains(outcome.server.message, "certificate revoked"));
     CHECK(outcome.dialler.code == Errc::rejected);
     CHECK(contains(outcome.dialler.message, "certificate revoked"));
+    CHECK(outcome.dialler.is_of_tls);
     CHECK_FALSE(meet(with(authority().client("silo-good"), Tls::Side::client), server).server.has_failed);
   }
   SUBCASE("no certificate") {
@@ -185,6 +247,41 @@ TEST_CASE("whoever the authority did not certify, or no longer, is refused, and 
   }
 }
 
+TEST_CASE("a server whose revocation list ran out while it was up: a silo is told that it may be the list") {
+  TestAuthority own;
+  TlsFiles silo = own.client("silo-1");
+  silo.revoked.clear();
+  const TlsFiles files = own.server();
+  own.renew_revocations(std::chrono::system_clock::now() - std::chrono::days(400));
+  // Ours would refuse to begin with such a list.
+  asio::ssl::context context(asio::ssl::context::tls_server);
+  context.use_certificate_chain_file(files.certificate);
+  context.use_private_key_file(files.key, asio::ssl::context::pem);
+  context.load_verify_file(files.authority);
+  context.set_verify_mode(asio::ssl::verify_peer | asio::ssl::verify_fail_if_no_peer_cert);
+  X509_STORE* store = SSL_CTX_get_cert_store(context.native_handle());
+  X509_LOOKUP* lists = X509_STORE_add_lookup(store, X509_LOOKUP_file());
+  REQUIRE(X509_load_crl_file(lists, files.revoked.c_str(), X509_FILETYPE_PEM) == 1);
+  X509_STORE_set_flags(store, X509_V_FLAG_CRL_CHECK);
+  Failure refused;
+  const auto meeting = [&]() -> Task<> {
+    const auto executor = co_await asio::this_coro::executor;
+    tcp::acceptor acceptor(executor, {asio::ip::address_v4::loopback(), 0});
+    const auto serve = [&]() -> Task<> {
+      asio::ssl::stream<tcp::socket> stream(co_await acceptor.async_accept(asio::use_awaitable), context);
+      boost::system::error_code error;
+      co_await stream.async_handshake(asio::ssl::stream_base::server, asio::redirect_error(asio::use_awaitable, error));
+      CHECK(static_cast<bool>(error));
+    };
+    auto both = failure_of(dial_and_listen(acceptor.local_endpoint().port(), with(silo, Tls::Side::client))) && serve();
+    refused = co_await std::move(both);
+  };
+  run(meeting());
+  CHECK(refused.is_of_tls);
+  CHECK(refused.code == Errc::rejected);
+  CHECK(contains(refused.message, "certificate expired (this side's certificate, or the revocation list of the side"));
+}
+
 /// A silo's connection to a server of these options; both ends look at certificates four times in `span`.
 Task<ChannelPair> connect_silo(std::string name, WebSocketOptions server, std::chrono::milliseconds span) {
   auto client = with(authority().client(name), Tls::Side::client);
@@ -207,6 +304,7 @@ TEST_CASE("a revocation ends the connection that is there, and no other") {
     const auto [at_server, at_silo] = co_await std::move(both);
     CHECK(at_server.code == Errc::rejected);
     CHECK(contains(at_server.message, "its certificate has been revoked"));
+    CHECK(at_server.is_of_tls);
     CHECK(at_silo.has_failed);
     auto sending = good.near->send(bytes_of("still here"), {});
     co_await std::move(sending);
@@ -222,6 +320,7 @@ TEST_CASE("a client refuses a server that is not the one it dialled") {
     const Outcome outcome = meet(client, with(authority().server({"fl.example.org"}), Tls::Side::server));
     CHECK(outcome.dialler.code == Errc::rejected);
     CHECK(contains(outcome.dialler.message, "IP address mismatch"));
+    CHECK(outcome.dialler.is_of_tls);
     CHECK(outcome.server.has_failed);
   }
   SUBCASE("a client's certificate in the place of a server's") {
@@ -259,6 +358,79 @@ TEST_CASE("a change that cannot be used leaves what was there before") {
   const auto client = with(authority().client("silo-1"), Tls::Side::client);
   write_text_atomically(list, "no list at all");
   CHECK_FALSE(meet(client, server).server.has_failed);
+}
+
+TEST_CASE("a change that could not be read counts as soon as it can be, and the log has each reason once") {
+  const test::TemporaryFolder folder;
+  TlsFiles files = authority().server();
+  const std::string list = folder / "revoked.pem";
+  write_text_atomically(list, read_text(files.revoked));
+  files.revoked = list;
+  Tls tls(files, Tls::Side::server);
+  const auto first = tls.context();
+  CHECK(tls.context() == first);
+  write_text_atomically(list, read_text(list));
+  const LogCapture log;
+  {
+    const NoDescriptors none;
+    for (int i = 0; i < 3; ++i) CHECK(tls.context() == first);
+  }
+  CHECK(log.count("what was there before counts on") == 1);
+  CHECK(log.count("Too many open files") == 1);
+  const auto second = tls.context();
+  CHECK(second != first);
+  CHECK(log.count("were read again") == 1);
+  write_text_atomically(list, "no list at all");
+  for (int i = 0; i < 3; ++i) CHECK(tls.context() == second);
+  CHECK(log.count("holds no revocation list") == 1);
+  {
+    const NoDescriptors none;
+    CHECK(tls.context() == second);
+  }
+  CHECK(log.count("Too many open files") == 2);
+  CHECK(log.count("were read again") == 1);
+}
+
+TEST_CASE("whoever asks is told until when certificate and list are good, and anew when they were renewed") {
+  const test::TemporaryFolder folder;
+  (void)authority();
+  const auto now = std::chrono::system_clock::now();
+  const TlsFiles ending = authority().client("silo-ending", now - std::chrono::days(355));
+  const TlsFiles renewed = authority().client("silo-ending");
+  TlsFiles files = ending;
+  files.certificate = folder / "silo.pem";
+  files.key = folder / "silo.key";
+  const auto take = [&files](const TlsFiles& from) {
+    write_text_atomically(files.certificate, read_text(from.certificate));
+    write_text_atomically(files.key, read_text(from.key));
+  };
+  take(ending);
+  std::vector<TlsExpiry> told;
+  Tls tls(files, Tls::Side::client, [&told](const TlsExpiry& expiry) { told.push_back(expiry); });
+  REQUIRE(told.size() == 1);
+  CHECK(told[0].certificate == std::chrono::floor<std::chrono::seconds>(now + std::chrono::days(10)));
+  REQUIRE(told[0].revoked.has_value());
+  CHECK(days_until(*told[0].revoked, now) == 364);
+  CHECK(tls.expiry().certificate == told[0].certificate);
+  CHECK(told.size() == 1);
+  take(renewed);
+  CHECK(days_until(tls.expiry().certificate, now) >= 364);
+  CHECK(told.size() == 2);
+  files.revoked.clear();
+  CHECK_FALSE(Tls(files, Tls::Side::client).expiry().revoked.has_value());
+}
+
+TEST_CASE("the log has the days that are left, as a warning where they are few") {
+  TlsFiles files;
+  files.certificate = "silo.pem";
+  files.revoked = "list.pem";
+  const SystemTime now(std::chrono::days(19'000));
+  const LogCapture log;
+  log_expiry(files, {now + std::chrono::days(29), now + std::chrono::days(30)}, now);
+  CHECK(log.count("warning certificate silo.pem: EXPIRES SOON: 2022-02-06, 29 days; have it renewed") == 1);
+  CHECK(log.count("info revocation list list.pem: until 2022-02-07, 30 days") == 1);
+  log_expiry(files, {now + std::chrono::days(300), {}}, now);
+  CHECK(log.count("list.pem") == 1);
 }
 
 }  // namespace

@@ -70,6 +70,14 @@ class Settings(unittest.TestCase):
                 self.assertIn(key, settings_of(program), file)
 
 
+class Alerts(unittest.TestCase):
+    def test_every_metric_of_the_alerts_is_one_of_the_servers(self):
+        known = set(re.findall(r'"(headstart_[a-z_]+)"', (DEPLOY.parent / "metrics.cpp").read_text()))
+        named = set(re.findall(r"\bheadstart_[a-z_]+", (DEPLOY / "alerts.yaml").read_text()))
+        self.assertGreater(len(named), 5)
+        self.assertLessEqual(named, known)
+
+
 class Scripts(unittest.TestCase):
     def put(self, text: bytes):
         return subprocess.run(["sh", DEPLOY / "put.sh", self.file], input=text, capture_output=True, timeout=60)

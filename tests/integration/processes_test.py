@@ -1,15 +1,49 @@
 """Real processes: a server and its clients, and every mistake a user can make with an exit code that says which."""
 
+import importlib.util
 import json
+import re
+import resource
 import signal
 import socket
 import struct
+import subprocess
+import sys
+import threading
+import time
 import unittest
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 from tests.integration.programs import (CLIENT, LAB, PATIENCE, PKI, SERVER, ProgramsTest, wait_for, write_dataset,
                                         write_npy)
+
+
+def bench_module():
+    path = Path(__file__).resolve().parents[2] / "experiments/bench/bench.py"
+    spec = importlib.util.spec_from_file_location("bench", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+class Benchmarks(unittest.TestCase):
+    def finished(self, *codes):
+        """What a benchmark makes of clients that end with these codes, beside a server that ends well."""
+        bench = bench_module()
+        ended = lambda code: subprocess.Popen([sys.executable, "-c", f"raise SystemExit({code})"])
+        federation = bench.Federation.__new__(bench.Federation)
+        federation.server, federation.children = ended(0), [ended(code) for code in codes]
+        federation.watcher = threading.Thread(target=lambda: None)
+        federation.watcher.start()
+        federation.rounds = lambda: [{"seconds": 1.0}, {"seconds": 3.0}]
+        return federation.finish()
+
+    def test_there_is_no_figure_where_a_client_failed(self):
+        self.assertEqual(self.finished(0, 0), [2.0])
+        with self.assertRaisesRegex(SystemExit, r"^1 of 3 client processes failed, \S+ with code 1: no figure$"):
+            self.finished(0, 1, 0)
 
 
 class Processes(ProgramsTest):
@@ -151,6 +185,53 @@ class Processes(ProgramsTest):
             self.assertEqual(self.finish(client)[0], 0)
         self.assert_fails(self.run_program(*self.client_arguments(0, port), "--check"), 5, f"127.0.0.1:{port}")
 
+    def test_check_log_and_metrics_say_what_ends_soon(self):
+        self.draw()
+        self.make_authority()
+        revoked = {"tls.revoked": self.folder / "pki/revoked.pem"}
+        certified = self.certify("server", "--server", "--host", "127.0.0.1", "--days", "25")
+        server, port = self.start_server(**certified, **revoked)
+        done = self.run_program(*self.tls_client(0, port, self.certify("silo-0", "--days", "20") | revoked), "--check")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        lines = done.stdout.splitlines()
+        self.assertEqual([line.split()[1] for line in lines],
+                         ["certificate", "revocations", "server", "name", "clock", "data", "model"])
+        self.assertRegex(lines[0], r" EXPIRES SOON: \d{4}-\d\d-\d\d, 19 days; have it signed anew$")
+        self.assertRegex(lines[1], r" until \d{4}-\d\d-\d\d, 364 days$")
+        self.assertRegex(lines[2], r"that of 'server', EXPIRES SOON: \d{4}-\d\d-\d\d, 24 days; tell the coordinator$")
+        done = self.run_program(*self.tls_client(1, port, self.certify("silo-1")), "--check")
+        self.assertRegex(done.stdout.splitlines()[0], r" until \d{4}-\d\d-\d\d, 364 days$")
+        self.assertNotIn("revocations", done.stdout)
+
+        admin = int((self.folder / "run/admin-port").read_text())
+        metrics = self.ask(admin, "/metrics")[1]
+        for name, days in (("certificate", 25), ("revocation_list", 365)):
+            end = re.search(rf"^headstart_{name}_expiry_timestamp_seconds (\S+)$", metrics, re.MULTILINE)
+            self.assertIsNotNone(end, metrics)
+            self.assertAlmostEqual(float(end.group(1)), time.time() + 86400 * days, delta=2 * PATIENCE)
+        self.assertEqual(self.run_program(PKI, "renew-list", "--folder", self.folder / "pki").returncode, 0)
+        self.ask(admin, "/metrics")  # the server looks at its files
+        server.send_signal(signal.SIGTERM)
+        log = self.finish(server)[2]
+        for line in (r"warn\S* .*certificate \S+: EXPIRES SOON: .*, 24 days; have it renewed",
+                     r"info .*revocation list \S+: until .*, 364 days"):
+            self.assertEqual(len(re.findall(line, log)), 2, log)
+
+    def test_only_its_owner_may_enter_a_runs_folder_and_a_store(self):
+        self.draw()
+        mode = lambda *parts: self.folder.joinpath(*parts).stat().st_mode & 0o777
+        for run in ("run", "ready"):
+            if run == "ready":
+                (self.folder / run).mkdir()
+                (self.folder / run).chmod(0o755)
+            server, _ = self.start_server(run)
+            self.assertEqual(mode(run), 0o700 if run == "run" else 0o755)
+            self.assertEqual((mode(run, "models"), mode(run, "staging")), (0o700, 0o700))
+            server.send_signal(signal.SIGTERM)
+            self.finish(server)
+        self.run_program(*self.client_arguments(0, 1, "--set", f"store.pretrained={self.folder / 'store'}"), "--check")
+        self.assertEqual((mode("store"), mode("store", "models")), (0o700, 0o700))
+
     def test_settings_of_an_own_model_that_is_not_named_are_refused(self):
         self.draw()
         for setting, words in (("own.width=16", "own_model is not set"), ("own.name=resnet18", "own.name")):
@@ -208,6 +289,28 @@ class Processes(ProgramsTest):
         listed = self.run_program(PKI, "list", "--folder", self.folder / "pki").stdout.splitlines()
         self.assertRegex(listed[0], r"^silo-1 +client +[0-9A-F]{32}  revoked \d{4}-\d\d-\d\d$")
         self.assertRegex(listed[1], r"^silo-2 +client +[0-9A-F]{32}  EXPIRES SOON: ")
+        again = self.run_program(PKI, "revoke", "silo-1", "--folder", self.folder / "pki")
+        self.assertEqual(again.returncode, 0, again.stderr)
+        self.assertIn("all of 'silo-1' were revoked before; the list was signed anew", again.stdout)
+
+    def test_an_authority_is_made_whole_or_not_at_all(self):
+        def init(limit=resource.RLIM_INFINITY):
+            """With no file above `limit` bytes: what a write() does to pass it is cut off, the next one kills."""
+            def restrain():
+                resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+                resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+            return self.run_program(PKI, "init", "--folder", self.folder / "pki", preexec_fn=restrain)
+
+        self.assert_fails(init(100), 4, "authority.key: cannot be written")
+        self.assertEqual(list(self.folder.glob("pki*")), [])
+        self.assertEqual(init(300).returncode, -signal.SIGXFSZ)
+        self.assertEqual([path.name for path in self.folder.glob("pki*")], ["pki.part"])
+        key = (self.folder / "pki.part/authority.key").read_bytes()
+        done = init()
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual([path.name for path in self.folder.glob("pki*")], ["pki"])
+        self.assertNotEqual((self.folder / "pki/authority.key").read_bytes(), key)
+        self.certify("silo-1")
 
     def test_the_final_model_opens_with_a_ten_line_reader(self):
         self.draw()

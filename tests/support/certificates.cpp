@@ -19,6 +19,8 @@ void TestAuthority::revoke(const std::string& name) {
   pki::Authority(folder_ / "pki").revoke(name, std::chrono::system_clock::now());
 }
 
+void TestAuthority::renew_revocations(pki::SystemTime at) { pki::Authority(folder_ / "pki").renew_revocations(at); }
+
 net::TlsFiles TestAuthority::certify(const std::string& name, const pki::SignOptions& options, pki::SystemTime at) {
   const std::filesystem::path home = folder_ / std::to_string(num_certified_++);
   pki::make_request_files(home, name);

@@ -19,6 +19,8 @@ class TestAuthority {
   net::TlsFiles client(const std::string& name, pki::SystemTime at = std::chrono::system_clock::now());
   net::TlsFiles server(std::vector<std::string> hosts = {"127.0.0.1"});
   void revoke(const std::string& name);
+  /// Signs the revocation list as if at `at`; it lasts for a year from then.
+  void renew_revocations(pki::SystemTime at);
 
  private:
   net::TlsFiles certify(const std::string& name, const pki::SignOptions& options, pki::SystemTime at);

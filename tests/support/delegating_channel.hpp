@@ -26,6 +26,7 @@ class DelegatingChannel : public net::MessageChannel {
   [[nodiscard]] std::uint64_t bytes_received() const noexcept override { return inner_->bytes_received(); }
   [[nodiscard]] std::string peer() const override { return inner_->peer(); }
   [[nodiscard]] std::string identity() const override { return inner_->identity(); }
+  [[nodiscard]] std::optional<SystemTime> identity_expires() const override { return inner_->identity_expires(); }
 
  protected:
   [[nodiscard]] const Inner& inner() const { return *inner_; }

@@ -1,8 +1,13 @@
 #include "shared/base/files.hpp"
 
+#include <memory>
+
 #include <doctest/doctest.h>
+#include <openssl/asn1.h>
 
 #include "shared/base/digest.hpp"
+#include "shared/base/expiry.hpp"
+#include "shared/base/freed.hpp"
 #include "shared/base/time_text.hpp"
 #include "tests/support/temporary_folder.hpp"
 #include "tests/support/throws.hpp"
@@ -44,6 +49,26 @@ TEST_CASE("a new folder is never an old one") {
   CHECK(test::error_of([&] { make_new_folder(folder / "runs/one"); }).find("never overwritten") != std::string::npos);
   write_text_atomically(folder / "file", "");
   CHECK(test::code_of([&] { make_new_folder(folder / "file/inside"); }) == Errc::storage);
+}
+
+std::filesystem::perms mode_of(const std::filesystem::path& folder) {
+  return std::filesystem::status(folder).permissions();
+}
+
+TEST_CASE("only its owner may enter a folder that was made, and one that was there is left as it is") {
+  using std::filesystem::perms;
+  const test::TemporaryFolder folder;
+  make_new_folder(folder / "new");
+  CHECK(mode_of(folder / "new") == perms::owner_all);
+  make_private_folder(folder / "deep/private/");
+  CHECK(mode_of(folder / "deep/private") == perms::owner_all);
+  std::filesystem::create_directory(folder / "open");
+  const perms open = perms::owner_all | perms::group_read | perms::group_exec;
+  std::filesystem::permissions(folder / "open", open);
+  make_private_folder(folder / "open");
+  CHECK(mode_of(folder / "open") == open);
+  write_text_atomically(folder / "file", "");
+  CHECK(test::code_of([&] { make_private_folder(folder / "file"); }) == Errc::storage);
 }
 
 TEST_CASE("JSON files: errors name file and line") {
@@ -91,6 +116,30 @@ TEST_CASE("time of day: ISO 8601 in UTC, to the millisecond, before 1970 too") {
   CHECK(utc_text(Time(milliseconds(0))) == "1970-01-01T00:00:00.000Z");
   CHECK(utc_text(Time(milliseconds(951'782'399'007))) == "2000-02-28T23:59:59.007Z");
   CHECK(utc_text(Time(milliseconds(-1))) == "1969-12-31T23:59:59.999Z");
+}
+
+TEST_CASE("what runs out: days left in whole ones, words that change at 30 and at the end, dates of certificates") {
+  using std::chrono::days;
+  using std::chrono::seconds;
+  const SystemTime now(days(19'000));  // 2022-01-08
+  CHECK(expiry_text(now + days(30), now) == "until 2022-02-07, 30 days");
+  CHECK_FALSE(ends_soon(now + days(30), now));
+  CHECK(expiry_text(now + days(30) - seconds(1), now) == "EXPIRES SOON: 2022-02-06, 29 days");
+  CHECK(expiry_text(now, now) == "EXPIRES SOON: 2022-01-08, 0 days");
+  CHECK(expiry_text(now - seconds(1), now) == "expired 2022-01-07");
+  CHECK(ends_soon(now - seconds(1), now));
+  CHECK(days_until(now - seconds(1), now) == -1);
+
+  const auto date_of = [](const char* text) {
+    const std::unique_ptr<ASN1_TIME, Freed<ASN1_TIME_free>> time(ASN1_TIME_new());
+    REQUIRE(ASN1_TIME_set_string(time.get(), text) == 1);
+    return system_time_of(time.get());
+  };
+  CHECK(date_of("20220108000001Z") == now + seconds(1));
+  CHECK_FALSE(system_time_of(nullptr).has_value());
+  const auto never = date_of("99991231235959Z");
+  REQUIRE(never.has_value());
+  CHECK(*never > now + days(80'000));
 }
 
 TEST_CASE("JSON that is nested too deep to be written again is refused") {

@@ -49,6 +49,17 @@ TEST_CASE("metrics: run, clients and door, with what is unknown left out") {
   CHECK(std::ranges::count(text, '#') % 2 == 0);
 }
 
+TEST_CASE("metrics: when the server's own certificate and list end, where it has them") {
+  using std::chrono::seconds;
+  DoorStatus door;
+  CHECK(metrics_text({}, door, {}).find("expiry") == std::string::npos);
+  door.expiry = net::TlsExpiry{SystemTime(seconds(1'800'000'001)), {}};
+  CHECK(value_of(metrics_text({}, door, {}), "headstart_certificate_expiry_timestamp_seconds") == 1'800'000'001);
+  CHECK(metrics_text({}, door, {}).find("headstart_revocation_list") == std::string::npos);
+  door.expiry->revoked = SystemTime(seconds(1'790'000'007));
+  CHECK(value_of(metrics_text({}, door, {}), "headstart_revocation_list_expiry_timestamp_seconds") == 1'790'000'007);
+}
+
 TEST_CASE("metrics: the process's own figures are there on Linux") {
   const std::string text = metrics_text({}, {}, process_status());
   CHECK(value_of(text, "process_resident_memory_bytes") > 1e6);
