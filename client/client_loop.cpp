@@ -2,6 +2,7 @@
 
 #include <mutex>
 #include <optional>
+#include <string_view>
 
 #include <boost/asio/post.hpp>
 #include <fmt/format.h>
@@ -22,6 +23,19 @@ using wire::PackedState;
 /// Milliseconds, as `timeouts.silence` has it. With less a server could have this side do nothing but send heartbeats.
 constexpr std::uint32_t min_silence = 100;
 
+/// What follows the name of a task that was asked for before.
+std::string_view words_of(Workbench::Found found) {
+  switch (found) {
+    case Workbench::Found::nothing:
+      return "";
+    case Workbench::Found::under_way:
+      return ", which is under way";
+    case Workbench::Found::done:
+      return ", which is done and only sent again";
+  }
+  return "";
+}
+
 class ClientLoop {
  public:
   ClientLoop(std::shared_ptr<ClientConversation> conversation, ClientContext context, Held& held)
@@ -40,8 +54,9 @@ class ClientLoop {
   /// Sees each message as it arrives, also while work is under way.
   void look_at(const wire::ServerMessage& message) {
     const auto* refused = std::get_if<wire::ResultRefused>(&message);
-    if (refused == nullptr || refused->task != task_) return;
-    refusal_ = refused->reason.value;
+    if (refused != nullptr && refused->task == task_) refusal_ = refused->reason.value;
+    is_over_ = is_over_ || std::holds_alternative<wire::Finished>(message);
+    if (!is_unwanted()) return;
     held_.bench.drop();
     held_.bench.wake();
   }
@@ -97,9 +112,9 @@ class ClientLoop {
   }
 
   net::Task<> handle(const wire::PretrainTask& task) {
-    context_.observer->on_task("pre-training");
     auto work = attempt<wire::PretrainDone>(
-        task.task, "pretrain", [worker = worker_](const TaskContext& context) { return worker->pretrain(context); });
+        task.task, "pre-training", "pretrain",
+        [worker = worker_](const TaskContext& context) { return worker->pretrain(context); });
     std::optional<wire::PretrainDone> done = co_await std::move(work);
     if (!done) co_return;
     done->task = task.task;
@@ -108,9 +123,9 @@ class ClientLoop {
   }
 
   net::Task<> handle(const wire::ExchangeTask& task) {
-    context_.observer->on_task("exchange of models");
-    auto work = attempt<PackedState>(
-        task.task, "exchange", [worker = worker_](const TaskContext& context) { return worker->pretrained(context); });
+    auto work =
+        attempt<PackedState>(task.task, "exchange of models", "exchange",
+                             [worker = worker_](const TaskContext& context) { return worker->pretrained(context); });
     const std::optional<PackedState> result = co_await std::move(work);
     co_await offer(task.task, result);
   }
@@ -118,10 +133,10 @@ class ClientLoop {
   net::Task<> handle(const wire::TrainTask& task) {
     consolidation_.reset();
     co_await take_global(task.model.value, task.model_follows);
-    context_.observer->on_task(fmt::format("round {}", task.round));
     const std::uint32_t round = task.round;
     const PackedState global = *held_.global;
-    auto work = attempt<PackedState>(task.task, fmt::format("round {} from {}", round, task.model.value),
+    auto work = attempt<PackedState>(task.task, fmt::format("round {}", round),
+                                     fmt::format("round {} from {}", round, task.model.value),
                                      [worker = worker_, global, round](const TaskContext& context) {
                                        return worker->train(global, round, context);
                                      });
@@ -140,9 +155,10 @@ class ClientLoop {
       const learn::Schema schema = co_await schema_of(*candidate);
       model = co_await receive(schema);
     }
-    auto work = attempt<learn::Evaluation>(task.task, "", [worker = worker_, model, candidate](const TaskContext&) {
-      return worker->evaluate(model, candidate);
-    });
+    auto work =
+        attempt<learn::Evaluation>(task.task, "", "", [worker = worker_, model, candidate](const TaskContext& context) {
+          return worker->evaluate(model, candidate, context);
+        });
     const auto evaluation = co_await std::move(work);
     if (!evaluation) co_return;
     wire::EvaluationReport report;
@@ -162,10 +178,9 @@ class ClientLoop {
           c10::ScalarType::Float,
           {static_cast<std::int64_t>(task.num_samples), shape.channels, shape.height, shape.width}}});
     const PackedState samples = co_await receive(schema);
-    context_.observer->on_task("logits of the public set");
-    auto work = attempt<PackedState>(task.task, "", [worker = worker_, samples](const TaskContext& context) {
-      return worker->logits(samples, context);
-    });
+    auto work = attempt<PackedState>(
+        task.task, "logits of the public set", "",
+        [worker = worker_, samples](const TaskContext& context) { return worker->logits(samples, context); });
     const std::optional<PackedState> result = co_await std::move(work);
     co_await offer(task.task, result);
   }
@@ -178,9 +193,8 @@ class ClientLoop {
       throw Error(Errc::protocol, "the server asked for a consolidation without teachers");
     }
     consolidation_->setting = {task.temperature, task.alpha};
-    context_.observer->on_task(fmt::format("consolidation of {} models", consolidation_->teachers.size()));
     auto work = attempt<PackedState>(
-        task.task,
+        task.task, fmt::format("consolidation of {} models", consolidation_->teachers.size()),
         fmt::format("consolidation of {} T {} alpha {}", consolidation_->inputs, task.temperature, task.alpha),
         [worker = worker_, given = *consolidation_](const TaskContext& context) {
           return worker->distill(given, context);
@@ -212,9 +226,10 @@ class ClientLoop {
 
   net::Task<> handle(const wire::StatisticsTask& task) {
     const PackedState model = co_await receive(held_.global_schema);
-    context_.observer->on_task("normalisation statistics");
-    auto work = attempt<PackedState>(
-        task.task, "", [worker = worker_, model](const TaskContext&) { return worker->reestimate_statistics(model); });
+    auto work = attempt<PackedState>(task.task, "normalisation statistics", "",
+                                     [worker = worker_, model](const TaskContext& context) {
+                                       return worker->reestimate_statistics(model, context);
+                                     });
     const std::optional<PackedState> result = co_await std::move(work);
     co_await offer(task.task, result);
   }
@@ -247,11 +262,13 @@ class ClientLoop {
   }
 
   /// Has the bench do `work` under `key`; what it throws as Error is told to the server, and the result is then empty,
-  /// as it is where the server says meanwhile that it does not want the result any more.
+  /// as it is where the server says meanwhile that it does not want the result any more. `what`: for the observer,
+  /// unless it is empty.
   template <class Result>
-  net::Task<std::optional<Result>> attempt(wire::TaskId task, std::string key, Workbench::Work work) {
+  net::Task<std::optional<Result>> attempt(wire::TaskId task, std::string what, std::string key, Workbench::Work work) {
     task_ = task;
     refusal_.reset();
+    if (!what.empty()) context_.observer->on_task(what.append(words_of(held_.bench.find(key))));
     const auto listener = [conversation = conversation_, observer = context_.observer,
                            task](const learn::Progress& progress) {
       const wire::ProgressReport report{task, static_cast<std::uint64_t>(progress.done),
@@ -261,7 +278,7 @@ class ClientLoop {
     };
     const auto check = [this] {
       rethrow_if_ended();
-      if (refusal_) throw Error(Errc::interrupted, *refusal_);
+      if (is_unwanted()) throw Error(Errc::interrupted, refusal_.value_or("the run is over"));
     };
     std::string reason;
     try {
@@ -272,7 +289,7 @@ class ClientLoop {
       reason = error.what();
     }
     rethrow_if_ended();
-    if (refusal_) co_return std::nullopt;  // the refusal itself is the next message
+    if (is_unwanted()) co_return std::nullopt;  // the next message says why
     spdlog::error("client {}: task failed: {}", context_.name, reason);
     conversation_->post(wire::TaskFailed{task, reason});
     co_return std::nullopt;
@@ -322,6 +339,8 @@ class ClientLoop {
   }
 
   void rethrow_if_ended() const { conversation_->rethrow_if_ended(); }
+  /// Whether the server does not want the result of what is under way.
+  [[nodiscard]] bool is_unwanted() const { return refusal_ || is_over_; }
 
   std::shared_ptr<ClientConversation> conversation_;
   ClientContext context_;
@@ -332,6 +351,7 @@ class ClientLoop {
   wire::TaskId task_ = 0;                       ///< Under way.
   std::optional<Consolidation> consolidation_;  ///< The last one, which may be asked for again with another setting.
   std::optional<std::string> refusal_;          ///< Of its result, before there is one.
+  bool is_over_ = false;                        ///< The run; the message that says so may still wait.
   std::optional<std::string> finished_;
 };
 

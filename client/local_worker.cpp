@@ -5,6 +5,7 @@
 
 #include "shared/base/digest.hpp"
 #include "shared/base/error.hpp"
+#include "shared/base/log.hpp"
 #include "shared/learn/distill.hpp"
 #include "shared/learn/platform.hpp"
 
@@ -12,8 +13,17 @@ namespace headstart::client {
 
 namespace {
 
+/// Of work without gradients. The statistics of a model depend on it.
+constexpr std::int64_t batch_size = 256;
+
 learn::Samples moved(const learn::Samples& samples, c10::Device device) {
   return {samples.x.to(device), samples.y.to(device)};
+}
+
+/// Progress of a part of work of `total` samples, `before` of which were done ahead of it. Borrows `whole`.
+learn::ProgressCallback part_of(const learn::ProgressCallback& whole, std::int64_t before, std::int64_t total) {
+  if (!whole) return {};
+  return [&whole, before, total](const learn::Progress& part) { whole({.done = before + part.done, .total = total}); };
 }
 
 }  // namespace
@@ -122,8 +132,18 @@ wire::PretrainDone LocalWorker::pretrain(const TaskContext& context) {
   done.seconds = seconds_between(context.received_at, clock_());
   done.num_epochs = static_cast<std::uint32_t>(result.num_epochs);
   done.best_epoch = static_cast<std::uint32_t>(result.best_epoch);
-  if (store_) store_->keep(key, {*pretrained_, done});
+  if (store_) keep(key, done);
   return done;
+}
+
+void LocalWorker::keep(const std::string& key, const wire::PretrainDone& done) const {
+  try {
+    store_->keep(key, {*pretrained_, done});
+  } catch (const Error& error) {
+    spdlog::warn(
+        "the pre-trained model is used but could not be kept: {}; a client that is started again trains it again",
+        error.what());
+  }
 }
 
 wire::PackedState LocalWorker::pretrained(const TaskContext& context) {
@@ -142,49 +162,61 @@ wire::PackedState LocalWorker::train(const wire::PackedState& global, std::uint3
 }
 
 learn::Evaluation LocalWorker::evaluate(const wire::PackedState& model,
-                                        const std::optional<learn::ModelSpec>& candidate) {
-  if (!candidate) {
-    global_model().load(model.state());
-    return learn::evaluate(global_model(), held_out_, task_.num_classes);
-  }
-  const auto other = make(with_local_script(*candidate), terms_.seeds().child("model"));
-  other->load(model.state());
-  return learn::evaluate(*other, held_out_, task_.num_classes);
+                                        const std::optional<learn::ModelSpec>& candidate, const TaskContext& context) {
+  std::unique_ptr<learn::Model> other;
+  if (candidate) other = make(with_local_script(*candidate), terms_.seeds().child("model"));
+  learn::Model& evaluated = other ? *other : global_model();
+  evaluated.load(model.state());
+  return learn::evaluate(evaluated, held_out_, task_.num_classes, batch_size, context.stop, context.progress);
 }
 
 wire::PackedState LocalWorker::logits(const wire::PackedState& samples, const TaskContext& context) {
   const auto model = make(own_spec(), terms_.seeds().child("model"));
   model->load(pretrained(context).state());
   const at::Tensor x = samples.state().tensors().front().tensor.to(device_);
-  return wire::PackedState::of_tensor("logits", learn::logits_of(*model, x, 256, context.stop));
+  return wire::PackedState::of_tensor("logits",
+                                      learn::logits_of(*model, x, batch_size, context.stop, context.progress));
 }
 
 wire::PackedState LocalWorker::distill(const Consolidation& task, const TaskContext& context) {
-  if (!teacher_logits_ || teacher_logits_->inputs != task.inputs) {
+  learn::DistillOptions options = terms_.consolidation;
+  const bool has_logits = teacher_logits_ && teacher_logits_->inputs == task.inputs;
+  const std::int64_t before_student =
+      has_logits ? 0 : training_.size() * static_cast<std::int64_t>(task.teachers.size());
+  const std::int64_t total = before_student + training_.size() * options.epochs;
+  if (!has_logits) {
     std::vector<at::Tensor> logits;
+    std::int64_t done = 0;
     for (const Teacher& teacher : task.teachers) {
       const auto model = make(with_local_script(teacher.spec), terms_.seeds().child("model"));
       model->load(teacher.state.state());
-      logits.push_back(learn::logits_of(*model, training_.x, 256, context.stop));
+      logits.push_back(
+          learn::logits_of(*model, training_.x, batch_size, context.stop, part_of(context.progress, done, total)));
+      done += training_.size();
     }
     teacher_logits_ = {task.inputs, torch::stack(logits)};
   }
-  learn::DistillOptions options = terms_.consolidation;
   options.temperature = task.setting.temperature;
   options.alpha = task.setting.alpha;
-  const at::Tensor targets =
-      learn::soft_targets(teacher_logits_->logits, task.weights.state().tensors().front().tensor, options);
+  const learn::SoundTeachers sound =
+      learn::sound_teachers(teacher_logits_->logits, task.weights.state().tensors().front().tensor);
+  for (const std::int64_t dropped : sound.dropped) {
+    spdlog::warn("{}'s model does not teach, its logits are not finite",
+                 task.teachers[static_cast<std::size_t>(dropped)].client);
+  }
+  const at::Tensor targets = learn::soft_targets(sound.logits, sound.weights, options);
   learn::Model& model = global_model();
   model.load(task.student.state());
   const Seed seed = terms_.seeds().child("consolidation");
   const auto lease = learn::lease_for(model, seed.child("layers"));
-  learn::distill(model, training_, targets.to(device_), options, seed, context.progress, context.stop);
+  learn::distill(model, training_, targets.to(device_), options, seed, part_of(context.progress, before_student, total),
+                 context.stop);
   return wire::PackedState(model.state());
 }
 
-wire::PackedState LocalWorker::reestimate_statistics(const wire::PackedState& model) {
+wire::PackedState LocalWorker::reestimate_statistics(const wire::PackedState& model, const TaskContext& context) {
   global_model().load(model.state());
-  learn::reestimate_statistics(global_model(), training_.x);
+  learn::reestimate_statistics(global_model(), training_.x, batch_size, context.stop, context.progress);
   return wire::PackedState(global_model().state());
 }
 

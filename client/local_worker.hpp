@@ -33,10 +33,11 @@ class LocalWorker final : public Worker {
   wire::PretrainDone pretrain(const TaskContext& context) override;
   wire::PackedState pretrained(const TaskContext& context) override;
   wire::PackedState train(const wire::PackedState& global, std::uint32_t round, const TaskContext& context) override;
-  learn::Evaluation evaluate(const wire::PackedState& model, const std::optional<learn::ModelSpec>& candidate) override;
+  learn::Evaluation evaluate(const wire::PackedState& model, const std::optional<learn::ModelSpec>& candidate,
+                             const TaskContext& context) override;
   wire::PackedState logits(const wire::PackedState& samples, const TaskContext& context) override;
   wire::PackedState distill(const Consolidation& task, const TaskContext& context) override;
-  wire::PackedState reestimate_statistics(const wire::PackedState& model) override;
+  wire::PackedState reestimate_statistics(const wire::PackedState& model, const TaskContext& context) override;
 
   /// The samples it trains on, on its device: those held out are not among them. After join().
   [[nodiscard]] const learn::Samples& training_samples() const { return training_; }
@@ -46,6 +47,8 @@ class LocalWorker final : public Worker {
   [[nodiscard]] learn::ModelSpec with_local_script(learn::ModelSpec spec) const;
   learn::Model& global_model();
   [[nodiscard]] std::string pretraining_key() const;
+  /// Puts the pre-trained model into the store; where that fails, the work goes on without.
+  void keep(const std::string& key, const wire::PretrainDone& done) const;
   [[nodiscard]] const learn::ModelSpec& own_spec() const;
   [[nodiscard]] Seed seeds() const { return terms_.client_seeds(options_.name); }
 

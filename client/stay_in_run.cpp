@@ -1,5 +1,6 @@
 #include "client/stay_in_run.hpp"
 
+#include <algorithm>
 #include <optional>
 
 #include <boost/asio/redirect_error.hpp>
@@ -7,20 +8,24 @@
 #include <boost/asio/use_awaitable.hpp>
 
 #include "shared/base/error.hpp"
+#include "shared/net/websocket.hpp"
 
 namespace headstart::client {
 
 namespace {
 
-bool may_pass(const Error& error) {
+bool may_pass(const Error& error, bool is_in_run) {
   return error.code() == Errc::network || error.code() == Errc::peer_closed || error.code() == Errc::protocol ||
-         dynamic_cast<const NotYet*>(&error) != nullptr;
+         dynamic_cast<const NotYet*>(&error) != nullptr ||
+         (is_in_run && dynamic_cast<const net::TlsRefusal*>(&error) != nullptr);
 }
 
+/// `connected_at` is set once there is a connection.
 net::Task<std::string> dial_and_run(net::asio::any_io_executor executor, const Dial& dial, const ClientContext& context,
-                                    Held& held) {
+                                    Held& held, std::optional<TimePoint>& connected_at) {
   auto dialling = dial();
   auto channel = co_await std::move(dialling);
+  connected_at = context.clock();
   if (context.stop.stop_requested()) throw Error(Errc::interrupted, "stopped");
   auto running = run_client(executor, std::move(channel), context, held);
   co_return co_await std::move(running);
@@ -36,21 +41,22 @@ net::Task<std::string> stay_in_run(net::asio::any_io_executor executor, Dial dia
   const Seed seed = Seed(0).child(context.name);
   std::optional<TimePoint> failing_since;
   for (int attempt = 1;; ++attempt) {
-    const TimePoint began = context.clock();
+    std::optional<TimePoint> connected_at;
     const std::uint64_t num_done = held.num_tasks_done;
     std::optional<Error> failure;
     try {
-      auto running = dial_and_run(executor, dial, context, held);
+      auto running = dial_and_run(executor, dial, context, held, connected_at);
       co_return co_await std::move(running);
     } catch (const Error& error) {
-      if (!may_pass(error) || context.stop.stop_requested()) {
+      if (!may_pass(error, !held.terms.empty()) || context.stop.stop_requested()) {
         held.bench.drop();
         throw;
       }
       failure = error;
     }
     const TimePoint now = context.clock();
-    if (!failing_since || held.num_tasks_done > num_done || now - began >= redial.patience) {
+    const bool has_lasted = connected_at && now - *connected_at >= std::max(redial.patience, redial.longest_pause);
+    if (!failing_since || held.num_tasks_done > num_done || has_lasted) {
       failing_since = now;
       attempt = 1;
     }

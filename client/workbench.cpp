@@ -27,9 +27,14 @@ Workbench::Workbench(net::asio::any_io_executor executor, net::asio::thread_pool
       clock_(std::move(clock)),
       state_(std::make_shared<State>(executor_)) {}
 
+Workbench::Found Workbench::find(const std::string& key) const {
+  if (!piece_ || key.empty() || piece_->key != key) return Found::nothing;
+  return piece_->is_done ? Found::done : Found::under_way;
+}
+
 net::Task<Workbench::Result> Workbench::result_of(std::string key, Work work, ProgressListener listener,
                                                   std::function<void()> check) {
-  if (!piece_ || key.empty() || piece_->key != key) {
+  if (find(key) == Found::nothing) {
     drop();
     auto emptying = idle(check);  // the worker does one thing at a time
     co_await std::move(emptying);

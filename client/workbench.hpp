@@ -26,6 +26,10 @@ class Workbench {
 
   Workbench(net::asio::any_io_executor executor, net::asio::thread_pool& pool, Clock clock);
 
+  enum class Found { nothing, under_way, done };
+  /// What result_of(key) would go on from.
+  [[nodiscard]] Found find(const std::string& key) const;
+
   /// The result of the piece `key`: the one on the bench, done or under way, or else a new one, for which what lies
   /// there is stopped and dropped. An empty key is never found again. `listener` is told of progress at a few calls a
   /// second. Throws what the work threw (the piece is then gone), and what `check` throws, which is called whenever

@@ -58,14 +58,14 @@ class Worker {
   virtual wire::PackedState pretrained(const TaskContext& context) = 0;
   virtual wire::PackedState train(const wire::PackedState& global, std::uint32_t round, const TaskContext& context) = 0;
   /// On the held-out samples. `candidate`: the spec where `model` is not the federated one.
-  virtual learn::Evaluation evaluate(const wire::PackedState& model,
-                                     const std::optional<learn::ModelSpec>& candidate) = 0;
+  virtual learn::Evaluation evaluate(const wire::PackedState& model, const std::optional<learn::ModelSpec>& candidate,
+                                     const TaskContext& context) = 0;
   /// Logits [num_samples, num_classes] of the pre-trained model on `samples`, float32 [num_samples, channels, ...].
   virtual wire::PackedState logits(const wire::PackedState& samples, const TaskContext& context) = 0;
   /// Distils the teachers into the student on the client's own training samples.
   virtual wire::PackedState distill(const Consolidation& task, const TaskContext& context) = 0;
   /// BatchNorm statistics of `model` over the client's training samples.
-  virtual wire::PackedState reestimate_statistics(const wire::PackedState& model) = 0;
+  virtual wire::PackedState reestimate_statistics(const wire::PackedState& model, const TaskContext& context) = 0;
 };
 
 }  // namespace headstart::client

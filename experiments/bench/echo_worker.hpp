@@ -45,7 +45,8 @@ class EchoWorker final : public client::Worker {
     std::memcpy(last.data(), &value, sizeof(value));
     return update;
   }
-  learn::Evaluation evaluate(const wire::PackedState&, const std::optional<learn::ModelSpec>&) override {
+  learn::Evaluation evaluate(const wire::PackedState&, const std::optional<learn::ModelSpec>&,
+                             const client::TaskContext&) override {
     learn::Evaluation none;
     none.correct.resize(static_cast<std::size_t>(terms_.task.num_classes));
     none.total = none.correct;
@@ -56,7 +57,9 @@ class EchoWorker final : public client::Worker {
   wire::PackedState distill(const client::Consolidation& task, const client::TaskContext&) override {
     return task.student;
   }
-  wire::PackedState reestimate_statistics(const wire::PackedState& model) override { return model; }
+  wire::PackedState reestimate_statistics(const wire::PackedState& model, const client::TaskContext&) override {
+    return model;
+  }
 
  private:
   static wire::PackedState refuse() { throw Error(Errc::run_failed, "the echo client has no data"); }

@@ -42,18 +42,18 @@ constexpr double rounder_limit = 0x1p51;
 constexpr std::size_t stretch = 2048;
 
 /// How magnitudes of a floating-point type compare as integers: of two values without sign, the larger has the larger
-/// bits, infinities and NaN above all. `largest` is 2^24, or the largest finite value where that is less.
+/// bits, infinities and NaN above all. `largest` is max_magnitude, or the largest finite value where that is less.
 template <class T>
 struct Magnitude;
 template <>
 struct Magnitude<double> {
   using Bits = std::int64_t;
-  static constexpr Bits largest = 0x4170'0000'0000'0000;
+  static constexpr Bits largest = std::bit_cast<Bits>(max_magnitude);
 };
 template <>
 struct Magnitude<float> {
   using Bits = std::int32_t;
-  static constexpr Bits largest = 0x4b80'0000;
+  static constexpr Bits largest = std::bit_cast<Bits>(static_cast<float>(max_magnitude));
 };
 template <>
 struct Magnitude<c10::BFloat16> {

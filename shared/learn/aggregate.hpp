@@ -11,6 +11,9 @@
 
 namespace headstart::learn {
 
+/// Of the values that are accepted; a sum of larger ones could overflow.
+inline constexpr double max_magnitude = 0x1p24;
+
 /// FedAvg's sum, w = sum_i (n_i / N) w_i, as sums of scaled integers: each floating-point value x of a client with n_i
 /// of the announced N samples adds rint(x * (n_i / N) * 2^36) to an int64. Integer sums do not depend on order, so the
 /// result does not depend on arrival; the resolution is 2^-36 per value. Integer and boolean tensors take the
@@ -26,8 +29,8 @@ class Aggregator {
   Aggregator(Aggregator&&) noexcept;
   Aggregator& operator=(Aggregator&&) noexcept;
 
-  /// Checks a block before any of the update is folded: finite, magnitude at most 2^24. `offset` is the byte offset of
-  /// the block in the state. Returns a sentence naming tensor and index of the first offence; thread-safe.
+  /// Checks a block before any of the update is folded: finite, magnitude at most max_magnitude. `offset` is the byte
+  /// offset of the block in the state. Returns a sentence naming tensor and index of the first offence; thread-safe.
   [[nodiscard]] std::optional<std::string> offence_in(std::uint64_t offset, std::span<const std::byte> block) const;
 
   /// Sum over the block's floating-point values of (value - origin)^2, `origin` being the same block of another state

@@ -63,6 +63,26 @@ Tensor equal_weights(std::int64_t num_teachers, std::int64_t num_classes) {
   return torch::full({num_teachers, num_classes}, 1.0 / static_cast<double>(num_teachers), torch::kFloat64);
 }
 
+SoundTeachers sound_teachers(const Tensor& logits, const Tensor& weights) {
+  std::vector<std::int64_t> kept;
+  SoundTeachers sound;
+  for (std::int64_t k = 0; k < logits.size(0); ++k) {
+    const bool is_finite = at::isfinite(logits[k]).all().item<bool>();
+    (is_finite ? kept : sound.dropped).push_back(k);
+  }
+  if (kept.empty()) throw Error(Errc::run_failed, "consolidation: no teacher has finite logits");
+  if (sound.dropped.empty()) return {logits, weights, {}};
+  const Tensor rows = torch::tensor(kept, torch::kLong);
+  sound.logits = logits.index_select(0, rows.to(logits.device()));
+  const Tensor rest = weights.index_select(0, rows.to(weights.device()));
+  // A class that none of the rest knows: all count alike.
+  const Tensor known = rest.sum(0, true);
+  const Tensor share =
+      torch::where(known > 0, rest / known, torch::full_like(rest, 1.0 / static_cast<double>(kept.size())));
+  sound.weights = share * weights.sum(0, true);
+  return sound;
+}
+
 Tensor soft_targets(const Tensor& logits, const Tensor& weights, double temperature) {
   expect_shape(
       logits.dim() == 3 && weights.dim() == 2 && logits.size(0) == weights.size(0) && logits.size(2) == weights.size(1),
@@ -195,7 +215,8 @@ double distill(Model& student, const Samples& transfer, const Tensor& targets, c
   return Distiller(student, transfer, targets, options, seed).advance(options.epochs, progress, stop, after_epoch);
 }
 
-void reestimate_statistics(Model& model, const Tensor& x, std::int64_t batch_size) {
+void reestimate_statistics(Model& model, const Tensor& x, std::int64_t batch_size, std::stop_token stop,
+                           const ProgressCallback& progress) {
   const torch::NoGradGuard no_grad;
   std::vector<RunningStatistic> statistics;
   std::vector<Tensor> counters;
@@ -218,12 +239,16 @@ void reestimate_statistics(Model& model, const Tensor& x, std::int64_t batch_siz
   const std::vector<Tensor> batches = batches_of(x, batch_size);
   forward_from(RunningStatistic::probe, batches.front());
   for (RunningStatistic& statistic : statistics) statistic.probed = statistic.value.to(torch::kFloat64, false, true);
+  std::int64_t done = 0;
   for (const Tensor& batch : batches) {
+    if (stop.stop_requested()) throw Error(Errc::interrupted, "stopped while re-estimating statistics");
     forward_from(0, batch);
     for (RunningStatistic& statistic : statistics) {
       if (&batch == &batches.front()) statistic.measure_momentum();
       statistic.sum += statistic.value;
     }
+    done += batch.size(0);
+    if (progress) progress({.done = done, .total = x.size(0)});
   }
   for (RunningStatistic& statistic : statistics) statistic.finish(static_cast<double>(batches.size()));
   for (Tensor& counter : counters) counter.fill_(static_cast<std::int64_t>(batches.size()));

@@ -41,6 +41,15 @@ Tensor class_rates(const Evaluation& rating, TeacherWeighting weighting);
 /// 1/K everywhere: float64 [K, C].
 Tensor equal_weights(std::int64_t num_teachers, std::int64_t num_classes);
 
+/// Of teachers, those that can teach: models that diverged, with finite weights, may have logits that are not finite.
+struct SoundTeachers {
+  Tensor logits;   ///< [K', N, C].
+  Tensor weights;  ///< [K', C]: what counted for the others goes, by class and in proportion, to these.
+  std::vector<std::int64_t> dropped;  ///< Of the K, by index.
+};
+/// Shapes as soft_targets() has them. Throws Error(run_failed) where none is left.
+SoundTeachers sound_teachers(const Tensor& logits, const Tensor& weights);
+
 /// q[n,c] = sum_k w[k,c] softmax(z_k[n] / T)[c]: all teachers in one target per sample, not normalised.
 /// logits: [K, N, C]; weights: [K, C]. Returns the type of `logits`, [N, C].
 Tensor soft_targets(const Tensor& logits, const Tensor& weights, double temperature);
@@ -132,8 +141,10 @@ double distill(Model& student, const Samples& transfer, const Tensor& targets, c
 /// BatchNorm statistics of an averaged model, re-estimated by one pass over `x` in training mode without gradients:
 /// the mean over the batches of each batch's mean and variance (PyTorch's momentum=None), whatever momentum the layers
 /// have, scripted models included. The model ends in evaluation mode. Nothing happens to a model without buffers named
-/// running_mean or running_var. A model that draws globally needs its lease taken by the caller.
-void reestimate_statistics(Model& model, const Tensor& x, std::int64_t batch_size = 256);
+/// running_mean or running_var. A model that draws globally needs its lease taken by the caller. Throws
+/// Error(interrupted) when `stop` is requested; the statistics are then of no use.
+void reestimate_statistics(Model& model, const Tensor& x, std::int64_t batch_size = 256, std::stop_token stop = {},
+                           const ProgressCallback& progress = {});
 
 /// Probabilities of the ensemble: equal  mean_k p_k;  class-weighted  sum_k w[k,c] p_k[c].
 /// logits [K, N, C], weights [K, C]. Returns [N, C], unnormalised for class weights (argmax needs no more).

@@ -1,7 +1,9 @@
 #include "shared/learn/metrics.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <functional>
+#include <limits>
 #include <numeric>
 
 #include <fmt/format.h>
@@ -86,24 +88,29 @@ Evaluation evaluate_logits(const Tensor& logits, const Tensor& labels, std::int6
   evaluation.predicted = counts_per_class(answers, num_classes);
   evaluation.correct = counts_per_class(classes.masked_select(answers == classes), num_classes);
   const Tensor negative_log = torch::log_softmax(scores, 1).gather(1, classes.unsqueeze(1)).neg();
-  evaluation.loss_sum = negative_log.sum().item<double>();
+  const auto loss_sum = negative_log.sum().item<double>();
+  evaluation.loss_sum = std::isnan(loss_sum) ? std::numeric_limits<double>::infinity() : loss_sum;
   return evaluation;
 }
 
-Evaluation evaluate(Model& model, const Samples& samples, std::int64_t num_classes, std::int64_t batch_size) {
+Evaluation evaluate(Model& model, const Samples& samples, std::int64_t num_classes, std::int64_t batch_size,
+                    std::stop_token stop, const ProgressCallback& progress) {
   if (samples.size() > 0 && !samples.is_labeled()) throw Error(Errc::internal, "samples without labels evaluated");
   const torch::NoGradGuard no_grad;
   auto sum = Evaluation::of_none(num_classes);
   model.set_training(false);
   for (std::int64_t begin = 0; begin < samples.size(); begin += batch_size) {
+    if (stop.stop_requested()) throw Error(Errc::interrupted, "stopped while evaluating");
     const std::int64_t count = std::min(batch_size, samples.size() - begin);
     sum += evaluate_logits(model.forward(samples.x.narrow(0, begin, count)), samples.y.narrow(0, begin, count),
                            num_classes);
+    if (progress) progress({.done = begin + count, .total = samples.size()});
   }
   return sum;
 }
 
-Tensor logits_of(Model& model, const Tensor& x, std::int64_t batch_size, std::stop_token stop) {
+Tensor logits_of(Model& model, const Tensor& x, std::int64_t batch_size, std::stop_token stop,
+                 const ProgressCallback& progress) {
   const torch::NoGradGuard no_grad;
   model.set_training(false);
   Tensor all;
@@ -116,6 +123,7 @@ Tensor logits_of(Model& model, const Tensor& x, std::int64_t batch_size, std::st
     if (!all.defined()) all = torch::empty({x.size(0), logits.size(1)}, torch::kFloat);
     all.narrow(0, begin, count).copy_(logits);
     begin += count;
+    if (progress) progress({.done = begin, .total = x.size(0)});
   } while (begin < x.size(0));
   return all;
 }

@@ -7,6 +7,7 @@
 
 #include "shared/learn/data.hpp"
 #include "shared/learn/model.hpp"
+#include "shared/learn/progress.hpp"
 
 namespace headstart::learn {
 
@@ -16,7 +17,7 @@ struct Evaluation {
   std::vector<std::int64_t> correct;    ///< [C] Right, by true class.
   std::vector<std::int64_t> total;      ///< [C] Samples, by true class.
   std::vector<std::int64_t> predicted;  ///< [C] Samples, by the class they were taken for.
-  double loss_sum = 0;                  ///< Sum over samples of cross-entropy.
+  double loss_sum = 0;                  ///< Sum over samples of cross-entropy; infinite where a logit is no number.
 
   /// Zero counts: where a sum begins.
   static Evaluation of_none(std::int64_t num_classes);
@@ -34,11 +35,14 @@ struct Evaluation {
 /// `logits` [n, C] against labels int64 [n].
 Evaluation evaluate_logits(const Tensor& logits, const Tensor& labels, std::int64_t num_classes);
 
-/// Model in evaluation mode, no gradients, batches of `batch_size`. Restores training mode off.
-Evaluation evaluate(Model& model, const Samples& samples, std::int64_t num_classes, std::int64_t batch_size = 256);
+/// Model in evaluation mode, no gradients, batches of `batch_size`. Restores training mode off. Throws
+/// Error(interrupted) when `stop` is requested.
+Evaluation evaluate(Model& model, const Samples& samples, std::int64_t num_classes, std::int64_t batch_size = 256,
+                    std::stop_token stop = {}, const ProgressCallback& progress = {});
 
-/// Logits of all samples: [n, C] on the CPU, float32. Evaluation mode, no gradients.
-Tensor logits_of(Model& model, const Tensor& x, std::int64_t batch_size = 256, std::stop_token stop = {});
+/// Logits of all samples: [n, C] on the CPU, float32. Evaluation mode, no gradients. Throws as evaluate() does.
+Tensor logits_of(Model& model, const Tensor& x, std::int64_t batch_size = 256, std::stop_token stop = {},
+                 const ProgressCallback& progress = {});
 
 /// The change of class accuracy (0..1) from `before` to `after`, mean over the classes that have samples:
 /// learning = mean max(0, after - before), forgetting = mean max(0, before - after).

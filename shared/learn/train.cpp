@@ -39,8 +39,8 @@ bool is_better(const Evaluation& candidate, const Evaluation& best) {
   return gain > 0 || (gain == 0 && candidate.loss() < best.loss());
 }
 
-Evaluation judge(Model& model, const Samples& held_out) {
-  const Tensor logits = logits_of(model, held_out.x);
+Evaluation judge(Model& model, const Samples& held_out, const std::stop_token& stop, const ProgressCallback& progress) {
+  const Tensor logits = logits_of(model, held_out.x, 256, stop, progress);
   return evaluate_logits(logits, held_out.y, logits.size(1));
 }
 
@@ -126,7 +126,8 @@ double train(Model& model, const Samples& samples, const TrainOptions& options, 
 PretrainResult pretrain(Model& model, const Samples& training, const Samples& held_out, const PretrainOptions& options,
                         Seed seed, const ProgressCallback& progress, std::stop_token stop) {
   check_samples(training);
-  EpochLoop loop("training", options.batch_size, training.x.device(), training.size() * options.max_epochs);
+  const std::int64_t planned = training.size() * options.max_epochs;
+  EpochLoop loop("training", options.batch_size, training.x.device(), planned);
   Optimizer optimizer(model.parameters(), options.optimizer);
   const EpochLoop::Step step = supervised_step(model, optimizer, training);
   PretrainResult result;
@@ -135,7 +136,10 @@ PretrainResult pretrain(Model& model, const Samples& training, const Samples& he
     loop.run(permutation(training.size(), seed.child(static_cast<std::uint64_t>(epoch - 1))), step, progress, stop);
     result.num_epochs = epoch;
     if (held_out.size() == 0) continue;
-    Evaluation now = judge(model, held_out);
+    const auto still_judging = [&](const Progress&) {
+      if (progress) progress({.done = epoch * training.size(), .total = planned});
+    };
+    Evaluation now = judge(model, held_out, stop, still_judging);
     if (result.best_epoch == 0 || is_better(now, result.held_out)) {
       result.best = model.state();
       result.best_epoch = epoch;

@@ -13,6 +13,7 @@
 #include "shared/learn/data.hpp"
 #include "shared/learn/metrics.hpp"
 #include "shared/learn/model.hpp"
+#include "shared/learn/progress.hpp"
 
 namespace headstart::learn {
 
@@ -46,13 +47,6 @@ struct PretrainOptions {
 void declare_fields(Fields& fields, const std::string& prefix, OptimizerOptions& options);
 void declare_fields(Fields& fields, const std::string& prefix, TrainOptions& options);
 void declare_fields(Fields& fields, const std::string& prefix, PretrainOptions& options);
-
-/// Where long work stands; called from the computing thread after each batch.
-struct Progress {
-  std::int64_t done = 0;   ///< Samples processed so far.
-  std::int64_t total = 0;  ///< Samples planned (an upper bound under early stopping).
-};
-using ProgressCallback = std::function<void(const Progress&)>;
 
 /// An update rule over fixed parameters: a thin owner of LibTorch's optimiser, fresh state. Gradients are freed with
 /// it: kept, they would double the memory of a model that only waits.
@@ -89,7 +83,8 @@ struct PretrainResult {
 };
 
 /// Trains on `training`, judges each epoch on `held_out` (the client's own part, early stopping only). Without held-out
-/// samples all epochs run and the last is kept. Model ends with the best state loaded.
+/// samples all epochs run and the last is kept. Model ends with the best state loaded. Progress counts the samples
+/// trained on and is told while an epoch is judged, too. Throws as train() does.
 PretrainResult pretrain(Model& model, const Samples& training, const Samples& held_out, const PretrainOptions& options,
                         Seed seed, const ProgressCallback& progress = {}, std::stop_token stop = {});
 

@@ -126,8 +126,9 @@ class BoastingWorker final : public test::DelegatingWorker {
  public:
   using DelegatingWorker::DelegatingWorker;
   learn::Evaluation evaluate(const wire::PackedState& model,
-                             const std::optional<learn::ModelSpec>& candidate) override {
-    learn::Evaluation evaluation = DelegatingWorker::evaluate(model, candidate);
+                             const std::optional<learn::ModelSpec>& candidate,
+                             const client::TaskContext& context) override {
+    learn::Evaluation evaluation = DelegatingWorker::evaluate(model, candidate, context);
     evaluation.total[0] += 1000;
     evaluation.predicted[0] += 1000;
     return evaluation;

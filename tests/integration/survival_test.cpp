@@ -285,9 +285,10 @@ TEST_CASE("stopped while clients evaluate and started again: no rating and no li
     StopAtEvaluation(std::unique_ptr<client::Worker> inner, int count, const StopAtPhase& stopping)
         : DelegatingWorker(std::move(inner)), left_(count), stopping_(stopping) {}
     learn::Evaluation evaluate(const wire::PackedState& model,
-                               const std::optional<learn::ModelSpec>& candidate) override {
+                               const std::optional<learn::ModelSpec>& candidate,
+                             const client::TaskContext& context) override {
       if (--left_ == 0) stopping_.stop();
-      return DelegatingWorker::evaluate(model, candidate);
+      return DelegatingWorker::evaluate(model, candidate, context);
     }
 
    private:

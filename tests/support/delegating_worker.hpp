@@ -23,9 +23,9 @@ class DelegatingWorker : public client::Worker {
                           const client::TaskContext& context) override {
     return inner_->train(global, round, context);
   }
-  learn::Evaluation evaluate(const wire::PackedState& model,
-                             const std::optional<learn::ModelSpec>& candidate) override {
-    return inner_->evaluate(model, candidate);
+  learn::Evaluation evaluate(const wire::PackedState& model, const std::optional<learn::ModelSpec>& candidate,
+                             const client::TaskContext& context) override {
+    return inner_->evaluate(model, candidate, context);
   }
   wire::PackedState logits(const wire::PackedState& samples, const client::TaskContext& context) override {
     return inner_->logits(samples, context);
@@ -33,8 +33,8 @@ class DelegatingWorker : public client::Worker {
   wire::PackedState distill(const client::Consolidation& task, const client::TaskContext& context) override {
     return inner_->distill(task, context);
   }
-  wire::PackedState reestimate_statistics(const wire::PackedState& model) override {
-    return inner_->reestimate_statistics(model);
+  wire::PackedState reestimate_statistics(const wire::PackedState& model, const client::TaskContext& context) override {
+    return inner_->reestimate_statistics(model, context);
   }
 
  private:

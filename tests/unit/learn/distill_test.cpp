@@ -410,6 +410,22 @@ TEST_CASE("statistics: of a scripted model, whose momentum is a constant of its 
   CHECK(torch::allclose(state.at("1.running_var").to(torch::kFloat64), variance, 1e-5, 1e-5));
 }
 
+TEST_CASE("statistics: progress once a batch, up to the total, and a stop ends the work at the next batch") {
+  const auto model = make_model(small_spec(Norm::batch), small_task, Seed(21));
+  const Tensor x = separable_samples(121, Seed(22)).x;
+  std::vector<std::int64_t> done;
+  std::stop_source stop;
+  const auto note = [&](const Progress& progress) {
+    CHECK(progress.total == 121);
+    done.push_back(progress.done);
+    if (done.size() == 3) stop.request_stop();
+  };
+  reestimate_statistics(*model, x, 60, {}, note);
+  CHECK(done == std::vector<std::int64_t>{60, 121});
+  CHECK(test::code_of([&] { reestimate_statistics(*model, x, 60, stop.get_token(), note); }) == Errc::interrupted);
+  CHECK(done == std::vector<std::int64_t>{60, 121, 60});
+}
+
 TEST_CASE("statistics: a layer that does not run keeps its own") {
   NormModel model(0.1, 0);
   model.named_state()[0].tensor.fill_(3.5);

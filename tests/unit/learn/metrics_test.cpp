@@ -1,11 +1,13 @@
 #include "shared/learn/metrics.hpp"
 
 #include <cmath>
+#include <limits>
 
 #include <doctest/doctest.h>
 #include <torch/torch.h>
 
 #include "shared/base/error.hpp"
+#include "tests/support/throws.hpp"
 
 namespace headstart::learn {
 
@@ -49,6 +51,14 @@ TEST_CASE("counts and loss of three samples in closed form") {
   CHECK(evaluation.loss() == doctest::Approx(4 * log2 / 3));
   CHECK(evaluation.class_accuracy() == std::vector<double>{1, 0, 0.5});
   CHECK(evaluation.class_precision() == std::vector<double>{2.0 / 5, 1.0 / 3, 2.0 / 4});
+}
+
+TEST_CASE("the loss of a model that diverged is infinite, and no rating is better for it") {
+  const double huge = std::numeric_limits<double>::infinity();
+  for (const double score : {huge, -huge, std::numeric_limits<double>::quiet_NaN()}) {
+    const Tensor logits = torch::tensor({{0.0, 1.0}, {score, 0.0}}, torch::kDouble);
+    CHECK(evaluate_logits(logits, torch::tensor({1, 0}, torch::kLong), 2).loss() == huge);
+  }
 }
 
 TEST_CASE("without samples accuracy and loss are 0") {
@@ -97,11 +107,37 @@ TEST_CASE("logits keep the order of the samples, in any batches") {
   CHECK(logits_of(model, samples.x.narrow(0, 0, 0)).sizes() == at::IntArrayRef({0, 4}));
 }
 
-TEST_CASE("logits can be interrupted") {
-  std::stop_source stop;
-  stop.request_stop();
+TEST_CASE("evaluation and logits tell their progress once a batch, up to the total") {
+  const Samples samples = random_samples(37, 4);
   Passthrough model;
-  CHECK_THROWS_AS(logits_of(model, random_samples(3, 2).x, 1, stop.get_token()), Error);
+  std::vector<std::int64_t> done;
+  const auto note = [&](const Progress& progress) {
+    CHECK(progress.total == 37);
+    done.push_back(progress.done);
+  };
+  evaluate(model, samples, 4, 16, {}, note);
+  CHECK(done == std::vector<std::int64_t>{16, 32, 37});
+  done.clear();
+  logits_of(model, samples.x, 16, {}, note);
+  CHECK(done == std::vector<std::int64_t>{16, 32, 37});
+}
+
+TEST_CASE("evaluation and logits end at the batch after a stop") {
+  const Samples samples = random_samples(37, 4);
+  Passthrough model;
+  std::stop_source stop;
+  std::int64_t done = 0;
+  const auto stop_after_first = [&](const Progress& progress) {
+    done = progress.done;
+    stop.request_stop();
+  };
+  CHECK(test::code_of([&] { evaluate(model, samples, 4, 16, stop.get_token(), stop_after_first); }) ==
+        Errc::interrupted);
+  CHECK(done == 16);
+  stop = std::stop_source();
+  CHECK(test::code_of([&] { logits_of(model, samples.x, 8, stop.get_token(), stop_after_first); }) ==
+        Errc::interrupted);
+  CHECK(done == 8);
 }
 
 TEST_CASE("learning and forgetting in closed form; their difference is the gain on a balanced set") {

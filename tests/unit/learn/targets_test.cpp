@@ -1,8 +1,11 @@
+#include <limits>
+
 #include <doctest/doctest.h>
 
 #include "shared/base/files.hpp"
 #include "shared/learn/distill.hpp"
 #include "tests/support/learning.hpp"
+#include "tests/support/throws.hpp"
 
 using namespace headstart;
 using namespace headstart::learn;
@@ -85,4 +88,21 @@ TEST_CASE("label prior: divided out of the probabilities, as PyTorch has it; non
   CHECK((torch::softmax(without_label_prior(logits, rating), 1).select(1, 0) < torch::softmax(logits, 1).select(1, 0))
             .all()
             .item<bool>());
+}
+
+TEST_CASE("teachers whose logits are not finite drop out; by class, the others count for as much as all did") {
+  constexpr double infinite = std::numeric_limits<double>::infinity();
+  constexpr double none = std::numeric_limits<double>::quiet_NaN();
+  const Tensor logits =
+      torch::tensor({{{1.0, 2.0, 3.0}}, {{0.5, none, 0.0}}, {{3.0, 1.0, 0.0}}, {{0.0, infinite, 0.0}}}, torch::kDouble);
+  const Tensor weights =
+      torch::tensor({{0.1, 0.0, 0.4}, {0.2, 0.5, 0.3}, {0.3, 0.0, 0.1}, {0.4, 0.5, 0.2}}, torch::kDouble);
+  const SoundTeachers sound = sound_teachers(logits, weights);
+  CHECK(sound.dropped == std::vector<std::int64_t>{1, 3});
+  CHECK(at::equal(sound.logits, torch::stack({logits[0], logits[2]})));
+  CHECK(largest_difference(sound.weights, torch::tensor({{0.25, 0.5, 0.8}, {0.75, 0.5, 0.2}}, torch::kDouble)) < 1e-15);
+  const SoundTeachers all = sound_teachers(logits.index({torch::tensor({0, 2})}), weights.narrow(0, 0, 2));
+  CHECK(all.dropped.empty());
+  CHECK(at::equal(all.weights, weights.narrow(0, 0, 2)));
+  CHECK(code_of([&] { sound_teachers(logits.narrow(0, 1, 1), weights.narrow(0, 1, 1)); }) == Errc::run_failed);
 }

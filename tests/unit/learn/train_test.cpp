@@ -211,6 +211,28 @@ TEST_CASE("pre-training learns, and returns and loads the state that it judged b
   CHECK(again.loss_sum == doctest::Approx(result.held_out.loss_sum));
 }
 
+TEST_CASE("pre-training tells its progress while it judges, too, and can be stopped there") {
+  const Samples training = bright_rows(20, Seed(1));
+  const Samples held_out = bright_rows(300, Seed(2));
+  const auto model = make_model(small, task, Seed(1));
+  const PretrainOptions options{.max_epochs = 2, .batch_size = 10};
+  std::vector<std::int64_t> done;
+  std::stop_source stop;
+  std::size_t last = 0;
+  const auto note = [&](const Progress& progress) {
+    CHECK(progress.total == 40);
+    done.push_back(progress.done);
+    if (done.size() == last) stop.request_stop();
+  };
+  pretrain(*model, training, held_out, options, Seed(3), note);
+  CHECK(done == std::vector<std::int64_t>{10, 20, 20, 20, 30, 40, 40, 40});
+  done.clear();
+  last = 3;
+  CHECK(test::code_of([&] { pretrain(*model, training, held_out, options, Seed(3), note, stop.get_token()); }) ==
+        Errc::interrupted);
+  CHECK(done.size() == last);
+}
+
 TEST_CASE("on a plateau it stops after the patience, with the first epoch's model kept") {
   // Labels of the held-out sample contradict the training: every further epoch is worse than the first.
   Line model;

@@ -1,0 +1,183 @@
+#include "client/local_worker.hpp"
+
+#include <algorithm>
+#include <fstream>
+#include <functional>
+#include <sstream>
+#include <vector>
+
+#include <doctest/doctest.h>
+#include <spdlog/sinks/ostream_sink.h>
+#include <torch/torch.h>
+
+#include "shared/base/error.hpp"
+#include "shared/base/log.hpp"
+#include "shared/learn/distill.hpp"
+#include "shared/learn/random.hpp"
+#include "tests/support/small_run.hpp"
+#include "tests/support/temporary_folder.hpp"
+#include "tests/support/throws.hpp"
+
+namespace headstart::client {
+namespace {
+
+/// Of 50 samples, 10 of which are held out.
+constexpr std::int64_t silo = 3;
+constexpr std::int64_t num_training = 40;
+constexpr std::int64_t num_held_out = 10;
+
+session::Terms small_terms() { return test::small_config("").terms; }
+
+std::unique_ptr<LocalWorker> joined_worker(const LocalWorkerOptions& options = {}) {
+  auto worker = test::small_worker(silo, options);
+  worker->join(small_terms());
+  return worker;
+}
+
+wire::PackedState model_of(std::uint64_t seed) {
+  const session::Terms terms = small_terms();
+  return wire::PackedState(learn::make_model(terms.model, terms.task, Seed(seed))->state());
+}
+
+/// Notes what a task reports, and stops it after as many reports.
+class Notes {
+ public:
+  explicit Notes(std::size_t most = 0) : most_(most) {}
+  TaskContext context() {
+    return {.progress =
+                [this](const learn::Progress& progress) {
+                  done.push_back(progress.done);
+                  totals.push_back(progress.total);
+                  if (done.size() == most_) stop_.request_stop();
+                },
+            .stop = stop_.get_token()};
+  }
+  /// Whether reports grew, of one and the same total, up to it.
+  [[nodiscard]] bool are_of_one_whole() const {
+    return !done.empty() && std::ranges::adjacent_find(done, std::greater_equal{}) == done.end() &&
+           std::ranges::count(totals, done.back()) == std::ssize(totals);
+  }
+
+  std::vector<std::int64_t> done;
+  std::vector<std::int64_t> totals;
+
+ private:
+  std::size_t most_;
+  std::stop_source stop_;
+};
+
+Consolidation consolidation_of_two_teachers() {
+  const learn::ModelSpec spec = small_terms().model;
+  return {.student = model_of(1),
+          .weights = wire::PackedState::of_tensor("weights", learn::equal_weights(2, 3)),
+          .teachers = {{"silo-0", spec, model_of(2)}, {"silo-1", spec, model_of(3)}},
+          .inputs = "two teachers",
+          .setting = {.temperature = 2, .alpha = 0.5}};
+}
+
+TEST_CASE("a consolidation reports while its teachers answer, before the student's first epoch, as one piece of work") {
+  const auto worker = joined_worker();
+  const Consolidation task = consolidation_of_two_teachers();
+  const std::int64_t num_student = num_training * small_terms().consolidation.epochs;
+  Notes notes;
+  worker->distill(task, notes.context());
+  CHECK(notes.are_of_one_whole());
+  REQUIRE(notes.done.size() > 3);
+  CHECK(notes.done[0] == num_training);
+  CHECK(notes.done[1] == 2 * num_training);
+  CHECK(notes.done[2] == 2 * num_training + small_terms().consolidation.batch_size);
+  CHECK(notes.done.back() == 2 * num_training + num_student);
+
+  // With another setting the teachers are not asked again.
+  Notes again;
+  worker->distill(task, again.context());
+  CHECK(again.are_of_one_whole());
+  CHECK(again.done.back() == num_student);
+}
+
+TEST_CASE("a consolidation is stopped between two teachers, and begins anew when it is asked for again") {
+  const auto worker = joined_worker();
+  const Consolidation task = consolidation_of_two_teachers();
+  Notes stopped(1);
+  CHECK(test::code_of([&] { worker->distill(task, stopped.context()); }) == Errc::interrupted);
+  CHECK(stopped.done == std::vector<std::int64_t>{num_training});
+  const std::string student = worker->distill(task, {}).digest();
+  CHECK(student == joined_worker()->distill(task, {}).digest());
+}
+
+TEST_CASE("evaluation, logits and statistics report what they have done") {
+  const auto worker = joined_worker();
+  const wire::PackedState model = model_of(1);
+  const auto last_of = [](const auto& work) {
+    Notes notes;
+    work(notes.context());
+    CHECK(notes.are_of_one_whole());
+    return notes.done.empty() ? 0 : notes.done.back();
+  };
+  CHECK(last_of([&](const TaskContext& context) { worker->evaluate(model, std::nullopt, context); }) == num_held_out);
+  CHECK(last_of([&](const TaskContext& context) { worker->evaluate(model, small_terms().model, context); }) ==
+        num_held_out);
+  CHECK(last_of([&](const TaskContext& context) { worker->reestimate_statistics(model, context); }) == num_training);
+  worker->pretrain({});
+  const auto samples =
+      wire::PackedState::of_tensor("samples", torch::randn({300, 1, 12, 12}, learn::generator(Seed(1))));
+  CHECK(last_of([&](const TaskContext& context) { worker->logits(samples, context); }) == 300);
+}
+
+TEST_CASE("evaluation and statistics end where they are told to stop") {
+  const auto worker = joined_worker();
+  const wire::PackedState model = model_of(1);
+  std::stop_source stop;
+  stop.request_stop();
+  const TaskContext context{.progress = {}, .stop = stop.get_token()};
+  CHECK(test::code_of([&] { worker->evaluate(model, std::nullopt, context); }) == Errc::interrupted);
+  CHECK(test::code_of([&] { worker->reestimate_statistics(model, context); }) == Errc::interrupted);
+  CHECK(worker->evaluate(model, std::nullopt, {}).num_samples() == num_held_out);
+}
+
+/// What the process's logger is told while this lives.
+class Log {
+ public:
+  Log() : before_(spdlog::default_logger()) {
+    spdlog::set_default_logger(
+        std::make_shared<spdlog::logger>("test", std::make_shared<spdlog::sinks::ostream_sink_mt>(text)));
+  }
+  ~Log() { spdlog::set_default_logger(before_); }
+  Log(const Log&) = delete;
+  Log& operator=(const Log&) = delete;
+
+  std::ostringstream text;
+
+ private:
+  std::shared_ptr<spdlog::logger> before_;
+};
+
+TEST_CASE("a store without room costs no finished pre-training: the model is used, and the log says what was lost") {
+  const test::TemporaryFolder folder;
+  LocalWorkerOptions options;
+  options.store = folder / "store";
+  const auto worker = joined_worker(options);
+  std::filesystem::remove_all(folder / "store/models");
+  std::ofstream(folder / "store/models") << "no folder";
+  {
+    const Log log;
+    const wire::PretrainDone done = worker->pretrain({});
+    CHECK(done.num_epochs > 0);
+    CHECK_FALSE(static_cast<bool>(done.is_reused));
+    CHECK(log.text.str().find("store/models") != std::string::npos);
+    CHECK(log.text.str().find("trains it again") != std::string::npos);
+  }
+  Notes untrained;
+  const std::string used = worker->pretrained(untrained.context()).digest();
+  CHECK(untrained.done.empty());
+
+  std::filesystem::remove(folder / "store/models");
+  std::filesystem::create_directory(folder / "store/models");
+  const auto restarted = joined_worker(options);
+  CHECK_FALSE(static_cast<bool>(restarted->pretrain({}).is_reused));
+  CHECK(restarted->pretrained({}).digest() == used);
+  CHECK(static_cast<bool>(joined_worker(options)->pretrain({}).is_reused));
+}
+
+}  // namespace
+}  // namespace headstart::client
