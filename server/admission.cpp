@@ -103,6 +103,7 @@ void require_same(const ClientInfo& before, const ClientInfo& now) {
 struct Admission::Seat {
   std::string name;  ///< The peer's address until it has said its name.
   std::weak_ptr<ClientSession> client;
+  bool is_check = false;  ///< It wants to know whether it may join, and does not.
 };
 
 Admission::Admission(net::asio::any_io_executor executor, AdmissionRules rules, Lobby& lobby, Cohort& cohort,
@@ -121,7 +122,7 @@ Admission::Admission(net::asio::any_io_executor executor, AdmissionRules rules, 
 net::Task<> Admission::admit(std::unique_ptr<net::MessageChannel> channel) {
   auto conversation = std::make_shared<session::ServerConversation>(executor_, std::move(channel));
   const std::string peer = conversation->peer();
-  const auto seat = std::make_shared<Seat>(Seat{peer, {}});
+  const auto seat = std::make_shared<Seat>(Seat{.name = peer});
   conversation->start({.intercept =
                            [this, seat](const wire::ClientMessage& message) {
                              const auto* progress = std::get_if<wire::ProgressReport>(&message);
@@ -178,6 +179,7 @@ net::Task<> Admission::greet(const std::shared_ptr<session::ServerConversation>&
   if (stage_ == Stage::closed || (stage_ == Stage::farewell && !is_of_the_run)) throw Refusal("the run is over");
   const NameLease lease(in_handshake_, hello.name.value);
   seat->name = hello.name.value;
+  seat->is_check = hello.is_check;
 
   if (!lobby_.is_closed()) drop_lost();
   const auto known = cohort_.find(seat->name);
@@ -189,9 +191,9 @@ net::Task<> Admission::greet(const std::shared_ptr<session::ServerConversation>&
           fmt::format("a client named '{}' is in this run already; give each client a name of its own", seat->name),
           Refusal::Term::for_now);
     }
-    if (hello.is_check) {
-      co_await handshake(*conversation);
-      throw Refusal("this is a check, and does not join");
+    if (seat->is_check) {
+      (void)co_await handshake(*conversation, *seat);
+      co_return;
     }
     observer_.on_note(fmt::format("{} has a new connection; the old one is given up", seat->name));
     known->abort();
@@ -229,8 +231,9 @@ net::Task<> Admission::take_in(const std::shared_ptr<session::ServerConversation
     }
     is_newcomer = true;
   }
-  const wire::Join join = co_await handshake(*conversation);
-  ClientInfo info = info_of(seat->name, join);
+  const std::optional<wire::Join> join = co_await handshake(*conversation, *seat);
+  if (!join) co_return;
+  ClientInfo info = info_of(seat->name, *join);
   if (on_roster != rules_.roster.end()) require_same(on_roster->second, info);
   if (entry && lobby_.is_closed() && on_roster == rules_.roster.end()) {
     throw Refusal("the run has started without this client", Refusal::Term::for_now);
@@ -248,6 +251,7 @@ net::Task<> Admission::take_in(const std::shared_ptr<session::ServerConversation
     client->add_refusals(earlier->second);
   }
   seat->client = client;
+  if (conversation->has_ended()) client->on_lost();
   cohort_.add(client);
   if (is_newcomer) observer_.on_note(fmt::format("{} has joined, from the next round on", seat->name));
   conversation->post(wire::Joined{static_cast<std::uint32_t>(cohort_.all().size()),
@@ -256,12 +260,18 @@ net::Task<> Admission::take_in(const std::shared_ptr<session::ServerConversation
 
 net::Task<> Admission::take_leave(const std::shared_ptr<session::ServerConversation>& conversation,
                                   const std::shared_ptr<Seat>& seat) {
-  (void)co_await handshake(*conversation);
+  const std::optional<wire::Join> join = co_await handshake(*conversation, *seat);
+  if (!join) co_return;
   const auto expected = static_cast<std::uint32_t>(lobby_.num_expected());
   conversation->post(wire::Joined{expected, expected});
-  conversation->post(farewell_);
-  co_await conversation->close("the run is over");
   audit_.returned(seat->name, conversation->peer(), conversation->identity());
+  try {
+    auto parting = say_goodbye(conversation, farewell_, rules_.patience.absence);
+    co_await std::move(parting);
+  } catch (const Error& error) {
+    observer_.on_note(fmt::format("{} may not know that the run is over: {}", seat->name, error.what()));
+    co_return;
+  }
   told_.insert(seat->name);
 }
 
@@ -270,21 +280,34 @@ net::Task<> Admission::take_back(const std::shared_ptr<session::ServerConversati
   if (client->has_offended_too_often()) {
     throw Refusal(fmt::format("{} has broken the protocol {} times", seat->name, client->num_offences()));
   }
-  const wire::Join join = co_await handshake(*conversation);
-  require_same(client->info(), info_of(seat->name, join));
+  const std::optional<wire::Join> join = co_await handshake(*conversation, *seat);
+  if (!join) co_return;
+  require_same(client->info(), info_of(seat->name, *join));
   audit_.returned(seat->name, conversation->peer(), conversation->identity());
   seat->client = client;
   conversation->post(wire::Joined{static_cast<std::uint32_t>(cohort_.all().size()),
                                   static_cast<std::uint32_t>(lobby_.num_expected())});
-  client->return_with(conversation, join.held_model.value);
+  client->return_with(conversation, join->held_model.value);
   if (conversation->has_ended()) client->on_lost();
   observer_.on_note(fmt::format("{} is back", seat->name));
 }
 
-net::Task<wire::Join> Admission::handshake(session::ServerConversation& conversation) {
+net::Task<std::optional<wire::Join>> Admission::handshake(session::ServerConversation& conversation, const Seat& seat) {
   const auto now = std::chrono::floor<std::chrono::milliseconds>(rules_.wall_clock().time_since_epoch());
   conversation.post(wire::Welcome{session::to_json_text(rules_.terms), now.count(),
                                   static_cast<std::uint32_t>(rules_.silence.count())});
+  if (seat.is_check) {
+    if (checks_.count(seat.name)) {
+      audit_.checked(seat.name, conversation.peer(), conversation.identity());
+      observer_.on_note(fmt::format("{} ({}) checks whether it may join: it may", seat.name, conversation.peer()));
+    }
+    try {
+      (void)co_await conversation.next_message();
+    } catch (const Error&) {
+      co_return std::nullopt;  // it has hung up
+    }
+    throw Refusal("a check does not join");
+  }
   auto join = co_await expect<wire::Join>(conversation);
   if (const auto reason = misfit(join)) throw Refusal(*reason);
   co_return join;
@@ -294,11 +317,13 @@ void Admission::on_end(Seat& seat) {
   const auto client = seat.client.lock();
   if (client) {
     client->on_lost();
-    if (stage_ == Stage::open) audit_.connection_lost(seat.name);
+    if (stage_ == Stage::open) audit_.connection_lost(seat.name, client->ending());
   }
   if (client && lobby_.is_closed() && stage_ == Stage::open) {
-    observer_.on_note(fmt::format("{}: the connection is lost; its place is kept for {} s", seat.name,
-                                  std::chrono::duration<double>(rules_.patience.absence).count()));
+    const double seconds = std::chrono::duration<double>(rules_.patience.absence).count();
+    observer_.on_note(fmt::format("{}: the connection is lost ({}); {}", seat.name, client->ending(),
+                                  client->is_awaited() ? fmt::format("its place is kept for {} s", seconds)
+                                                       : std::string("it is not waited for")));
   }
   changed_.notify();
 }
@@ -396,7 +421,8 @@ std::optional<std::string> Admission::misfit(const wire::Join& join) const {
 net::Task<> Admission::complete() {
   const bool is_resumed = !rules_.roster.empty();
   const std::chrono::milliseconds limit = is_resumed ? rules_.patience.absence : rules_.lobby_limit;
-  const TimePoint due = limit.count() > 0 ? clock_() + limit : TimePoint::max();
+  const TimePoint due = is_resumed || limit.count() > 0 ? clock_() + limit : TimePoint::max();
+  bool has_said_who_is_needed = false;
   std::optional<std::vector<std::string>> shown;
   while (true) {
     if (is_stopped_) throw Error(Errc::interrupted, "stopped while waiting for clients");
@@ -411,6 +437,12 @@ net::Task<> Admission::complete() {
     if (is_due && !is_resumed) {
       throw Error(Errc::run_failed, fmt::format("lobby: {} of {} clients came within timeouts.lobby, {} are needed",
                                                 present.size(), lobby_.num_expected(), rules_.quorum));
+    }
+    if (is_due && !std::exchange(has_said_who_is_needed, true)) {
+      observer_.on_note(
+          fmt::format("{} of {} clients are back and {} are needed; waiting for more. To go on with fewer, stop the "
+                      "server and start it again with a smaller federation.min_clients",
+                      present.size(), lobby_.num_expected(), rules_.quorum));
     }
     std::optional<net::Deadline> deadline;
     if (!is_due && due != TimePoint::max()) {

@@ -82,7 +82,8 @@ class Admission {
   /// To a client that is not back before the end.
   net::Task<> take_leave(const std::shared_ptr<session::ServerConversation>& conversation,
                          const std::shared_ptr<Seat>& seat);
-  net::Task<wire::Join> handshake(session::ServerConversation& conversation);
+  /// Greets; none where the client only checks, and has hung up.
+  net::Task<std::optional<wire::Join>> handshake(session::ServerConversation& conversation, const Seat& seat);
   void on_end(Seat& seat);
   /// Forgets clients that were lost before the start.
   void drop_lost();
@@ -107,6 +108,7 @@ class Admission {
   wire::Finished farewell_;
   std::set<std::string> told_;  ///< Of the roster.
   ToldApart refusals_;          ///< By what a certificate proves, else by address.
+  ToldApart checks_;            ///< By name.
   enum class Stage { open, farewell, closed } stage_ = Stage::open;
   bool is_open_for_late_ = false;
   bool is_stopped_ = false;

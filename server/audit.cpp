@@ -15,6 +15,10 @@ void add_cargo(nlohmann::json& line, const Cargo& cargo) {
   line["sha256"] = cargo.digest;
 }
 
+nlohmann::json visitor(const std::string& client, const std::string& address, const std::string& certified_as) {
+  return {{"client", client}, {"address", address}, {"certificate", certified_as}};
+}
+
 }  // namespace
 
 AuditLog::AuditLog(const std::filesystem::path& file, WallClock clock) : clock_(std::move(clock)), lines_(file) {}
@@ -51,18 +55,21 @@ void AuditLog::refused(const std::string& address, const std::string& certified_
 
 void AuditLog::joined(const std::string& client, const std::string& address, const std::string& certified_as,
                       bool shares_with_peers) {
-  record("joined", {{"client", client},
-                    {"address", address},
-                    {"certificate", certified_as},
-                    {"share_model", shares_with_peers ? "peers" : "server"}});
+  nlohmann::json line = visitor(client, address, certified_as);
+  line["share_model"] = shares_with_peers ? "peers" : "server";
+  record("joined", std::move(line));
 }
 
 void AuditLog::returned(const std::string& client, const std::string& address, const std::string& certified_as) {
-  record("returned", {{"client", client}, {"address", address}, {"certificate", certified_as}});
+  record("returned", visitor(client, address, certified_as));
 }
 
-void AuditLog::connection_lost(const std::string& client) noexcept {
-  report("connection lost", [&] { return nlohmann::json{{"client", client}}; });
+void AuditLog::checked(const std::string& client, const std::string& address, const std::string& certified_as) {
+  record("checked", visitor(client, address, certified_as));
+}
+
+void AuditLog::connection_lost(const std::string& client, const std::string& reason) noexcept {
+  report("connection lost", [&] { return nlohmann::json{{"client", client}, {"reason", reason}}; });
 }
 
 void AuditLog::sent(const std::string& client, const Cargo& cargo) {

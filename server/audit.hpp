@@ -40,6 +40,8 @@ class AuditLog {
   void joined(const std::string& client, const std::string& address, const std::string& certified_as,
               bool shares_with_peers);
   void returned(const std::string& client, const std::string& address, const std::string& certified_as);
+  /// It was told that it may join; it did not want to yet.
+  void checked(const std::string& client, const std::string& address, const std::string& certified_as);
   void sent(const std::string& client, const Cargo& cargo);
   /// What came whole. `refusal`: why it does not count; none where it was accepted. `norm`: where it was measured.
   void received(const std::string& client, const Cargo& cargo, const std::optional<std::string>& refusal,
@@ -54,7 +56,7 @@ class AuditLog {
   void handshake_failed(const std::string& address, const std::string& reason) noexcept;
   void refused(const std::string& address, const std::string& certified_as, const std::string& name,
                const std::string& reason) noexcept;
-  void connection_lost(const std::string& client) noexcept;
+  void connection_lost(const std::string& client, const std::string& reason) noexcept;
   /// What never came whole, came late, or broke the protocol.
   void result_refused(const std::string& client, const std::string& kind, const std::string& reason) noexcept;
   void run_ended(const std::string& why) noexcept;

@@ -111,7 +111,14 @@ void ClientSession::return_with(std::shared_ptr<session::ServerConversation> con
 }
 
 void ClientSession::on_lost() {
-  if (!lost_at_) lost_at_ = clock_();
+  if (!lost_at_) {
+    lost_at_ = clock_();
+    if (const auto offence = conversation_->offence()) {
+      ++num_offences_;
+      ++refusals_["protocol"];
+      audit_.result_refused(name(), "protocol", *offence);
+    }
+  }
   returned_.notify();
 }
 
@@ -136,11 +143,9 @@ void ClientSession::give_up() {
 }
 
 void ClientSession::break_off(const Conversation& conversation, const std::string& what) {
-  ++num_offences_;
-  ++refusals_["protocol"];
-  conversation->abort();
-  audit_.result_refused(name(), "protocol", what);
-  throw Error(Errc::protocol, fmt::format("client {}: {}", name(), what));
+  const Error offence(Errc::protocol, fmt::format("client {}: {}", name(), what));
+  conversation->abort(offence);
+  throw Error(offence);
 }
 
 template <class Answer>
@@ -302,10 +307,21 @@ void ClientSession::refuse_result(const std::string& kind, const std::string& re
   conversation_->post(wire::ResultRefused{task_, reason});
 }
 
-net::Task<> ClientSession::finish(std::string summary, bool is_failure) {
-  const Conversation conversation = conversation_;
-  conversation->post(wire::Finished{std::move(summary), is_failure});
-  co_await conversation->close("the run is over");
+net::Task<> ClientSession::finish(wire::Finished words) {
+  auto parting = say_goodbye(conversation_, std::move(words), patience_.absence);
+  co_await std::move(parting);
+}
+
+net::Task<> say_goodbye(std::shared_ptr<session::ServerConversation> conversation, wire::Finished words,
+                        std::chrono::milliseconds limit) {
+  conversation->post(words);
+  const net::Deadline deadline(conversation->executor(), limit, [&conversation] { conversation->abort(); });
+  try {
+    // What it says before it has heard does not count.
+    while (true) (void)co_await conversation->next_message();
+  } catch (const Error& error) {
+    if (error.code() != Errc::peer_closed) throw;
+  }
 }
 
 }  // namespace headstart::server

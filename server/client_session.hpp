@@ -56,6 +56,11 @@ struct ModelSource {
   std::shared_ptr<session::ByteSource> state;
 };
 
+/// Tells a client that the run is over and resumes when it has hung up, which it does when it knows. Throws what ended
+/// the connection otherwise, at the latest after `limit`: the client may not know.
+net::Task<> say_goodbye(std::shared_ptr<session::ServerConversation> conversation, wire::Finished words,
+                        std::chrono::milliseconds limit);
+
 /// One client of the run, over one connection after another. One task at a time; all calls on the conversation's
 /// executor. Every call throws Error(run_failed) when the client says that it failed or its time is over (it stays
 /// usable), and what ended the connection when it is lost. An answer that breaks the protocol ends the connection.
@@ -72,7 +77,7 @@ class ClientSession {
 
   /// A new connection of the same client takes the place of one that was lost. `held_model`: what its Join says.
   void return_with(std::shared_ptr<session::ServerConversation> conversation, std::string held_model);
-  /// To be called when a connection of this client has ended.
+  /// To be called when a connection of this client has ended. Counts an offence, where that ended it.
   void on_lost();
   /// Connections so far: when it has changed, the one before was lost.
   [[nodiscard]] int num_connections() const { return num_connections_; }
@@ -109,8 +114,11 @@ class ClientSession {
     for (const auto& [kind, count] : earlier) refusals_[kind] += count;
   }
   [[nodiscard]] const RefusalCounts& refusals() const { return refusals_; }
-  net::Task<> finish(std::string summary, bool is_failure);
+  /// See say_goodbye().
+  net::Task<> finish(wire::Finished words);
   void abort() { conversation_->abort(); }
+  /// Why the last connection ended; empty while it stands.
+  [[nodiscard]] std::string ending() const { return conversation_->ending(); }
 
  private:
   using Conversation = std::shared_ptr<session::ServerConversation>;

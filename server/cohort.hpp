@@ -27,13 +27,17 @@ class Cohort {
   Cohort(net::asio::any_io_executor executor, Patience patience, Clock clock)
       : executor_(std::move(executor)), patience_(patience), clock_(std::move(clock)) {}
 
-  /// A client of the run that is not back since the server was started again.
-  void expect(const std::string& name) { missing_.insert(name); }
-  [[nodiscard]] const std::set<std::string>& missing() const { return missing_; }
+  /// A client of the run that a server which was started again goes on with.
+  void expect(const std::string& name) { expected_.insert(name); }
+  /// Those of them that are not back.
+  [[nodiscard]] std::set<std::string> missing() const {
+    std::set<std::string> missing = expected_;
+    for (const auto& client : clients_) missing.erase(client->name());
+    return missing;
+  }
 
   /// Keeps name order, whatever the order of joining.
   void add(std::shared_ptr<ClientSession> client) {
-    missing_.erase(client->name());
     const auto place = std::ranges::lower_bound(clients_, client->name(), {}, [](const auto& c) { return c->name(); });
     clients_.insert(place, std::move(client));
   }
@@ -57,7 +61,7 @@ class Cohort {
   [[nodiscard]] const std::vector<std::shared_ptr<ClientSession>>& all() const { return clients_; }
   /// The run's other clients: away, and not waited for.
   [[nodiscard]] std::set<std::string> gone() const {
-    std::set<std::string> gone = missing_;
+    std::set<std::string> gone = missing();
     for (const auto& client : clients_) {
       if (client->is_lost() && !client->is_awaited()) gone.insert(client->name());
     }
@@ -145,7 +149,7 @@ class Cohort {
   Patience patience_;
   Clock clock_;
   std::vector<std::shared_ptr<ClientSession>> clients_;
-  std::set<std::string> missing_;
+  std::set<std::string> expected_;
 };
 
 }  // namespace headstart::server

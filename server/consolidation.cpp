@@ -1,6 +1,7 @@
 #include "server/consolidation.hpp"
 
 #include <algorithm>
+#include <cmath>
 
 #include <fmt/format.h>
 #include <torch/torch.h>
@@ -88,6 +89,8 @@ std::unique_ptr<learn::SettingSearch> search_of(const ConsolidationOptions& opti
   return nullptr;
 }
 
+bool has_diverged(const Candidate& candidate) { return candidate.rating && std::isinf(candidate.rating->loss()); }
+
 bool ranks_before(const Candidate& a, const Candidate& b) {
   if (a.rating->accuracy() != b.rating->accuracy()) return a.rating->accuracy() > b.rating->accuracy();
   if (a.rating->loss() != b.rating->loss()) return a.rating->loss() < b.rating->loss();
@@ -97,13 +100,19 @@ bool ranks_before(const Candidate& a, const Candidate& b) {
 ConsolidationPlan plan_consolidation(const ConsolidationOptions& options, std::vector<Candidate> candidates,
                                      std::int64_t num_classes) {
   std::ranges::sort(candidates, {}, &Candidate::client);
+  ConsolidationPlan plan;
   std::vector<const Candidate*> all;
-  for (const Candidate& candidate : candidates) all.push_back(&candidate);
+  for (const Candidate& candidate : candidates) {
+    if (has_diverged(candidate)) {
+      plan.left_out.emplace_back(candidate.client, "its model diverged: its loss on the validation data is infinite");
+    } else {
+      all.push_back(&candidate);
+    }
+  }
   const Candidate* student = student_of(options, all);
   const bool on_student_data = options.transfer == TransferSet::student;
   const bool is_equal = options.weighting == learn::TeacherWeighting::equal;
 
-  ConsolidationPlan plan;
   if (on_student_data) plan.place = student->client;
   if (options.student != StudentStart::untrained) plan.student = student->client;
   plan.copy_teaches = plan.student && !on_student_data;

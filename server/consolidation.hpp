@@ -57,6 +57,9 @@ struct Candidate {
   std::optional<learn::Evaluation> rating;  ///< By the validation source.
 };
 
+/// Whether its weights, finite as they are, give no finite answers: nothing is to be learned from them.
+bool has_diverged(const Candidate& candidate);
+
 /// Ratings order: accuracy, then lower loss, then name; the first is the best, the last the worst.
 bool ranks_before(const Candidate& a, const Candidate& b);
 

@@ -136,18 +136,17 @@ net::Task<nlohmann::json> Federation::run() {
   if (failure) stopped_because_ = failure->what();
   folder_.audit().run_ended(stopped_because_);
   const nlohmann::json result = summary(stopped_because_);
-  // Told whatever becomes of the files; these are written first all the same, as clients may be slow to hear.
-  std::exception_ptr unwritten;
+  // Clients are told whatever becomes of the files; but a run whose summary is not there is not done.
   try {
     write_result(result, failure.has_value());
-  } catch (const Error&) {
-    unwritten = std::current_exception();
+  } catch (const Error& error) {
+    if (!failure) failure = Error(error.code(), fmt::format("{}; {}", error.what(), kept()));
+    stopped_because_ = failure->what();
   }
   const std::string words = (failure ? "the run ended early: " : "the run is done: ") + stopped_because_;
   // Who stops a server may start it again; its clients wait for that.
   if (!stop_.stop_requested()) co_await finish_clients(words, failure.has_value());
   if (failure) throw *failure;
-  if (unwritten) std::rethrow_exception(unwritten);
   if (!stop_.stop_requested()) folder_.journal().append(over_event());
   co_return result;
 }
@@ -264,7 +263,7 @@ net::Task<Start> Federation::make_start() {
   co_await local_models_.rate();
   if (wanted == StartModel::best_local) co_return co_await best_local_start(context_, local_models_);
   if (wanted == StartModel::average) co_return co_await average_start(context_, local_models_);
-  co_return co_await kd_start(context_, local_models_, recovery_.seed);
+  co_return co_await kd_start(context_, local_models_, recovery_);
 }
 
 void Federation::resume() {
@@ -426,8 +425,9 @@ net::Task<std::optional<learn::Evaluation>> Federation::evaluate_at_clients() {
 
 net::Task<> Federation::finish_clients(const std::string& words, bool is_failure) {
   // Also those that are away for the moment: they would go on looking for the server.
-  const auto say_goodbye = [&words, is_failure](ClientSession& client) -> net::Task<bool> {
-    co_await client.finish(words, is_failure);
+  const auto part = [&words, is_failure](ClientSession& client) -> net::Task<bool> {
+    auto parting = client.finish(wire::Finished{words, is_failure});
+    co_await std::move(parting);
     co_return true;
   };
   admission_->begin_farewell(words, is_failure);
@@ -436,8 +436,12 @@ net::Task<> Federation::finish_clients(const std::string& words, bool is_failure
       observer_.on_note(fmt::format("waiting for {}, which is away, to tell it that the run is over", client->name()));
     }
   }
-  auto parting = cohort_.ask<bool>(cohort_.active(), say_goodbye);
-  co_await std::move(parting);
+  auto parting = cohort_.ask<bool>(cohort_.active(), part);
+  const auto answers = co_await std::move(parting);
+  for (const auto& answer : answers) {
+    if (answer.value) continue;
+    observer_.on_note(fmt::format("{} may not know that the run is over: {}", answer.client->name(), answer.reason));
+  }
   admission_->close();
 }
 

@@ -213,8 +213,9 @@ std::vector<Candidate> LocalModels::candidates() const {
 
 const LocalModel* LocalModels::best_shared() const {
   std::vector<Candidate> rated = candidates();
-  std::erase_if(rated,
-                [](const Candidate& c) { return !c.has_federated_architecture || !c.rating || !c.shares_with_peers; });
+  std::erase_if(rated, [](const Candidate& c) {
+    return !c.has_federated_architecture || !c.rating || !c.shares_with_peers || has_diverged(c);
+  });
   return rated.empty() ? nullptr : &models_.at(std::ranges::min_element(rated, ranks_before)->client);
 }
 

@@ -27,9 +27,12 @@ wire::PackedState received_state(Upload& upload, const learn::Schema& schema, co
     return true;
   });
   for (const learn::NamedTensor& named : state.state().tensors()) {
-    if (!at::isFloatingType(named.tensor.scalar_type()) || at::isfinite(named.tensor).all().item<bool>()) continue;
+    if (!at::isFloatingType(named.tensor.scalar_type()) || named.tensor.numel() == 0) continue;
+    const auto largest = named.tensor.abs().max().to(at::kDouble).item<double>();
+    if (largest <= learn::max_magnitude) continue;
     throw Error(Errc::run_failed,
-                fmt::format("client {}: its result is not finite in tensor '{}'", client, named.name));
+                fmt::format("client {}: tensor '{}' has a value that is {}; {} at most is accepted", client, named.name,
+                            std::isnan(largest) ? "no number" : fmt::format("{:.6g}", largest), learn::max_magnitude));
   }
   return state;
 }

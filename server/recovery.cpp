@@ -1,6 +1,7 @@
 #include "server/recovery.hpp"
 
 #include <algorithm>
+#include <limits>
 #include <utility>
 
 #include <fmt/format.h>
@@ -23,6 +24,11 @@ Integer whole_number(const json& value) {
                                                     : false;
   if (!is_whole) throw Error(Errc::data, fmt::format("expected a whole number, got {}", to_line(value)));
   return value.get<Integer>();
+}
+
+/// Of a model that diverged it is infinite, which JSON writes as null.
+double loss_from(const json& value) {
+  return value.is_null() ? std::numeric_limits<double>::infinity() : value.get<double>();
 }
 
 /// What is counted from there on.
@@ -72,6 +78,16 @@ LocalModelRecord local_model_from(const json& record) {
   return model;
 }
 
+TrialRecord trial_from(const json& event) {
+  TrialRecord trial{.inputs = event.at("inputs").get<std::string>(),
+                    .setting = {event.at("temperature").get<double>(), event.at("alpha").get<double>()},
+                    .rating = {event.at("accuracy").get<double>(), loss_from(event.at("loss"))},
+                    .digest = event.at("digest").get<std::string>(),
+                    .report = event.at("report")};
+  if (!trial.report.is_object()) throw Error(Errc::data, "trial: expected a report");
+  return trial;
+}
+
 Recovery::Milestone milestone_from(const json& event) {
   Recovery::Milestone milestone;
   milestone.round = whole_number<std::int64_t>(event.at("round"));
@@ -88,10 +104,12 @@ Recovery::Milestone milestone_from(const json& event) {
   return milestone;
 }
 
-/// Whether what this phase had to do without stays so, when a run that had not started is gone on with: the other
-/// phases are gone through again.
-bool stands_before_the_start(const std::string& name, bool has_seed) {
-  return name == phase::rating || (has_seed && (name == phase::consolidation || name == phase::seed_rating));
+/// Whether what the run had to do without stays so when a run that had not started is gone on with: most phases are
+/// gone through again. `index`: of `left` among all of them.
+bool stands_before_the_start(const LeftOut& left, std::size_t index, const Recovery& recovery) {
+  if (left.phase == phase::rating) return true;
+  if (index >= recovery.num_left_out_when_distilled) return false;
+  return left.phase == phase::seed_rating || (recovery.seed && left.phase == phase::consolidation);
 }
 
 /// Takes back what was written down beyond `milestone`; null: beyond what came before round 1.
@@ -103,11 +121,11 @@ void go_back_to(const Recovery::Milestone* milestone, Recovery& recovery) {
   for (std::size_t i = 0; i < recovery.left_out.size(); ++i) {
     LeftOut& left = recovery.left_out[i];
     const bool is_of_the_roster = left.phase == phase::lobby || left.phase == phase::absence;
-    const bool counts = milestone == nullptr ? stands_before_the_start(left.phase, recovery.seed.has_value())
-                                             : i < milestone->num_left_out;
+    const bool counts = milestone == nullptr ? stands_before_the_start(left, i, recovery) : i < milestone->num_left_out;
     if (is_of_the_roster || counts) kept.push_back(std::move(left));
   }
   recovery.left_out = std::move(kept);
+  if (milestone == nullptr) recovery.num_left_out_when_distilled = recovery.left_out.size();
 }
 
 /// What is named by one event each and needs no second look.
@@ -132,11 +150,15 @@ void take(const json& event, Recovery& recovery, std::vector<Recovery::Milestone
     go_back_to(milestones.empty() ? nullptr : &milestones.back(), recovery);
   } else if (kind == "local model") {
     recovery.local_models[event.at("client").get<std::string>()] = local_model_from(event.at("model"));
+  } else if (kind == "trial") {
+    recovery.trials.push_back(trial_from(event));
+    recovery.num_left_out_when_distilled = recovery.left_out.size();
   } else if (kind == "seed") {
     recovery.seed = {.inputs = event.at("inputs").get<std::string>(),
                      .digest = event.at("digest").get<std::string>(),
                      .report = event.at("report")};
     if (!recovery.seed->report.is_object()) throw Error(Errc::data, "seed: expected a report");
+    recovery.num_left_out_when_distilled = recovery.left_out.size();
   } else if (kind == "left out") {
     recovery.left_out.push_back({event.at("phase").get<std::string>(), event.at("client").get<std::string>(),
                                  event.at("reason").get<std::string>()});
@@ -184,6 +206,7 @@ void compare(const json& before, const json& now, const std::string& prefix, std
                                                         "limits.receive_memory",
                                                         "admin",
                                                         "checkpoints",
+                                                        "federation.min_clients",
                                                         "federation.upload_memory"};
   if (std::ranges::find(free_to_differ, prefix) != std::end(free_to_differ)) return;
   if (before.is_object() && now.is_object()) {
@@ -257,6 +280,17 @@ json joined_event(const ClientInfo& client) {
 
 json resumed_event(const std::optional<Recovery::Milestone>& milestone) {
   return {{"event", "resumed"}, {"round", milestone ? milestone->round : -1}};
+}
+
+json trial_event(const TrialRecord& trial) {
+  return {{"event", "trial"},
+          {"inputs", trial.inputs},
+          {"temperature", trial.setting.temperature},
+          {"alpha", trial.setting.alpha},
+          {"accuracy", trial.rating.accuracy},
+          {"loss", trial.rating.loss},
+          {"digest", trial.digest},
+          {"report", trial.report}};
 }
 
 json seed_event(const SeedRecord& seed) {
@@ -340,7 +374,7 @@ learn::Evaluation evaluation_from(const json& json) {
   evaluation.correct = counts("correct");
   evaluation.total = counts("total");
   evaluation.predicted = counts("predicted");
-  evaluation.loss_sum = json.at("loss_sum").get<double>();
+  evaluation.loss_sum = loss_from(json.at("loss_sum"));
   return evaluation;
 }
 

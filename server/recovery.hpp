@@ -55,6 +55,15 @@ struct LocalModelRecord {
   std::optional<learn::Evaluation> rating;
 };
 
+/// A consolidation with one of the settings that tuning tries.
+struct TrialRecord {
+  std::string inputs;  ///< Digest of what it was distilled from, and where.
+  learn::KdSetting setting;
+  learn::Rating rating;
+  std::string digest;  ///< SHA-256 of the weights, which are kept of the best trial so far.
+  nlohmann::json report;
+};
+
 /// What consolidation came to, kept until the run's first model is.
 struct SeedRecord {
   std::string inputs;  ///< Digest of what it was distilled from.
@@ -82,8 +91,10 @@ struct Recovery {
   std::optional<Milestone> milestone;                    ///< The newest whose checkpoint is whole.
   std::vector<nlohmann::json> lines;                     ///< Of rounds.jsonl, one a round, none beyond the milestone.
   std::vector<LeftOut> left_out;                         ///< But for what will be gone through again.
+  std::vector<TrialRecord> trials;                       ///< As they were finished.
   std::optional<SeedRecord> seed;
-  double best_score = -1;  ///< Of best.safetensors, by validation.
+  std::size_t num_left_out_when_distilled = 0;  ///< Of left_out, what stood when the newest trial or the seed was kept.
+  double best_score = -1;                       ///< Of best.safetensors, by validation.
 };
 
 /// What a journal's events say, before any checkpoint is looked at.
@@ -107,6 +118,7 @@ nlohmann::json roster_event(const std::vector<ClientInfo>& clients);
 nlohmann::json joined_event(const ClientInfo& client);
 /// A server was started again; what was written down beyond `milestone` does not count.
 nlohmann::json resumed_event(const std::optional<Recovery::Milestone>& milestone);
+nlohmann::json trial_event(const TrialRecord& trial);
 nlohmann::json seed_event(const SeedRecord& seed);
 nlohmann::json local_model_event(const std::string& client, const LocalModelRecord& model);
 nlohmann::json left_out_event(const LeftOut& left_out);

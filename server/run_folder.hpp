@@ -41,6 +41,10 @@ class RunFolder {
   [[nodiscard]] std::filesystem::path model_of(const std::string& client) const;
   /// Of the distilled seed. No client's name begins with a dot.
   [[nodiscard]] std::filesystem::path seed_file() const { return folder_ / "models/.seed.safetensors"; }
+  /// Of a seed that tuning may choose, by the digest of its weights.
+  [[nodiscard]] std::filesystem::path trial_file(const std::string& digest) const {
+    return folder_ / "models" / (".trial-" + digest + ".safetensors");
+  }
   /// summary.json of a run that is finished, whose clients may not all know; null: it is not finished.
   [[nodiscard]] nlohmann::json earlier_summary() const;
   [[nodiscard]] Journal& journal() { return *journal_; }

@@ -20,8 +20,7 @@ net::Task<Start> random_start(const RunContext& context);
 net::Task<Start> best_local_start(const RunContext& context, const LocalModels& models);
 /// The collected models averaged with n_i, BatchNorm statistics re-estimated on the public set or by every client.
 net::Task<Start> average_start(const RunContext& context, const LocalModels& models);
-/// Multi-teacher distillation as configured, and the gate. `earlier`: what it came to before the server was started
-/// again, used where the models are the same and its file is whole.
-net::Task<Start> kd_start(const RunContext& context, const LocalModels& models, std::optional<SeedRecord> earlier);
+/// The KD seed, and the gate.
+net::Task<Start> kd_start(const RunContext& context, const LocalModels& models, const Recovery& earlier);
 
 }  // namespace headstart::server

@@ -37,15 +37,17 @@ nlohmann::json simulate(const server::ServerConfig& config, server::CentralData 
     };
     auto running = client::stay_in_run(io.get_executor(), dial,
                                        {simulated.name, simulated.worker.get(), &pool, &silent, clock, {}}, redial);
-    asio::co_spawn(io, std::move(running),
-                   [name = simulated.name](const std::exception_ptr& failure, const std::string&) {
-                     if (!failure) return;
-                     try {
-                       std::rethrow_exception(failure);
-                     } catch (const std::exception& error) {
-                       spdlog::warn("client {}: {}", name, error.what());
-                     }
-                   });
+    asio::co_spawn(
+        io, std::move(running),
+        [name = simulated.name, on_end = simulated.on_end](const std::exception_ptr& failure, const std::string&) {
+          if (on_end) on_end(failure);
+          if (!failure) return;
+          try {
+            std::rethrow_exception(failure);
+          } catch (const std::exception& error) {
+            spdlog::warn("client {}: {}", name, error.what());
+          }
+        });
   }
   std::exception_ptr failure;
   nlohmann::json summary;

@@ -1,6 +1,7 @@
 // A whole federation in one process: the same server and client code over loopback channels.
 #pragma once
 
+#include <exception>
 #include <functional>
 #include <memory>
 #include <string>
@@ -18,6 +19,8 @@ struct SimulatedClient {
   std::unique_ptr<client::Worker> worker;
   /// Wraps the client's end of each of its channels, for tests that delay or break it; empty: as it is.
   std::function<std::unique_ptr<net::MessageChannel>(std::unique_ptr<net::MessageChannel>)> wrap;
+  /// Called when its part is over, with what ended it; null: the server has told it that the run is done.
+  std::function<void(const std::exception_ptr&)> on_end = {};
 };
 
 /// Runs one federation to its end, every client's work and the server's on `num_threads` compute threads.

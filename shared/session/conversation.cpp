@@ -123,6 +123,11 @@ void Conversation<Incoming, Outgoing>::abort() {
 }
 
 template <class Incoming, class Outgoing>
+void Conversation<Incoming, Outgoing>::abort(const Error& why) {
+  end(std::make_exception_ptr(why));
+}
+
+template <class Incoming, class Outgoing>
 net::Task<> Conversation<Incoming, Outgoing>::read_loop() {
   while (!has_ended()) {
     const std::span<const std::byte> frame = co_await channel_->receive();
@@ -238,6 +243,28 @@ void Conversation<Incoming, Outgoing>::end(std::exception_ptr failure) {
 template <class Incoming, class Outgoing>
 void Conversation<Incoming, Outgoing>::rethrow_if_ended() const {
   if (failure_) std::rethrow_exception(failure_);
+}
+
+template <class Incoming, class Outgoing>
+std::string Conversation<Incoming, Outgoing>::ending() const {
+  try {
+    rethrow_if_ended();
+  } catch (const std::exception& error) {
+    return error.what();
+  }
+  return {};
+}
+
+template <class Incoming, class Outgoing>
+std::optional<std::string> Conversation<Incoming, Outgoing>::offence() const {
+  try {
+    rethrow_if_ended();
+  } catch (const Error& error) {
+    if (error.code() == Errc::protocol) return error.what();
+  } catch (const std::exception&) {
+    // The network's doing, or a bug of ours.
+  }
+  return std::nullopt;
 }
 
 template class Conversation<wire::ClientMessage, wire::ServerMessage>;

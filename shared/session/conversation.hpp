@@ -7,6 +7,7 @@
 #include <exception>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <variant>
 #include <vector>
@@ -59,12 +60,17 @@ class Conversation : public std::enable_shared_from_this<Conversation<Incoming, 
 
   /// Flushes, says goodbye, ends the connection. Never throws.
   net::Task<> close(std::string reason);
-  /// Ends the connection now.
+  /// Ends the connection now; `why`, where it is the peer's fault.
   void abort();
+  void abort(const Error& why);
 
   [[nodiscard]] bool has_ended() const { return failure_ != nullptr; }
   /// Throws what ended the connection.
   void rethrow_if_ended() const;
+  /// What ended the connection, in words; empty: it has not ended.
+  [[nodiscard]] std::string ending() const;
+  /// The same, where the peer broke the protocol.
+  [[nodiscard]] std::optional<std::string> offence() const;
   /// Whether everything queued so far has been handed to the transport.
   [[nodiscard]] bool is_flushed() const { return outbox_.empty() && !is_writing_; }
   [[nodiscard]] std::uint64_t bytes_sent() const { return channel_->bytes_sent(); }

@@ -9,7 +9,7 @@ here=$(dirname "$(readlink -f "$0")")
 export ASAN_OPTIONS=detect_stack_use_after_return=0
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-"$fuzzers/headstart_fuzz_seeds" "$work/seeds"
+"$fuzzers/headstart_fuzz_seeds" "$work/seeds" "$here/../golden/images"
 [ $# -gt 0 ] || set -- $(ls "$work/seeds")
 for name in "$@"; do
   mkdir -p "$work/grown" "$work/kept" "$here/corpus/$name"

@@ -35,6 +35,12 @@ void check(const Recovery& recovery) {
     fuzz::require(server::roster_event({again.recovery.roster.at(name)}) == event,
                   "a client's record reads as written");
   }
+  for (const server::TrialRecord& trial : recovery.trials) {
+    const std::string line = to_line(server::trial_event(trial));
+    const server::Replay again = server::replay({parse_json(line, "written")}, "written");
+    fuzz::require(to_line(server::trial_event(again.recovery.trials.at(0))) == line,
+                  "a trial's record reads as written");
+  }
 }
 
 }  // namespace

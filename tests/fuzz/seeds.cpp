@@ -1,5 +1,5 @@
-// Writes what the program itself would write, as first inputs of the fuzz targets: FOLDER/TARGET/NAME. The committed
-// corpus grew from these.
+// headstart_fuzz_seeds FOLDER PICTURES: writes what the program itself would write, and the pictures of the tests, as
+// first inputs of the fuzz targets: FOLDER/TARGET/NAME. The committed corpus grew from these.
 #include <filesystem>
 #include <fstream>
 
@@ -192,6 +192,7 @@ void write_journal() {
       server::roster_event({client}),
       server::joined_event({"silo-2", 10, 0, {}, "", false}),
       server::left_out_event({server::phase::rating, "silo-2", "lost"}),
+      server::trial_event({std::string(64, 'e'), {1.5, 0.25}, {0.75, 0.5}, std::string(64, 'c'), {{"kept_epoch", 3}}}),
       server::seed_event({std::string(64, 'a'), std::string(64, 'b'), {{"place", "silo-1"}}}),
       server::local_model_event("silo-1", local_model),
       server::left_out_event({"pretraining", "silo-2", "lost"}),
@@ -244,10 +245,9 @@ void write_data() {
   as(5, "cifar", '\3' + std::string(3072, 'p'));
 }
 
-/// The pictures of the tests, made by tests/golden/images_reference.py.
-void write_images() {
-  const std::filesystem::path folder = std::filesystem::path(__FILE__).parent_path() / "../golden/images";
-  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+/// `pictures`: made by tests/golden/images_reference.py.
+void write_images(const std::filesystem::path& pictures) {
+  for (const auto& entry : std::filesystem::directory_iterator(pictures)) {
     if (entry.path().extension() == ".json") continue;
     for (const char channels : {'\0', '\1'}) {
       write("images", fmt::format("{}-{}", int{channels}, entry.path().filename().string()),
@@ -282,7 +282,7 @@ void write_uploads() {
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc != 2) return EXIT_FAILURE;
+  if (argc != 3) return EXIT_FAILURE;
   root = argv[1];
   write_frames();
   write_settings<server::ServerConfig>("server");
@@ -292,7 +292,7 @@ int main(int argc, char** argv) {
   write_model_files();
   write_journal();
   write_data();
-  write_images();
+  write_images(argv[2]);
   write_requests();
   write_uploads();
 }

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import resource
 import signal
 import socket
@@ -163,6 +164,7 @@ class Faults(ProgramsTest):
                               *patience)
 
         clients = [start_client(i) for i in range(3)]
+        survivors = set(range(3))
         num_events = self.EVENTS_BEFORE_ROUNDS + 2 * self.ROUNDS
         for _ in range(draw.randint(1, 3)):
             # A moment by what the run has achieved, so that the same moments are met on a slow machine.
@@ -178,17 +180,27 @@ class Faults(ProgramsTest):
                 server = self.start(*self.server_arguments(run, **settings))
             else:
                 clients[victim] = start_client(victim)
+                survivors.discard(victim)
         code, _, err = self.finish(server)
         if code == 4:  # all had been told just before it was killed
             self.assertIn("holds a finished run", err)
         else:
             self.assertEqual(code, 0, err)
-        for client in clients:
+        for i, client in enumerate(clients):
             if client.poll() is None:
                 client.kill()  # killed after it was told, it would look for its server for an hour
-            client.communicate()
+            _, log = client.communicate()
+            if i in survivors:
+                self.assert_nothing_was_done_twice(log)
         summary = json.loads((self.folder / run / "summary.json").read_text())
         self.assertFalse(summary["degraded"], summary["left_out"])
+
+    def assert_nothing_was_done_twice(self, log):
+        """`log`: of a client that was there all the time. What it had done or was at is marked as such when a server that
+        was started again asks for it."""
+        begun = re.findall(r"info +(pre-training|exchange of models|consolidation of \d+ models|round \d+)$", log, re.M)
+        self.assertIn("pre-training", begun)
+        self.assertEqual(sorted(begun), sorted(set(begun)))
 
     def test_stopped_until_the_other_side_gives_up_the_connection_and_continued(self):
         """SIGSTOP and SIGCONT of the server and of a client, at random moments; HEADSTART_LONG: 20 of each."""

@@ -1,6 +1,7 @@
 // What a broken or hostile client costs: itself.
 
 #include <fstream>
+#include <limits>
 #include <map>
 #include <sstream>
 #include <stop_token>
@@ -14,6 +15,7 @@
 #include "client/check.hpp"
 #include "experiments/lab/simulation.hpp"
 #include "shared/base/files.hpp"
+#include "shared/learn/aggregate.hpp"
 #include "shared/net/loopback.hpp"
 #include "shared/session/conversation.hpp"
 #include "tests/support/delegating_channel.hpp"
@@ -125,8 +127,7 @@ TEST_CASE("too few good updates end the run with the reasons, and what was done 
 class BoastingWorker final : public test::DelegatingWorker {
  public:
   using DelegatingWorker::DelegatingWorker;
-  learn::Evaluation evaluate(const wire::PackedState& model,
-                             const std::optional<learn::ModelSpec>& candidate,
+  learn::Evaluation evaluate(const wire::PackedState& model, const std::optional<learn::ModelSpec>& candidate,
                              const client::TaskContext& context) override {
     learn::Evaluation evaluation = DelegatingWorker::evaluate(model, candidate, context);
     evaluation.total[0] += 1000;
@@ -152,6 +153,198 @@ TEST_CASE("counts that cannot be end the connection; at the third time the clien
   const auto record = nlohmann::json::parse(last);
   CHECK(record["refused"]["silo-3"]["protocol"] == 3);
   CHECK(record["clients"].size() == 3);
+}
+
+/// Reports figures that would spoil the order of the ratings, or the journal for a server that reads it again.
+class RamblingWorker final : public test::DelegatingWorker {
+ public:
+  RamblingWorker(std::unique_ptr<client::Worker> inner, double figure)
+      : DelegatingWorker(std::move(inner)), figure_(figure) {}
+  wire::PretrainDone pretrain(const client::TaskContext& context) override {
+    wire::PretrainDone done = DelegatingWorker::pretrain(context);
+    done.seconds = figure_;
+    return done;
+  }
+  learn::Evaluation evaluate(const wire::PackedState& model, const std::optional<learn::ModelSpec>& candidate,
+                             const client::TaskContext& context) override {
+    learn::Evaluation evaluation = DelegatingWorker::evaluate(model, candidate, context);
+    evaluation.loss_sum = figure_;
+    return evaluation;
+  }
+
+ private:
+  double figure_;
+};
+
+TEST_CASE("seconds and losses that cannot be end the connection too, and the others finish") {
+  constexpr double infinite = std::numeric_limits<double>::infinity();
+  for (const double figure : {std::numeric_limits<double>::quiet_NaN(), -1.0, infinite}) {
+    for (const auto start : {server::StartModel::random, server::StartModel::average}) {
+      CAPTURE(figure);
+      const test::TemporaryFolder folder;
+      auto config = test::small_config(folder / "run");
+      config.federation.start = start;
+      config.federation.num_rounds = 1;
+      config.terms.pretrain.max_epochs = 1;
+      auto clients = honest_clients(3);
+      clients.push_back({test::small_name(3), std::make_unique<RamblingWorker>(test::small_worker(3), figure), {}});
+      Notes notes;
+      const auto summary = simulate(config, std::move(clients), notes);
+      CHECK(summary["rounds"] == 1);
+      // A model that diverged does have an infinite loss.
+      const bool is_possible = figure == infinite && start == server::StartModel::random;
+      CHECK(summary["degraded"] == !is_possible);
+      const std::string words = start == server::StartModel::random
+                                    ? "silo-3: the connection is lost (an evaluation report whose loss"
+                                    : "silo-3: the connection is lost (a pre-training report whose duration";
+      CHECK((notes.all.find(words) != std::string::npos) == !is_possible);
+    }
+  }
+}
+
+/// Hands over a pre-trained model that was changed.
+class TamperingWorker final : public test::DelegatingWorker {
+ public:
+  TamperingWorker(std::unique_ptr<client::Worker> inner, std::function<void(const learn::NamedTensor&)> change)
+      : DelegatingWorker(std::move(inner)), change_(std::move(change)) {}
+  wire::PackedState pretrained(const client::TaskContext& context) override {
+    wire::PackedState model = DelegatingWorker::pretrained(context);
+    for (const learn::NamedTensor& named : model.state().tensors()) change_(named);
+    return model;
+  }
+
+ private:
+  std::function<void(const learn::NamedTensor&)> change_;
+};
+
+TEST_CASE("a pre-trained model with a value that no average holds is left out, of every start") {
+  const test::TemporaryFolder folder;
+  auto config = test::small_config(folder / "run");
+  config.federation.start = server::StartModel::average;
+  config.federation.num_rounds = 1;
+  config.terms.pretrain.max_epochs = 1;
+  auto clients = honest_clients(3);
+  clients.push_back({test::small_name(3),
+                     std::make_unique<TamperingWorker>(test::small_worker(3),
+                                                       [](const learn::NamedTensor& named) {
+                                                         if (named.name == "fc1.weight")
+                                                           named.tensor.view({-1})[5] = 1e8;
+                                                       }),
+                     {}});
+  Notes notes;
+  const auto summary = simulate(config, std::move(clients), notes);
+  CHECK(summary["rounds"] == 1);
+  REQUIRE(summary["left_out"].size() == 1);
+  CHECK(summary["left_out"][0]["client"] == "silo-3");
+  CHECK(summary["left_out"][0]["reason"].get<std::string>().find("'fc1.weight' has a value that is 1e+08") !=
+        std::string::npos);
+}
+
+TEST_CASE("a pre-trained model that diverged teaches nobody, and nobody is put out for measuring its loss") {
+  client::LocalWorkerOptions sharing;
+  sharing.shares_with_peers = true;
+  const auto overflow = [](const learn::NamedTensor& named) {
+    if (at::isFloatingType(named.tensor.scalar_type())) {
+      named.tensor.fill_(named.name.ends_with("running_var") ? 0.0 : learn::max_magnitude);
+    }
+  };
+  for (const auto transfer : {server::TransferSet::public_large, server::TransferSet::student}) {
+    for (const auto source :
+         {server::ValidationSource::server, server::ValidationSource::federated, server::ValidationSource::none}) {
+      const bool is_rated = source != server::ValidationSource::none;
+      if (!is_rated && transfer == server::TransferSet::student) continue;
+      CAPTURE(is_rated);
+      const test::TemporaryFolder folder;
+      auto config = test::small_config(folder / "run");
+      config.federation.start = server::StartModel::kd;
+      config.federation.consolidation.transfer = transfer;
+      config.federation.consolidation.student =
+          is_rated ? server::StudentStart::worst : server::StudentStart::untrained;
+      config.federation.consolidation.weighting =
+          is_rated ? learn::TeacherWeighting::adaptive : learn::TeacherWeighting::equal;
+      config.federation.validation = source;
+      config.federation.num_rounds = 1;
+      config.terms.pretrain.max_epochs = 1;
+      config.terms.consolidation.epochs = 1;
+      std::vector<lab::SimulatedClient> clients;
+      for (std::int64_t i = 0; i < 4; ++i) clients.push_back({test::small_name(i), test::small_worker(i, sharing), {}});
+      clients[3].worker = std::make_unique<TamperingWorker>(std::move(clients[3].worker), overflow);
+      Notes notes;
+      const auto summary = simulate(config, std::move(clients), notes);
+      CHECK(summary["rounds"] == 1);
+      if (is_rated) {
+        CHECK(summary["start_report"]["left_out"]["silo-3"].get<std::string>().find("diverged") != std::string::npos);
+        CHECK(summary["degraded"] == false);
+      } else {
+        REQUIRE(summary["left_out"].size() == 1);
+        CHECK(summary["left_out"][0]["client"] == "silo-3");
+      }
+      CHECK(notes.all.find("the connection is lost") == std::string::npos);
+    }
+  }
+}
+
+TEST_CASE("an average of one model is that model: it needs its silo's consent") {
+  const test::TemporaryFolder folder;
+  auto config = test::small_config(folder / "run");
+  config.federation.start = server::StartModel::average;
+  config.federation.num_rounds = 1;
+  config.terms.pretrain.max_epochs = 1;
+  const auto clients_of = [&config](bool shares) {
+    client::LocalWorkerOptions own;
+    own.own_model = config.terms.model;
+    own.own_model->channels = {5, 6};
+    client::LocalWorkerOptions only;
+    only.shares_with_peers = shares;
+    std::vector<lab::SimulatedClient> clients;
+    for (std::int64_t i = 0; i < 4; ++i) {
+      clients.push_back({test::small_name(i), test::small_worker(i, i == 2 ? only : own), {}});
+    }
+    return clients;
+  };
+  Notes notes;
+  const std::string refusal = test::error_of([&] { simulate(config, clients_of(false), notes); });
+  CHECK(refusal.find("silo-2's, which says share_model: server") != std::string::npos);
+  config.folder = folder / "consented";
+  CHECK(simulate(config, clients_of(true), notes)["rounds"] == 1);
+}
+
+TEST_CASE("what is no message ends the connection, says why, and at the third time the client is out") {
+  /// Greets as it should; of what it says then half is missing.
+  class Mumbling final : public test::DelegatingChannel<> {
+   public:
+    using DelegatingChannel::DelegatingChannel;
+    net::Task<> send(std::span<const std::byte> head, std::span<const std::byte> body) override {
+      const bool is_greeting = num_sent_++ < 2;
+      return DelegatingChannel::send(is_greeting ? head : head.first(head.size() / 2), body);
+    }
+
+   private:
+    int num_sent_ = 0;
+  };
+  const test::TemporaryFolder folder;
+  const auto config = test::small_config(folder / "run");
+  auto clients = honest_clients(4);
+  clients[3].wrap = [](std::unique_ptr<net::MessageChannel> channel) -> std::unique_ptr<net::MessageChannel> {
+    return std::make_unique<Mumbling>(std::move(channel));
+  };
+  Notes notes;
+  const auto summary = simulate(config, std::move(clients), notes);
+  CHECK(summary["rounds"] == 3);
+  CHECK(notes.all.find("silo-3 has broken the protocol 3 times") != std::string::npos);
+  std::map<std::string, int> recorded;
+  std::string last_reason;
+  std::istringstream lines(read_text(folder / "run/audit.jsonl"));
+  for (std::string line; std::getline(lines, line);) {
+    const auto event = nlohmann::json::parse(line);
+    if (event.value("client", "") != "silo-3") continue;
+    ++recorded[event["event"]];
+    if (event["event"] == "connection lost") last_reason = event["reason"];
+  }
+  CHECK(recorded["result refused"] == 3);
+  CHECK(recorded["connection lost"] == 3);
+  CHECK_FALSE(last_reason.empty());
+  CHECK(notes.all.find("the connection is lost (" + last_reason + "); it is not waited for") != std::string::npos);
 }
 
 /// A loopback's end, as if it came over the network.
@@ -322,6 +515,9 @@ TEST_CASE("a check beside the client of the same certificate leaves that one the
     co_await std::move(checking);
     CHECK(told.back().starts_with("model "));
     CHECK_FALSE(present->has_ended());
+    CHECK(lobby.notes.all.find("silo-0 (192.0.2.7:50001) checks whether it may join: it may") != std::string::npos);
+    CHECK(read_text(lobby.folder / "run/audit.jsonl").find(R"("event":"checked")") != std::string::npos);
+    CHECK(lobby.notes.all.find("was not admitted") == std::string::npos);
 
     const auto returned = lobby.dial("192.0.2.7:50002", "silo-0");
     returned->post(wire::Hello{wire::protocol_version, "silo-0", "test"});

@@ -114,6 +114,37 @@ std::vector<SimulatedClient> counted(std::vector<SimulatedClient> clients, const
   return clients;
 }
 
+/// Fails in these phases of a run, as LeftOut names them.
+class FailingWorker final : public test::DelegatingWorker {
+ public:
+  FailingWorker(std::unique_ptr<client::Worker> inner, std::set<std::string> phases)
+      : DelegatingWorker(std::move(inner)), phases_(std::move(phases)) {}
+  wire::PretrainDone pretrain(const client::TaskContext& context) override {
+    fail_in(server::phase::pretraining);
+    return DelegatingWorker::pretrain(context);
+  }
+  wire::PackedState pretrained(const client::TaskContext& context) override {
+    fail_in(server::phase::exchange);
+    return DelegatingWorker::pretrained(context);
+  }
+  wire::PackedState train(const wire::PackedState& global, std::uint32_t round,
+                          const client::TaskContext& context) override {
+    fail_in(fmt::format("round {}", round));
+    return DelegatingWorker::train(global, round, context);
+  }
+  wire::PackedState distill(const client::Consolidation& work, const client::TaskContext& context) override {
+    fail_in(server::phase::consolidation);
+    return DelegatingWorker::distill(work, context);
+  }
+
+ private:
+  void fail_in(const std::string& phase) const {
+    if (phases_.contains(phase)) throw Error(Errc::run_failed, "it is to fail here");
+  }
+
+  std::set<std::string> phases_;
+};
+
 // ---- faults on the wire
 
 /// Wraps the client's channels: the first one misbehaves as planned, the next ones do not. `operations` counts the
@@ -168,21 +199,35 @@ void visit_every_operation(TransferSet transfer, net::Fault fault, std::uint64_t
     CAPTURE(label);
     auto clients = clients_of();
     clients[client].wrap = faulty({.fault = fault, .operation = operation, .delay = long_enough_for_others});
+    int num_told = 0;
+    for (auto& each : clients) {
+      each.on_end = [&num_told](const std::exception_ptr& why) { num_told += why ? 0 : 1; };
+    }
     const auto work = std::make_shared<WorkCounts>();
     const auto summary =
         run(config_in(folder / label, StartModel::kd, transfer), counted(std::move(clients), work), notes);
     CHECK(summary["rounds"] == expected["rounds"]);
+    CHECK(num_told == test::small_num_clients);
     // A client that returns hands in what it has finished, and goes on with what it is at.
     if (fault == net::Fault::fail || fault == net::Fault::delay) CHECK(work->words() == clean_work->words());
     if (fault == net::Fault::delay) CHECK(summary["degraded"] == false);
     if (summary["degraded"] == false) {
       CHECK(summary["model_digest"] == expected["model_digest"]);
     } else {
-      // What is missing is the one client's, and for its time alone.
+      // What is missing is the one client's, and for its time alone; the model is that of a run in which it fails
+      // there.
+      std::set<std::string> phases;
       for (const auto& left : summary["left_out"]) {
         CHECK(left["client"] == test::small_name(static_cast<std::int64_t>(client)));
         CHECK(left["reason"].get<std::string>().find("late") != std::string::npos);
+        phases.insert(left["phase"]);
       }
+      auto failing = clients_of();
+      failing[client].worker = std::make_unique<FailingWorker>(std::move(failing[client].worker), phases);
+      const auto same =
+          run(config_in(folder / (label + "-failing"), StartModel::kd, transfer), std::move(failing), notes);
+      CHECK(summary["model_digest"] == same["model_digest"]);
+      std::filesystem::remove_all(folder / (label + "-failing"));
     }
     std::filesystem::remove_all(folder / label);
   }
@@ -209,7 +254,7 @@ TEST_CASE("a message that is cut, doubled or out of order: the same model, or a 
 // ---- a server that ends and is started again
 
 /// Stops the run when the `count`-th phase begins.
-class StopAtPhase final : public Notes {
+class StopAtPhase : public Notes {
  public:
   explicit StopAtPhase(int count) : left_(count) {}
   void on_phase(const std::string& name, std::size_t) override {
@@ -284,9 +329,8 @@ TEST_CASE("stopped while clients evaluate and started again: no rating and no li
    public:
     StopAtEvaluation(std::unique_ptr<client::Worker> inner, int count, const StopAtPhase& stopping)
         : DelegatingWorker(std::move(inner)), left_(count), stopping_(stopping) {}
-    learn::Evaluation evaluate(const wire::PackedState& model,
-                               const std::optional<learn::ModelSpec>& candidate,
-                             const client::TaskContext& context) override {
+    learn::Evaluation evaluate(const wire::PackedState& model, const std::optional<learn::ModelSpec>& candidate,
+                               const client::TaskContext& context) override {
       if (--left_ == 0) stopping_.stop();
       return DelegatingWorker::evaluate(model, candidate, context);
     }
@@ -320,6 +364,68 @@ TEST_CASE("stopped while clients evaluate and started again: no rating and no li
     const auto lines = lines_of(config.folder);
     REQUIRE(lines.size() == expected_lines.size());
     for (std::size_t i = 0; i < lines.size(); ++i) CHECK(results_of(lines[i]) == results_of(expected_lines[i]));
+  }
+}
+
+/// Leaves of `journal` what comes before its first `event`.
+void cut_before(const std::filesystem::path& journal, const std::string& event) {
+  const std::string whole = read_text(journal);
+  const std::size_t found = whole.find("\"event\":\"" + event + "\"");
+  REQUIRE(found != std::string::npos);
+  std::ofstream(journal, std::ios::binary) << whole.substr(0, whole.rfind('\n', found) + 1);
+}
+
+TEST_CASE("stopped while settings are tried and started again: no trial is repeated, and the seed is the same") {
+  const auto is_trial = [](const std::string& phase) { return phase.starts_with("consolidation"); };
+  for (const auto transfer : {TransferSet::public_large, TransferSet::student}) {
+    const test::TemporaryFolder folder;
+    const auto tuned_in = [transfer](const std::filesystem::path& run) {
+      auto config = config_in(run, StartModel::kd, transfer);
+      config.federation.validation = server::ValidationSource::server;
+      config.federation.consolidation.tune = server::SettingChoice::grid;
+      config.federation.consolidation.grid = {.temperatures = {1, 3, 5}, .alphas = {0.5}};
+      config.federation.num_rounds = 1;
+      return config;
+    };
+    StopAtPhase undisturbed(0);
+    const auto expected = run(tuned_in(folder / "whole"), clients_of(), undisturbed);
+    const std::vector<std::string>& phases = undisturbed.phases;
+    const auto go_on = [&](const server::ServerConfig& config, std::ptrdiff_t num_trials) {
+      StopAtPhase again(0);
+      const auto summary = run(config, clients_of(), again);
+      CHECK(std::ranges::count_if(again.phases, is_trial) == num_trials);
+      CHECK(summary["start_report"] == expected["start_report"]);
+      CHECK(summary["model_digest"] == expected["model_digest"]);
+      CHECK(summary["degraded"] == false);
+      return again.all;
+    };
+    std::ptrdiff_t num_left = 3;
+    for (std::size_t phase = 0; phase < phases.size(); ++phase) {
+      if (!is_trial(phases[phase])) continue;
+      CAPTURE(num_left);
+      const auto config = tuned_in(folder / fmt::format("stopped-{}", num_left));
+      run_until(static_cast<int>(phase) + 1, config);
+      go_on(config, num_left);
+      --num_left;
+    }
+    CHECK(num_left == 0);
+
+    const auto rating = std::ranges::find(phases, server::phase::seed_rating);
+    const int rating_begins = static_cast<int>(rating - phases.begin()) + 1;
+    const auto config = tuned_in(folder / "run");
+    run_until(rating_begins, config);
+    cut_before(folder / "run/journal", "seed");
+    const auto damaged = tuned_in(folder / "damaged");
+    std::filesystem::copy(folder / "run", folder / "damaged", std::filesystem::copy_options::recursive);
+    go_on(config, 0);
+    int num_kept = 0;
+    for (const auto& file : std::filesystem::directory_iterator(folder / "damaged/models")) {
+      if (!file.path().filename().string().starts_with(".trial-")) continue;
+      ++num_kept;
+      std::ofstream(file.path()) << "damaged";
+    }
+    CHECK(num_kept == 1);
+    CHECK(go_on(damaged, 1).find("the best setting is distilled again") != std::string::npos);
   }
 }
 
@@ -605,6 +711,102 @@ TEST_CASE("a client that is missing when the server comes back: the run goes on 
   CHECK(lines[2]["clients"].size() == 4);
   CHECK(lines[3]["clients"].size() == 3);
   CHECK(lines[3]["excluded"].contains("silo-3"));
+}
+
+TEST_CASE("a client that comes back to a restarted server and is lost again before it goes on: missing, and said so") {
+  const test::TemporaryFolder folder;
+  auto config = stopped_in_round_3(folder / "run");
+  config.federation.timeouts.absence = 0.5;
+  auto clients = clients_of();
+  clients.erase(clients.begin() + 2);  // so that the others are waited for
+  std::shared_ptr<std::uint64_t> operations = std::make_shared<std::uint64_t>(0);
+  // Hello, Welcome, Join, Joined; then it waits for a task, in vain.
+  clients[2].wrap = [first = faulty({.fault = net::Fault::fail, .operation = 4}, operations),
+                     is_first = true](std::unique_ptr<net::MessageChannel> channel) mutable {
+    if (!std::exchange(is_first, false)) throw Error(Errc::rejected, "gone for good");
+    return first(std::move(channel));
+  };
+  Notes notes;
+  const auto summary = run(config, std::move(clients), notes);
+  CHECK(*operations > 4);
+  std::set<std::string> missing;
+  for (const auto& left : summary["left_out"]) {
+    CHECK(left["phase"] == server::phase::absence);
+    missing.insert(left["client"]);
+  }
+  CHECK(missing == std::set<std::string>{"silo-2", "silo-3"});
+  CHECK(summary["degraded"] == true);
+  CHECK(lines_of(config.folder)[3]["excluded"].contains("silo-3"));
+}
+
+TEST_CASE("a restarted server that is not to wait for anybody goes on with those that are needed") {
+  const test::TemporaryFolder folder;
+  auto config = stopped_in_round_3(folder / "run");
+  config.federation.timeouts.absence = 0;
+  config.federation.min_clients = 3;
+  Notes notes;
+  const auto summary = run(config, clients_of(3), notes);
+  CHECK(summary["rounds"] == 6);
+  CHECK(summary["left_out"][0]["client"] == "silo-3");
+}
+
+TEST_CASE("a restarted server that has too few clients says how many it needs, and may be started with fewer") {
+  class StopAtNeed final : public Notes {
+   public:
+    void on_note(const std::string& text) override {
+      Notes::on_note(text);
+      if (text.find("2 of 4 clients are back and 3 are needed") != std::string::npos) stop();
+    }
+    std::function<void()> stop;
+  };
+  const test::TemporaryFolder folder;
+  auto config = config_in(folder / "run", StartModel::random);
+  config.federation.min_clients = 3;
+  run_until(3, config);
+  config.federation.timeouts.absence = 0.1;
+  StopAtNeed stopping;
+  CHECK(test::code_of([&] {
+          run(config, clients_of(2), stopping, [&stopping](std::function<void()> stop) { stopping.stop = stop; });
+        }) == Errc::interrupted);
+  CHECK(stopping.has("a smaller federation.min_clients"));
+  config.federation.min_clients = 2;
+  CHECK(run(config, clients_of(2), stopping)["rounds"] == 6);
+}
+
+TEST_CASE(
+    "a summary that cannot be written: the run is not done, its clients are told so, and it can be gone on with") {
+  class InTheWay final : public StopAtPhase {
+   public:
+    explicit InTheWay(std::filesystem::path place) : StopAtPhase(0), place_(std::move(place)) {}
+    void on_phase(const std::string& name, std::size_t size) override {
+      std::filesystem::create_directories(place_ / "it");
+      StopAtPhase::on_phase(name, size);
+    }
+
+   private:
+    std::filesystem::path place_;
+  };
+  const test::TemporaryFolder folder;
+  Notes notes;
+  const auto expected = run(config_in(folder / "whole", StartModel::random), clients_of(), notes);
+  const auto config = config_in(folder / "run", StartModel::random);
+  auto clients = clients_of();
+  std::vector<std::string> ends;
+  for (auto& client : clients) {
+    client.on_end = [&ends](const std::exception_ptr& why) {
+      ends.push_back(test::error_of([&why] {
+        if (why) std::rethrow_exception(why);
+      }));
+    };
+  }
+  InTheWay in_the_way(folder / "run/summary.json");
+  CHECK(test::code_of([&] { run(config, std::move(clients), in_the_way); }) == Errc::storage);
+  REQUIRE(ends.size() == 4);
+  for (const std::string& end : ends) CHECK(end.find("the run ended early") != std::string::npos);
+  std::filesystem::remove_all(folder / "run/summary.json");
+  const auto counts = std::make_shared<WorkCounts>();
+  CHECK(run(config, counted(clients_of(), counts), notes)["model_digest"] == expected["model_digest"]);
+  CHECK(counts->trainings == 0);
 }
 
 TEST_CASE("a pre-trained model whose client is gone before its weights came is left out by name") {

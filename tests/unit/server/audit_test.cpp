@@ -21,7 +21,7 @@ TEST_CASE("audit log: a line an event, in order, on going on too") {
   for (const bool is_resumed : {false, true}) {
     AuditLog audit(folder / "audit.jsonl", clock_of_1970);
     audit.server_started("0.1.0", is_resumed);
-    audit.connection_lost("silo-1");
+    audit.connection_lost("silo-1", "the network is gone");
   }
   std::istringstream lines(read_text(folder / "audit.jsonl"));
   std::vector<std::string> events;
@@ -60,7 +60,7 @@ TEST_CASE("audit log: what cannot be written stops what the run does next, not t
   std::optional<Errc> sent;
   {
     const FullDisk full(8);
-    audit.connection_lost("silo-1");
+    audit.connection_lost("silo-1", "the network is gone");
     audit.refused("127.0.0.1:1", "", "silo-1", "name taken");
     audit.run_ended("the disk is full");
     adopted = test::code_of([&] { audit.global_model(1, "abc", {"silo-1"}); });

@@ -1,5 +1,7 @@
 #include "server/consolidation.hpp"
 
+#include <limits>
+
 #include <doctest/doctest.h>
 #include <torch/torch.h>
 
@@ -74,6 +76,17 @@ TEST_CASE("public set, untrained start: all clients teach, no copy, A_s = 0") {
   CHECK_FALSE(plan.copy_teaches);
   CHECK(plan.teachers == std::vector<std::string>{"a", "b", "c"});
   CHECK(close(plan.weights, {{0.4 / 1.2, 1.0 / 3}, {0.8 / 1.2, 1.0 / 3}, {0, 1.0 / 3}}));
+}
+
+TEST_CASE("a model that diverged neither teaches nor is the student, and is named") {
+  auto candidates = three();
+  candidates[1].rating->loss_sum = std::numeric_limits<double>::infinity();
+  const auto plan =
+      plan_consolidation(options_of(StudentStart::worst, equal, TransferSet::public_large), candidates, 2);
+  CHECK(plan.student == "a");
+  CHECK(plan.teachers == std::vector<std::string>{"b"});
+  REQUIRE(plan.left_out.size() == 1);
+  CHECK(plan.left_out[0].first == "c");
 }
 
 TEST_CASE("student data: the others teach at the student's client, without a copy, A_s in the denominator") {

@@ -1,5 +1,8 @@
 #include "server/recovery.hpp"
 
+#include <cmath>
+#include <limits>
+
 #include <doctest/doctest.h>
 
 #include "tests/support/throws.hpp"
@@ -46,6 +49,20 @@ TEST_CASE("a pre-trained model's record reads as written, with and without its w
     const Recovery recovery = replay({event}, "run").recovery;
     CHECK(local_model_event("silo-1", recovery.local_models.at("silo-1")) == event);
   }
+}
+
+TEST_CASE("a loss that is infinite is written down and read again as such") {
+  LocalModelRecord diverged;
+  diverged.num_bytes = 1000;
+  diverged.rating = learn::Evaluation{{0}, {10}, {10}, std::numeric_limits<double>::infinity()};
+  const TrialRecord trial{"inputs", {3, 0.5}, {0.1, std::numeric_limits<double>::infinity()}, "digest", json::object()};
+  const Recovery recovery =
+      replay({json::parse(local_model_event("silo-1", diverged).dump()), json::parse(trial_event(trial).dump())}, "run")
+          .recovery;
+  CHECK(std::isinf(recovery.local_models.at("silo-1").rating->loss()));
+  REQUIRE(recovery.trials.size() == 1);
+  CHECK(std::isinf(recovery.trials[0].rating.loss));
+  CHECK(trial_event(recovery.trials[0]) == trial_event(trial));
 }
 
 TEST_CASE("a run stands where its newest usable milestone says, with the lines up to it") {
@@ -119,6 +136,15 @@ TEST_CASE("what a run had to do without: but for what was, or will be, gone thro
   std::vector<json> with_seed = events;
   with_seed.insert(with_seed.begin() + 4, seed_event({"inputs", "digest", json::object()}));
   CHECK(left_out_at(with_seed, -1) == "acd");
+  const json trial = trial_event({"inputs", {1, 0.5}, {0.5, 1}, "digest", json::object()});
+  const std::vector<json> tuned = {left_out(phase::consolidation, "a"), left_out(phase::seed_rating, "b"), trial,
+                                   left_out(phase::seed_rating, "c")};
+  CHECK(left_out_at(tuned, -1) == "b");
+  std::vector<json> tuned_and_resumed = tuned;
+  for (const json& event : {resumed(-1), left_out(phase::absence, "d"), left_out(phase::seed_rating, "e"), trial}) {
+    tuned_and_resumed.push_back(event);
+  }
+  CHECK(left_out_at(tuned_and_resumed, -1) == "bde");
 }
 
 TEST_CASE("a roster is there as a whole; newcomers join it") {
