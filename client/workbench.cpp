@@ -78,10 +78,12 @@ net::Task<> Workbench::run(std::shared_ptr<State> state, std::shared_ptr<Piece> 
                            Clock clock) {
   constexpr std::chrono::milliseconds between_reports{250};
   const auto executor = co_await net::asio::this_coro::executor;
-  const auto report = [between_reports, executor, clock, weak = std::weak_ptr(piece),
-                       next = TimePoint{}](const learn::Progress& progress) mutable {
+  const auto report = [between_reports, executor, clock, weak = std::weak_ptr(piece), next = TimePoint{},
+                       is_all_told = false](const learn::Progress& progress) mutable {
     const TimePoint now = clock();
-    if (now < next && progress.done < progress.total) return;
+    const bool is_all = progress.done >= progress.total;
+    if (now < next && (!is_all || is_all_told)) return;
+    is_all_told = is_all;
     next = now + between_reports;
     net::asio::post(executor, [weak, progress] {
       const auto held = weak.lock();

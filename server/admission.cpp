@@ -82,6 +82,11 @@ ClientInfo info_of(const std::string& name, const wire::Join& join) {
   return info;
 }
 
+void require_good_conduct(const std::string& name, int num_offences) {
+  if (num_offences < ClientSession::max_offences) return;
+  throw Refusal(fmt::format("{} has broken the protocol {} times", name, num_offences));
+}
+
 /// What a client brings must be what it brought: the run was weighed and planned with it.
 void require_same(const ClientInfo& before, const ClientInfo& now) {
   const auto words = [](const ClientInfo& info) {
@@ -233,6 +238,9 @@ net::Task<> Admission::take_in(const std::shared_ptr<session::ServerConversation
   }
   const std::optional<wire::Join> join = co_await handshake(*conversation, *seat);
   if (!join) co_return;
+  const auto earlier_offences = offences_.find(seat->name);
+  const int num_offences = earlier_offences == offences_.end() ? 0 : earlier_offences->second;
+  require_good_conduct(seat->name, num_offences);
   ClientInfo info = info_of(seat->name, *join);
   if (on_roster != rules_.roster.end()) require_same(on_roster->second, info);
   if (entry && lobby_.is_closed() && on_roster == rules_.roster.end()) {
@@ -245,6 +253,7 @@ net::Task<> Admission::take_in(const std::shared_ptr<session::ServerConversation
   }
   const auto client = std::make_shared<ClientSession>(conversation, std::move(info), rules_.terms.task.num_classes,
                                                       rules_.model_bytes, slots_, audit_, rules_.patience, clock_);
+  client->add_offences(num_offences);
   audit_.joined(seat->name, conversation->peer(), conversation->identity(), client->info().shares_with_peers);
   if (entry) entry->keep();
   if (const auto earlier = rules_.refusals.find(seat->name); earlier != rules_.refusals.end()) {
@@ -277,9 +286,7 @@ net::Task<> Admission::take_leave(const std::shared_ptr<session::ServerConversat
 
 net::Task<> Admission::take_back(const std::shared_ptr<session::ServerConversation>& conversation,
                                  const std::shared_ptr<Seat>& seat, std::shared_ptr<ClientSession> client) {
-  if (client->has_offended_too_often()) {
-    throw Refusal(fmt::format("{} has broken the protocol {} times", seat->name, client->num_offences()));
-  }
+  require_good_conduct(seat->name, client->num_offences());
   const std::optional<wire::Join> join = co_await handshake(*conversation, *seat);
   if (!join) co_return;
   require_same(client->info(), info_of(seat->name, *join));
@@ -347,7 +354,10 @@ void Admission::close() {
 }
 
 void Admission::drop_lost() {
-  cohort_.drop_lost([this](const std::string& name) { lobby_.leave(name); });
+  cohort_.drop_lost([this](const ClientSession& client) {
+    lobby_.leave(client.name());
+    if (client.num_offences() > 0) offences_[client.name()] = client.num_offences();
+  });
 }
 
 std::optional<std::string> Admission::impostor(const std::string& name, const std::string& identity) const {

@@ -106,9 +106,10 @@ class Admission {
   std::vector<std::weak_ptr<session::ServerConversation>> strangers_;  ///< In their handshake.
   std::int64_t num_newcomers_;
   wire::Finished farewell_;
-  std::set<std::string> told_;  ///< Of the roster.
-  ToldApart refusals_;          ///< By what a certificate proves, else by address.
-  ToldApart checks_;            ///< By name.
+  std::set<std::string> told_;           ///< Of the roster.
+  ToldApart refusals_;                   ///< By what a certificate proves, else by address.
+  ToldApart checks_;                     ///< By name.
+  std::map<std::string, int> offences_;  ///< Of clients that were lost before the start, and forgotten.
   enum class Stage { open, farewell, closed } stage_ = Stage::open;
   bool is_open_for_late_ = false;
   bool is_stopped_ = false;

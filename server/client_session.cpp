@@ -12,8 +12,7 @@ namespace headstart::server {
 
 namespace {
 
-/// A client that breaks the protocol again and again does so on purpose or for ever.
-constexpr int max_offences = 3;
+constexpr std::chrono::milliseconds least_time_to_hang_up = std::chrono::seconds(10);
 
 }  // namespace
 
@@ -315,7 +314,9 @@ net::Task<> ClientSession::finish(wire::Finished words) {
 net::Task<> say_goodbye(std::shared_ptr<session::ServerConversation> conversation, wire::Finished words,
                         std::chrono::milliseconds limit) {
   conversation->post(words);
-  const net::Deadline deadline(conversation->executor(), limit, [&conversation] { conversation->abort(); });
+  const net::Deadline deadline(conversation->executor(), std::max(limit, least_time_to_hang_up), [&conversation] {
+    conversation->abort(Error(Errc::protocol, "it was told that the run is over and did not hang up"));
+  });
   try {
     // What it says before it has heard does not count.
     while (true) (void)co_await conversation->next_message();

@@ -57,7 +57,8 @@ struct ModelSource {
 };
 
 /// Tells a client that the run is over and resumes when it has hung up, which it does when it knows. Throws what ended
-/// the connection otherwise, at the latest after `limit`: the client may not know.
+/// the connection otherwise: the client may not know. A client that does not hang up within `limit`, or 10 s where that
+/// is less, breaks the protocol.
 net::Task<> say_goodbye(std::shared_ptr<session::ServerConversation> conversation, wire::Finished words,
                         std::chrono::milliseconds limit);
 
@@ -87,9 +88,13 @@ class ClientSession {
   net::Task<> return_by(TimePoint end);
   /// Its return is not waited for any more.
   void give_up();
+  /// A client that breaks the protocol again and again does so on purpose or for ever.
+  static constexpr int max_offences = 3;
   /// Offences against the protocol so far, on all its connections.
   [[nodiscard]] int num_offences() const { return num_offences_; }
   [[nodiscard]] bool has_offended_too_often() const;
+  /// Of an earlier session of this client.
+  void add_offences(int earlier) { num_offences_ += earlier; }
 
   /// When the phase under way is over for this client.
   void set_phase_end(TimePoint end) { phase_end_ = end; }

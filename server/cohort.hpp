@@ -42,12 +42,12 @@ class Cohort {
     clients_.insert(place, std::move(client));
   }
 
-  /// Forgets those that are lost, telling each name. Before the run starts only: later the bytes that a lost client
+  /// Forgets those that are lost, telling of each. Before the run starts only: later the bytes that a lost client
   /// moved still count.
   template <class Tell>
   void drop_lost(Tell tell) {
     std::erase_if(clients_, [&](const auto& client) {
-      if (client->is_lost()) tell(client->name());
+      if (client->is_lost()) tell(*client);
       return client->is_lost();
     });
   }

@@ -34,6 +34,9 @@ nlohmann::json recipients_of_local_models(const FederationOptions& options) {
   if (options.validation == ValidationSource::federated) {
     recipients.push_back("every client, those shared with peers: federated validation has each of them count on them");
   }
+  if (options.start == StartModel::average) {
+    recipients.push_back("every client, one shared with peers, where it is the only one to average");
+  }
   if (options.start == StartModel::best_local) {
     recipients.push_back("every client, one shared with peers: the best local model is what round 1 starts from");
   }
@@ -110,6 +113,14 @@ net::Task<nlohmann::json> Federation::run() {
   if (const nlohmann::json earlier = folder_.earlier_run(); !earlier.is_null()) {
     require_same_run(earlier, record, folder_.path().string());
   }
+  const FederationOptions& options = config_.federation;
+  if (const std::size_t num_clients = recovery_.roster.size();
+      num_clients > 0 && options.num_late == 0 && std::cmp_greater(quorum_of(options), num_clients)) {
+    throw Error(Errc::usage,
+                fmt::format("federation.min_clients: {} are needed, and the run that is gone on with has {} "
+                            "clients",
+                            quorum_of(options), num_clients));
+  }
   if (nlohmann::json finished = folder_.earlier_summary(); !finished.is_null()) {
     auto parting = part_again(std::move(finished));
     co_return co_await std::move(parting);
@@ -134,7 +145,6 @@ net::Task<nlohmann::json> Federation::run() {
     failure = Error(failure->code(), fmt::format("{}; {}", failure->what(), kept()));
   }
   if (failure) stopped_because_ = failure->what();
-  folder_.audit().run_ended(stopped_because_);
   const nlohmann::json result = summary(stopped_because_);
   // Clients are told whatever becomes of the files; but a run whose summary is not there is not done.
   try {
@@ -143,6 +153,7 @@ net::Task<nlohmann::json> Federation::run() {
     if (!failure) failure = Error(error.code(), fmt::format("{}; {}", error.what(), kept()));
     stopped_because_ = failure->what();
   }
+  folder_.audit().run_ended(stopped_because_);
   const std::string words = (failure ? "the run ended early: " : "the run is done: ") + stopped_because_;
   // Who stops a server may start it again; its clients wait for that.
   if (!stop_.stop_requested()) co_await finish_clients(words, failure.has_value());

@@ -64,10 +64,14 @@ struct Distilled {
 };
 using Distil = std::function<net::Task<Distilled>(learn::KdSetting)>;
 
+constexpr char diverged_on_public[] = "its model diverged: its logits on the public set are not finite";
+
 /// What the public set and the teachers' logits on it are, for as many consolidations as are wanted.
 struct PublicTeaching {
   learn::Samples samples;  ///< On the run's device.
   learn::SoundTeachers teachers;
+  std::vector<std::string> clients;  ///< The teachers', but for the student's copy.
+  bool has_sound_student = true;
 };
 
 net::Task<PublicTeaching> teach_on_public(const RunContext& context, const LocalModels& models,
@@ -79,10 +83,15 @@ net::Task<PublicTeaching> teach_on_public(const RunContext& context, const Local
     return learn::sound_teachers(teacher_logits(context, models, plan, teaching.samples.x), plan.weights);
   });
   teaching.teachers = co_await std::move(answering);
+  teaching.clients = plan.teachers;
   for (const std::int64_t dropped : teaching.teachers.dropped) {
-    const auto index = static_cast<std::size_t>(dropped);
-    context.leave_out(phase::consolidation, index < plan.teachers.size() ? plan.teachers[index] : *plan.student,
-                      "its model diverged: its logits on the public set are not finite");
+    if (std::cmp_equal(dropped, plan.teachers.size())) {
+      teaching.has_sound_student = false;
+      continue;
+    }
+    const std::string& client = plan.teachers[static_cast<std::size_t>(dropped)];
+    std::erase(teaching.clients, client);
+    context.leave_out(phase::consolidation, client, diverged_on_public);
   }
   co_return teaching;
 }
@@ -186,11 +195,13 @@ class Trials {
     return found == earlier_.end() ? std::nullopt : std::optional(*found);
   }
 
-  /// Rates it, and keeps its weights where it is better than `best`, whose are then let go.
-  net::Task<TrialRecord> finish(const learn::KdSetting& setting, Distilled distilled,
-                                const std::optional<TrialRecord>& best) const {
+  /// Rates it, and keeps its weights where it is better than `best`, whose are then let go. None where nobody rated it.
+  net::Task<std::optional<TrialRecord>> finish(const learn::KdSetting& setting, Distilled distilled,
+                                               const std::optional<TrialRecord>& best) const {
     auto judging = rate_seed(context_, *distilled.seed);
-    const learn::Rating rating = learn::rating_of(co_await std::move(judging));
+    const learn::Evaluation evaluation = co_await std::move(judging);
+    if (evaluation.num_samples() == 0) co_return std::nullopt;
+    const learn::Rating rating = learn::rating_of(evaluation);
     TrialRecord trial{inputs_, setting, rating, {}, std::move(distilled.report)};
     auto keeping = net::offload(context_.pool, [&] {
       trial.digest = distilled.seed->digest();
@@ -198,7 +209,8 @@ class Trials {
       if (is_best) wire::save_safetensors(context_.folder.trial_file(trial.digest), *distilled.seed);
       context_.folder.journal().append(trial_event(trial));
       std::error_code ignored;
-      if (is_best && best) std::filesystem::remove(context_.folder.trial_file(best->digest), ignored);
+      const bool is_beaten = is_best && best && best->digest != trial.digest;
+      if (is_beaten) std::filesystem::remove(context_.folder.trial_file(best->digest), ignored);
     });
     co_await std::move(keeping);
     co_return trial;
@@ -282,6 +294,7 @@ net::Task<Distilled> consolidate(const RunContext& context, const LocalModels& m
   if (!plan.place) {
     auto preparing = teach_on_public(context, models, plan);
     teaching = co_await std::move(preparing);
+    if (!teaching.has_sound_student) co_return Distilled::none(diverged_on_public);
   }
   const Distil distil = [&](learn::KdSetting setting) {
     return plan.place ? distil_at_client(context, models, plan, setting)
@@ -290,7 +303,9 @@ net::Task<Distilled> consolidate(const RunContext& context, const LocalModels& m
   const auto search = search_of(context.options().consolidation, options.epochs);
   auto distilling = search ? distil_tuned(context, *search, distil, trials, plan.place.value_or(""))
                            : distil({options.temperature, options.alpha});
-  co_return co_await std::move(distilling);
+  Distilled distilled = co_await std::move(distilling);
+  if (!plan.place) distilled.report["teachers"] = teaching.clients;
+  co_return distilled;
 }
 
 nlohmann::json described(const ConsolidationPlan& plan, const ConsolidationOptions& options,
@@ -354,10 +369,15 @@ net::Task<KdSeed> distil_seed(const RunContext& context, const LocalModels& mode
       seed.state = std::move(*distilled.seed);
       co_return seed;
     }
-    context.leave_out(phase::consolidation, *plan.place, distilled.failure);
+    const std::string& student = plan.place ? *plan.place : *plan.student;
+    context.leave_out(phase::consolidation, student, distilled.failure);
     if (context.stop.stop_requested()) throw Error(Errc::interrupted, "stopped during consolidation");
-    // The next one by rank takes its place; its model, which is here, still teaches.
-    std::ranges::find(candidates, *plan.place, &Candidate::client)->can_host = false;
+    if (plan.place) {
+      // The next one by rank takes its place; its model, which is here, still teaches.
+      std::ranges::find(candidates, student, &Candidate::client)->can_host = false;
+    } else {
+      std::erase_if(candidates, [&student](const Candidate& candidate) { return candidate.client == student; });
+    }
   }
 }
 

@@ -111,6 +111,12 @@ void LiveView::on_round(const RoundView& round) {
   line(text);
 }
 
-void LiveView::on_note(const std::string& text) { line("note: " + text); }
+void LiveView::on_note(const std::string& text) {
+  // Some of it is a peer's words.
+  std::string plain = "note: " + text;
+  std::ranges::replace_if(
+      plain, [](unsigned char c) { return c < 0x20 || c == 0x7f; }, ' ');
+  line(plain);
+}
 
 }  // namespace headstart::server

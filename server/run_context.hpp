@@ -1,6 +1,8 @@
 // What every phase of a run works with.
 #pragma once
 
+#include <algorithm>
+#include <cmath>
 #include <stop_token>
 
 #include <boost/asio/thread_pool.hpp>
@@ -46,20 +48,26 @@ struct RunContext {
     left_out.push_back({phase, client, reason});
     folder.journal().append(left_out_event(left_out.back()));
   }
-  /// The active clients' counts on their own data, summed: `ask(ClientSession&)` returns Task<Evaluation>. Whoever
-  /// gives no answer is left out of `phase`. Throws Error(interrupted) where the run is stopped meanwhile, as the
+  /// The active clients' counts on their own data, summed: `ask(ClientSession&)` returns Task<Evaluation>. Left out of
+  /// `phase` is whoever gives no answer, or measures an infinite loss where others measure a finite one: one client
+  /// cannot have a model count as diverged. Throws Error(interrupted) where the run is stopped meanwhile, as the
   /// answers are then not all there.
   template <class Ask>
   net::Task<learn::Evaluation> evaluate_at_clients(const char* phase, Ask ask) const {
     auto asking = cohort.ask<learn::Evaluation>(cohort.active(), std::move(ask));
     const auto answers = co_await std::move(asking);
     if (stop.stop_requested()) throw Error(Errc::interrupted, "stopped while clients evaluated");
+    const bool is_finite_somewhere = std::ranges::any_of(answers, [](const Answer<learn::Evaluation>& answer) {
+      return answer.value && answer.value->num_samples() > 0 && std::isfinite(answer.value->loss_sum);
+    });
     auto sum = learn::Evaluation::of_none(data.task.num_classes);
     for (const Answer<learn::Evaluation>& answer : answers) {
-      if (answer.value) {
-        sum += *answer.value;
-      } else {
+      if (!answer.value) {
         leave_out(phase, answer.client->name(), answer.reason);
+      } else if (is_finite_somewhere && !std::isfinite(answer.value->loss_sum)) {
+        leave_out(phase, answer.client->name(), "it measured an infinite loss, and others a finite one");
+      } else {
+        sum += *answer.value;
       }
     }
     co_return sum;

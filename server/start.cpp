@@ -111,6 +111,10 @@ net::Task<Start> kd_start(const RunContext& context, const LocalModels& models, 
   }
   context.observer.on_phase(phase::seed_rating, 1);
   const learn::Evaluation rating = co_await rate_seed(context, start.state);
+  if (rating.num_samples() == 0) {
+    context.observer.on_note("gate: nobody rated the seed, which stands");
+    co_return start;
+  }
   const bool passes = rating.accuracy() > best->rating->accuracy();
   start.report["gate"] = {{"seed_accuracy", rating.accuracy()},
                           {"best_local_accuracy", best->rating->accuracy()},

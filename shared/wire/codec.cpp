@@ -101,6 +101,8 @@ void check_values(const EvaluationReport& report) {
   }
   // Infinite is the loss of a model that diverged, and no fault of the client that measures it.
   if (!(report.loss_sum >= 0)) throw Error(Errc::protocol, "an evaluation report whose loss is no number >= 0");
+  if (num_samples == 0 && report.loss_sum > 0)
+    throw Error(Errc::protocol, "an evaluation report with a loss of nothing");
 }
 
 void check_values(const PretrainDone& done) {

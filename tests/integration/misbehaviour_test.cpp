@@ -191,13 +191,15 @@ TEST_CASE("seconds and losses that cannot be end the connection too, and the oth
       Notes notes;
       const auto summary = simulate(config, std::move(clients), notes);
       CHECK(summary["rounds"] == 1);
-      // A model that diverged does have an infinite loss.
-      const bool is_possible = figure == infinite && start == server::StartModel::random;
-      CHECK(summary["degraded"] == !is_possible);
-      const std::string words = start == server::StartModel::random
-                                    ? "silo-3: the connection is lost (an evaluation report whose loss"
-                                    : "silo-3: the connection is lost (a pre-training report whose duration";
-      CHECK((notes.all.find(words) != std::string::npos) == !is_possible);
+      CHECK(summary["degraded"] == true);
+      std::string words = "silo-3: the connection is lost (an evaluation report whose loss";
+      if (start == server::StartModel::average) {
+        words = "silo-3: the connection is lost (a pre-training report whose duration";
+      } else if (figure == infinite) {
+        // A model that diverged does have an infinite loss; this one did not.
+        words = "without silo-3: it measured an infinite loss";
+      }
+      CHECK(notes.all.find(words) != std::string::npos);
     }
   }
 }
@@ -345,6 +347,40 @@ TEST_CASE("what is no message ends the connection, says why, and at the third ti
   CHECK(recorded["connection lost"] == 3);
   CHECK_FALSE(last_reason.empty());
   CHECK(notes.all.find("the connection is lost (" + last_reason + "); it is not waited for") != std::string::npos);
+}
+
+TEST_CASE("one silo's infinite losses make no model count as diverged") {
+  client::LocalWorkerOptions sharing;
+  sharing.shares_with_peers = true;
+  const test::TemporaryFolder folder;
+  auto config = test::small_config(folder / "run");
+  config.federation.start = server::StartModel::kd;
+  config.federation.validation = server::ValidationSource::federated;
+  config.federation.num_rounds = 1;
+  config.terms.pretrain.max_epochs = 1;
+  config.terms.consolidation.epochs = 1;
+  class Doomsayer final : public test::DelegatingWorker {
+   public:
+    using DelegatingWorker::DelegatingWorker;
+    learn::Evaluation evaluate(const wire::PackedState& model, const std::optional<learn::ModelSpec>& candidate,
+                               const client::TaskContext& context) override {
+      learn::Evaluation evaluation = DelegatingWorker::evaluate(model, candidate, context);
+      evaluation.loss_sum = std::numeric_limits<double>::infinity();
+      return evaluation;
+    }
+  };
+  std::vector<lab::SimulatedClient> clients;
+  for (std::int64_t i = 0; i < 4; ++i) clients.push_back({test::small_name(i), test::small_worker(i, sharing), {}});
+  clients[3].worker = std::make_unique<Doomsayer>(std::move(clients[3].worker));
+  Notes notes;
+  const auto summary = simulate(config, std::move(clients), notes);
+  CHECK(summary["rounds"] == 1);
+  CHECK(summary["start_report"]["left_out"].empty());
+  CHECK(summary["degraded"] == true);
+  for (const auto& left : summary["left_out"]) {
+    CHECK(left["client"] == "silo-3");
+    CHECK(left["reason"] == "it measured an infinite loss, and others a finite one");
+  }
 }
 
 /// A loopback's end, as if it came over the network.

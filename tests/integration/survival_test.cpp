@@ -745,9 +745,13 @@ TEST_CASE("a restarted server that is not to wait for anybody goes on with those
   config.federation.timeouts.absence = 0;
   config.federation.min_clients = 3;
   Notes notes;
-  const auto summary = run(config, clients_of(3), notes);
+  auto clients = clients_of(3);
+  int num_told = 0;
+  for (auto& client : clients) client.on_end = [&num_told](const std::exception_ptr& why) { num_told += why ? 0 : 1; };
+  const auto summary = run(config, std::move(clients), notes);
   CHECK(summary["rounds"] == 6);
   CHECK(summary["left_out"][0]["client"] == "silo-3");
+  CHECK(num_told == 3);
 }
 
 TEST_CASE("a restarted server that has too few clients says how many it needs, and may be started with fewer") {

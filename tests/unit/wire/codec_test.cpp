@@ -186,6 +186,7 @@ TEST_CASE("numbers that no client would send are refused") {
   }
   report.loss_sum = std::numeric_limits<double>::infinity();  // of a model that diverged
   CHECK_FALSE(is_refused({2, 2}, {3, 3}, {2, 4}));
+  CHECK(is_refused({0, 0}, {0, 0}, {0, 0}));
   CHECK(test::code_of([&] {
           decode_from_client(encode(ClientMessage(PretrainDone{1, false, NAN, 1, 1})));
         }) == Errc::protocol);
