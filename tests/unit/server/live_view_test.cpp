@@ -17,6 +17,7 @@ struct Watched {
 TEST_CASE("plain view: whole lines, progress every ten seconds, no control characters") {
   Watched watched(ViewStyle::plain);
   watched.view.on_lobby({"a"}, 2);
+  watched.view.on_progress("a", 10, 10);  // of the start model's measurement, which is no phase
   watched.view.on_phase("local pre-training", 2);
   watched.view.on_progress("a", 50, 100);
   CHECK(watched.out.str() == "waiting for clients: 1 of 2\nlocal pre-training (2 clients)\n");
@@ -25,6 +26,8 @@ TEST_CASE("plain view: whole lines, progress every ten seconds, no control chara
   CHECK(watched.out.str().find(
             "local pre-training  [############............]  50%  0/2 clients done  10 samples/s  0:10 left\n") !=
         std::string::npos);
+  watched.view.on_note("silo-1: the connection is lost (\x1b[2Jbye\n)");
+  CHECK(watched.out.str().ends_with("note: silo-1: the connection is lost ( [2Jbye )\n"));
   CHECK(watched.out.str().find('\x1b') == std::string::npos);
 }
 
