@@ -60,10 +60,14 @@ nlohmann::json simulate(const server::ServerConfig& config, std::vector<lab::Sim
                        std::chrono::steady_clock::now);
 }
 
-std::vector<lab::SimulatedClient> honest_clients(std::int64_t count) {
+std::vector<lab::SimulatedClient> honest_clients(std::int64_t count, client::LocalWorkerOptions options = {}) {
   std::vector<lab::SimulatedClient> clients;
-  for (std::int64_t i = 0; i < count; ++i) clients.push_back({test::small_name(i), test::small_worker(i), {}});
+  for (std::int64_t i = 0; i < count; ++i) clients.push_back({test::small_name(i), test::small_worker(i, options), {}});
   return clients;
+}
+
+std::vector<lab::SimulatedClient> sharing_clients(std::int64_t count) {
+  return honest_clients(count, {.name = {}, .own_model = {}, .script = {}, .store = {}, .shares_with_peers = true});
 }
 
 TEST_CASE("NaN in an update: refused by tensor and index, the client stays, the others' average stands") {
@@ -243,8 +247,6 @@ TEST_CASE("a pre-trained model with a value that no average holds is left out, o
 }
 
 TEST_CASE("a pre-trained model that diverged teaches nobody, and nobody is put out for measuring its loss") {
-  client::LocalWorkerOptions sharing;
-  sharing.shares_with_peers = true;
   const auto overflow = [](const learn::NamedTensor& named) {
     if (at::isFloatingType(named.tensor.scalar_type())) {
       named.tensor.fill_(named.name.ends_with("running_var") ? 0.0 : learn::max_magnitude);
@@ -268,8 +270,7 @@ TEST_CASE("a pre-trained model that diverged teaches nobody, and nobody is put o
       config.federation.num_rounds = 1;
       config.terms.pretrain.max_epochs = 1;
       config.terms.consolidation.epochs = 1;
-      std::vector<lab::SimulatedClient> clients;
-      for (std::int64_t i = 0; i < 4; ++i) clients.push_back({test::small_name(i), test::small_worker(i, sharing), {}});
+      auto clients = sharing_clients(4);
       clients[3].worker = std::make_unique<TamperingWorker>(std::move(clients[3].worker), overflow);
       Notes notes;
       const auto summary = simulate(config, std::move(clients), notes);
@@ -350,8 +351,6 @@ TEST_CASE("what is no message ends the connection, says why, and at the third ti
 }
 
 TEST_CASE("one silo's infinite losses make no model count as diverged") {
-  client::LocalWorkerOptions sharing;
-  sharing.shares_with_peers = true;
   const test::TemporaryFolder folder;
   auto config = test::small_config(folder / "run");
   config.federation.start = server::StartModel::kd;
@@ -369,8 +368,7 @@ TEST_CASE("one silo's infinite losses make no model count as diverged") {
       return evaluation;
     }
   };
-  std::vector<lab::SimulatedClient> clients;
-  for (std::int64_t i = 0; i < 4; ++i) clients.push_back({test::small_name(i), test::small_worker(i, sharing), {}});
+  auto clients = sharing_clients(4);
   clients[3].worker = std::make_unique<Doomsayer>(std::move(clients[3].worker));
   Notes notes;
   const auto summary = simulate(config, std::move(clients), notes);
