@@ -428,6 +428,7 @@ net::Task<std::optional<learn::Evaluation>> Federation::evaluate_here(const lear
 
 net::Task<std::optional<learn::Evaluation>> Federation::evaluate_at_clients() {
   if (!config_.federation.federated_evaluation) co_return std::nullopt;
+  observer_.on_phase(fmt::format("round {}: evaluation at the clients", num_rounds_done_), cohort_.active().size());
   const auto ask = [this](ClientSession& client) { return client.evaluate(global_); };
   auto counting = context_.evaluate_at_clients(phase::evaluation, ask);
   const learn::Evaluation sum = co_await std::move(counting);

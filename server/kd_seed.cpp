@@ -84,11 +84,11 @@ net::Task<PublicTeaching> teach_on_public(const RunContext& context, const Local
   });
   teaching.teachers = co_await std::move(answering);
   teaching.clients = plan.teachers;
-  for (const std::int64_t dropped : teaching.teachers.dropped) {
-    if (std::cmp_equal(dropped, plan.teachers.size())) {
-      teaching.has_sound_student = false;
-      continue;
-    }
+  const std::vector<std::int64_t>& all_dropped = teaching.teachers.dropped;
+  teaching.has_sound_student = std::ranges::find(all_dropped, std::ssize(plan.teachers)) == all_dropped.end();
+  // Otherwise the plan that is made without this student finds the others again.
+  if (!teaching.has_sound_student) co_return teaching;
+  for (const std::int64_t dropped : all_dropped) {
     const std::string& client = plan.teachers[static_cast<std::size_t>(dropped)];
     std::erase(teaching.clients, client);
     context.leave_out(phase::consolidation, client, diverged_on_public);

@@ -90,7 +90,7 @@ std::string LiveView::progress_text(TimePoint now) const {
 }
 
 void LiveView::on_progress(const std::string& part, std::uint64_t done, std::uint64_t total) {
-  if (phase_.empty()) return;  // clients measure the start model
+  if (phase_.empty()) return;  // a client may report at any time
   parts_[part] = {done, total};
   const TimePoint now = clock_();
   if (style_ == ViewStyle::terminal) {

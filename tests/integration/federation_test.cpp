@@ -354,7 +354,9 @@ TEST_CASE("the other starts: best local is the best client's model, the average 
 class Notes final : public server::FederationObserver {
  public:
   void on_note(const std::string& text) override { all += text + "\n"; }
+  void on_phase(const std::string& name, std::size_t num_parts) override { phases.emplace_back(name, num_parts); }
   std::string all;
+  std::vector<std::pair<std::string, std::size_t>> phases;
 };
 
 TEST_CASE("without a public set every client re-estimates the average's statistics, own architectures included") {
@@ -374,6 +376,21 @@ TEST_CASE("without a public set every client re-estimates the average's statisti
   const auto summary = lab::simulate(config, std::move(data), run_folder, notes, std::move(clients), 2, system_clock);
   CHECK(summary["start_report"]["statistics"] == "clients");
   CHECK(notes.all.find("without") == std::string::npos);
+}
+
+TEST_CASE("measuring a model at the clients is a phase of its own, not a part of its round's progress") {
+  const test::TemporaryFolder folder;
+  auto config = test::small_config(folder / "run");
+  config.federation.num_rounds = 2;
+  server::RunFolder run_folder(config.folder, config.federation.checkpoints, std::chrono::system_clock::now);
+  Notes notes;
+  lab::simulate(config, test::small_central_data(), run_folder, notes, small_clients(), 2, system_clock);
+  using Phases = std::vector<std::pair<std::string, std::size_t>>;
+  CHECK(notes.phases == Phases{{"round 0: evaluation at the clients", 4},
+                               {"round 1", 4},
+                               {"round 1: evaluation at the clients", 4},
+                               {"round 2", 4},
+                               {"round 2: evaluation at the clients", 4}});
 }
 
 TEST_CASE("federated validation rates every model at every client and gives the same kind of run") {

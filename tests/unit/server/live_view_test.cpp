@@ -17,7 +17,7 @@ struct Watched {
 TEST_CASE("plain view: whole lines, progress every ten seconds, no control characters") {
   Watched watched(ViewStyle::plain);
   watched.view.on_lobby({"a"}, 2);
-  watched.view.on_progress("a", 10, 10);  // of the start model's measurement, which is no phase
+  watched.view.on_progress("a", 10, 10);  // before there is a phase
   watched.view.on_phase("local pre-training", 2);
   watched.view.on_progress("a", 50, 100);
   CHECK(watched.out.str() == "waiting for clients: 1 of 2\nlocal pre-training (2 clients)\n");
