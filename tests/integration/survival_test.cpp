@@ -253,27 +253,40 @@ TEST_CASE("a message that is cut, doubled or out of order: the same model, or a 
 
 // ---- a server that ends and is started again
 
-/// Stops the run when the `count`-th phase begins.
+bool is_phase(const std::string&) { return true; }
+/// The training itself, not what follows it in a round.
+bool is_round(const std::string& phase) { return phase.starts_with("round ") && phase.find(':') == std::string::npos; }
+
+/// Stops the run when the `count`-th phase begins, of those that `counts`.
 class StopAtPhase : public Notes {
  public:
-  explicit StopAtPhase(int count) : left_(count) {}
+  explicit StopAtPhase(int count, bool (*counts)(const std::string&) = is_phase) : left_(count), counts_(counts) {}
   void on_phase(const std::string& name, std::size_t) override {
     phases.push_back(name);
-    if (--left_ == 0 && stop) stop();
+    if (counts_(name) && --left_ == 0 && stop) stop();
   }
   std::function<void()> stop;
   std::vector<std::string> phases;
 
  private:
   int left_;
+  bool (*counts_)(const std::string&);
 };
 
-/// Runs until the `phase`-th phase begins.
-void run_until(int phase, const server::ServerConfig& config, std::vector<SimulatedClient> clients = clients_of()) {
-  StopAtPhase stopping(phase);
+void run_until(StopAtPhase stopping, const server::ServerConfig& config, std::vector<SimulatedClient> clients) {
   CHECK(test::code_of([&] {
           run(config, std::move(clients), stopping, [&stopping](std::function<void()> stop) { stopping.stop = stop; });
         }) == Errc::interrupted);
+}
+
+/// Runs until the `phase`-th phase begins.
+void run_until(int phase, const server::ServerConfig& config, std::vector<SimulatedClient> clients = clients_of()) {
+  run_until(StopAtPhase(phase), config, std::move(clients));
+}
+
+/// Runs until the `count`-th round begins, of those that this server goes through.
+void run_until_round(int count, const server::ServerConfig& config) {
+  run_until(StopAtPhase(count, is_round), config, clients_of());
 }
 
 std::vector<nlohmann::json> lines_of(const std::filesystem::path& folder) {
@@ -477,7 +490,7 @@ TEST_CASE("FedDF ended between keeping a round's model and measuring it: the rou
   Notes notes;
   run(feddf_in(folder / "whole"), clients_of(), notes);
   const auto config = feddf_in(folder / "run");
-  run_until(5, config);  // round 3, after its two predecessors and their distillations
+  run_until_round(3, config);
   const std::filesystem::path file = folder / "run/journal";
   const std::string whole = read_text(file);
   const std::size_t model = whole.rfind(R"("event":"model")");
@@ -491,7 +504,7 @@ TEST_CASE("FedDF ended between keeping a round's model and measuring it: the rou
 /// A run of plain FedAvg that was stopped in round 3.
 server::ServerConfig stopped_in_round_3(const std::filesystem::path& folder) {
   const auto config = config_in(folder, StartModel::random);
-  run_until(3, config);
+  run_until_round(3, config);
   return config;
 }
 
@@ -567,8 +580,8 @@ TEST_CASE("ended twice between two checkpoints: every round stands once in the h
   run(config, clients_of(), notes);
   const auto expected = lines_of(folder / "whole");
   config.folder = folder / "run";
-  run_until(4, config);  // round 3 is measured, round 2 is kept
-  run_until(3, config);  // rounds 3 and 4 are gone through, the latter is kept
+  run_until_round(4, config);  // round 3 is measured, round 2 is kept
+  run_until_round(3, config);  // rounds 3 and 4 are gone through, the latter is kept
   run(config, clients_of(), notes);
   const auto lines = lines_of(folder / "run");
   REQUIRE(lines.size() == expected.size());
@@ -587,7 +600,7 @@ TEST_CASE("checkpoints: as many as are kept, also where all of them were damaged
   Notes notes;
   const auto expected = run(config, clients_of(), notes);
   config.folder = folder / "run";
-  run_until(6, config);
+  run_until_round(6, config);
   const auto kept = [&] {
     std::set<std::string> names;
     for (const auto& file : std::filesystem::directory_iterator(folder / "run/checkpoints")) {
@@ -598,7 +611,7 @@ TEST_CASE("checkpoints: as many as are kept, also where all of them were damaged
   CHECK(kept() == std::set<std::string>{"round-00004.safetensors", "round-00005.safetensors"});
   for (const std::string& name : kept()) std::ofstream(folder / "run/checkpoints" / name) << "damaged";
   std::ofstream(folder / "run/checkpoints/round-00006.safetensors.part-77") << "half of it";
-  run_until(3, config);
+  run_until_round(3, config);
   CHECK(kept() == std::set<std::string>{"round-00001.safetensors", "round-00002.safetensors"});
   CHECK(run(config, clients_of(), notes)["model_digest"] == expected["model_digest"]);
   CHECK(notes.has("going on after round 2"));
@@ -766,7 +779,7 @@ TEST_CASE("a restarted server that has too few clients says how many it needs, a
   const test::TemporaryFolder folder;
   auto config = config_in(folder / "run", StartModel::random);
   config.federation.min_clients = 3;
-  run_until(3, config);
+  run_until_round(3, config);
   config.federation.timeouts.absence = 0.1;
   StopAtNeed stopping;
   CHECK(test::code_of([&] {
@@ -899,7 +912,7 @@ TEST_CASE("who joins between rounds is in the run, also when the server ends and
   CHECK(test::code_of([&] {
           run(config, clients_of(), stopping, [&stopping](std::function<void()> stop) { stopping.stop = stop; });
         }) == Errc::interrupted);
-  run_until(3, config);
+  run_until_round(3, config);
   const auto lines = lines_of(config.folder);
   REQUIRE(lines.size() > 2);
   for (const auto& line : {lines[lines.size() - 2], lines.back()}) {
