@@ -3,6 +3,7 @@
 #include <fstream>
 #include <limits>
 #include <map>
+#include <set>
 #include <sstream>
 #include <stop_token>
 
@@ -54,10 +55,10 @@ class Notes final : public server::FederationObserver {
   std::string all;
 };
 
-nlohmann::json simulate(const server::ServerConfig& config, std::vector<lab::SimulatedClient> clients, Notes& notes) {
+nlohmann::json simulate(const server::ServerConfig& config, std::vector<lab::SimulatedClient> clients, Notes& notes,
+                        server::CentralData data = test::small_central_data()) {
   server::RunFolder folder(config.folder, config.federation.checkpoints, std::chrono::system_clock::now);
-  return lab::simulate(config, test::small_central_data(), folder, notes, std::move(clients), 2,
-                       std::chrono::steady_clock::now);
+  return lab::simulate(config, std::move(data), folder, notes, std::move(clients), 2, std::chrono::steady_clock::now);
 }
 
 std::vector<lab::SimulatedClient> honest_clients(std::int64_t count, client::LocalWorkerOptions options = {}) {
@@ -285,6 +286,32 @@ TEST_CASE("a pre-trained model that diverged teaches nobody, and nobody is put o
       CHECK(notes.all.find("the connection is lost") == std::string::npos);
     }
   }
+}
+
+TEST_CASE("models whose logits overflow on the public set alone are left out once each, the student's own included") {
+  // On the validation data they are wrong and finite, so the worst of them is the first student.
+  const auto exaggerate = [](const learn::NamedTensor& named) {
+    if (named.tensor.dim() >= 2) named.tensor.mul_(named.name == "fc2.weight" ? -1e7 : 1e7);
+  };
+  const test::TemporaryFolder folder;
+  auto config = test::small_config(folder / "run");
+  config.federation.start = server::StartModel::kd;
+  config.federation.consolidation.transfer = server::TransferSet::public_large;
+  config.federation.consolidation.student = server::StudentStart::worst;
+  config.federation.num_rounds = 0;  // the seed itself is none to train from
+  auto clients = sharing_clients(4);
+  for (const std::size_t i : {2, 3}) {
+    clients[i].worker = std::make_unique<TamperingWorker>(std::move(clients[i].worker), exaggerate);
+  }
+  server::CentralData data = test::small_central_data();
+  data.transfer.x[0].mul_(1e12);
+  Notes notes;
+  const auto summary = simulate(config, std::move(clients), notes, std::move(data));
+  std::multiset<std::string> left_out;
+  for (const auto& left : summary["left_out"]) left_out.insert(left["client"].get<std::string>());
+  CAPTURE(summary["left_out"].dump());
+  CHECK(left_out == std::multiset<std::string>{"silo-2", "silo-3"});
+  CHECK(summary["start_report"]["teachers"].size() == 1);  // of the two that are left, one is the student
 }
 
 TEST_CASE("an average of one model is that model: it needs its silo's consent") {
