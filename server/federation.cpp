@@ -110,9 +110,12 @@ Federation::Federation(net::asio::any_io_executor executor, net::asio::thread_po
 
 net::Task<nlohmann::json> Federation::run() {
   const nlohmann::json record = run_record();
+  nlohmann::json finished = folder_.earlier_summary();
   if (const nlohmann::json earlier = folder_.earlier_run(); !earlier.is_null()) {
-    require_same_run(earlier, record, folder_.path().string());
+    require_same_run(earlier, record, folder_.path().string(),
+                     finished.is_null() ? "an unfinished run" : "a finished run");
   }
+  if (folder_.is_over()) co_return leave_as_it_is(std::move(finished));
   const FederationOptions& options = config_.federation;
   if (const std::size_t num_clients = recovery_.roster.size();
       num_clients > 0 && options.num_late == 0 && std::cmp_greater(quorum_of(options), num_clients)) {
@@ -121,7 +124,7 @@ net::Task<nlohmann::json> Federation::run() {
                             "clients",
                             quorum_of(options), num_clients));
   }
-  if (nlohmann::json finished = folder_.earlier_summary(); !finished.is_null()) {
+  if (!finished.is_null()) {
     auto parting = part_again(std::move(finished));
     co_return co_await std::move(parting);
   }
@@ -158,8 +161,28 @@ net::Task<nlohmann::json> Federation::run() {
   // Who stops a server may start it again; its clients wait for that.
   if (!stop_.stop_requested()) co_await finish_clients(words, failure.has_value());
   if (failure) throw *failure;
-  if (!stop_.stop_requested()) folder_.journal().append(over_event());
+  end_run();
   co_return result;
+}
+
+nlohmann::json Federation::leave_as_it_is(nlohmann::json summary) {
+  observer_.on_note(
+      fmt::format("{}: this run is finished, and nothing is left to do; for another one choose another "
+                  "run.folder",
+                  folder_.path().string()));
+  lobby_->close();
+  admission_->close();
+  return summary;
+}
+
+void Federation::end_run() {
+  if (stop_.stop_requested()) {
+    throw Error(Errc::interrupted,
+                fmt::format("{}: the run is finished, but stopped before every client was told; the same command tells "
+                            "the others",
+                            folder_.path().string()));
+  }
+  folder_.journal().append(over_event());
 }
 
 net::Task<nlohmann::json> Federation::part_again(nlohmann::json summary) {
@@ -172,7 +195,7 @@ net::Task<nlohmann::json> Federation::part_again(nlohmann::json summary) {
   co_await admission_->tell_roster();
   admission_->close();
   folder_.discard_temporary();
-  if (!stop_.stop_requested()) folder_.journal().append(over_event());
+  end_run();
   co_return summary;
 }
 
@@ -222,6 +245,8 @@ net::Task<> Federation::run_phases() {
                                         {"headstart", std::string(version())}});
   });
   co_await std::move(keeping);
+  // Until its summary is written a run can be stopped; a server that is started again then does the rest.
+  if (stop_.stop_requested()) throw Error(Errc::interrupted, "stopped");
 }
 
 net::Task<> Federation::gather_clients() {

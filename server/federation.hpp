@@ -27,8 +27,9 @@ class Federation {
   net::Task<> admit(std::unique_ptr<net::MessageChannel> channel) { return admission_->admit(std::move(channel)); }
 
   /// Lobby to last round, or from where an earlier server left the run; writes the run's folder. Returns the summary.
-  /// Throws Error(usage) where the folder's unfinished run is another one.
+  /// Throws Error(usage) where the folder's run is another one.
   /// Throws Error(run_failed) and Error(interrupted) after writing what there is, the message saying what was kept.
+  /// A run that was finished and whose clients know is left as it is.
   net::Task<nlohmann::json> run();
 
   /// On `executor`, at any time.
@@ -45,6 +46,11 @@ class Federation {
   net::Task<> gather_clients();
   /// The rest of a run that had finished under an earlier server: who comes is told.
   net::Task<nlohmann::json> part_again(nlohmann::json summary);
+  /// The same where the clients know already.
+  nlohmann::json leave_as_it_is(nlohmann::json summary);
+  /// The last line of the journal: nobody is left to be told. Throws Error(interrupted) where the run was stopped
+  /// first.
+  void end_run();
   net::Task<Start> make_start();
   void note_consent(const ClientInfo& client);
   /// Holds the run to what the silos consented to; throws Error(run_failed) where that leaves no run.

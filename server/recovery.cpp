@@ -344,17 +344,18 @@ json over_event() { return {{"event", "over"}}; }
 
 bool is_over_event(const json& event) { return event.contains("event") && event.at("event") == "over"; }
 
-void require_same_run(const json& before, const json& now, const std::string& folder) {
+void require_same_run(const json& before, const json& now, const std::string& folder, std::string_view state) {
   std::vector<std::string> differences;
   compare(before.value("config", json::object()), now.value("config", json::object()), "", differences);
   for (const char* key : {"version", "architecture", "dataset", "manifest_digest"}) {
     compare(before.value(key, json()), now.value(key, json()), key, differences);
   }
   if (differences.empty()) return;
-  throw Error(Errc::usage,
-              fmt::format("run.folder {} holds an unfinished run that is not this one: {}. Give the settings it was "
-                          "begun with to go on with it, or choose another folder",
-                          folder, fmt::join(differences, "; ")));
+  throw Error(
+      Errc::usage,
+      fmt::format("run.folder {} holds {} that is not this one: {}. Give the settings it was begun with to go on "
+                  "with it, or choose another folder",
+                  folder, state, fmt::join(differences, "; ")));
 }
 
 json to_json(const learn::Evaluation& evaluation) {

@@ -133,8 +133,10 @@ nlohmann::json over_event();
 bool is_over_event(const nlohmann::json& event);
 
 /// Throws Error(usage), naming each difference, where `now` is not the run that `before` describes (both as run.json
-/// has them); where and how the server listens, logs and waits may differ.
-void require_same_run(const nlohmann::json& before, const nlohmann::json& now, const std::string& folder);
+/// has them); where and how the server listens, logs and waits may differ. `state`, of the former, is for the message:
+/// "an unfinished run".
+void require_same_run(const nlohmann::json& before, const nlohmann::json& now, const std::string& folder,
+                      std::string_view state);
 
 nlohmann::json to_json(const learn::Evaluation& evaluation);
 learn::Evaluation evaluation_from(const nlohmann::json& json);

@@ -37,7 +37,7 @@ const std::filesystem::path& prepared(const std::filesystem::path& folder) {
 
 RunFolder::RunFolder(const std::filesystem::path& folder, CheckpointOptions checkpoints, WallClock wall_clock)
     : folder_(prepared(folder)), checkpoints_(checkpoints), journal_(std::make_unique<Journal>(folder_ / "journal")) {
-  if (!journal_->earlier().empty() && is_over_event(journal_->earlier().back())) throw finished(folder_);
+  if (is_over() && !std::filesystem::exists(folder_ / "summary.json")) throw finished(folder_);
   std::error_code code;
   std::filesystem::create_directory(folder_ / "checkpoints", code);
   if (code) {
@@ -45,11 +45,15 @@ RunFolder::RunFolder(const std::filesystem::path& folder, CheckpointOptions chec
                 fmt::format("{}: cannot be made ({})", (folder_ / "checkpoints").string(), code.message()));
   }
   // What single silos sent, also where the run's folder was there before and others may enter it.
-  for (const char* part : {"models", "staging"}) make_private_folder(folder_ / part);
-  discard_partial_files();
+  if (!is_over()) {
+    for (const char* part : {"models", "staging"}) make_private_folder(folder_ / part);
+    discard_partial_files();
+  }
   rounds_.emplace(folder_ / "rounds.jsonl");
   audit_.emplace(folder_ / "audit.jsonl", std::move(wall_clock));
 }
+
+bool RunFolder::is_over() const { return !journal_->earlier().empty() && is_over_event(journal_->earlier().back()); }
 
 nlohmann::json RunFolder::earlier_run() const {
   const std::filesystem::path file = folder_ / "run.json";

@@ -31,8 +31,8 @@ namespace headstart::server {
 ///   models/, staging/   until the run is finished: the clients' pre-trained models, results in flight
 class RunFolder {
  public:
-  /// Makes the folder, or opens that of a run that is not over, to go on with it. Throws Error(storage): the folder
-  /// holds a run that is over or something else, another server is at work in it, it cannot be made.
+  /// Makes the folder, or opens that of an earlier run, to go on with it. Throws Error(storage): the folder holds
+  /// something else or a finished run of which parts are missing, another server is at work in it, it cannot be made.
   /// `wall_clock`: for the audit log.
   RunFolder(const std::filesystem::path& folder, CheckpointOptions checkpoints, WallClock wall_clock);
 
@@ -45,6 +45,8 @@ class RunFolder {
   [[nodiscard]] std::filesystem::path trial_file(const std::string& digest) const {
     return folder_ / "models" / (".trial-" + digest + ".safetensors");
   }
+  /// An earlier server finished the run and told its clients: nothing is left to do.
+  [[nodiscard]] bool is_over() const;
   /// summary.json of a run that is finished, whose clients may not all know; null: it is not finished.
   [[nodiscard]] nlohmann::json earlier_summary() const;
   [[nodiscard]] Journal& journal() { return *journal_; }

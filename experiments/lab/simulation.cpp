@@ -1,6 +1,7 @@
 #include "experiments/lab/simulation.hpp"
 
 #include <boost/asio/co_spawn.hpp>
+#include <boost/asio/dispatch.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/thread_pool.hpp>
 
@@ -18,7 +19,7 @@ nlohmann::json simulate(const server::ServerConfig& config, server::CentralData 
   asio::io_context io(1);
   asio::thread_pool pool(num_threads);
   server::Federation federation(io.get_executor(), pool, config, std::move(data), folder, observer, clock);
-  if (on_stop) on_stop([&io, &federation] { asio::post(io, [&federation] { federation.stop(); }); });
+  if (on_stop) on_stop([&io, &federation] { asio::dispatch(io, [&federation] { federation.stop(); }); });
   client::ClientObserver silent;
   bool is_over = false;
   const net::RedialOptions redial{.patience = std::chrono::seconds(10),

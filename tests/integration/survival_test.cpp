@@ -622,8 +622,6 @@ TEST_CASE("ended while clients were told that the run is over: those that come a
   auto config = config_in(folder / "run", StartModel::random);
   Notes notes;
   const auto expected = run(config, clients_of(), notes);
-  CHECK(test::error_of(Errc::storage, [&] { run(config, clients_of(), notes); }).find("finished run") !=
-        std::string::npos);
   const std::filesystem::path file = folder / "run/journal";
   const std::string journal = read_text(file);
   std::ofstream(file, std::ios::binary) << journal.substr(0, journal.rfind('\n', journal.size() - 2) + 1);
@@ -638,7 +636,67 @@ TEST_CASE("ended while clients were told that the run is over: those that come a
   CHECK(run(config, counted(clients_of(num_clients), counts), notes) == expected);
   CHECK(counts->trainings == 0);
   CHECK(read_text(folder / "run/final.safetensors") == model);
-  CHECK(test::code_of([&] { run(config, clients_of(), notes); }) == Errc::storage);
+  CHECK(read_text(file) == journal);
+}
+
+TEST_CASE("stopped while clients are told that the run is over: interrupted, and the same command tells the others") {
+  class StopBeforeHangingUp final : public test::DelegatingChannel<net::MessageChannel> {
+   public:
+    StopBeforeHangingUp(std::unique_ptr<net::MessageChannel> inner, const StopAtPhase& stopping)
+        : DelegatingChannel(std::move(inner)), stopping_(stopping) {}
+    net::Task<> close(std::string reason) override {
+      stopping_.stop();
+      return DelegatingChannel::close(std::move(reason));
+    }
+
+   private:
+    const StopAtPhase& stopping_;
+  };
+  const test::TemporaryFolder folder;
+  const auto config = config_in(folder / "run", StartModel::random);
+  StopAtPhase stopping(0);
+  auto clients = clients_of();
+  clients[1].wrap = [&stopping](std::unique_ptr<net::MessageChannel> channel) {
+    return std::unique_ptr<net::MessageChannel>(std::make_unique<StopBeforeHangingUp>(std::move(channel), stopping));
+  };
+  const std::string message = test::error_of(Errc::interrupted, [&] {
+    run(config, std::move(clients), stopping, [&stopping](std::function<void()> stop) { stopping.stop = stop; });
+  });
+  CHECK(message.find("the run is finished, but stopped before every client was told") != std::string::npos);
+  CHECK_FALSE(std::filesystem::exists(folder / "run/interrupted.json"));
+  const auto summary = nlohmann::json::parse(read_text(folder / "run/summary.json"));
+  CHECK(summary["rounds"] == 6);
+  Notes notes;
+  CHECK(run(config, clients_of(), notes) == summary);
+  CHECK(notes.has("telling the clients that come"));
+}
+
+TEST_CASE("started again after its end: nothing is done and nothing changes; other settings are refused") {
+  const test::TemporaryFolder folder;
+  auto config = config_in(folder / "run", StartModel::random);
+  Notes notes;
+  const auto expected = run(config, clients_of(), notes);
+  const auto contents = [&] {
+    std::map<std::string, std::string> files;
+    for (const auto& entry : std::filesystem::recursive_directory_iterator(folder / "run")) {
+      if (entry.path().filename() == "audit.jsonl") continue;  // has who came meanwhile
+      files[entry.path()] = entry.is_directory() ? std::string() : read_text(entry.path());
+    }
+    return files;
+  };
+  const auto before = contents();
+  const auto counts = std::make_shared<WorkCounts>();
+  CHECK(run(config, counted(clients_of(), counts), notes) == expected);
+  CHECK(notes.has("nothing is left to do"));
+  CHECK(counts->words() == WorkCounts().words());
+  CHECK(contents() == before);
+  config.terms.train.optimizer.lr = 0.5;
+  const std::string message = test::error_of(Errc::usage, [&] { run(config, clients_of(), notes); });
+  CHECK(message.find("holds a finished run that is not this one: train.lr was 0.05, is 0.5") != std::string::npos);
+  std::filesystem::remove(folder / "run/summary.json");
+  CHECK(test::error_of(Errc::storage, [&] { run(config, clients_of(), notes); }).find("finished run") !=
+        std::string::npos);
+  CHECK(contents().size() == before.size() - 1);
 }
 
 TEST_CASE("journal: a line that is damaged before whole ones is named, and nothing is cut off") {
