@@ -126,8 +126,15 @@ net::Task<Distilled> distil_on_public(const RunContext& context, const LocalMode
     const bool keeps_best = context.options().consolidation.keep == KeptState::best;
     learn::distill(*student, teaching.samples, targets, options, seed, server_progress(context), context.stop,
                    keeps_best ? keep_best : std::function<void(std::int64_t)>());
-    return Distilled{keeps_best ? *best : wire::PackedState(student->state()),
-                     {{"kept_epoch", keeps_best ? best_epoch : options.epochs}}};
+    Distilled distilled{keeps_best ? std::move(*best) : wire::PackedState(student->state()),
+                        {{"kept_epoch", keeps_best ? best_epoch : options.epochs}}};
+    if (const auto offence = offence_in(distilled.seed->state())) {
+      throw Error(Errc::run_failed,
+                  fmt::format("the model distilled on the public set cannot be trained from: {}. Has the public set "
+                              "samples far out of range?",
+                              *offence));
+    }
+    return distilled;
   });
   co_return co_await std::move(distilling);
 }

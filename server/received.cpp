@@ -19,6 +19,17 @@ std::string digest_of(Upload& upload) {
   return hex(hash.finish());
 }
 
+std::optional<std::string> offence_in(const learn::StateDict& state) {
+  for (const learn::NamedTensor& named : state.tensors()) {
+    if (!at::isFloatingType(named.tensor.scalar_type()) || named.tensor.numel() == 0) continue;
+    const auto largest = named.tensor.abs().max().to(at::kDouble).item<double>();
+    if (largest <= learn::max_magnitude) continue;
+    return fmt::format("tensor '{}' has a value that is {}; {} at most is accepted", named.name,
+                       std::isnan(largest) ? "no number" : fmt::format("{:.6g}", largest), learn::max_magnitude);
+  }
+  return std::nullopt;
+}
+
 wire::PackedState received_state(Upload& upload, const learn::Schema& schema, const std::string& client) {
   wire::PackedState state(schema);
   const auto sink = session::sink_into(state);
@@ -26,13 +37,8 @@ wire::PackedState received_state(Upload& upload, const learn::Schema& schema, co
     sink->write(offset, block);
     return true;
   });
-  for (const learn::NamedTensor& named : state.state().tensors()) {
-    if (!at::isFloatingType(named.tensor.scalar_type()) || named.tensor.numel() == 0) continue;
-    const auto largest = named.tensor.abs().max().to(at::kDouble).item<double>();
-    if (largest <= learn::max_magnitude) continue;
-    throw Error(Errc::run_failed,
-                fmt::format("client {}: tensor '{}' has a value that is {}; {} at most is accepted", client, named.name,
-                            std::isnan(largest) ? "no number" : fmt::format("{:.6g}", largest), learn::max_magnitude));
+  if (const auto offence = offence_in(state.state())) {
+    throw Error(Errc::run_failed, fmt::format("client {}: {}", client, *offence));
   }
   return state;
 }

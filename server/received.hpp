@@ -14,7 +14,11 @@ namespace headstart::server {
 /// SHA-256 of the upload's bytes, in hexadecimal.
 std::string digest_of(Upload& upload);
 
-/// The upload as a state of `schema`, checked to be finite. Throws Error(run_failed) naming client and tensor.
+/// A sentence on the first tensor with a value that is not finite or beyond learn::max_magnitude: what is trained from
+/// such a state can never be added to a sum.
+std::optional<std::string> offence_in(const learn::StateDict& state);
+
+/// The upload as a state of `schema`, without an offence. Throws Error(run_failed) naming client and tensor.
 wire::PackedState received_state(Upload& upload, const learn::Schema& schema, const std::string& client);
 
 /// How far an update may be from the model it was trained from: the L2 norm over all floating-point values.
