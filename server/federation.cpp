@@ -166,10 +166,8 @@ net::Task<nlohmann::json> Federation::run() {
 }
 
 nlohmann::json Federation::leave_as_it_is(nlohmann::json summary) {
-  observer_.on_note(
-      fmt::format("{}: this run is finished, and nothing is left to do; for another one choose another "
-                  "run.folder",
-                  folder_.path().string()));
+  observer_.on_note(fmt::format("{}: this run is finished, and nothing is left to do; another one needs another folder",
+                                folder_.path().string()));
   lobby_->close();
   admission_->close();
   return summary;

@@ -353,8 +353,8 @@ void require_same_run(const json& before, const json& now, const std::string& fo
   if (differences.empty()) return;
   throw Error(
       Errc::usage,
-      fmt::format("run.folder {} holds {} that is not this one: {}. Give the settings it was begun with to go on "
-                  "with it, or choose another folder",
+      fmt::format("run.folder {} holds {} that is not this one: {}. Choose another folder, or give the settings that "
+                  "it was begun with",
                   folder, state, fmt::join(differences, "; ")));
 }
 
