@@ -37,7 +37,7 @@ struct Inspection {
 /// A sum that uploads are added to block by block, without a copy of any in memory.
 class UploadSum {
  public:
-  UploadSum(learn::Schema schema, std::int64_t announced) : sum_(std::move(schema), announced) {}
+  explicit UploadSum(learn::Schema schema) : sum_(std::move(schema)) {}
 
   /// From any thread.
   [[nodiscard]] Inspection inspect(Upload& upload, const NormBound& bound) const;

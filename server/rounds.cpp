@@ -14,14 +14,13 @@ namespace {
 /// The sum of one round and who may add to it.
 class Collection {
  public:
-  Collection(const RunContext& context, const DigestedState& global, std::uint32_t round, RoundMachine& machine,
-             std::int64_t announced)
+  Collection(const RunContext& context, const DigestedState& global, std::uint32_t round, RoundMachine& machine)
       : context_(context),
         global_(global),
         round_(round),
         what_(fmt::format("update of round {}", round)),
         machine_(machine),
-        sum_(global.state.state().schema(), announced) {
+        sum_(global.state.state().schema()) {
     if (context.options().strategy == Strategy::feddf) ensemble_.emplace(context, round);
   }
 
@@ -66,18 +65,14 @@ net::Task<RoundOutcome> run_round(const RunContext& context, const DigestedState
   const std::set<std::string> gone = context.cohort.gone();
   context.observer.on_phase(fmt::format("round {}", round), clients.size());
   std::vector<std::string> names;
-  std::int64_t announced = 0;
-  for (const auto& client : clients) {
-    names.push_back(client->name());
-    announced += client->info().num_examples;
-  }
+  for (const auto& client : clients) names.push_back(client->name());
   RoundMachine machine(round, names, static_cast<std::size_t>(quorum_of(context.options())));
   if (clients.size() < static_cast<std::size_t>(quorum_of(context.options()))) {
     throw Error(Errc::run_failed,
                 fmt::format("round {}: {} of {} clients are left, {} updates are needed", round, clients.size(),
                             context.cohort.all().size(), quorum_of(context.options())));
   }
-  Collection collection(context, global, round, machine, announced);
+  Collection collection(context, global, round, machine);
   const auto answers = co_await context.cohort.ask<bool>(
       clients, [&collection](ClientSession& client) { return collection.collect_from(client); });
   for (const auto& answer : answers) {

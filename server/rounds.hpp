@@ -10,7 +10,7 @@ struct RoundOutcome {
   Participation participation;
 };
 
-/// Memory: the global model, one sum of 8 bytes a value, and what the upload slots allow.
+/// Memory: the global model, one sum (learn::Aggregator), and what the upload slots allow.
 /// Throws Error(run_failed) where fewer updates than the quorum were accepted.
 net::Task<RoundOutcome> run_round(const RunContext& context, const DigestedState& global, std::uint32_t round);
 

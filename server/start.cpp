@@ -31,12 +31,10 @@ net::Task<Start> best_local_start(const RunContext& context, const LocalModels& 
 }
 
 net::Task<Start> average_start(const RunContext& context, const LocalModels& models) {
-  std::int64_t announced = 0;
   std::vector<std::pair<const LocalModel*, std::int64_t>> members;
   for (const auto& [name, model] : models.models()) {
     if (!model.has_federated_architecture) continue;
     members.emplace_back(&model, model.num_examples);
-    announced += model.num_examples;
   }
   if (members.empty()) throw Error(Errc::run_failed, "no pre-trained model of the federated architecture to average");
   if (const LocalModel& only = *members.front().first; members.size() == 1 && !only.shares_with_peers) {
@@ -47,7 +45,7 @@ net::Task<Start> average_start(const RunContext& context, const LocalModels& mod
                             only.client));
   }
   auto averaging = net::offload(context.pool, [&] {
-    learn::Aggregator sum(context.global_schema, announced);
+    learn::Aggregator sum(context.global_schema);
     for (const auto& [model, num_examples] : members) {
       if (const auto offence = learn::add_update(sum, models.load(*model).state(), num_examples)) {
         throw Error(Errc::run_failed, fmt::format("client {}: {}", model->client, *offence));
@@ -68,9 +66,7 @@ net::Task<Start> average_start(const RunContext& context, const LocalModels& mod
   // Every client re-estimates, those with an architecture of their own included: their models are not in the average.
   const auto clients = context.cohort.active();
   context.observer.on_phase("normalisation statistics", clients.size());
-  std::int64_t announced_by_all = 0;
-  for (const auto& client : clients) announced_by_all += client->info().num_examples;
-  UploadSum sum(context.global_schema, announced_by_all);
+  UploadSum sum(context.global_schema);
   auto hashing = net::offload(context.pool, [&start] { return start.state.digest(); });
   const std::string digest = co_await std::move(hashing);
   const DigestedState sent{digest, start.state};

@@ -1,4 +1,5 @@
-// What one update of a ResNet-18 costs the server: checking its values and adding it to the sum, in blocks of 1 MiB.
+// What one update of a ResNet-18 costs the server: checking its values, measuring its norm and adding it to the sum,
+// in blocks of 1 MiB.
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -46,7 +47,7 @@ void count_bytes(benchmark::State& state, std::size_t bytes) {
 void validate(benchmark::State& state) {
   const StateDict update = resnet18(1);
   const std::vector<std::byte> bytes = raw_bytes(update);
-  const Aggregator aggregator(update.schema(), 10);
+  const Aggregator aggregator(update.schema());
   for (auto _ : state) {
     for_each_block(bytes, [&](std::size_t offset, auto block) {
       if (aggregator.offence_in(offset, block)) state.SkipWithError("refused");
@@ -55,13 +56,27 @@ void validate(benchmark::State& state) {
   count_bytes(state, bytes.size());
 }
 
+void distance(benchmark::State& state) {
+  const StateDict update = resnet18(1);
+  const std::vector<std::byte> bytes = raw_bytes(update);
+  const std::vector<std::byte> origin = raw_bytes(resnet18(2));
+  const Aggregator aggregator(update.schema());
+  for (auto _ : state) {
+    double sum = 0;
+    for_each_block(bytes, [&](std::size_t offset, auto block) {
+      sum += aggregator.squared_distance(offset, block, std::span(origin).subspan(offset, block.size()));
+    });
+    benchmark::DoNotOptimize(sum);
+  }
+  count_bytes(state, bytes.size());
+}
+
 void fold(benchmark::State& state) {
   const StateDict update = resnet18(1);
   const std::vector<std::byte> bytes = raw_bytes(update);
-  // Far more examples than are folded, so that no sum can overflow however often this repeats.
-  Aggregator aggregator(update.schema(), 1 << 20);
+  Aggregator aggregator(update.schema());
   for (auto _ : state) {
-    for_each_block(bytes, [&](std::size_t offset, auto block) { aggregator.fold(offset, block, 1); });
+    for_each_block(bytes, [&](std::size_t offset, auto block) { aggregator.fold(offset, block, 600); });
   }
   count_bytes(state, bytes.size());
 }
@@ -70,9 +85,9 @@ void fold(benchmark::State& state) {
 void round_of_ten(benchmark::State& state) {
   const StateDict update = resnet18(1);
   for (auto _ : state) {
-    Aggregator aggregator(update.schema(), 10);
+    Aggregator aggregator(update.schema());
     for (int client = 0; client < 10; ++client) {
-      if (add_update(aggregator, update, 1)) state.SkipWithError("refused");
+      if (add_update(aggregator, update, 600)) state.SkipWithError("refused");
     }
     benchmark::DoNotOptimize(std::move(aggregator).report());
   }
@@ -82,7 +97,7 @@ void round_of_ten(benchmark::State& state) {
 void verify_mean_of_two() {
   const StateDict a = resnet18(1);
   const StateDict b = resnet18(2);
-  Aggregator aggregator(a.schema(), 4);
+  Aggregator aggregator(a.schema());
   if (!add_update(aggregator, a, 1) && !add_update(aggregator, b, 3)) {
     const StateDict mean = std::move(aggregator).report();
     if (at::allclose(mean.at("fc.weight"), a.at("fc.weight") * 0.25 + b.at("fc.weight") * 0.75)) return;
@@ -92,6 +107,7 @@ void verify_mean_of_two() {
 }
 
 BENCHMARK(validate)->Unit(benchmark::kMillisecond)->UseRealTime();
+BENCHMARK(distance)->Unit(benchmark::kMillisecond)->UseRealTime();
 BENCHMARK(fold)->Unit(benchmark::kMillisecond)->UseRealTime();
 BENCHMARK(round_of_ten)->Unit(benchmark::kMillisecond)->UseRealTime();
 

@@ -33,12 +33,21 @@ namespace {
 
 constexpr double units_per_one = 0x1p36;
 
-// A double below 2^51 in magnitude plus this constant has the double, rounded half to even, in its low mantissa bits:
-// two additions that vectorise everywhere, where a conversion to int64 needs AVX-512.
+// A double of at most 2^51 in magnitude plus this constant has the double, rounded half to even, in its low mantissa
+// bits: two additions that vectorise everywhere, where a conversion to int64 needs AVX-512.
 constexpr double rounder = 0x1.8p52;
 constexpr double rounder_limit = 0x1p51;
 
-// Values that are looked at twice, once for their magnitude and once for their sum, while they are in the cache.
+// The magnitude of an addend from which it is cut in two, and of a sum that is still in 63 bits with one more addend.
+constexpr double addend_limit = 0x1p61;
+constexpr double sum_limit = 0x1p62;
+
+// One of a wide sum's upper part in units of its lower part.
+constexpr int upper_bits = 52;
+constexpr double upper_unit = 0x1p52;
+
+// Values that are looked at twice, once for their magnitude and once for their sum, while they are in the cache; they
+// share one bound on the magnitude of their sums.
 constexpr std::size_t stretch = 2048;
 
 /// How magnitudes of a floating-point type compare as integers: of two values without sign, the larger has the larger
@@ -96,34 +105,60 @@ HEADSTART_VECTOR_CLONES typename Magnitude<T>::Bits largest_magnitude_bits(const
   return largest;
 }
 
+std::int64_t integer_in(double shifted) {
+  return std::bit_cast<std::int64_t>(shifted) - std::bit_cast<std::int64_t>(rounder);
+}
+
+/// sums += rint(values * scale), for products below rounder_limit.
 template <class T>
-HEADSTART_VECTOR_CLONES void add_rounded(const std::byte* values, std::size_t count, double scale,
-                                         std::int64_t* __restrict sums) {
+HEADSTART_VECTOR_CLONES void add_small(const std::byte* values, std::size_t count, double scale,
+                                       std::int64_t* __restrict sums) {
+  for (std::size_t i = 0; i < count; ++i) sums[i] += integer_in(widened(element<T>(values, i)) * scale + rounder);
+}
+
+/// The same, for products below addend_limit: a multiple of 2^32 and the rest, both of which `rounder` can round.
+template <class T>
+HEADSTART_VECTOR_CLONES void add_medium(const std::byte* values, std::size_t count, double scale,
+                                        std::int64_t* __restrict sums) {
   for (std::size_t i = 0; i < count; ++i) {
-    const double shifted = widened(element<T>(values, i)) * scale + rounder;
-    sums[i] += std::bit_cast<std::int64_t>(shifted) - std::bit_cast<std::int64_t>(rounder);
+    const double product = widened(element<T>(values, i)) * scale;
+    const double shifted = product * 0x1p-32 + rounder;
+    const double rest = product - (shifted - rounder) * 0x1p32;
+    sums[i] += integer_in(shifted) * (std::int64_t{1} << 32) + integer_in(rest + rounder);
   }
 }
 
+/// upper * 2^52 + sums += rint(values * scale), for any product.
 template <class T>
-void add_rounded_large(const std::byte* values, std::size_t count, double scale, std::int64_t* __restrict sums) {
+HEADSTART_VECTOR_CLONES void add_large(const std::byte* values, std::size_t count, double scale,
+                                       std::int64_t* __restrict sums, std::int64_t* __restrict upper) {
   for (std::size_t i = 0; i < count; ++i) {
-    sums[i] += static_cast<std::int64_t>(std::nearbyint(widened(element<T>(values, i)) * scale));
+    const double product = widened(element<T>(values, i)) * scale;
+    const double high = std::nearbyint(product / upper_unit);
+    upper[i] += static_cast<std::int64_t>(high);
+    sums[i] += static_cast<std::int64_t>(std::nearbyint(product - high * upper_unit));
   }
 }
 
+/// The sum over `count` values of (value - origin)^2, in eight partial sums.
 template <class T>
-void add_scaled(const std::byte* values, std::size_t count, double scale, std::int64_t* sums) {
-  for (std::size_t begin = 0; begin < count; begin += stretch) {
-    const std::size_t size = std::min(stretch, count - begin);
-    const std::byte* part = values + begin * sizeof(T);
-    const double largest = widened(std::bit_cast<T>(largest_magnitude_bits<T>(part, size)));
-    if (largest * scale < rounder_limit) {
-      add_rounded<T>(part, size, scale, sums + begin);
-    } else {
-      add_rounded_large<T>(part, size, scale, sums + begin);
+HEADSTART_VECTOR_CLONES double squared_difference(const std::byte* values, const std::byte* origin, std::size_t count) {
+  constexpr std::size_t width = 8;
+  double partial[width] = {};
+  const std::size_t whole = count - count % width;
+  for (std::size_t i = 0; i < whole; i += width) {
+    for (std::size_t lane = 0; lane < width; ++lane) {
+      const double difference = widened(element<T>(values, i + lane)) - widened(element<T>(origin, i + lane));
+      partial[lane] += difference * difference;
     }
   }
+  for (std::size_t i = whole; i < count; ++i) {
+    const double difference = widened(element<T>(values, i)) - widened(element<T>(origin, i));
+    partial[i - whole] += difference * difference;
+  }
+  double sum = 0;
+  for (const double part : partial) sum += part;
+  return sum;
 }
 
 /// The index of the first value that is not finite or too large, or `count`.
@@ -203,20 +238,44 @@ Integers zeros(std::uint64_t count) {
   return Integers(memory);
 }
 
+/// The sums of `stretch` values of a tensor, fewer at its end. Integers, so that neither the width nor the order of
+/// additions changes the result.
+struct Stretch {
+  double bound = 0;  ///< On the magnitude of the sums' lower parts.
+  Integers upper;    ///< Their upper parts, from when 63 bits may not hold them.
+
+  /// Makes room in the lower parts, which are in 0..2^52 then.
+  void carry(std::int64_t* sums, std::size_t count) {
+    if (!upper) upper = zeros(count);
+    for (std::size_t i = 0; i < count; ++i) {
+      const std::int64_t carried = sums[i] >> upper_bits;
+      upper[i] += carried;
+      sums[i] -= carried * (std::int64_t{1} << upper_bits);
+    }
+    bound = upper_unit;
+  }
+};
+
 /// What is gathered for one tensor: sums where it is floating-point, else maxima.
 struct Column {
   TensorSpec spec;
   std::uint64_t begin = 0;  ///< Byte offset in the state.
   Integers sums;
+  std::vector<Stretch> stretches;
   Tensor maxima;
 
   [[nodiscard]] bool is_summed() const { return c10::isFloatingType(spec.dtype); }
+  /// Of the values from `first` on, those in the stretch of the first, `count` at most.
+  [[nodiscard]] static std::size_t size_in_stretch(std::uint64_t first, std::size_t count) {
+    return std::min<std::size_t>(count, stretch - first % stretch);
+  }
 };
 
 Column make_column(const TensorSpec& spec, std::uint64_t begin) {
-  Column column{spec, begin, nullptr, {}};
+  Column column{spec, begin, nullptr, {}, {}};
   if (column.is_summed()) {
     column.sums = zeros(spec.num_elements());
+    column.stretches.resize((spec.num_elements() + stretch - 1) / stretch);
     return column;
   }
   column.maxima = at::empty(spec.shape, at::TensorOptions().dtype(spec.dtype));
@@ -227,22 +286,59 @@ Column make_column(const TensorSpec& spec, std::uint64_t begin) {
   return column;
 }
 
-/// The average of a column, whose sums are freed.
-Tensor averaged(Column column, double factor) {
+/// Adds rint(value * scale) for `count` values, the first of which is the column's element `first`.
+template <class T>
+void add_scaled(Column& column, std::uint64_t first, const std::byte* values, std::size_t count, double scale) {
+  while (count > 0) {
+    const std::size_t size = Column::size_in_stretch(first, count);
+    const std::uint64_t begin = first - first % stretch;
+    Stretch& part = column.stretches[first / stretch];
+    const double largest = widened(std::bit_cast<T>(largest_magnitude_bits<T>(values, size))) * scale;
+    const bool is_large = largest >= addend_limit;
+    const double addend = is_large ? upper_unit : largest + 1;
+    if (part.bound + addend > sum_limit || (is_large && !part.upper)) {
+      part.carry(column.sums.get() + begin, Column::size_in_stretch(begin, column.spec.num_elements() - begin));
+    }
+    part.bound += addend;
+    std::int64_t* const sums = column.sums.get() + first;
+    if (is_large) {
+      add_large<T>(values, size, scale, sums, part.upper.get() + (first - begin));
+    } else if (largest < rounder_limit) {
+      add_small<T>(values, size, scale, sums);
+    } else {
+      add_medium<T>(values, size, scale, sums);
+    }
+    first += size;
+    values += size * sizeof(T);
+    count -= size;
+  }
+}
+
+/// The column's sums divided by `divisor`, rounded to its type; the sums are freed.
+Tensor averaged(Column column, double divisor) {
   if (!column.is_summed()) return column.maxima;
   Tensor average = at::empty(column.spec.shape, at::TensorOptions().dtype(column.spec.dtype));
   prefer_large_pages(average.data_ptr(), average.nbytes());
   with_floating_type(column.spec.dtype, [&](auto zero) {
     using T = decltype(zero);
     T* out = average.template data_ptr<T>();
-    const std::uint64_t count = column.spec.num_elements();
-    for (std::uint64_t i = 0; i < count; ++i) {
-      const double value = static_cast<double>(column.sums[i]) * factor;
-      if constexpr (std::is_same_v<T, double>) {
-        out[i] = value;
-      } else {
-        out[i] = static_cast<float>(value);
+    std::int64_t* sums = column.sums.get();
+    std::size_t left = column.spec.num_elements();
+    for (Stretch& part : column.stretches) {
+      const std::size_t count = std::min(stretch, left);
+      if (part.upper) part.carry(sums, count);
+      for (std::size_t i = 0; i < count; ++i) {
+        double sum = static_cast<double>(sums[i]);
+        if (part.upper) sum += static_cast<double>(part.upper[i]) * upper_unit;
+        if constexpr (std::is_same_v<T, double>) {
+          out[i] = sum / divisor;
+        } else {
+          out[i] = static_cast<float>(sum / divisor);
+        }
       }
+      out += count;
+      sums += count;
+      left -= count;
     }
   });
   return average;
@@ -260,7 +356,6 @@ std::string offence_sentence(const TensorSpec& spec, std::uint64_t index, double
 
 struct Aggregator::Sums {
   Schema schema;
-  std::int64_t announced;
   std::int64_t accepted = 0;
   std::uint64_t num_bytes = 0;
   std::vector<Column> columns;
@@ -269,14 +364,14 @@ struct Aggregator::Sums {
   /// Calls action(column, index of the first element, its bytes, count) for each tensor that the block touches, until
   /// one call returns false.
   template <class Action>
-  void visit(std::uint64_t offset, std::span<const std::byte> block, Action&& action) const;
+  void visit(std::uint64_t offset, std::span<const std::byte> block, Action&& action);
   void check_examples(std::int64_t num_examples) const;
   /// At the first fold, not where the sums are made: that is no thread for such work.
   void provide_pages_once();
 };
 
 template <class Action>
-void Aggregator::Sums::visit(std::uint64_t offset, std::span<const std::byte> block, Action&& action) const {
+void Aggregator::Sums::visit(std::uint64_t offset, std::span<const std::byte> block, Action&& action) {
   if (offset > num_bytes || block.size() > num_bytes - offset) {
     throw Error(Errc::internal, "a block of " + std::to_string(block.size()) + " bytes at offset " +
                                     std::to_string(offset) + " exceeds the state of " + std::to_string(num_bytes));
@@ -306,15 +401,14 @@ void Aggregator::Sums::provide_pages_once() {
 }
 
 void Aggregator::Sums::check_examples(std::int64_t num_examples) const {
-  if (num_examples >= 1 && num_examples <= announced - accepted) return;
+  if (num_examples >= 1 && num_examples <= max_total_examples - accepted) return;
   throw Error(Errc::internal, "an update of " + std::to_string(num_examples) + " examples, with " +
-                                  std::to_string(accepted) + " accepted of " + std::to_string(announced) +
-                                  " announced");
+                                  std::to_string(accepted) + " accepted of at most " +
+                                  std::to_string(max_total_examples));
 }
 
-Aggregator::Aggregator(Schema schema, std::int64_t announced)
-    : sums_(std::make_unique<Sums>(Sums{std::move(schema), announced, 0, 0, {}})) {
-  if (announced < 1) throw Error(Errc::internal, "a round of " + std::to_string(announced) + " examples");
+Aggregator::Aggregator(Schema schema) : sums_(std::make_unique<Sums>()) {
+  sums_->schema = std::move(schema);
   for (const TensorSpec& spec : sums_->schema.tensors()) {
     sums_->columns.push_back(make_column(spec, sums_->num_bytes));
     sums_->num_bytes += spec.num_bytes();
@@ -348,11 +442,7 @@ double Aggregator::squared_distance(std::uint64_t offset, std::span<const std::b
     if (!column.is_summed()) return true;
     with_floating_type(column.spec.dtype, [&](auto zero) {
       using T = decltype(zero);
-      const std::byte* const others = origin.data() + (values - block.data());
-      for (std::size_t i = 0; i < n; ++i) {
-        const double difference = widened(element<T>(values, i)) - widened(element<T>(others, i));
-        sum += difference * difference;
-      }
+      sum += squared_difference<T>(values, origin.data() + (values - block.data()), n);
     });
     return true;
   });
@@ -362,11 +452,11 @@ double Aggregator::squared_distance(std::uint64_t offset, std::span<const std::b
 void Aggregator::fold(std::uint64_t offset, std::span<const std::byte> block, std::int64_t num_examples) {
   sums_->check_examples(num_examples);
   sums_->provide_pages_once();
-  const double scale = static_cast<double>(num_examples) / static_cast<double>(sums_->announced) * units_per_one;
-  sums_->visit(offset, block, [&](const Column& column, std::uint64_t first, const std::byte* values, std::size_t n) {
+  const double scale = static_cast<double>(num_examples) * units_per_one;
+  sums_->visit(offset, block, [&](Column& column, std::uint64_t first, const std::byte* values, std::size_t n) {
     if (column.is_summed()) {
       with_floating_type(column.spec.dtype,
-                         [&](auto zero) { add_scaled<decltype(zero)>(values, n, scale, column.sums.get() + first); });
+                         [&](auto zero) { add_scaled<decltype(zero)>(column, first, values, n, scale); });
     } else {
       with_integer_type(column.spec.dtype, [&](auto zero) {
         using T = decltype(zero);
@@ -387,12 +477,12 @@ std::int64_t Aggregator::accepted_examples() const { return sums_->accepted; }
 StateDict Aggregator::report() && {
   const std::unique_ptr<Sums> sums = std::move(sums_);
   if (sums->accepted == 0) throw Error(Errc::run_failed, "no update was accepted: there is nothing to average");
-  const double factor = static_cast<double>(sums->announced) / static_cast<double>(sums->accepted) / units_per_one;
+  const double divisor = static_cast<double>(sums->accepted) * units_per_one;
   std::vector<NamedTensor> averages;
   averages.reserve(sums->columns.size());
   for (Column& column : sums->columns) {
     std::string name = column.spec.name;
-    averages.push_back({std::move(name), averaged(std::move(column), factor)});
+    averages.push_back({std::move(name), averaged(std::move(column), divisor)});
   }
   return StateDict(std::move(averages));
 }

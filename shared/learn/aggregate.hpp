@@ -14,17 +14,20 @@ namespace headstart::learn {
 /// Of the values that are accepted; a sum of larger ones could overflow.
 inline constexpr double max_magnitude = 0x1p24;
 
-/// FedAvg's sum, w = sum_i (n_i / N) w_i, as sums of scaled integers: each floating-point value x of a client with n_i
-/// of the announced N samples adds rint(x * (n_i / N) * 2^36) to an int64. Integer sums do not depend on order, so the
-/// result does not depend on arrival; the resolution is 2^-36 per value. Integer and boolean tensors take the
-/// element-wise maximum. Memory: 8 bytes a value, however many clients.
+/// Of all updates of one sum together.
+inline constexpr std::int64_t max_total_examples = std::int64_t{1} << 50;
+
+/// FedAvg's mean, w = sum_i n_i w_i / sum_i n_i over the accepted updates i, as exact sums of integers: each
+/// floating-point value x of a client with n examples adds rint(x * n * 2^36). Integer sums do not depend on order, so
+/// the result does not depend on arrival; nor does it depend on who else was expected. Before it is rounded to the
+/// tensor's type, the mean is within 2^-37 + 2^-51 * max |x| of the true one. Integer and boolean tensors take the
+/// element-wise maximum. Memory: 8 bytes a value, however many clients; 16 where sums may exceed 62 bits.
 ///
-/// Use: announce N, then for each client offence_in() and fold(), both over the update's raw bytes in schema order
-/// (in blocks that need not align with tensors but with elements), then report().
+/// Use: for each client offence_in() and fold(), both over the update's raw bytes in schema order (in blocks that need
+/// not align with tensors but with elements), then accept(); at the end report().
 class Aggregator {
  public:
-  /// `announced` is N: the examples of all clients expected in this round, > 0.
-  Aggregator(Schema schema, std::int64_t announced);
+  explicit Aggregator(Schema schema);
   ~Aggregator();
   Aggregator(Aggregator&&) noexcept;
   Aggregator& operator=(Aggregator&&) noexcept;
@@ -38,8 +41,9 @@ class Aggregator {
   [[nodiscard]] double squared_distance(std::uint64_t offset, std::span<const std::byte> block,
                                         std::span<const std::byte> origin) const;
 
-  /// Adds a validated block with weight n / N. Blocks of one update may come in any order. Not thread-safe.
-  /// Throws Error(internal): examples not in 1..(N - accepted), a block outside of the state or that cuts an element.
+  /// Adds a validated block with weight `num_examples`. Blocks of one update may come in any order. Not thread-safe.
+  /// Throws Error(internal): examples not in 1..(max_total_examples - accepted), a block outside of the state or that
+  /// cuts an element.
   void fold(std::uint64_t offset, std::span<const std::byte> block, std::int64_t num_examples);
 
   /// Counts an update as accepted, after all of its blocks were folded.
@@ -48,7 +52,7 @@ class Aggregator {
   [[nodiscard]] std::int64_t accepted_examples() const;
   [[nodiscard]] const Schema& schema() const;
 
-  /// The average over what was accepted: sum / 2^36 * (N / accepted). The aggregator is spent.
+  /// The mean over what was accepted. The aggregator is spent.
   /// Throws Error(run_failed) where nothing was accepted.
   [[nodiscard]] StateDict report() &&;
 

@@ -49,7 +49,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   const std::size_t num_bytes = schema().num_bytes();
   const auto num_updates = static_cast<std::int64_t>(size / num_bytes);
   if (num_updates == 0 || num_updates > 8) return 0;
-  learn::Aggregator aggregator(schema(), examples * num_updates);
+  learn::Aggregator aggregator(schema());
   // Cut where no element is: behind the first, of eight bytes.
   constexpr std::size_t cut = 8;
   for (std::int64_t i = 0; i < num_updates; ++i) {

@@ -114,6 +114,36 @@ TEST_CASE("an update beyond the norm bound is refused with its norm; within it n
   CHECK(simulate(unbounded, std::move(failing), notes)["model_digest"] == summary["model_digest"]);
 }
 
+/// Announces more samples than it has.
+class AnnouncingWorker final : public test::DelegatingWorker {
+ public:
+  AnnouncingWorker(std::unique_ptr<client::Worker> inner, std::uint64_t num_examples)
+      : DelegatingWorker(std::move(inner)), num_examples_(num_examples) {}
+  wire::Join join(const session::Terms& terms) override {
+    wire::Join join = DelegatingWorker::join(terms);
+    join.num_examples = num_examples_;
+    return join;
+  }
+
+ private:
+  std::uint64_t num_examples_;
+};
+
+TEST_CASE("who announces an enormous number of samples and fails changes no bit of the others' model") {
+  const test::TemporaryFolder folder;
+  Notes notes;
+  std::set<std::string> digests;
+  for (const int power : {0, 20, 36, 40}) {
+    auto config = test::small_config(folder / std::to_string(power));
+    auto clients = honest_clients(3);
+    auto failing = std::make_unique<SpoilingWorker>(3, SpoilingWorker::How::fail);
+    clients.push_back(
+        {test::small_name(3), std::make_unique<AnnouncingWorker>(std::move(failing), std::uint64_t{1} << power), {}});
+    digests.insert(simulate(config, std::move(clients), notes)["model_digest"].get<std::string>());
+  }
+  CHECK(digests.size() == 1);
+}
+
 TEST_CASE("too few good updates end the run with the reasons, and what was done is kept") {
   const test::TemporaryFolder folder;
   auto config = test::small_config(folder / "run");
