@@ -14,6 +14,7 @@ import fcntl
 import os
 import shlex
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -97,6 +98,7 @@ def begin(arguments: argparse.Namespace) -> Study:
     except OSError as error:
         raise CompareError(STORAGE, f"{folder}: cannot be made ({error.strerror})") from error
     save_json(plan.to_json(), folder / "plan.json")
+    (folder / "commit.txt").write_text(commit_of(ROOT) + "\n")
     return Study(folder, plan, programs)
 
 
@@ -124,6 +126,16 @@ def lock(folder: Path) -> TextIO:
     return file
 
 
+def commit_of(checkout: Path) -> str:
+    """Which state of the code a folder is of, for its report."""
+    try:
+        done = subprocess.run(["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=12",
+                               "--exclude=*"], capture_output=True, text=True, check=False, timeout=30)
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown"
+    return done.stdout.strip() or "unknown"
+
+
 class Interruption:
     """Notes the wish to stop. The runs' loop looks at it between two steps: no child is started and forgotten."""
 
@@ -138,8 +150,8 @@ class Interruption:
 
 def compare(study: Study, keep_going: bool, interruption: Interruption) -> int:
     progress = Progress()
-    unfinished = [run for run in study.plan.runs() if not is_finished(study.run_folder(run))]
-    progress.say(f"{len(study.plan.runs())} runs, {len(unfinished)} to do, in {study.folder}")
+    unfinished = [run for run in study.plan.all_runs() if not is_finished(study.run_folder(run))]
+    progress.say(f"{len(study.plan.all_runs())} runs, {len(unfinished)} to do, in {study.folder}")
     for cell in study.plan.cells():
         if interruption.is_asked:
             raise KeyboardInterrupt
@@ -155,7 +167,7 @@ def _conclude(study: Study, outcome: Outcome, progress: Progress) -> int:
     if not outcome.failed and not outcome.skipped:
         return 0
     names = ", ".join(run.name for run in outcome.failed)
-    progress.say(f"{len(outcome.failed)} of {len(study.plan.runs())} runs failed ({names}), {len(outcome.skipped)} "
+    progress.say(f"{len(outcome.failed)} of {len(study.plan.all_runs())} runs failed ({names}), {len(outcome.skipped)} "
                  f"not run. {_how_to_resume(study)}")
     return RUN_FAILED
 
@@ -181,8 +193,8 @@ def main() -> int:
         return error.code
     except KeyboardInterrupt:
         if study is not None:
-            done = sum(is_finished(study.run_folder(run)) for run in study.plan.runs())
-            print(f"Interrupted. {done} of {len(study.plan.runs())} runs are finished and kept in {study.folder}. "
+            done = sum(is_finished(study.run_folder(run)) for run in study.plan.all_runs())
+            print(f"Interrupted. {done} of {len(study.plan.all_runs())} runs are finished and kept in {study.folder}. "
                   + _how_to_resume(study), file=sys.stderr)
         return INTERRUPTED
 

@@ -13,12 +13,15 @@ import sys
 from pathlib import Path
 
 from comparison.accounting import Comparison, read_comparison
+from comparison.documents import as_json
 from comparison.errors import CompareError
 from comparison.figures import draw_all
+from comparison.headline import headline
 from comparison.page import details, document, image
 from comparison.plan import load_plan, save_json
 from comparison.programs import title_of_start
-from comparison.tables import Table, all_tables, as_json, headline
+from comparison.table import Table
+from comparison.tables import all_tables, front_tables, target_tables
 
 
 def write_report(folder: Path) -> list[Table]:
@@ -27,14 +30,14 @@ def write_report(folder: Path) -> list[Table]:
     tables = all_tables(comparison)
     figures = draw_all(comparison, folder / "manifests", folder / "figures")
     save_json(as_json(comparison), folder / "table.json")
-    (folder / "table.md").write_text(markdown(comparison, tables))
-    (folder / "report.html").write_text(page(comparison, tables, figures, folder))
+    (folder / "table.md").write_text(markdown(comparison, tables, folder))
+    (folder / "report.html").write_text(page(comparison, figures, folder))
     return tables
 
 
-def markdown(comparison: Comparison, tables: list[Table]) -> str:
-    plan = comparison.plan
-    lines = [f"# {plan.title}", "", headline(comparison), "", setting_sentence(comparison), ""]
+def markdown(comparison: Comparison, tables: list[Table], folder: Path) -> str:
+    lines = [f"# {comparison.plan.title}", "", headline(comparison), "", setting_sentence(comparison), "",
+             made_by(comparison, folder), ""]
     return "\n".join(lines) + "\n" + "\n".join(table.markdown() for table in tables)
 
 
@@ -47,24 +50,31 @@ def setting_sentence(comparison: Comparison) -> str:
             f"{', '.join(plan.partitions)}; {plan.rounds} rounds, seed{'s' * (len(plan.seeds) > 1)} {seeds}; {how}.")
 
 
-def page(comparison: Comparison, tables: list[Table], figures: dict[str, list[Path]], folder: Path) -> str:
+def made_by(comparison: Comparison, folder: Path) -> str:
+    """The programs of the runs, and the state of the code when the folder was begun."""
+    made = [*comparison.all_results(), *comparison.central.values()]
+    versions = "; ".join(sorted({version_of(result.info) for result in made})) or "no program yet"
+    commit = "".join(_lines_of(folder / "commit.txt")[:1])
+    return f"Made by {versions}" + (f", commit {commit}" if commit else "") + "."
+
+
+def page(comparison: Comparison, figures: dict[str, list[Path]], folder: Path) -> str:
     plan = comparison.plan
-    done, planned = len(comparison.all_results()), len(plan.runs())
-    missing = f" {planned - done} of {planned} runs are missing." if done < planned else ""
-    front = [table for table in tables if not table.title.startswith("To ")]
-    per_target = [table for table in tables if table.title.startswith("To ")]
+    missing = len(comparison.missing())
+    missing_text = f" {missing} of {len(plan.all_runs())} runs are missing." if missing else ""
+    front = front_tables(comparison)
     parts = [
         f"<h1>{html.escape(plan.title)}</h1>",
-        f'<p class="facts">{html.escape(setting_sentence(comparison) + missing)}</p>',
+        f'<p class="facts">{html.escape(setting_sentence(comparison) + missing_text)}</p>',
         f'<p class="lead">{html.escape(headline(comparison))}</p>',
-        *(table.html() for table in front[:1]),
+        *(table.html() for table in front[:2]),
         "<h2>Accuracy over rounds</h2>", CURVES,
         *_accuracy_figures(figures["accuracy"]),
         "<h2>Rounds to target</h2>", *(image(file) for file in figures["rounds"]),
         *(image(file) for file in figures["seed"]),
-        *(table.html() for table in front[1:]),
+        *(table.html() for table in front[2:]),
         "<h3>Every target</h3>", details("Rounds, seconds and megabytes to each target",
-                                         "".join(table.html() for table in per_target)),
+                                         "".join(table.html() for table in target_tables(comparison))),
         "<h2>Who holds what</h2>", f'<div class="pair">{"".join(image(file) for file in figures["partition"])}</div>',
         "<h2>How it was made</h2>", *_provenance(comparison, folder),
     ]
@@ -80,12 +90,11 @@ def _accuracy_figures(files: list[Path]) -> list[str]:
 
 def _provenance(comparison: Comparison, folder: Path) -> list[str]:
     plan = comparison.plan
-    versions = sorted({version_of(result.info) for result in comparison.all_results()})
-    parts = [f"<p>{html.escape('; '.join(versions))}</p>"] if versions else []
+    parts = [f"<p>{html.escape(made_by(comparison, folder))}</p>"]
     calls = _lines_of(folder / "calls.txt")
     commands = _lines_of(folder / "commands.txt")
     if calls:
-        parts.append(f"<p>Made by</p><pre>{html.escape(chr(10).join(calls))}</pre>")
+        parts.append(f"<p>Calls</p><pre>{html.escape(chr(10).join(calls))}</pre>")
     parts.append(ACCOUNTING)
     parts.append(details("Plan and settings", f"<pre>{html.escape(json.dumps(plan.to_json(), indent=2))}</pre>"))
     for start in comparison.starts():
@@ -94,18 +103,24 @@ def _provenance(comparison: Comparison, folder: Path) -> list[str]:
             config = json.dumps(example.info.get("config", {}), indent=2)
             parts.append(details(f"Resolved configuration of a run: {title_of_start(start)} ({example.run.name})",
                                  f"<pre>{html.escape(config)}</pre>"))
+    for central in list(comparison.central.values())[:1]:
+        config = json.dumps(central.info.get("config", {}), indent=2)
+        parts.append(details(f"Resolved configuration of centralised training (seed {central.seed})",
+                             f"<pre>{html.escape(config)}</pre>"))
     parts.append(details(f"The {len(commands)} commands behind it",
                          f"<pre>{html.escape(chr(10).join(commands))}</pre>"))
     return parts
 
 
 CURVES = """<p>Lines are means over the seeds, bands reach from the lowest to the highest seed. Dashed: targets set by
-the random start; dotted: by the best local model.</p>"""
+the random start; dotted: by the best local model; dash-dotted: below centralised training.</p>"""
 
 ACCOUNTING = """<p>Accounting: round r counts from 0, the start model before round 1. A start that needs the clients'
 models is charged all bytes moved before round 1, in rounds: divided by the bytes of a FedAvg round, rounded up, at
 least 1. Its seconds begin with the first pre-training step. A run that does not reach a target counts as its budget
-and its charge, and marks the mean with &ge;. Test data measure and decide nothing; best, worst and weights come from
+and its charge, and marks the mean with &ge;; a cell in which neither of two runs reaches it counts at both budgets, is
+marked with ~ and counted beside the mean. Centralised training has the clients' data in one place; its epoch is chosen
+on validation data. Test data measure and decide nothing; best, worst and weights come from
 the validation source named in the configuration.</p>"""
 
 

@@ -3,7 +3,8 @@
 Round r counts from 0, the start model before round 1. A start that needs the clients' models is charged, in rounds,
 the bytes moved before round 1 divided by the bytes of a FedAvg round, rounded up, at least 1; its seconds begin with
 the first pre-training step. A run that never gets there is censored: it counts as its budget (and its charge) and is
-a lower bound."""
+a lower bound. So does a cell count in which neither of two runs gets there: to leave it out would favour the start that
+fails where the other fails too."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ from typing import Any
 
 from .errors import DATA, CompareError
 from .plan import Plan, Run
-from .programs import is_finished, needs_models, read_json, read_rounds
+from .programs import CENTRAL, is_finished, needs_models, read_json, read_rounds, title_of_start
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,11 @@ class Result:
     def best_accuracy(self) -> float:
         return max(line.accuracy for line in self.rounds)
 
+    @property
+    def falls(self) -> bool:
+        """The last round is below round 0: the rounds undid part of what the start had."""
+        return len(self.rounds) > 1 and self.final_accuracy < self.seed_accuracy
+
     def accuracy_over(self, last_round: int) -> float:
         """Mean over rounds 1 to last_round."""
         return statistics.fmean(line.accuracy for line in self.rounds if 1 <= line.number <= last_round)
@@ -95,8 +101,28 @@ def _round_line(line: dict[str, Any], folder: Path) -> RoundLine:
 
 
 @dataclass(frozen=True)
+class CentralResult:
+    """Centralised training of one seed, on all clients' data."""
+
+    seed: int
+    accuracy: float  # On the test set, of the epoch that the validation data chose.
+    summary: dict[str, Any] = field(repr=False)
+    info: dict[str, Any] = field(repr=False)
+
+
+def read_central(run: Run, folder: Path) -> CentralResult:
+    summary = read_json(folder / "summary.json")
+    accuracy = summary.get("accuracy")
+    if not isinstance(accuracy, (int, float)):
+        raise CompareError(DATA, f"{folder / 'summary.json'}: expected the accuracy of centralised training, "
+                                 f"got {accuracy!r}")
+    return CentralResult(run.seed, accuracy, summary, read_json(folder / "run.json"))
+
+
+@dataclass(frozen=True)
 class Target:
-    """A fraction of what a reference start reaches at best within the budget, or (no reference) an accuracy."""
+    """A fraction of what a reference start reaches at best within the budget; so many points of accuracy below
+    centralised training (reference CENTRAL); or (no reference) an accuracy."""
 
     value: float
     reference: str | None = None
@@ -105,13 +131,21 @@ class Target:
     def label(self) -> str:
         if self.reference is None:
             return f"accuracy {100 * self.value:.4g}%"
+        if self.reference == CENTRAL:
+            return title_of_start(CENTRAL) + (f" less {self.value:.4g} points" if self.value else "")
         reference = "the random start's best" if self.reference == "random" else "the best-local start's best"
         return reference if self.value == 1 else f"{100 * self.value:.4g}% of {reference}"
 
+    @property
+    def difficulty(self) -> float:
+        """Orders the targets of one reference."""
+        return -self.value if self.reference == CENTRAL else self.value
+
 
 def targets_of(plan: Plan) -> list[Target]:
-    return [Target(fraction, reference) for reference in plan.full_references() for fraction in plan.fractions] + [
-        Target(accuracy) for accuracy in plan.accuracies]
+    relative = [Target(fraction, reference) for reference in plan.full_references() for fraction in plan.fractions]
+    central = [Target(points, CENTRAL) for points in plan.central_points]
+    return relative + central + [Target(accuracy) for accuracy in plan.accuracies]
 
 
 @dataclass(frozen=True)
@@ -145,12 +179,28 @@ class Spread:
         return Spread(statistics.fmean(parts), min(parts), max(parts), len(parts), bound)
 
 
+@dataclass(frozen=True)
+class Saving:
+    """Share of a baseline's rounds, seconds or bytes that a start saves: mean over cells, below 0 where it takes more.
+    at_budget: cells in which neither run reached the target, counted at their budgets. undefined: cells left out, as
+    the baseline needs nothing to the target. The cells of all planned that have both runs: spread.count + undefined."""
+
+    spread: Spread | None
+    at_budget: int = 0
+    undefined: int = 0
+
+    @property
+    def count(self) -> int:
+        return 0 if self.spread is None else self.spread.count
+
+
 class Comparison:
     """All finished runs of a folder and the questions put to them."""
 
-    def __init__(self, plan: Plan, results: Sequence[Result]) -> None:
+    def __init__(self, plan: Plan, results: Sequence[Result], central: Sequence[CentralResult] = ()) -> None:
         self.plan = plan
         self.targets = targets_of(plan)
+        self.central = {result.seed: result for result in central}
         self._results = {(*result.run.cell, result.run.start): result for result in results}
 
     def result(self, partition: str, seed: int, start: str) -> Result | None:
@@ -164,7 +214,8 @@ class Comparison:
         return list(self._results.values())
 
     def missing(self) -> list[Run]:
-        return [run for run in self.plan.runs() if (*run.cell, run.start) not in self._results]
+        return [run for run in self.plan.all_runs()
+                if (run.seed not in self.central if run.is_central else (*run.cell, run.start) not in self._results)]
 
     def starts(self) -> list[str]:
         return [start.start for start in self.plan.start_plans()]
@@ -173,6 +224,9 @@ class Comparison:
         """The accuracy to reach; None while the reference run is missing."""
         if target.reference is None:
             return target.value
+        if target.reference == CENTRAL:
+            central = self.central.get(seed)
+            return None if central is None else central.accuracy - target.value / 100
         reference = self.result(partition, seed, target.reference)
         return None if reference is None else target.value * reference.best_accuracy
 
@@ -192,6 +246,11 @@ class Comparison:
     def charge(self, result: Result) -> int:
         return max(1, math.ceil(self.exact_charge(result))) if needs_models(result.run.start) else 0
 
+    def starts_at(self, target: Target, result: Result) -> bool:
+        """The start model is at the target before round 1."""
+        threshold = self.threshold(target, *result.run.cell)
+        return threshold is not None and result.seed_accuracy >= threshold
+
     def cost(self, target: Target, result: Result, is_charged: bool) -> Cost | None:
         threshold = self.threshold(target, *result.run.cell)
         if threshold is None:
@@ -210,28 +269,32 @@ class Comparison:
                  if (cost := self.cost(target, result, is_charged)) is not None]
         return Spread.of((getattr(cost, what) for cost in costs), (">=" if c.is_censored else "" for c in costs))
 
-    def saving(self, target: Target, start: str, is_charged: bool, partitions: Iterable[str],
-               baseline: str = "random") -> Spread | None:
-        """Share of the baseline's rounds that `start` saves, over the cells of `partitions`. A cell where both are
-        censored tells nothing and is left out, as is one that the baseline begins at the target."""
-        shares, bounds = [], []
+    def saving(self, target: Target, start: str, what: str, is_charged: bool, partitions: Iterable[str],
+               baseline: str = "random") -> Saving:
+        """Share of the baseline's `what` (rounds, seconds or bytes) that `start` saves, over the cells of
+        `partitions` that have both runs."""
+        shares, bounds, at_budget, undefined = [], [], 0, 0
         for partition in partitions:
             for seed in self.plan.seeds:
-                found = self._saving_of(target, start, is_charged, baseline, (partition, seed))
-                if found is not None:
-                    shares.append(found[0])
-                    bounds.append(found[1])
-        return Spread.of(shares, bounds)
+                pair = self._costs_of(target, start, baseline, is_charged, (partition, seed))
+                if pair is None:
+                    continue
+                own, base = pair
+                if getattr(base, what) == 0:
+                    undefined += 1
+                    continue
+                shares.append(1 - getattr(own, what) / getattr(base, what))
+                bounds.append(_bound_of_saving(own, base))
+                at_budget += own.is_censored and base.is_censored
+        return Saving(Spread.of(shares, bounds), at_budget, undefined)
 
-    def _saving_of(self, target: Target, start: str, is_charged: bool, baseline: str,
-                   cell: tuple[str, int]) -> tuple[float, str] | None:
+    def _costs_of(self, target: Target, start: str, baseline: str, is_charged: bool,
+                  cell: tuple[str, int]) -> tuple[Cost, Cost] | None:
         ours, theirs = self.result(*cell, start), self.result(*cell, baseline)
         if ours is None or theirs is None:
             return None
         own, base = self.cost(target, ours, is_charged), self.cost(target, theirs, is_charged)
-        if own is None or base is None or base.rounds == 0 or (own.is_censored and base.is_censored):
-            return None
-        return 1 - own.rounds / base.rounds, ">=" if base.is_censored else "<=" if own.is_censored else ""
+        return None if own is None or base is None else (own, base)
 
     def lead(self, start: str, over: str, partitions: Iterable[str], last_round: int | None) -> Spread | None:
         """Accuracy ahead of another start: before round 1 (last_round None), or the mean over rounds 1 to the lesser of
@@ -251,6 +314,15 @@ class Comparison:
         return Spread.of(leads)
 
 
+def _bound_of_saving(own: Cost, base: Cost) -> str:
+    """Where neither gets there, the true saving may lie on either side."""
+    if own.is_censored and base.is_censored:
+        return "~"
+    return ">=" if base.is_censored else "<=" if own.is_censored else ""
+
+
 def read_comparison(plan: Plan, runs_folder: Path) -> Comparison:
-    folders = ((run, runs_folder / run.name) for run in plan.runs())
-    return Comparison(plan, [read_result(run, folder) for run, folder in folders if is_finished(folder)])
+    def finished(runs: list[Run]) -> list[tuple[Run, Path]]:
+        return [(run, runs_folder / run.name) for run in runs if is_finished(runs_folder / run.name)]
+    return Comparison(plan, [read_result(run, folder) for run, folder in finished(plan.runs())],
+                      [read_central(run, folder) for run, folder in finished(plan.central_runs())])

@@ -12,7 +12,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from .accounting import Comparison, Cost, Result, Target
-from .programs import needs_models, read_json, title_of_start
+from .headline import hardest_targets
+from .programs import CENTRAL, needs_models, read_json, title_of_start
 from .style import COLOURS, GREY, MARKERS, save
 
 ROUND_TICKS = [1, 2, 5, 10]
@@ -20,6 +21,8 @@ FIXED_STYLE = {"random": 6, "best": 4, "average": 3, "kd-public": 1, "kd-student
 # The overview leaves out a random start's first rounds, where nothing is compared, to part the curves above.
 OVERVIEW_POINTS = 0.45
 REFERENCE_LABELS = {"random": "random's best", "best": "best local's best"}
+DASHES: dict[str | None, str | tuple[int, tuple[int, ...]]] = {"random": "--", "best": ":", CENTRAL: "-.",
+                                                               None: (0, (6, 3, 1, 3, 1, 3))}
 
 
 def fixed_style(start: str, starts: list[str]) -> int | None:
@@ -79,7 +82,8 @@ def accuracy_figure(comparison: Comparison, partition: str) -> Figure:
     near.set_ylim(*_upper_part(comparison, partition))
     near.yaxis.set_major_formatter(PercentFormatter(1.0))
     levels = _target_levels(comparison, partition)
-    _draw_levels(whole, [pair for pair in levels if pair[1].value == _hardest(comparison, pair[1].reference)])
+    hardest = hardest_targets(comparison)
+    _draw_levels(whole, [pair for pair in levels if pair[1] in hardest])
     _draw_levels(near, levels)
     _name_levels(near, levels)
     handles, labels = whole.get_legend_handles_labels()
@@ -100,14 +104,13 @@ def _upper_part(comparison: Comparison, partition: str) -> tuple[float, float]:
 
 
 def accuracy_overview(comparison: Comparison, partitions: list[str]) -> Figure:
-    columns = min(3, len(partitions))
+    columns, hardest = min(3, len(partitions)), hardest_targets(comparison)
     rows = -(-len(partitions) // columns)
     figure, grid = plt.subplots(rows, columns, figsize=(3.7 * columns, 3.1 * rows), sharex=True, sharey=True,
                                 squeeze=False, layout="constrained")
     for axes, partition in zip(grid.flat, partitions):
         _draw_accuracy(axes, comparison, partition)
-        _draw_levels(axes, [pair for pair in _target_levels(comparison, partition)
-                            if pair[1].value == _hardest(comparison, pair[1].reference)])
+        _draw_levels(axes, [pair for pair in _target_levels(comparison, partition) if pair[1] in hardest])
         axes.set_title(partition, loc="left")
         axes.xaxis.set_tick_params(labelbottom=True)
     for axes in grid[:, 0]:
@@ -115,6 +118,8 @@ def accuracy_overview(comparison: Comparison, partitions: list[str]) -> Figure:
     low, high = grid[0, 0].get_ylim()
     grid[0, 0].set_ylim(max(low, high - OVERVIEW_POINTS), high)
     by_label = {label: handle for axes in grid.flat for handle, label in zip(*axes.get_legend_handles_labels())}
+    by_label |= {_short_label(target): Line2D([], [], color=GREY, linestyle=DASHES[target.reference], linewidth=0.9)
+                 for target in hardest}
     labels, handles = list(by_label), list(by_label.values())
     spare = list(grid.flat)[len(partitions):]
     for axes in spare:
@@ -166,14 +171,9 @@ def _target_levels(comparison: Comparison, partition: str) -> list[tuple[float, 
     return sorted(levels, key=lambda pair: pair[0])
 
 
-def _hardest(comparison: Comparison, reference: str | None) -> float:
-    return max(target.value for target in comparison.targets if target.reference == reference)
-
-
 def _draw_levels(axes: Axes, levels: list[tuple[float, Target]]) -> None:
-    dashes = {"random": "--", "best": ":", None: "-."}
     for level, target in levels:
-        axes.axhline(level, color=GREY, linestyle=dashes[target.reference], linewidth=0.9, zorder=1)
+        axes.axhline(level, color=GREY, linestyle=DASHES[target.reference], linewidth=0.9, zorder=1)
 
 
 def _name_levels(axes: Axes, levels: list[tuple[float, Target]]) -> None:
@@ -191,6 +191,8 @@ def _name_levels(axes: Axes, levels: list[tuple[float, Target]]) -> None:
 def _short_label(target: Target) -> str:
     if target.reference is None:
         return f"{100 * target.value:.4g}%"
+    if target.reference == CENTRAL:
+        return f"central − {target.value:.4g}"
     return ("" if target.value == 1 else f"{100 * target.value:.4g}% of ") + REFERENCE_LABELS[target.reference]
 
 

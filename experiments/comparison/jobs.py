@@ -12,7 +12,7 @@ from pathlib import Path
 
 from .errors import RUN_FAILED, CompareError
 from .plan import Plan, Run, save_json
-from .programs import (PEER_CONSENT, STARTS, Programs, Settings, client_settings, draw_settings, federation_settings,
+from .programs import (PEER_CONSENT, STARTS, Programs, Settings, central_settings, client_settings, draw_settings, federation_settings,
                        is_finished, needs_peer_consent, nested, port_of)
 
 # Generous bounds: they end a run that hangs, and never hurry one that works.
@@ -74,7 +74,7 @@ class Study:
     def federation_config(self, run: Run, stop_accuracy: float | None) -> Path:
         # Full participation: a round that lost a client is no round of the comparison.
         complete = {"federation.min_clients": self.plan.clients}
-        settings = complete | federation_settings(self.plan.settings) | STARTS[run.start] | {
+        settings = complete | federation_settings(self.plan.settings, self.plan.mode) | STARTS[run.start] | {
             "run.folder": str(self.run_folder(run)), "run.seed": run.seed,
             "federation.clients": self.plan.clients, "federation.rounds": run.plan.rounds,
             "data.manifest": str(self.manifest(run.cell)),
@@ -85,6 +85,11 @@ class Study:
             settings |= PEER_CONSENT if needs_peer_consent(run.start) else {}
         else:
             settings = {"listen.port": 0} | settings
+        return self._save_config(run.name, settings)
+
+    def central_config(self, run: Run) -> Path:
+        settings = central_settings(self.plan.settings) | {
+            "run.folder": str(self.run_folder(run)), "run.seed": run.seed, "data.manifest": str(self.manifest(run.cell))}
         return self._save_config(run.name, settings)
 
     def client_config(self, run: Run) -> Path:
@@ -176,18 +181,20 @@ class ActiveRun:
     _ended: float | None = None
 
     def __post_init__(self) -> None:
-        config = self.study.federation_config(self.run, self.stop_accuracy)
-        if self._has_clients:
-            command, name = self.study.programs.serve(config), "server"
+        programs = self.study.programs
+        if self.run.is_central:
+            command, name = programs.central(self.study.central_config(self.run)), "central"
+        elif self._has_clients:
+            command, name = programs.serve(self.study.federation_config(self.run, self.stop_accuracy)), "server"
         else:
-            command, name = self.study.programs.simulate(config), "simulate"
+            command, name = programs.simulate(self.study.federation_config(self.run, self.stop_accuracy)), "simulate"
         self.study.runs.mkdir(exist_ok=True)
         self.study.note_command(command)
         self.main = Child(name, command, self.study.logs(self.run) / f"{name}.log")
 
     @property
     def _has_clients(self) -> bool:
-        return self.study.plan.mode == "processes"
+        return self.study.plan.mode == "processes" and not self.run.is_central
 
     @property
     def elapsed(self) -> float:

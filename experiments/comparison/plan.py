@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import STORAGE, USAGE, CompareError, unknown_word
-from .programs import (CLIENT_PREFIX, MODES, PARTITIONS, Settings, check_start, flat, needs_models, nested, read_json)
+from .programs import (CENTRAL, CLIENT_PREFIX, MODES, PARTITIONS, Settings, check_start, flat, needs_models, nested, read_json)
 
 REFERENCES = ("random", "best")
 
@@ -26,7 +26,7 @@ class StartPlan:
 
 @dataclass(frozen=True)
 class Run:
-    """One federation to run."""
+    """One federation to run, or the centralised training of a seed."""
 
     partition: str
     seed: int
@@ -42,13 +42,21 @@ class Run:
 
     @property
     def name(self) -> str:
+        if self.is_central:
+            return f"{CENTRAL}-seed{self.seed}"
         return f"{self.partition}-seed{self.seed}-{self.start}"
+
+    @property
+    def is_central(self) -> bool:
+        """Centralised training; its cell says whose clients' data it has."""
+        return self.start == CENTRAL
 
 
 @dataclass
 class Plan:
     """starts: words, or objects {"start", "rounds", "stop_at"}. settings: nested or dotted, as the programs take them;
-    "client.KEY" goes to the clients alone. A reference counts only where its runs last the whole budget."""
+    "client.KEY" goes to the clients alone. A reference counts only where its runs last the whole budget.
+    central_points: targets so many points of accuracy below centralised training, which runs once a seed."""
 
     name: str = "compare"
     title: str = "Communication rounds saved by a distilled start"
@@ -62,6 +70,7 @@ class Plan:
     references: list[str] = field(default_factory=lambda: list(REFERENCES))
     fractions: list[float] = field(default_factory=lambda: [0.9, 0.95, 1.0])
     accuracies: list[float] = field(default_factory=list)
+    central_points: list[float] = field(default_factory=list)
     settings: Settings = field(default_factory=dict)
 
     def start_plans(self) -> list[StartPlan]:
@@ -82,6 +91,16 @@ class Plan:
 
     def runs(self) -> list[Run]:
         return [Run(partition, seed, start) for partition, seed in self.cells() for start in self.start_plans()]
+
+    def central_runs(self) -> list[Run]:
+        """One a seed, on the clients' samples of the first partition: every partition of a seed shares out the same
+        draw (random-chunks leaves some of it out)."""
+        if not self.central_points:
+            return []
+        return [Run(self.partitions[0], seed, StartPlan(CENTRAL, 0)) for seed in self.seeds]
+
+    def all_runs(self) -> list[Run]:
+        return self.central_runs() + self.runs()
 
     def full_references(self) -> list[str]:
         """References whose runs neither stop early nor have fewer rounds than the budget."""
@@ -115,6 +134,9 @@ class Plan:
         for share in (*self.fractions, *self.accuracies):
             if not 0 < share <= 1:
                 raise CompareError(USAGE, f"fractions and accuracies: expected above 0 and at most 1, got {share}")
+        for points in self.central_points:
+            if not 0 <= points < 100:
+                raise CompareError(USAGE, f"central_points: expected at least 0 and below 100, got {points}")
         for plan in starts:
             if not isinstance(plan.rounds, int) or not 1 <= plan.rounds <= self.rounds:
                 raise CompareError(USAGE, f"start {plan.start}: expected 1 to {self.rounds} rounds, got {plan.rounds}")
@@ -165,7 +187,8 @@ def _check_types(plan: Plan) -> None:
         if not isinstance(value, type(default)) or isinstance(value, bool):
             raise CompareError(USAGE, f"plan key {entry.name}: expected {type(default).__name__}, got {value!r}")
     kinds: dict[str, tuple[type, ...]] = {"seeds": (int,), "partitions": (str,), "starts": (str, dict),
-                                          "fractions": (int, float), "accuracies": (int, float)}
+                                          "fractions": (int, float), "accuracies": (int, float),
+                                          "central_points": (int, float)}
     for name, allowed in kinds.items():
         for value in getattr(plan, name):
             if not isinstance(value, allowed) or isinstance(value, bool):

@@ -61,12 +61,16 @@ STARTS: dict[str, Settings] = {
     "random-feddf": {"start.model": "random", "federation.strategy": "feddf"},
 }
 
+# Not a start but the reference that no federation can be: one model, trained on the data of all clients together.
+CENTRAL = "central"
+
 # Starts that hand a silo's weights to other silos, which each client must allow by its own configuration.
 PEER_CONSENT: Settings = {"share_model": "peers"}
 
 START_TITLES = {"random": "random start", "random-feddf": "random start, FedDF", "best": "best local model",
                 "average": "one-shot average",
-                "kd-public": "KD, public data", "kd-student": "KD, student data"}
+                "kd-public": "KD, public data", "kd-student": "KD, student data",
+                CENTRAL: "centralised training"}
 
 
 def title_of_start(start: str) -> str:
@@ -78,7 +82,7 @@ def title_of_start(start: str) -> str:
 
 def needs_models(start: str) -> bool:
     """True where clients pre-train and hand over their models before round 1."""
-    return STARTS[start]["start.model"] != "random"
+    return start != CENTRAL and STARTS[start]["start.model"] != "random"
 
 
 def needs_peer_consent(start: str) -> bool:
@@ -126,7 +130,7 @@ def nested(settings: Settings) -> dict[str, Any]:
 
 DRAW_PREFIXES = ("partition.", "draw.")
 DATA_SET_KEYS = ("data.set", "data.path", "data.side", "data.channels", "data.list")
-CLIENT_PREFIX = "client."
+CLIENT_PREFIX, SIMULATION_PREFIX = "client.", "simulate."
 
 
 def draw_settings(settings: Settings) -> Settings:
@@ -135,9 +139,21 @@ def draw_settings(settings: Settings) -> Settings:
             if key.startswith(DRAW_PREFIXES) or key in DATA_SET_KEYS}
 
 
-def federation_settings(settings: Settings) -> Settings:
-    """What `headstart-server` and `headstart-lab simulate` take."""
-    return {key: value for key, value in settings.items() if not key.startswith((*DRAW_PREFIXES, CLIENT_PREFIX))}
+def federation_settings(settings: Settings, mode: str = "simulation") -> Settings:
+    """What `headstart-lab simulate` takes, or (mode processes) `headstart-server`, which simulates nothing."""
+    others = (*DRAW_PREFIXES, CLIENT_PREFIX) + ((SIMULATION_PREFIX,) if mode == "processes" else ())
+    return {key: value for key, value in settings.items() if not key.startswith(others)}
+
+
+# What the federation's clients have of the settings of `headstart-lab central`.
+CENTRAL_PREFIXES = ("model.", "pretrain.")
+CENTRAL_KEYS = (*DATA_SET_KEYS, "data.held_out", "run.threads", "run.device")
+
+
+def central_settings(settings: Settings) -> Settings:
+    """What `headstart-lab central` takes: the data, the model, and the optimiser of the pre-training."""
+    return {key: value for key, value in settings.items()
+            if key.startswith(CENTRAL_PREFIXES) or key in CENTRAL_KEYS}
 
 
 def client_settings(settings: Settings) -> Settings:
@@ -171,6 +187,9 @@ class Programs:
 
     def simulate(self, config: Path) -> list[str]:
         return [self.path(LAB), "simulate", "--config", str(config)]
+
+    def central(self, config: Path) -> list[str]:
+        return [self.path(LAB), "central", "--config", str(config)]
 
     def serve(self, config: Path) -> list[str]:
         return [self.path(SERVER), "--config", str(config)]

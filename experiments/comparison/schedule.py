@@ -31,7 +31,7 @@ class Scheduler:
         self._progress = progress
         self._keep_going = keep_going
         self._is_interrupted = is_interrupted
-        self._runs = study.plan.runs()
+        self._runs = study.plan.all_runs()
         self._waiting = [run for run in self._runs if not is_finished(study.run_folder(run))]
         self._active: list[ActiveRun] = []
         self._outcome = Outcome()

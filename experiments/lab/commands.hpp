@@ -18,6 +18,7 @@ struct Command {
 Command add_partition(CLI::App& app);
 Command add_export(CLI::App& app);
 Command add_simulate(CLI::App& app);
+Command add_central(CLI::App& app);
 Command add_pairs(CLI::App& app);
 Command add_repeat(CLI::App& app);
 Command add_merge(CLI::App& app);

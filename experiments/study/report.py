@@ -18,7 +18,7 @@ import numpy as np
 from comparison.errors import STORAGE, CompareError
 from comparison.page import details, document, image
 from comparison.plan import save_json
-from comparison.tables import Table
+from comparison.table import Table
 
 from . import analysis, tuner
 from .directions import FAILS, HOLDS, OPEN, Answer, all_directions

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from comparison.style import save
-from comparison.tables import Table
+from comparison.table import Table
 
 from . import analysis, drawing, drawing_search, tables, tuner
 from .analysis import Line

@@ -21,12 +21,17 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "experiments"))
 
-from comparison.accounting import Comparison, Result, RoundLine, Spread, Target, read_result  # noqa: E402
+from comparison.accounting import (CentralResult, Comparison, Result, RoundLine, Saving, Spread, Target,  # noqa: E402
+                                   read_central, read_result)
 from comparison.errors import CompareError  # noqa: E402
 from comparison.figures import seed_accuracies, seed_figure  # noqa: E402
+from comparison.headline import hardest_target, headline  # noqa: E402
+from comparison.jobs import Study  # noqa: E402
 from comparison.plan import Plan, Run, StartPlan, load_plan, prerequisites  # noqa: E402
-from comparison.programs import STARTS, client_settings, draw_settings, federation_settings, flat, nested  # noqa: E402
-from comparison.tables import validation_table  # noqa: E402
+from comparison.programs import (STARTS, Programs, central_settings, client_settings, draw_settings,  # noqa: E402
+                                 federation_settings, flat, nested)
+from comparison.savings import partition_saving_tables, saving_table  # noqa: E402
+from comparison.tables import summary_table, target_table, validation_table  # noqa: E402
 
 MODEL = 1000
 CLIENTS = 10
@@ -50,6 +55,11 @@ def comparison(*results: Result, **plan: Any) -> Comparison:
     partitions = list(dict.fromkeys(one.run.partition for one in results))
     values = {"starts": starts, "seeds": seeds, "rounds": rounds, "partitions": partitions} | plan
     return Comparison(Plan(**values), results)
+
+
+def replace_targets(runs: Comparison, *targets: Target) -> Comparison:
+    runs.targets = list(targets)
+    return runs
 
 
 class Accounting(unittest.TestCase):
@@ -114,23 +124,97 @@ class Accounting(unittest.TestCase):
             results += [result("random", [0.0] * 10 + [0.9], seed=seed, partition=partition),
                         result("kd-public", kd, seed=seed, partition=partition, before_bytes=1)]
         runs = comparison(*results)
-        plain = runs.saving(RANDOM_BEST, "kd-public", False, ["uniform", "specialized"])
-        self.assertAlmostEqual(plain.mean, (0.9 + 0.7 + 0.6 + 0.2) / 4)
-        self.assertAlmostEqual(plain.low, 0.2)
-        charged = runs.saving(RANDOM_BEST, "kd-public", True, ["uniform"])
-        self.assertAlmostEqual(charged.mean, (0.8 + 0.6) / 2)
+        plain = runs.saving(RANDOM_BEST, "kd-public", "rounds", False, ["uniform", "specialized"])
+        self.assertAlmostEqual(plain.spread.mean, (0.9 + 0.7 + 0.6 + 0.2) / 4)
+        self.assertAlmostEqual(plain.spread.low, 0.2)
+        self.assertEqual((plain.count, plain.at_budget, plain.undefined), (4, 0, 0))
+        charged = runs.saving(RANDOM_BEST, "kd-public", "rounds", True, ["uniform"])
+        self.assertAlmostEqual(charged.spread.mean, (0.8 + 0.6) / 2)
 
-    def test_saving_marks_bounds_and_leaves_out_what_tells_nothing(self) -> None:
+    def test_saving_marks_bounds_and_counts_what_neither_run_reached_at_the_budget(self) -> None:
         never, at_2, at_0 = [0.0] * 5, [0.0, 0.0, 0.9, 0.9, 0.9], [0.9] * 5
         for random, kd, bound in ((at_2, never, "<="), (never, at_2, ">="), (at_2, at_0, "")):
             runs = comparison(result("random", random), result("kd-public", kd))
-            self.assertEqual(runs.saving(Target(0.9), "kd-public", False, ["uniform"]).bound, bound)
-        for random, kd in ((never, never), (at_0, at_2)):
-            runs = comparison(result("random", random), result("kd-public", kd))
-            self.assertIsNone(runs.saving(Target(0.9), "kd-public", False, ["uniform"]))
+            self.assertEqual(runs.saving(Target(0.9), "kd-public", "rounds", False, ["uniform"]).spread.bound, bound)
+        neither = comparison(result("random", never), result("kd-public", never, before_bytes=1))
+        saving = neither.saving(Target(0.9), "kd-public", "rounds", True, ["uniform"])
+        self.assertEqual(saving, Saving(Spread(-0.25, -0.25, -0.25, 1, "~"), 1, 0))  # 4 rounds and the charge, of 4
+        begins_there = comparison(result("random", at_0), result("kd-public", at_2))
+        saving = begins_there.saving(Target(0.9), "kd-public", "rounds", False, ["uniform"])
+        self.assertEqual(saving, Saving(None, 0, 1))
         mixed = comparison(result("random", at_2), result("kd-public", never), result("random", never, seed=2),
                            result("kd-public", at_2, seed=2))
-        self.assertEqual(mixed.saving(Target(0.9), "kd-public", False, ["uniform"]).bound, "~")
+        self.assertEqual(mixed.saving(Target(0.9), "kd-public", "rounds", False, ["uniform"]).spread.bound, "~")
+
+    def test_a_cell_that_neither_run_reaches_does_not_flatter_the_mean(self) -> None:
+        """Two cells: a saving of 60%, and one in which both fail, where the charge makes the distilled start longer."""
+        reach, fail = [0.0] * 5 + [0.9], [0.0] * 6
+        runs = comparison(result("random", reach), result("kd-public", [0.0, 0.9], rounds=5, before_bytes=1),
+                          result("random", fail, seed=2), result("kd-public", fail, seed=2, before_bytes=1))
+        saving = runs.saving(Target(0.9), "kd-public", "rounds", True, ["uniform"])
+        self.assertAlmostEqual(saving.spread.mean, ((1 - 2 / 5) + (1 - 6 / 5)) / 2)
+        self.assertEqual((saving.count, saving.at_budget, saving.spread.bound), (2, 1, "~"))
+        self.assertEqual(saving_table(replace_targets(runs, Target(0.9)), "random").rows[0][-1], "2, 1 at the budget")
+
+    def test_savings_against_the_best_local_model_in_rounds_bytes_and_seconds(self) -> None:
+        """KD needs one round less, and twice the bytes and seconds before round 1: it says in what it is slower."""
+        best = result("best", [0.5, 0.6, 0.7, 0.8], before_bytes=ROUND_BYTES, before_seconds=10.0)
+        kd = result("kd-public", [0.6, 0.7, 0.8, 0.8], before_bytes=3 * ROUND_BYTES, before_seconds=30.0)
+        runs = comparison(best, kd, fractions=[1.0])
+        target = Target(1.0, "best")
+        savings = {what: runs.saving(target, "kd-public", what, True, ["uniform"], "best").spread.mean
+                   for what in ("rounds", "bytes", "seconds")}
+        self.assertEqual(savings, {"rounds": 1 - 5 / 4, "bytes": 1 - 5 / 4, "seconds": 1 - 34 / 16})
+        plain = runs.saving(target, "kd-public", "rounds", False, ["uniform"], "best")
+        self.assertAlmostEqual(plain.spread.mean, 1 - 2 / 3)
+        table = saving_table(runs, "best")
+        self.assertEqual(table.rows, [["the best-local start's best", "KD, public data", "-25.0%", "-25.0%", "-112.5%",
+                                       "33.3%", "1", "1 / 1 / 1 of 1"]])
+        [by_partition] = partition_saving_tables(runs, "best")
+        self.assertEqual(by_partition.rows[0][-1], "slower in rounds, MB and seconds")
+        [_, row] = summary_table(runs).rows
+        self.assertEqual(row[-1], "-25% slower")
+
+    def test_targets_below_centralised_training_are_taken_per_seed(self) -> None:
+        runs = Comparison(Plan(starts=["best"], references=[], central_points=[5, 2], seeds=[1, 2], rounds=2),
+                          [result("best", [0.7, 0.81, 0.9], partition="label-dirichlet")],
+                          [CentralResult(1, 0.86, {"num_examples": 600}, {})])
+        five, two = runs.targets
+        self.assertEqual([five.label, two.label], ["centralised training less 5 points",
+                                                   "centralised training less 2 points"])
+        self.assertAlmostEqual(runs.threshold(two, "label-dirichlet", 1), 0.84)
+        self.assertIsNone(runs.threshold(two, "label-dirichlet", 2))
+        one = runs.result("label-dirichlet", 1, "best")
+        self.assertEqual([runs.cost(target, one, False).rounds for target in (five, two)], [1, 2])
+        self.assertEqual([run.name for run in runs.missing()], ["central-seed2", "label-dirichlet-seed2-best"])
+        self.assertEqual(hardest_target(runs, "central"), two)
+
+    def test_the_headline_names_the_best_local_model_and_rounds_that_undo_the_start(self) -> None:
+        runs = comparison(result("random", [0.1, 0.2, 0.3, 0.4, 0.5]),
+                          result("best", [0.5, 0.6, 0.55, 0.7, 0.7], before_bytes=1),
+                          result("kd-public", [0.72, 0.7, 0.6, 0.6, 0.68], before_bytes=1), fractions=[1.0])
+        said = headline(runs)
+        self.assertTrue(said.startswith("Against the best local model, a distilled start (KD, public data) saves 75% of "
+                                        "its rounds"), said)
+        self.assertIn("(1 cells;", said)
+        self.assertIn("Against a random start it saves 75% of the communication rounds to the best accuracy of 4 rounds "
+                      "from a random start", said)
+        self.assertIn("the best local model alone saves 75%", said)
+        self.assertIn("The last round is below round 0 in 1 of 1 runs of KD, public data, by up to 4.0 points.", said)
+        self.assertNotIn("runs of best local model", said)
+
+    def test_targets_that_starts_have_before_round_1_are_told(self) -> None:
+        runs = comparison(result("random", [0.1, 0.2, 0.5]), result("kd-public", [0.6, 0.7, 0.7], before_bytes=1),
+                          fractions=[1.0])
+        rows = target_table(runs, RANDOM_BEST).rows
+        self.assertEqual([(row[1], row[3], row[4]) for row in rows],
+                         [("random start", "1 of 1", "0"), ("KD, public data", "1 of 1", "1")])
+
+    def test_feddf_is_said_to_be_untuned(self) -> None:
+        one = result("random-feddf", [0.1, 0.2])
+        tuned = replace(one, info={"config": {"feddf": {"epochs": 2, "lr": 0.001, "batch_size": 128}}})
+        self.assertIn("FedDF is not tuned (feddf: epochs 2, lr 0.001, batch_size 128)", summary_table(comparison(tuned)).note)
+        self.assertNotIn("FedDF", summary_table(comparison(result("random", [0.1, 0.2]))).note)
 
     def test_lead_compares_the_rounds_that_both_runs_hold(self) -> None:
         runs = comparison(result("best", [0.5, 0.6, 0.7, 0.8]), result("kd-public", [0.6, 0.8, 0.8], rounds=3))
@@ -183,6 +267,15 @@ class RunFolders(unittest.TestCase):
             (self.folder / "summary.json").write_text(json.dumps({"start_report": {"gate": gate}}))
             self.assertEqual(read_result(self.run_of, self.folder).validation_accuracy, expected)
 
+    def test_centralised_training_is_read_from_its_summary(self) -> None:
+        (self.folder / "run.json").write_text("{}")
+        (self.folder / "summary.json").write_text('{"central": true, "accuracy": 0.875}')
+        run = Run("uniform", 3, StartPlan("central", 0))
+        self.assertEqual((run.name, read_central(run, self.folder).accuracy), ("central-seed3", 0.875))
+        (self.folder / "summary.json").write_text('{"rounds": 3}')
+        with self.assertRaisesRegex(CompareError, "summary.json: expected the accuracy of centralised training, got None"):
+            read_central(run, self.folder)
+
     def test_a_line_still_being_written_is_not_read(self) -> None:
         self.write({}, [self.line(0), self.line(1)], '{"round": 2, "acc')
         self.assertEqual(len(read_result(self.run_of, self.folder).rounds), 2)
@@ -226,9 +319,13 @@ class Plans(unittest.TestCase):
 
     def test_each_program_gets_the_settings_it_knows(self) -> None:
         settings = flat({"data": {"set": "mnist", "held_out": 0.2}, "draw": {"test": 5},
-                         "partition": {"min_samples": 3}, "train": {"lr": 0.1}, "client": {"threads": 2}})
+                         "partition": {"min_samples": 3}, "train": {"lr": 0.1}, "pretrain": {"lr": 0.2},
+                         "client": {"threads": 2}, "simulate": {"threads": 1}})
         self.assertEqual(draw_settings(settings), {"data.set": "mnist", "draw.test": 5, "partition.min_samples": 3})
-        self.assertEqual(federation_settings(settings), {"data.set": "mnist", "data.held_out": 0.2, "train.lr": 0.1})
+        served = {"data.set": "mnist", "data.held_out": 0.2, "train.lr": 0.1, "pretrain.lr": 0.2}
+        self.assertEqual(federation_settings(settings, "simulation"), served | {"simulate.threads": 1})
+        self.assertEqual(federation_settings(settings, "processes"), served)
+        self.assertEqual(central_settings(settings), {"data.set": "mnist", "data.held_out": 0.2, "pretrain.lr": 0.2})
         self.assertEqual(client_settings(settings), {"data.set": "mnist", "threads": 2})
         self.assertEqual(flat(nested(settings)), settings)
 
@@ -249,6 +346,47 @@ class Plans(unittest.TestCase):
         self.assertEqual(before[cell + "best"], [])
         self.assertEqual(before[cell + "kd-public"], [cell + "random", cell + "best"])
         self.assertEqual(before[cell + "kd-student"], [cell + "best"])
+
+
+@unittest.skipUnless("HEADSTART_BIN" in os.environ, "HEADSTART_BIN does not name the folder of the programs")
+class ShippedPlans(unittest.TestCase):
+    """The programs accept the settings of every plan of the repository, in both modes. Nothing runs: after the settings'
+    file each program is given a value that it must refuse, and its words tell that the file was no obstacle."""
+
+    def setUp(self) -> None:
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = Path(folder.name)
+        self.programs = Programs(Path(os.environ["HEADSTART_BIN"]))
+
+    def check(self, command: list[str], key: str) -> None:
+        done = subprocess.run([*command, "--set", f"{key}=no number"], capture_output=True, text=True, check=False,
+                              cwd=self.folder, timeout=120)
+        self.assertEqual(done.returncode, 2, done.stderr)
+        self.assertRegex(done.stderr, f"setting '{key}': expected .*, got \"no number\"")
+
+    def test_plans_of_comparisons(self) -> None:
+        for file in sorted((ROOT / "experiments" / "plans").glob("*.json")):
+            for mode in ("simulation", "processes"):
+                with self.subTest(plan=file.stem, mode=mode):
+                    plan = load_plan(file)
+                    plan.mode = mode
+                    plan.check()
+                    study = Study(self.folder / file.stem / mode, plan, self.programs)
+                    run = plan.runs()[-1]
+                    if mode == "processes":
+                        self.check(self.programs.serve(study.federation_config(run, None)), "run.seed")
+                        self.check(self.programs.client(1, 0, study.client_config(run)), "data.share")
+                        continue
+                    self.check(self.programs.simulate(study.federation_config(run, None)), "run.seed")
+                    for central in plan.central_runs()[:1]:
+                        self.check(self.programs.central(study.central_config(central)), "run.seed")
+
+    def test_plans_of_pair_studies(self) -> None:
+        for file in sorted((ROOT / "experiments" / "plans" / "pairs").glob("*.json")):
+            with self.subTest(plan=file.stem):
+                self.check([self.programs.path("headstart-lab"), "pairs", "--config", str(file), "--study", "no.sqlite"],
+                           "kd.epochs")
 
 
 class ExternalReferences(html.parser.HTMLParser):
@@ -332,12 +470,40 @@ class WholeCalls(unittest.TestCase):
                                    "partition-specialized.png", "partition-uniform.png",
                                    "rounds-to-target-best.png", "rounds-to-target-random.png"])
         self.assertEqual(references.images, len(figures))
-        headline = json.loads((self.out / "table.json").read_text())["headline"]
-        self.assertRegex(headline, r"saves .*\d+% of the communication rounds")
-        self.assertIn(headline, (self.out / "table.md").read_text())
+        said = json.loads((self.out / "table.json").read_text())["headline"]
+        self.assertRegex(said, r"^Against the best local model, .* saves .*\d+% of its rounds")
+        self.assertRegex(said, r"Against a random start it saves .*\d+% of the communication rounds")
+        self.assertIn(said, (self.out / "table.md").read_text())
+        commit = (self.out / "commit.txt").read_text().strip()
+        self.assertIn(f"Made by headstart-fake 0.1.0, LibTorch 1.13.1, commit {commit}.",
+                      (self.out / "table.md").read_text())
         self.assertIn("LibTorch 1.13.1", page)
         drawn = json.loads((self.out / "configs" / "draw-uniform-seed2.json").read_text())
         self.assertEqual(drawn, {"partition": {"kind": "uniform", "clients": 10}, "seed": 2})
+
+    def test_centralised_training_runs_once_a_seed_and_sets_targets(self) -> None:
+        (self.folder / "plan.json").write_text(json.dumps(
+            {"rounds": 4, "seeds": [1, 2], "partitions": ["uniform", "specialized"], "central_points": [5, 2],
+             "settings": {"pretrain": {"max_epochs": 3}, "train": {"epochs": 2}}}))
+        done = self.compare("--plan", "plan.json", "--out", str(self.out))
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("14 runs, 14 to do", done.stderr)
+        config = json.loads((self.out / "configs" / "central-seed2.json").read_text())
+        self.assertEqual(config, {"pretrain": {"max_epochs": 3}, "run": {"folder": f"{self.out}/runs/central-seed2",
+                                                                         "seed": 2},
+                                  "data": {"manifest": f"{self.out}/manifests/uniform-seed2.json"}})
+        table = json.loads((self.out / "table.json").read_text())
+        self.assertEqual([central["accuracy"] for central in table["central"]], [0.88, 0.87])
+        targets = {(run["seed"], target["target"]): target["accuracy"] for run in table["runs"]
+                   for target in run["targets"]}
+        self.assertAlmostEqual(targets[2, "centralised training less 5 points"], 0.82)
+        self.assertTrue((self.out / "figures" / "rounds-to-target-central.png").is_file())
+        again = self.compare("--resume", str(self.out))
+        self.assertIn("14 runs, 0 to do", again.stderr)
+
+    def test_a_plan_of_a_simulation_runs_with_processes_too(self) -> None:
+        done = self.begin("--starts", "random", "--mode", "processes", "--set", "simulate.threads=1")
+        self.assertEqual(done.returncode, 0, done.stderr)
 
     def test_starts_from_one_silos_weights_need_the_silos_consent(self) -> None:
         done = self.begin("--starts", "random,average,best,kd-public,kd-student", "--mode", "processes")

@@ -1,0 +1,109 @@
+#include "experiments/lab/central.hpp"
+
+#include <doctest/doctest.h>
+
+#include "shared/base/error.hpp"
+#include "shared/base/files.hpp"
+#include "shared/learn/partition.hpp"
+#include "tests/support/learning.hpp"
+#include "tests/support/temporary_folder.hpp"
+#include "tests/support/throws.hpp"
+
+namespace headstart::lab {
+namespace {
+
+/// 240 samples of three clients, 40 for validation, 160 for the test, on disk.
+class SmallCentral {
+ public:
+  SmallCentral() {
+    write(learn::Split::train, 480, Seed(1));
+    write(learn::Split::test, 160, Seed(2));
+    settings.data = {.set = "tensors", .path = (folder / "data").string()};
+    settings.model = test::small_spec(learn::Norm::none);
+    settings.training.max_epochs = 4;
+  }
+
+  nlohmann::json run(const std::string& name, learn::PartitionKind kind, std::int64_t num_validation = 40) {
+    const learn::Dataset train = learn::load_dataset(settings.data, learn::Split::train);
+    const learn::Dataset test = learn::load_dataset(settings.data, learn::Split::test);
+    const learn::DrawOptions draws{.validation = num_validation,
+                                   .public_large = 0,
+                                   .public_small = 0,
+                                   .public_labeled = 0,
+                                   .clients = 240,
+                                   .test = 160};
+    settings.manifest = (folder / (name + ".json")).string();
+    learn::save_manifest(learn::draw_manifest(train, test, draws, {.kind = kind, .num_clients = 3}, 7),
+                         settings.manifest);
+    settings.folder = (folder / name).string();
+    return train_centrally(settings, std::chrono::steady_clock::now);
+  }
+
+  test::TemporaryFolder folder;
+  CentralSettings settings;
+
+ private:
+  void write(learn::Split split, std::int64_t count, Seed seed) const {
+    const learn::Samples samples = test::separable_samples(count, seed);
+    const learn::Dataset dataset{.name = "separable", .images = samples.x, .labels = samples.y, .num_classes = 4};
+    std::vector<std::int64_t> all(static_cast<std::size_t>(count));
+    for (std::size_t i = 0; i < all.size(); ++i) all[i] = static_cast<std::int64_t>(i);
+    learn::save_tensors(dataset, all, split, folder / "data");
+  }
+};
+
+TEST_CASE("central: trains on the samples of all clients, whoever holds them, and repeats itself") {
+  SmallCentral central;
+  const nlohmann::json uniform = central.run("uniform", learn::PartitionKind::uniform);
+  const nlohmann::json skewed = central.run("skewed", learn::PartitionKind::quantity_skew);
+  CHECK(uniform["num_examples"] == 240);
+  CHECK(uniform["validation_examples"] == 40);
+  CHECK(uniform["epoch_chosen_by"] == "validation set of the manifest");
+  CHECK(uniform["clients"] == 3);
+  CHECK(uniform["epochs"] == 4);
+  CHECK(uniform["accuracy"] > 0.5);
+  CHECK(uniform["model_digest"] == skewed["model_digest"]);
+  CHECK(read_json(central.folder / "uniform" / "summary.json") == uniform);
+  const nlohmann::json run = read_json(central.folder / "uniform" / "run.json");
+  CHECK(run["config"]["pretrain"]["optimizer"] == "adam");
+  CHECK(run["config"]["pretrain"]["max_epochs"] == 4);
+  CHECK_FALSE(run["reproducible_with"]["libtorch"].get<std::string>().empty());
+}
+
+TEST_CASE("central: keeps the epoch that its validation samples prefer, and says what chose it") {
+  SmallCentral central;
+  central.settings.training.optimizer.lr = 0.02;
+  central.settings.training.max_epochs = 6;
+  const nlohmann::json summary = central.run("validated", learn::PartitionKind::uniform);
+  CHECK(summary["validation_accuracy"].is_number());
+  // Epoch by epoch the same training: stopped at the chosen one, it ends with the model that was kept.
+  central.settings.training.max_epochs = summary["best_epoch"].get<std::int64_t>();
+  const nlohmann::json shorter = central.run("shorter", learn::PartitionKind::uniform);
+  CHECK(shorter["model_digest"] == summary["model_digest"]);
+  CHECK(shorter["accuracy"] == summary["accuracy"]);
+
+  const nlohmann::json held_out = central.run("held-out", learn::PartitionKind::uniform, 0);
+  CHECK(held_out["num_examples"] == 216);
+  CHECK(held_out["validation_examples"] == 24);
+  CHECK(held_out["epoch_chosen_by"] == "samples held out of the clients'");
+
+  central.settings.held_out = 0;
+  const nlohmann::json last = central.run("last", learn::PartitionKind::uniform, 0);
+  CHECK(last["num_examples"] == 240);
+  CHECK(last["best_epoch"] == last["epochs"]);
+  CHECK(last["validation_accuracy"].is_null());
+}
+
+TEST_CASE("central: a folder that exists is refused, as is a missing manifest") {
+  SmallCentral central;
+  (void)central.run("once", learn::PartitionKind::uniform);
+  CHECK(test::code_of([&] { (void)train_centrally(central.settings, std::chrono::steady_clock::now); }) ==
+        Errc::storage);
+  central.settings.manifest.clear();
+  CHECK(test::error_of([&] {
+          (void)train_centrally(central.settings, std::chrono::steady_clock::now);
+        }).find("data.manifest is needed") == 0);
+}
+
+}  // namespace
+}  // namespace headstart::lab
