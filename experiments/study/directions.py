@@ -1,9 +1,11 @@
 """The directions that the papers report, as statements that the rows of a study bear out, contradict, or leave open.
 
 A statement about means holds when the whole 95% interval lies on its side, does not hold when the whole interval lies
-on the other, and cannot be told in between. One about all of several cases holds when the mean agrees in each, and does
-not when one of them contradicts it by its whole interval. Runs of multi-teacher distillation have no pairs to take an
-interval from: there, differences below a point are ties."""
+on the other, and cannot be told in between. Two methods are comparable when the whole interval of their difference lies
+within COMPARABLE: an interval that merely holds zero says nothing. A statement about all of several cases holds when
+the mean agrees in each and the interval in one or more, and does not when one of them contradicts it by its whole
+interval. Runs of multi-teacher distillation have no pairs to take an interval from: there it is taken over the seeds,
+and fewer than FEWEST_SEEDS tell nothing."""
 
 from __future__ import annotations
 
@@ -15,15 +17,16 @@ import numpy as np
 
 from . import analysis
 from .analysis import Estimate, advantage, chosen, difference, grouped, matched, mean, strong, weak
-from .multi_teacher import COLLAPSE, TIE, MultiTeacher
+from .multi_teacher import COLLAPSE, MultiTeacher
 from .published import TUNING_ADDS_SKEWED, TUNING_ADDS_UNIFORM, WANT_OTHER_SETTINGS
 from .rows import LABELED, Pair
 from .text import number
 from .text import points as signed
 
 HOLDS, FAILS, OPEN = "holds", "does not hold", "cannot be told from this study"
-# Two methods are comparable when their mean gains differ by at most this.
+# Two methods are comparable when their mean gains differ by at most this: the bound of every equivalence.
 COMPARABLE = 0.02
+FEWEST_SEEDS = 3
 NO_ROWS = "No such rows."
 UNTUNED = ("vanilla", "dml", "dp-kd")
 
@@ -198,7 +201,7 @@ def _tuning(pairs: Sequence[Pair]) -> list[Answer]:
     verdict = OPEN
     if any(case.lead.sign < 0 for case in cases):
         verdict = FAILS
-    elif cases and all(case.lead.value >= 0 for case in cases):
+    elif any(case.lead.sign > 0 for case in cases) and all(case.lead.value >= 0 for case in cases):
         verdict = HOLDS
     ahead = sum(case.lead.value >= 0 for case in cases)
     listed = "; ".join(f"{case.partition} on {case.transfer}: over {case.best} {points(case.lead)}" for case in cases)
@@ -330,8 +333,9 @@ def _ratio_text(found: Estimate | None, left: Sequence[Pair], right: Sequence[Pa
 def _multi_teacher(multi: MultiTeacher | None) -> list[Answer]:
     rules: list[tuple[str, Callable[[MultiTeacher], tuple[str, str]]]] = [
         ("The best start wins all ten comparisons on public data.", _best_wins),
-        ("On public data, the worst and the untrained start do not differ clearly (published: untrained ahead in 3 of "
-         "10).", _worst_and_untrained),
+        ("On public data, the worst and the untrained start are comparable: on average over the cells within "
+         f"{100 * COMPARABLE:.0f} points (published: no clear difference, untrained ahead in 3 of 10).",
+         _worst_and_untrained),
         ("On student data the worst start collapses under quantity-skew, random-chunks and label-dirichlet (below half "
          "of the best start's accuracy).", _collapse),
         ("Class-wise weights help in label-dirichlet.", lambda m: _weights(m, "label-dirichlet", 1, 0)),
@@ -346,63 +350,83 @@ def _multi_teacher(multi: MultiTeacher | None) -> list[Answer]:
     return answers
 
 
+def _over_seeds(values: Sequence[float]) -> Estimate:
+    """One value a seed."""
+    center, count = float(np.mean(values)), len(values)
+    if count < FEWEST_SEEDS:
+        return Estimate(center, None, None, count)
+    reach = float(np.std(values, ddof=1)) / math.sqrt(count) * analysis.T_95[min(count - 2, len(analysis.T_95) - 1)]
+    return Estimate(center, center - reach, center + reach, count)
+
+
+def _seeds_text(found: Sequence[Estimate]) -> str:
+    """Says why nothing can be told where there are too few."""
+    fewest = min(estimate.count for estimate in found)
+    if fewest >= FEWEST_SEEDS:
+        return ""
+    return f" {fewest} seed{'s' * (fewest > 1)}: too few for an interval."
+
+
 def _best_wins(multi: MultiTeacher) -> tuple[str, str]:
-    leads = []
-    for weights in ("", "-equal"):
-        for name in multi.partitions:
-            rivals = [multi.differences(f"kd-public{weights}", f"kd-public-{other}{weights}", [name]).get(name)
-                      for other in ("worst", "untrained")]
-            known = [lead for lead in rivals if lead is not None]
-            if len(known) == 2:
-                leads.append(min(known))
-    wins, losses = sum(lead > 0 for lead in leads), sum(lead < -TIE for lead in leads)
+    leads = [_over_seeds([best - max(others) for best, *others in rows]) for weights in ("", "-equal")
+             for name in multi.partitions
+             if (rows := multi.by_seed(name, *(f"kd-public{other}{weights}" for other in ("", "-worst", "-untrained"))))]
     if not leads:
         return OPEN, NO_ROWS
-    numbers = (f"Ahead of both others in {wins} of {len(leads)}; smallest lead {signed(min(leads))}, "
-               f"mean {signed(float(np.mean(leads)))} points.")
-    return FAILS if losses else HOLDS if len(leads) == 10 and wins == 10 else OPEN, numbers
+    values = [lead.value for lead in leads]
+    numbers = (f"Ahead of both others in {sum(value > 0 for value in values)} of {len(leads)}; smallest lead "
+               f"{signed(min(values))}, mean {signed(float(np.mean(values)))} points.{_seeds_text(leads)}")
+    if any(lead.sign < 0 for lead in leads):
+        return FAILS, numbers
+    return HOLDS if len(leads) == 10 and all(lead.sign > 0 for lead in leads) else OPEN, numbers
 
 
 def _worst_and_untrained(multi: MultiTeacher) -> tuple[str, str]:
-    gaps = [gap for weights in ("", "-equal")
-            for gap in multi.differences(f"kd-public-untrained{weights}", f"kd-public-worst{weights}").values()]
+    cells = [rows for weights in ("", "-equal") for name in multi.partitions
+             if (rows := multi.by_seed(name, f"kd-public-untrained{weights}", f"kd-public-worst{weights}"))]
+    gaps = [float(np.mean([untrained - worst for untrained, worst in rows])) for rows in cells]
     if len(gaps) < 4:
         return OPEN, NO_ROWS
+    seeds = [Estimate(gap, None, None, len(rows)) for gap, rows in zip(gaps, cells)]
     center = float(np.mean(gaps))
     reach = float(np.std(gaps, ddof=1)) / math.sqrt(len(gaps)) * analysis.T_95[len(gaps) - 2]
-    ahead = sum(gap > 0 for gap in gaps)
-    numbers = (f"Untrained ahead in {ahead} of {len(gaps)}; untrained less worst {signed(center)} "
-               f"points (95% over the cells: {signed(center - reach)} to "
-               f"{signed(center + reach)}).")
-    return HOLDS if abs(center) <= reach else FAILS, numbers
+    over_cells = Estimate(center, center - reach, center + reach, len(gaps))
+    numbers = (f"Untrained ahead in {sum(gap > 0 for gap in gaps)} of {len(gaps)}; untrained less worst "
+               f"{signed(center)} points (95% over the cells: {signed(center - reach)} to {signed(center + reach)})."
+               + _seeds_text(seeds))
+    return OPEN if _seeds_text(seeds) else _comparable(over_cells), numbers
 
 
 def _collapse(multi: MultiTeacher) -> tuple[str, str]:
     shares = []
     for name in ("quantity-skew", "random-chunks", "label-dirichlet"):
         for weights in ("", "-equal"):
-            worst = multi.mean(name, f"kd-student-worst{weights}")
-            best = multi.mean(name, f"kd-student{weights}")
-            if worst is not None and best:
-                shares.append((f"{name}{' equal' if weights else ''}", worst / best))
+            rows = multi.by_seed(name, f"kd-student-worst{weights}", f"kd-student{weights}")
+            if rows and all(best > 0 for _, best in rows):
+                shares.append((f"{name}{' equal' if weights else ''}", _over_seeds([mine / best for mine, best in rows])))
     if not shares:
         return OPEN, NO_ROWS
-    collapsed = sum(share < COLLAPSE for _, share in shares)
-    numbers = (f"Collapsed in {collapsed} of {len(shares)} cells; share of the best start's accuracy: "
-               + ", ".join(f"{name} {100 * share:.0f}%" for name, share in shares) + ".")
-    return HOLDS if collapsed == len(shares) == 6 else FAILS if collapsed < len(shares) else OPEN, numbers
+    found = [share for _, share in shares]
+    numbers = (f"Collapsed in {sum(share.value < COLLAPSE for share in found)} of {len(shares)} cells; share of the best "
+               "start's accuracy: " + ", ".join(f"{name} {100 * share.value:.0f}%" for name, share in shares) + "."
+               + _seeds_text(found))
+    if any(share.low is not None and share.low >= COLLAPSE for share in found):
+        return FAILS, numbers
+    has_all = len(found) == 6 and all(share.high is not None and share.high < COLLAPSE for share in found)
+    return HOLDS if has_all else OPEN, numbers
 
 
 def _weights(multi: MultiTeacher, partition: str, sign: int, exceptions: int) -> tuple[str, str]:
     starts = ("kd-public-worst", "kd-public", "kd-public-untrained", "kd-student-worst", "kd-student")
-    leads = {start: lead[partition] for start in starts
-             if partition in (lead := multi.differences(start, f"{start}-equal", [partition]))}
+    leads = {start: _over_seeds([mine - theirs for mine, theirs in rows]) for start in starts
+             if (rows := multi.by_seed(partition, start, f"{start}-equal"))}
     if not leads:
         return OPEN, NO_ROWS
-    agreeing = sum(sign * lead > 0 for lead in leads.values())
-    against = sum(sign * lead < -TIE for lead in leads.values())
-    numbers = ("Weighted less equal: " + ", ".join(f"{start.removeprefix('kd-')} {signed(lead)}"
-                                                    for start, lead in leads.items()) + " points.")
+    agreeing = sum(sign * lead.sign > 0 for lead in leads.values())
+    against = sum(sign * lead.sign < 0 for lead in leads.values())
+    numbers = ("Weighted less equal: " + ", ".join(f"{start.removeprefix('kd-')} {signed(lead.value)}"
+                                                    for start, lead in leads.items()) + " points."
+               + _seeds_text(list(leads.values())))
     if against > exceptions:
         return FAILS, numbers
     return HOLDS if agreeing >= len(starts) - exceptions else OPEN, numbers

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,6 @@ from comparison.programs import read_json
 from .published import TABLE_TWO, TABLE_TWO_STARTS
 from .rows import PARTITIONS
 
-# Differences below a point are ties: 2,000 test images tell no smaller ones.
-TIE = 0.01
 # A student collapses when it keeps less than this share of what the best start reaches. Published: 0.25 to 0.46 where
 # it is said to, 0.83 and more elsewhere.
 COLLAPSE = 0.5
@@ -38,14 +35,10 @@ class MultiTeacher:
         found = self.accuracy.get(partition, {}).get(start)
         return float(np.mean(found)) if found else None
 
-    def differences(self, start: str, over: str, partitions: Sequence[str] | None = None) -> dict[str, float]:
-        """By partition, where both are there."""
-        result = {}
-        for partition in self.partitions if partitions is None else partitions:
-            mine, theirs = self.mean(partition, start), self.mean(partition, over)
-            if mine is not None and theirs is not None:
-                result[partition] = mine - theirs
-        return result
+    def by_seed(self, partition: str, *starts: str) -> list[tuple[float, ...]]:
+        """The accuracies of these starts, seed by seed; empty where one is missing or has other seeds."""
+        found = [self.accuracy.get(partition, {}).get(start, []) for start in starts]
+        return list(zip(*found)) if len({len(values) for values in found}) == 1 else []
 
 
 def read_multi_teacher(folder: Path) -> MultiTeacher:

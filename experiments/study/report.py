@@ -21,7 +21,7 @@ from comparison.plan import save_json
 from comparison.table import Table
 
 from . import analysis, tuner
-from .directions import FAILS, HOLDS, OPEN, Answer, all_directions
+from .directions import COMPARABLE, FAILS, FEWEST_SEEDS, HOLDS, OPEN, Answer, all_directions
 from .multi_teacher import MultiTeacher
 from .rows import Study
 from .sections import Section, all_sections, by_partition, lines_of
@@ -116,9 +116,11 @@ def directions_markdown(study: Study, answers: Sequence[Answer], command: str) -
 
 
 RULE = ("A statement about means holds when its whole 95% interval lies on the stated side and does not when the whole "
-        "interval lies on the other; one about all of several cases holds when the mean agrees in each, and does not "
-        "when the interval of one contradicts it. Errors are clustered by student and by teacher; they tell nothing "
-        "about partitions and seeds that were not drawn. Directions are those of Alballa & Canini (arXiv 2402.14922 "
+        "interval lies on the other; two methods are comparable only where the whole interval of their difference lies "
+        f"within {100 * COMPARABLE:.0f} points of 0; one about all of several cases holds when the mean agrees in each "
+        "and the interval in one or more, and does not when the interval of one contradicts it. Errors are clustered by "
+        "student and by teacher; they tell nothing about partitions and seeds that were not drawn. Multi-teacher KD has "
+        f"intervals over seeds, from {FEWEST_SEEDS} on. Directions are those of Alballa & Canini (arXiv 2402.14922 "
         "and EuroMLSys 2023).")
 
 

@@ -170,7 +170,8 @@ def weights_table(multi: MultiTeacher) -> Table:
     table = Table("Class-wise weights less equal ones, points", ["partition", ""]
                   + [column_title(start).removesuffix(" W") for start in starts])
     for partition in multi.partitions:
-        here = [multi.differences(start, f"{start}-equal", [partition]).get(partition) for start in starts]
+        here = [None if (mine := multi.mean(partition, start)) is None
+                or (theirs := multi.mean(partition, f"{start}-equal")) is None else mine - theirs for start in starts]
         there = []
         for start in starts:
             pair = [published_cell(partition, name) for name in (start, f"{start}-equal")]

@@ -297,21 +297,52 @@ class Directions(Folder):
         self.assertEqual(self.find(found, "Specialized wants a lower alpha"), HOLDS)
         self.assertEqual(self.find(found, "Specialized wants a lower T"), OPEN)
 
-    def test_the_published_table_gives_the_published_directions(self) -> None:
-        accuracy = {partition: {start: [value / 100] for start, value in zip(TABLE_TWO_STARTS, values)}
-                    for partition, values in TABLE_TWO.items()}
+    def published_table(self, seeds: int) -> dict[str, dict[str, list[float]]]:
+        """The published accuracies, the same in each seed."""
+        return {partition: {start: [value / 100] * seeds for start, value in zip(TABLE_TWO_STARTS, values)}
+                for partition, values in TABLE_TWO.items()}
+
+    def of_table(self, accuracy: dict[str, dict[str, list[float]]], text: str) -> directions.Answer:
+        answers = directions.all_directions([], MultiTeacher(Path("table"), {}, accuracy))
+        return next(answer for answer in answers if answer.topic == "Multi-teacher KD" and text in answer.statement)
+
+    def test_the_published_table_in_three_seeds_gives_the_published_directions(self) -> None:
+        accuracy = self.published_table(3)
         answers = directions.all_directions([], MultiTeacher(Path("table"), {}, accuracy))
         multi = [answer for answer in answers if answer.topic == "Multi-teacher KD"]
         self.assertEqual([answer.verdict for answer in multi], [HOLDS] * 7)
         self.assertIn("Ahead of both others in 10 of 10", multi[0].numbers)
-        self.assertIn("Untrained ahead in 3 of 10", multi[1].numbers)
+        self.assertIn("Untrained ahead in 3 of 10; untrained less worst −0.5 points (95% over the cells: −1.5 to +0.5)",
+                      multi[1].numbers)
         self.assertEqual(published("label-dirichlet", "kd-student-equal"), 0.63)
         del accuracy["uniform"]
-        again = directions.all_directions([], MultiTeacher(Path("table"), {}, accuracy))
-        self.assertEqual(next(a for a in again if "all ten" in a.statement).verdict, OPEN)
-        accuracy["specialized"]["kd-public"] = [0.40]
-        again = directions.all_directions([], MultiTeacher(Path("table"), {}, accuracy))
-        self.assertEqual(next(a for a in again if "all ten" in a.statement).verdict, FAILS)
+        self.assertEqual(self.of_table(accuracy, "all ten").verdict, OPEN)
+        accuracy["specialized"]["kd-public"] = [0.40, 0.41, 0.42]
+        self.assertEqual(self.of_table(accuracy, "all ten").verdict, FAILS)
+
+    def test_one_seed_tells_nothing_however_large_the_difference(self) -> None:
+        answers = directions.all_directions([], MultiTeacher(Path("table"), {}, self.published_table(1)))
+        multi = [answer for answer in answers if answer.topic == "Multi-teacher KD"]
+        self.assertEqual([answer.verdict for answer in multi], [OPEN] * 7)
+        for answer in multi:
+            self.assertTrue(answer.has_rows)
+            self.assertIn("1 seed: too few for an interval.", answer.numbers)
+
+    def test_seeds_that_disagree_leave_it_open(self) -> None:
+        accuracy = self.published_table(3)
+        accuracy["uniform"]["kd-public"] = [value + shift for value, shift in
+                                            zip(accuracy["uniform"]["kd-public"], (-0.02, 0.0, 0.02))]
+        self.assertEqual(self.of_table(accuracy, "all ten").verdict, OPEN)
+        self.assertEqual(self.of_table(accuracy, "hurt in uniform").verdict, OPEN)
+
+    def test_no_clear_difference_is_a_finding_only_within_the_bound(self) -> None:
+        for gaps, expected in (((0.001,) * 5, HOLDS), ((0.05,) * 5, FAILS), ((-0.1, -0.05, 0.0, 0.05, 0.1), OPEN)):
+            accuracy = self.published_table(3)
+            for gap, starts in zip(gaps, accuracy.values()):
+                for weights in ("", "-equal"):
+                    starts[f"kd-public-untrained{weights}"] = [
+                        value + gap for value in starts[f"kd-public-worst{weights}"]]
+            self.assertEqual(self.of_table(accuracy, "are comparable: on average").verdict, expected, gaps)
 
 
 class WholeCalls(Folder):
