@@ -73,4 +73,18 @@ std::shared_ptr<Network> make_cnn(const ModelSpec& spec, const Task& task, Norm 
   return std::make_shared<Cnn>(spec, task, norm);
 }
 
+double cnn_bytes(const ModelSpec& spec, const Task& task, Norm norm) {
+  check(spec, task);
+  const auto number = [](std::int64_t value) { return static_cast<double>(value); };
+  const double first = number(spec.channels[0]);
+  const double second = number(spec.channels[1]);
+  const double hidden = number(spec.hidden);
+  const double filter = number(spec.kernel) * number(spec.kernel);
+  const double features =
+      second * number(side_after_both(task.height, spec.kernel)) * number(side_after_both(task.width, spec.kernel));
+  const double weights = first * (number(task.channels) * filter + 1) + second * (first * filter + 1) +
+                         hidden * (features + 1) + number(task.num_classes) * (hidden + 1);
+  return weights * sizeof(float) + normalisation_bytes(norm, first) + normalisation_bytes(norm, second);
+}
+
 }  // namespace headstart::learn

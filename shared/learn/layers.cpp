@@ -44,6 +44,12 @@ Normalisation::Normalisation(Norm norm, std::int64_t channels)
   num_batches_tracked = register_buffer("num_batches_tracked", torch::zeros({}, torch::kLong));
 }
 
+double normalisation_bytes(Norm kind, double channels) {
+  if (kind == Norm::none) return 0;
+  const double vectors = kind == Norm::batch ? 4 : 2;
+  return vectors * channels * sizeof(float) + (kind == Norm::batch ? sizeof(std::int64_t) : 0);
+}
+
 Tensor Normalisation::forward(const Tensor& x) {
   constexpr double eps = 1e-5;
   constexpr double momentum = 0.1;

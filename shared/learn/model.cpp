@@ -15,11 +15,6 @@ namespace headstart::learn {
 
 namespace {
 
-Norm resolved_norm(const ModelSpec& spec) {
-  if (spec.norm != Norm::automatic) return spec.norm;
-  return spec.name == "cnn" ? Norm::none : Norm::batch;
-}
-
 class BuiltInModel final : public Model {
  public:
   explicit BuiltInModel(std::shared_ptr<Network> network) : network_(std::move(network)) {}
@@ -58,6 +53,11 @@ std::mutex& global_generator_mutex() {
 }
 
 }  // namespace
+
+Norm resolved_norm(const ModelSpec& spec) {
+  if (spec.norm != Norm::automatic) return spec.norm;
+  return spec.name == "cnn" ? Norm::none : Norm::batch;
+}
 
 std::string ModelSpec::architecture() const {
   const std::string_view norm_word = word_of(Choices<Norm>(norm_words), resolved_norm(*this));

@@ -58,9 +58,18 @@ struct Normalisation : torch::nn::Module {
   Tensor weight, bias, running_mean, running_var, num_batches_tracked;
 };
 
-/// `norm` replaces the specification's, with `automatic` resolved.
+/// The specification's, with `automatic` resolved.
+Norm resolved_norm(const ModelSpec& spec);
+
+/// `norm` replaces the specification's. Throw Error(usage) for impossible sizes, before anything is allocated.
 std::shared_ptr<Network> make_cnn(const ModelSpec& spec, const Task& task, Norm norm);
 std::shared_ptr<Network> make_resnet18(const ModelSpec& spec, const Task& task, Norm norm);
+
+/// Bytes of the state that these would have. Throw as they do.
+double cnn_bytes(const ModelSpec& spec, const Task& task, Norm norm);
+double resnet18_bytes(const ModelSpec& spec, const Task& task, Norm norm);
+/// Likewise of one normalisation of so many channels.
+double normalisation_bytes(Norm kind, double channels);
 
 std::unique_ptr<Model> load_script(const ModelSpec& spec, const Task& task);
 

@@ -98,12 +98,38 @@ class ResNet18 final : public Network {
 
 }  // namespace
 
-std::shared_ptr<Network> make_resnet18(const ModelSpec& spec, const Task& task, Norm norm) {
+namespace {
+
+void check(const ModelSpec& spec) {
   constexpr std::int64_t max_width = 1024;
   if (spec.width < 1 || spec.width > max_width) {
     throw Error(Errc::usage, fmt::format("model.width: expected 1 to {}, got {}", max_width, spec.width));
   }
+}
+
+}  // namespace
+
+std::shared_ptr<Network> make_resnet18(const ModelSpec& spec, const Task& task, Norm norm) {
+  check(spec);
   return std::make_shared<ResNet18>(spec, task, norm);
+}
+
+double resnet18_bytes(const ModelSpec& spec, const Task& task, Norm norm) {
+  check(spec);
+  double bytes = 0;
+  const auto add_convolution = [&bytes, norm](double in, double out, double kernel) {
+    bytes += in * out * kernel * kernel * sizeof(float) + normalisation_bytes(norm, out);
+  };
+  double in = static_cast<double>(spec.width);
+  add_convolution(static_cast<double>(task.channels), in, 3);
+  for (int stage = 0; stage < 4; ++stage) {
+    const double out = static_cast<double>(spec.width << stage);
+    if (stage > 0) add_convolution(in, out, 1);  // the shortcut
+    add_convolution(in, out, 3);
+    for (int i = 0; i < 3; ++i) add_convolution(out, out, 3);
+    in = out;
+  }
+  return bytes + static_cast<double>(task.num_classes) * (in + 1) * sizeof(float);
 }
 
 }  // namespace headstart::learn

@@ -10,7 +10,9 @@
 
 #include "shared/base/error.hpp"
 #include "shared/base/files.hpp"
+#include "shared/learn/model_size.hpp"
 #include "tests/support/temporary_folder.hpp"
+#include "tests/support/throws.hpp"
 
 namespace headstart::learn {
 
@@ -263,6 +265,35 @@ TEST_CASE("devices") {
     CHECK_THROWS_WITH_AS(device_of("cuda"), doctest::Contains("device=cpu"), Error);
     CHECK(device_of("auto") == c10::Device(c10::kCPU));
   }
+}
+
+TEST_CASE("the size of a model is known without building it") {
+  for (const Norm norm : {Norm::automatic, Norm::batch, Norm::group, Norm::none}) {
+    for (const Task& task : {fashion, cifar, Task{.channels = 2, .height = 17, .width = 40, .num_classes = 7}}) {
+      const ModelSpec specs[] = {{.name = "cnn", .norm = norm},
+                                 {.name = "cnn", .channels = {3, 5}, .kernel = 2, .hidden = 7, .norm = norm},
+                                 {.name = "resnet18", .width = 4, .norm = norm},
+                                 {.name = "resnet18", .width = 6, .norm = norm}};
+      for (const ModelSpec& spec : specs) {
+        CAPTURE(spec.architecture());
+        CHECK(state_bytes(spec, task) == make_model(spec, task, Seed(1))->schema().num_bytes());
+      }
+    }
+  }
+  // As many as no machine has memory for.
+  const Task large{.channels = 4096, .height = 65536, .width = 65536, .num_classes = 2048};
+  CHECK(state_bytes({.name = "cnn", .channels = {2048, 2048}, .hidden = 1048576}, large) > std::uint64_t{1} << 60);
+  CHECK(state_bytes({.name = "resnet18", .width = 1024}, cifar) == 11426951368ULL);
+  CHECK(state_bytes({.name = script("gated")}, small_task) ==
+        std::filesystem::file_size("tests/golden/scripted/gated.pt"));
+}
+
+TEST_CASE("a model that cannot be has no size") {
+  const auto code = [](const ModelSpec& spec) { return test::code_of([&] { (void)state_bytes(spec, cifar); }); };
+  CHECK(code({.name = "vgg"}) == Errc::usage);
+  CHECK(code({.name = "cnn", .channels = {3}}) == Errc::usage);
+  CHECK(code({.name = "resnet18", .width = 0}) == Errc::usage);
+  CHECK(code({.name = "script:nowhere.pt"}) == Errc::data);
 }
 
 }  // namespace headstart::learn
