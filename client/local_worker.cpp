@@ -4,9 +4,9 @@
 #include <torch/torch.h>
 
 #include "shared/base/digest.hpp"
-#include "shared/base/error.hpp"
 #include "shared/base/log.hpp"
 #include "shared/learn/distill.hpp"
+#include "shared/learn/model_size.hpp"
 #include "shared/learn/platform.hpp"
 
 namespace headstart::client {
@@ -65,6 +65,7 @@ wire::Join LocalWorker::join(const session::Terms& terms) {
   join.architecture = terms_.model.architecture();
   join.shares_with_peers = options_.shares_with_peers;
   if (options_.own_model && options_.own_model->architecture() != terms_.model.architecture()) {
+    require_within_limit(*options_.own_model, "own_model", Errc::usage);
     join.own_architecture = options_.own_model->architecture();
     join.own_model = session::to_json_text(*options_.own_model);
   }
@@ -97,7 +98,15 @@ learn::Model& LocalWorker::global_model() {
 
 learn::Schema LocalWorker::global_schema() { return global_model().schema(); }
 
+void LocalWorker::require_within_limit(const learn::ModelSpec& spec, const std::string& owner, Errc code) {
+  if (const auto excess =
+          session::beyond_own_model_limit(spec, terms_, learn::state_bytes(terms_.model, terms_.task))) {
+    throw Error(code, fmt::format("{}: {}", owner, *excess));
+  }
+}
+
 learn::Schema LocalWorker::schema_of(const learn::ModelSpec& spec) {
+  if (!spec.is_scripted()) require_within_limit(spec, "a model from the server", Errc::protocol);
   return make(with_local_script(spec), terms_.seeds().child("model"))->schema();
 }
 

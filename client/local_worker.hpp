@@ -8,6 +8,7 @@
 
 #include "client/pretrained_store.hpp"
 #include "client/worker.hpp"
+#include "shared/base/error.hpp"
 #include "shared/learn/data.hpp"
 
 namespace headstart::client {
@@ -45,6 +46,8 @@ class LocalWorker final : public Worker {
  private:
   std::unique_ptr<learn::Model> make(const learn::ModelSpec& spec, Seed seed) const;
   [[nodiscard]] learn::ModelSpec with_local_script(learn::ModelSpec spec) const;
+  /// Throws Error(`code`) where the model of `spec`, `owner`'s, would be above the run's limits.own_model.
+  void require_within_limit(const learn::ModelSpec& spec, const std::string& owner, Errc code);
   learn::Model& global_model();
   [[nodiscard]] std::string pretraining_key() const;
   /// Puts the pre-trained model into the store; where that fails, the work goes on without.

@@ -1,6 +1,8 @@
 #include "server/admission.hpp"
 
+#include <algorithm>
 #include <sstream>
+#include <utility>
 
 #include <fmt/format.h>
 
@@ -400,15 +402,20 @@ std::optional<std::string> Admission::misfit(const wire::Join& join) const {
   if (!join.own_model.value.empty()) {
     const learn::ModelSpec own = session::spec_from_json_text(join.own_model.value);
     try {
-      if (!own.is_scripted()) (void)own.architecture();
+      // A script is never built here, and a peer must not name files of this machine.
+      std::optional<std::string> excess;
+      if (!own.is_scripted()) excess = session::beyond_own_model_limit(own, rules_.terms, rules_.model_bytes);
+      if (excess) return fmt::format("the client's own model {}", *excess);
     } catch (const Error& error) {
       return fmt::format("the client's own model: {}", error.what());
     }
   }
   const learn::Task& task = rules_.terms.task;
   if (join.num_examples == 0) return "the client has no training samples";
-  if (join.num_examples > (std::uint64_t{1} << 40) || join.num_held_out > (std::uint64_t{1} << 40)) {
-    return "the client announces an impossible number of samples";
+  if (const std::uint64_t most = std::max(join.num_examples, join.num_held_out);
+      std::cmp_greater(most, rules_.max_examples)) {
+    return fmt::format("the client announces {} {} samples; limits.examples of the server allows {}", most,
+                       most == join.num_examples ? "training" : "held-out", rules_.max_examples);
   }
   if (join.channels != task.channels || join.height != task.height || join.width != task.width ||
       join.num_classes != task.num_classes) {

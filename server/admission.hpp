@@ -25,9 +25,10 @@ struct AdmissionRules {
   std::string schema_digest;  ///< Of the federated model.
   std::string architecture;
   std::uint64_t model_bytes = 0;
-  std::filesystem::path allowed_clients;  ///< Names that may join, one a line; empty: no such list.
-  std::size_t quorum = 1;                 ///< Clients without whom nothing begins.
-  std::int64_t num_late = 0;              ///< Newcomers that may join between rounds.
+  std::int64_t max_examples = std::int64_t{1} << 40;  ///< Of training and of held-out samples, each.
+  std::filesystem::path allowed_clients;              ///< Names that may join, one a line; empty: no such list.
+  std::size_t quorum = 1;                             ///< Clients without whom nothing begins.
+  std::int64_t num_late = 0;                          ///< Newcomers that may join between rounds.
   std::chrono::milliseconds handshake_limit = std::chrono::seconds(10);  ///< From the upgrade to Hello.
   std::chrono::milliseconds silence = std::chrono::seconds(30);          ///< Told to clients, whose limit it is too.
   std::chrono::milliseconds lobby_limit{0};                              ///< Of complete(); 0: none.

@@ -95,6 +95,10 @@ void AuditLog::global_model(std::int64_t round, const std::string& digest, const
   record("global model", {{"round", round}, {"sha256", digest}, {"clients", clients}});
 }
 
+void AuditLog::taken_back(std::int64_t round, const std::string& kept_in) {
+  record("taken back", {{"round", round}, {"kept_in", kept_in}});
+}
+
 void AuditLog::run_ended(const std::string& why) noexcept {
   report("run ended", [&] { return nlohmann::json{{"reason", why}}; });
 }

@@ -43,11 +43,14 @@ class AuditLog {
   /// It was told that it may join; it did not want to yet.
   void checked(const std::string& client, const std::string& address, const std::string& certified_as);
   void sent(const std::string& client, const Cargo& cargo);
-  /// What came whole. `refusal`: why it does not count; none where it was accepted. `norm`: where it was measured.
+  /// What came whole. `refusal`: why it does not count; none where it was accepted. `norm`: the L2 distance from what
+  /// was sent, where it is an update of which every value may be added.
   void received(const std::string& client, const Cargo& cargo, const std::optional<std::string>& refusal,
                 std::optional<double> norm = {});
   /// `digest` is the global model of `round`, of these clients' updates.
   void global_model(std::int64_t round, const std::string& digest, const std::vector<std::string>& clients);
+  /// The run goes on from `round`; what came after it lies in the folder `kept_in`.
+  void taken_back(std::int64_t round, const std::string& kept_in);
 
   // What happens to it. These never throw: they are called where nobody could take it. A file that has failed once
   // fails the next of the others.

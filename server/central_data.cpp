@@ -19,6 +19,17 @@ const std::vector<std::int64_t>& needed(const std::vector<std::int64_t>& indices
   return indices;
 }
 
+/// Every training sample is in one of the manifest's lists.
+std::int64_t num_training_samples(const learn::Manifest& manifest) {
+  std::int64_t sum = 0;
+  for (const auto* list : {&manifest.validation, &manifest.public_large, &manifest.public_small,
+                           &manifest.public_labeled, &manifest.unused}) {
+    sum += std::ssize(*list);
+  }
+  for (const auto& client : manifest.clients) sum += std::ssize(client);
+  return sum;
+}
+
 }  // namespace
 
 CentralData load_central_data(const ServerConfig& config, std::optional<learn::Dataset> train) {
@@ -48,6 +59,7 @@ CentralData load_central_data(const ServerConfig& config, std::optional<learn::D
     manifest = learn::load_manifest(config.manifest);
     learn::check_fits(manifest, test, learn::Split::test, config.manifest);
     data.manifest_digest = sha256_hex_of_file(config.manifest);
+    data.num_training = num_training_samples(manifest);
   }
   if (federation.central_evaluation) data.test = manifest.test.empty() ? test.all() : test.select(manifest.test);
   // Where there is one: the average's BatchNorm statistics are re-estimated on it, and student data falls back to it.

@@ -15,7 +15,8 @@ struct CentralData {
   learn::Samples validation;  ///< Empty unless validation.source is server.
   learn::Samples transfer;    ///< The public set of the consolidation, without labels; empty unless it is needed.
   std::string dataset;
-  std::string manifest_digest;  ///< SHA-256 of the manifest file; empty without one.
+  std::int64_t num_training = 0;  ///< Samples of the training split, as the manifest has it; 0: not known.
+  std::string manifest_digest;    ///< SHA-256 of the manifest file; empty without one.
 };
 
 /// Loads what `config` needs and no more; `train`: the training split, where it is loaded already. Throws Error(data)

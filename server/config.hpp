@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -90,6 +91,9 @@ struct ServerConfig {
   std::int64_t max_handshakes = 256;                     ///< Connections that have not joined yet.
   std::int64_t receive_memory = std::int64_t{32} << 20;  ///< Bytes for chunks coming in, over all connections.
   double max_update_norm = 0;                            ///< L2, from the model of the round before; 0: none.
+  std::int64_t max_examples = 0;                         ///< Training samples of one client; 0: examples_limit().
+  /// Not a setting: go back to the model of this round first; what came after it is kept aside.
+  std::optional<std::int64_t> back_to_round;
   std::string admin_address = "127.0.0.1";
   std::int64_t admin_port = 0;  ///< 0: any free one; -1: none.
   LogFormat log_format = LogFormat::text;
@@ -103,6 +107,10 @@ void declare_fields(Fields& fields, ServerConfig& config);
 /// What no single setting shows: a start that needs a validation source, consolidation that cannot be. Throws
 /// Error(usage) naming the settings.
 void check(const ServerConfig& config);
+
+/// Training samples that one client may announce: as set; else as many as the data set has (`num_training`, 0: not
+/// known); else ten million.
+std::int64_t examples_limit(const ServerConfig& config, std::int64_t num_training);
 
 /// The least number of updates a round needs.
 std::int64_t quorum_of(const FederationOptions& options);

@@ -55,6 +55,14 @@ ConsentRuling rule_on_consents(const FederationOptions& options, const Consents&
         "there are {}",
         num_sharing);
   }
+  const std::size_t num_silos = num_sharing + consents.with_server.size();
+  if (options.start == StartModel::average && num_silos < 3 && num_sharing < num_silos) {
+    ruling.refusal = fmt::format(
+        "start.model average of fewer than three silos' models shows each its peer's; that takes share_model: peers at "
+        "all {} of them, and it is not set at {}. Have them set it, or choose another start.model",
+        num_silos, list_of(consents.with_server));
+    return ruling;
+  }
   if (const Need need = need_of(options, ruling.transfer); num_sharing < need.num_silos) {
     ruling.refusal = fmt::format(
         "{}; that takes share_model: peers at {} silo(s), and it is set at {} ({}). Have them set it, or choose "

@@ -28,6 +28,8 @@ struct ConsentRuling {
 ///     on the large public set where the server has one, else the run is refused;
 ///   - the starts best_local and kd with a student from best or worst hand one silo's weights on: they are picked among
 ///     those that share with peers, and without one the run is refused;
+///   - a one-shot average of fewer than three models shows each silo the other's: all of them share with peers, or the
+///     run is refused;
 ///   - federated validation sends models to other silos: only theirs that share with peers are rated. Where weights by
 ///     class or the pick of a student need ratings, too few of them mean a refusal.
 ConsentRuling rule_on_consents(const FederationOptions& options, const Consents& consents, bool has_public_set);

@@ -1,5 +1,7 @@
 #include "server/federation.hpp"
 
+#include <cmath>
+
 #include <fmt/format.h>
 
 #include "server/rounds.hpp"
@@ -35,7 +37,7 @@ nlohmann::json recipients_of_local_models(const FederationOptions& options) {
     recipients.push_back("every client, those shared with peers: federated validation has each of them count on them");
   }
   if (options.start == StartModel::average) {
-    recipients.push_back("every client, one shared with peers, where it is the only one to average");
+    recipients.push_back("every client, those shared with peers, where fewer than three are averaged");
   }
   if (options.start == StartModel::best_local) {
     recipients.push_back("every client, one shared with peers: the best local model is what round 1 starts from");
@@ -63,7 +65,7 @@ Federation::Federation(net::asio::any_io_executor executor, net::asio::thread_po
       data_(std::move(data)),
       folder_(folder),
       observer_(observer, clock),
-      recovery_(recover(folder, observer_)),
+      recovery_(recover(folder, observer_, config.back_to_round)),
       cohort_(executor_, patience_of(config.federation.timeouts), clock),
       context_{executor_,         pool,
                config_,           data_,
@@ -83,12 +85,15 @@ Federation::Federation(net::asio::any_io_executor executor, net::asio::thread_po
       recovery_.roster.empty() ? static_cast<std::size_t>(config_.federation.num_clients) : recovery_.roster.size();
   lobby_ = std::make_unique<Lobby>(num_expected);
   const Timeouts& timeouts = config_.federation.timeouts;
+  if (recovery_.milestone) num_rounds_done_ = num_kept_ = recovery_.milestone->round;
+  if (!recovery_.lines.empty()) num_measured_ = recovery_.lines.back().at("round").get<std::int64_t>();
   std::map<std::string, RefusalCounts> refusals;
   if (!recovery_.lines.empty()) refusals = recovery_.lines.back().value("refused", refusals);
   AdmissionRules rules{.terms = config_.terms,
                        .schema_digest = global_schema_.digest(),
                        .architecture = config_.terms.model.architecture(),
                        .model_bytes = global_schema_.num_bytes(),
+                       .max_examples = examples_limit(config_, data_.num_training),
                        .allowed_clients = config_.allowed_clients,
                        .quorum = static_cast<std::size_t>(quorum_of(config_.federation)),
                        .num_late = config_.federation.num_late,
@@ -109,13 +114,15 @@ Federation::Federation(net::asio::any_io_executor executor, net::asio::thread_po
 }
 
 net::Task<nlohmann::json> Federation::run() {
-  const nlohmann::json record = run_record();
-  nlohmann::json finished = folder_.earlier_summary();
-  if (const nlohmann::json earlier = folder_.earlier_run(); !earlier.is_null()) {
+  nlohmann::json record = run_record();
+  const bool goes_back = config_.back_to_round.has_value();
+  nlohmann::json finished = goes_back ? nlohmann::json() : folder_.earlier_summary();
+  const nlohmann::json earlier = folder_.earlier_run();
+  if (!earlier.is_null()) {
     require_same_run(earlier, record, folder_.path().string(),
                      finished.is_null() ? "an unfinished run" : "a finished run");
   }
-  if (folder_.is_over()) co_return leave_as_it_is(std::move(finished));
+  if (folder_.is_over() && !goes_back) co_return leave_as_it_is(std::move(finished));
   const FederationOptions& options = config_.federation;
   if (const std::size_t num_clients = recovery_.roster.size();
       num_clients > 0 && options.num_late == 0 && std::cmp_greater(quorum_of(options), num_clients)) {
@@ -128,6 +135,8 @@ net::Task<nlohmann::json> Federation::run() {
     auto parting = part_again(std::move(finished));
     co_return co_await std::move(parting);
   }
+  if (goes_back) go_back();
+  if (!earlier.is_null()) record["changed"] = note_changed_limits(earlier, record);
   if (!recovery_.roster.empty()) folder_.journal().append(resumed_event(recovery_.milestone));
   folder_.discard_checkpoints_after(recovery_.milestone ? recovery_.milestone->round : -1);
   folder_.rewrite_rounds(recovery_.lines);
@@ -143,7 +152,9 @@ net::Task<nlohmann::json> Federation::run() {
     failure = Error(Errc::internal, error.what());
   }
   if (failure && stop_.stop_requested()) {
-    failure = Error(Errc::interrupted, fmt::format("stopped after round {}; {}", num_rounds_done_, kept()));
+    const bool has_model = recovery_.milestone || !global_.digest.empty();
+    const std::string where = has_model ? fmt::format("after round {}", num_rounds_done_) : "before round 1";
+    failure = Error(Errc::interrupted, fmt::format("stopped {}; {}", where, kept()));
   } else if (failure) {
     failure = Error(failure->code(), fmt::format("{}; {}", failure->what(), kept()));
   }
@@ -163,6 +174,67 @@ net::Task<nlohmann::json> Federation::run() {
   if (failure) throw *failure;
   end_run();
   co_return result;
+}
+
+void Federation::go_back() {
+  const std::int64_t round = *config_.back_to_round;
+  const std::string aside = folder_.keep_aside(round, recovery_.is_best_later);
+  folder_.journal().append(taken_back_event(round, aside, recovery_.is_best_later));
+  folder_.reopen(recovery_.is_best_later);
+  folder_.audit().taken_back(round, aside);
+  observer_.on_note(fmt::format("gone back to the model of round {}; what came after it lies in {}", round,
+                                (folder_.path() / aside).string()));
+}
+
+nlohmann::json Federation::note_changed_limits(const nlohmann::json& earlier, const nlohmann::json& record) {
+  nlohmann::json all = earlier.value("changed", nlohmann::json::array());
+  const nlohmann::json changes = changed_limits(earlier, record);
+  if (changes.empty()) return all;
+  folder_.journal().append(limits_changed_event(changes));
+  for (nlohmann::json change : changes) {
+    observer_.on_note(fmt::format("{} was {}, is {} from here on", change.at("setting").get<std::string>(),
+                                  change.at("was").dump(), change.at("is").dump()));
+    change["after_round"] = recovery_.milestone ? recovery_.milestone->round : -1;
+    all.push_back(std::move(change));
+  }
+  return all;
+}
+
+void Federation::note_dominant_clients() {
+  const auto clients = cohort_.active();
+  double total = 0;
+  for (const auto& client : clients) total += static_cast<double>(client->info().num_examples);
+  for (const auto& client : clients) {
+    const std::int64_t num_examples = client->info().num_examples;
+    const double share = static_cast<double>(num_examples) / total;
+    if (clients.size() < 2 || share <= dominant_share || dominant_.contains(client->name())) continue;
+    dominant_[client->name()] = {{"examples", num_examples}, {"share", share}};
+    observer_.on_note(
+        fmt::format("{} brings {} of {:.0f} examples, {:.1f}%: its update is as much of every round's model",
+                    client->name(), num_examples, total, 100 * share));
+  }
+}
+
+std::string Federation::suspicion() const {
+  if (norms_.empty()) return "";
+  std::string words = largest_update_words(num_rounds_done_, norms_);
+  if (folder_.has_checkpoint(num_rounds_done_ - 1)) {
+    words += fmt::format("; --back-to-round {} goes back before it", num_rounds_done_ - 1);
+  }
+  return words;
+}
+
+void Federation::note_collapse(const std::optional<learn::Evaluation>& now,
+                               const std::optional<learn::Evaluation>& before) {
+  if (!now) return;
+  const bool is_worse = before && (now->loss() > 10 * before->loss() || now->accuracy() < before->accuracy() / 2);
+  if (std::isfinite(now->loss()) && !is_worse) return;
+  const auto words_of = [](const learn::Evaluation& evaluation) {
+    return fmt::format("accuracy {:.4f}, loss {:.6g}", evaluation.accuracy(), evaluation.loss());
+  };
+  const std::string suspect = suspicion();
+  observer_.on_note(fmt::format("round {}: the model has collapsed: {}{}{}", num_rounds_done_, words_of(*now),
+                                before ? ", after " + words_of(*before) : "", suspect.empty() ? "" : "; " + suspect));
 }
 
 nlohmann::json Federation::leave_as_it_is(nlohmann::json summary) {
@@ -310,7 +382,7 @@ void Federation::resume() {
   reused_seconds_ = 0;  // part of earlier_seconds_
   const Recovery::Milestone& milestone = *recovery_.milestone;
   global_ = {milestone.digest, milestone.state};
-  num_rounds_done_ = milestone.round;
+  norms_ = milestone.participation.norms;
   earlier_seconds_ = milestone.seconds;
   earlier_bytes_up_ = milestone.bytes_up;
   earlier_bytes_down_ = milestone.bytes_down;
@@ -335,6 +407,7 @@ void Federation::count(const nlohmann::json& line) {
 net::Task<> Federation::adopt(wire::PackedState state, std::int64_t round, const Participation& participation) {
   global_.state = std::move(state);
   num_rounds_done_ = round;
+  norms_ = participation.norms;
   Recovery::Milestone milestone{.round = round,
                                 .digest = {},
                                 .participation = participation,
@@ -348,6 +421,7 @@ net::Task<> Federation::adopt(wire::PackedState state, std::int64_t round, const
     // The file first: the journal names only what is there.
     if (!folder_.checkpoint(milestone.round, global_.state)) return;
     folder_.journal().append(milestone_event(milestone));
+    num_kept_ = milestone.round;
     folder_.prune_checkpoints();
   });
   co_await std::move(keeping);
@@ -379,9 +453,22 @@ net::Task<> Federation::run_rounds() {
     if (config_.federation.targets.stop && targets_.all_reached()) break;
     if (stop_.stop_requested()) throw Error(Errc::interrupted, "stopped");
     admission_->put_out_unlisted();
-    RoundOutcome outcome = co_await run_round(context_, global_, static_cast<std::uint32_t>(round));
-    co_await adopt(std::move(outcome.state), round, outcome.participation);
-    co_await record_round(round, outcome.participation);
+    note_dominant_clients();
+    std::optional<RoundOutcome> outcome;
+    try {
+      auto running = run_round(context_, global_, static_cast<std::uint32_t>(round));
+      outcome = co_await std::move(running);
+    } catch (const Error& error) {
+      // Updates that cannot be used come from honest clients too, where the model that they were sent is poisoned.
+      if (error.code() != Errc::run_failed || !outlier_in(norms_)) throw;
+      throw Error(error.code(), fmt::format("{}; {}", error.what(), suspicion()));
+    }
+    if (!outcome->participation.excluded.empty() && outlier_in(norms_)) {
+      observer_.on_note(
+          fmt::format("round {} began from a model to which one update stands out: {}", round, suspicion()));
+    }
+    co_await adopt(std::move(outcome->state), round, outcome->participation);
+    co_await record_round(round, outcome->participation);
   }
   if (config_.federation.targets.stop && targets_.all_reached()) stopped_because_ = "every target is reached";
 }
@@ -402,6 +489,10 @@ net::Task<> Federation::record_round(std::int64_t round, const Participation& pa
   const auto federated = co_await evaluate_at_clients();
   if (federated && config_.federation.validation == ValidationSource::federated) score = federated->accuracy();
   co_await keep_best(round, score);
+  note_collapse(central, last_central_);
+  if (!central) note_collapse(federated, last_federated_);
+  last_central_ = central;
+  last_federated_ = federated;
 
   nlohmann::json line = measured(central);
   if (line.is_null()) line = nlohmann::json::object();
@@ -412,6 +503,7 @@ net::Task<> Federation::record_round(std::int64_t round, const Participation& pa
   line["model"] = global_.digest;
   line["clients"] = participation.accepted;
   line["excluded"] = participation.excluded;
+  line["norms"] = participation.norms;
   line["refused"] = nlohmann::json::object();
   for (const auto& client : cohort_.all()) {
     if (!client->refusals().empty()) line["refused"][client->name()] = client->refusals();
@@ -422,6 +514,7 @@ net::Task<> Federation::record_round(std::int64_t round, const Participation& pa
   auto keeping = net::offload(context_.pool, [this, &line] {
     folder_.journal().append(measured_event(line));
     folder_.append_round(line);
+    num_measured_ = line.at("round").get<std::int64_t>();
   });
   co_await std::move(keeping);
   count(line);
@@ -521,8 +614,13 @@ double Federation::seconds() const {
 }
 
 std::string Federation::kept() const {
-  return fmt::format("kept in {}: rounds.jsonl up to round {}, checkpoints; the same command goes on from there",
-                     folder_.path().string(), num_rounds_done_);
+  if (num_measured_ < 0 && num_kept_ < 0) {
+    return fmt::format("kept in {}: nothing of a round yet; the same command begins again", folder_.path().string());
+  }
+  const std::string lines =
+      num_measured_ < 0 ? "no line of rounds.jsonl" : fmt::format("rounds.jsonl up to round {}", num_measured_);
+  const std::string model = num_kept_ < 0 ? "no checkpoint" : fmt::format("checkpoints up to round {}", num_kept_);
+  return fmt::format("kept in {}: {}, {}; the same command goes on from there", folder_.path().string(), lines, model);
 }
 
 nlohmann::json Federation::run_record() const {
@@ -560,6 +658,7 @@ nlohmann::json Federation::summary(const std::string& stopped_because) const {
                            {"before_rounds", before_rounds_},
                            {"targets", targets_.report()},
                            {"models", local_models_.report()},
+                           {"dominant", dominant_},
                            {"ensemble", ensemble_},
                            {"seconds", seconds()},
                            {"bytes_up", bytes_up()},

@@ -15,6 +15,10 @@
 
 namespace headstart::server {
 
+/// A client with more than this part of all examples is named before the rounds and in the summary: its update is most
+/// of every round's model.
+inline constexpr double dominant_share = 0.5;
+
 /// One run. Channels come from a listener or from a simulation; the federation does not know which.
 /// Thread rule: all calls on `executor`, one io thread. Lifetime: until run() has ended and `pool` is joined.
 class Federation {
@@ -48,6 +52,17 @@ class Federation {
   net::Task<nlohmann::json> part_again(nlohmann::json summary);
   /// The same where the clients know already.
   nlohmann::json leave_as_it_is(nlohmann::json summary);
+  /// Journals that the run goes on from an earlier round, and keeps aside what came after it.
+  void go_back();
+  /// Journals limits that are not as they were, and returns what run.json says of them.
+  nlohmann::json note_changed_limits(const nlohmann::json& earlier, const nlohmann::json& record);
+  /// Names clients that bring more than dominant_share of all examples, each once.
+  void note_dominant_clients();
+  /// What is known of the updates in the model of the last round, and how to go back before it; empty where nothing is.
+  [[nodiscard]] std::string suspicion() const;
+  /// Says so where a measurement shows that the round's model is worth nothing any more: its loss is not finite or ten
+  /// times that `before`, or its accuracy less than half.
+  void note_collapse(const std::optional<learn::Evaluation>& now, const std::optional<learn::Evaluation>& before);
   /// The last line of the journal: nobody is left to be told. Throws Error(interrupted) where the run was stopped
   /// first.
   void end_run();
@@ -103,7 +118,12 @@ class Federation {
   double reused_seconds_ = 0;                    ///< Of pre-training that was done in an earlier run.
   std::uint64_t bytes_up_ = 0, bytes_down_ = 0;  ///< When the last round's model was there.
   std::int64_t num_rounds_done_ = 0;
+  std::int64_t num_measured_ = -1;  ///< The last round with a line in rounds.jsonl; -1: none.
+  std::int64_t num_kept_ = -1;      ///< The last round whose model is among the checkpoints; -1: none.
+  Norms norms_;                     ///< Of the updates in the model of the last round.
+  nlohmann::json dominant_ = nlohmann::json::object();  ///< As summary.json has it, by client.
   std::optional<double> last_accuracy_, best_accuracy_;
+  std::optional<learn::Evaluation> last_central_, last_federated_;  ///< As this server has measured the last round.
   double best_score_ = -1;
   StartModel start_used_ = StartModel::random;
   Consents consents_;

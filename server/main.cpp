@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <filesystem>
 #include <iostream>
 #include <memory>
 #include <optional>
@@ -56,10 +57,16 @@ void expect_descriptors(const server::ServerConfig& config) {
                allowed, needed);
 }
 
+void require_run_to_go_back_in(const server::ServerConfig& config) {
+  if (!config.back_to_round || std::filesystem::exists(std::filesystem::path(config.folder) / "journal")) return;
+  throw Error(Errc::usage, "--back-to-round: run.folder " + config.folder + " holds no run");
+}
+
 int run_server(const server::ServerConfig& config) {
   learn::return_freed_memory();
   server::check(config);
   refuse_open_network(config);
+  require_run_to_go_back_in(config);
   set_up_log("server", config.log, config.log_format);
   expect_descriptors(config);
   learn::use_threads(config.threads);
@@ -146,6 +153,11 @@ int main(int argc, char** argv) {
   server::declare_fields(fields, config);
   CLI::App app("Headstart server: coordinates one federation and leaves a run folder.");
   add_settings(app, fields);
+  app.add_option("--back-to-round", config.back_to_round,
+                 "Go back to the model of this round and go on from there, with the other settings as they were (0: "
+                 "what round 1 starts from). Its checkpoint must still be there (checkpoints.keep); what came after it "
+                 "is kept in the run's folder, in taken-back-1, taken-back-2 and so on")
+      ->check(CLI::NonNegativeNumber);
   app.add_flag("--insecure", config.insecure, "Listen beyond loopback without TLS (listen.insecure)");
   return run_program("headstart-server", app, argc, argv, [&] { return run_server(config); });
 }

@@ -30,6 +30,16 @@ std::optional<std::string> offence_in(const learn::StateDict& state) {
   return std::nullopt;
 }
 
+double norm_of(const learn::StateDict& state) {
+  double squares = 0;
+  for (const learn::NamedTensor& named : state.tensors()) {
+    if (!at::isFloatingType(named.tensor.scalar_type())) continue;
+    const auto norm = at::linalg_vector_norm(named.tensor, 2, {}, false, at::kDouble).item<double>();
+    squares += norm * norm;
+  }
+  return std::sqrt(squares);
+}
+
 wire::PackedState received_state(Upload& upload, const learn::Schema& schema, const std::string& client) {
   wire::PackedState state(schema);
   const auto sink = session::sink_into(state);
@@ -50,15 +60,15 @@ Inspection UploadSum::inspect(Upload& upload, const NormBound& bound) const {
   upload.for_each_block([&](std::uint64_t offset, std::span<const std::byte> block) {
     hash.update(block);
     if (!inspection.offence) inspection.offence = sum_.offence_in(offset, block);
-    if (bound.limit > 0 && !inspection.offence) {
+    if (!inspection.offence) {
       squared_norm += sum_.squared_distance(offset, block, bound.origin.bytes().subspan(offset, block.size()));
     }
     return true;  // to the end, also after an offence: the digest is of all that was sent
   });
   inspection.digest = hex(hash.finish());
-  if (bound.limit > 0 && !inspection.offence) {
+  if (!inspection.offence) {
     inspection.norm = std::sqrt(squared_norm);
-    if (*inspection.norm > bound.limit) {
+    if (bound.limit > 0 && *inspection.norm > bound.limit) {
       inspection.offence = fmt::format("the update's L2 norm is {:.6g}; limits.update_norm allows {:.6g}",
                                        *inspection.norm, bound.limit);
     }

@@ -18,6 +18,9 @@ std::string digest_of(Upload& upload);
 /// such a state can never be added to a sum.
 std::optional<std::string> offence_in(const learn::StateDict& state);
 
+/// L2 norm over the floating-point values.
+double norm_of(const learn::StateDict& state);
+
 /// The upload as a state of `schema`, without an offence. Throws Error(run_failed) naming client and tensor.
 wire::PackedState received_state(Upload& upload, const learn::Schema& schema, const std::string& client);
 
@@ -31,7 +34,7 @@ struct NormBound {
 struct Inspection {
   std::string digest;
   std::optional<std::string> offence;  ///< A sentence on the first value that may not be added, or on the norm.
-  std::optional<double> norm;          ///< Where it is bounded and every value may be added.
+  std::optional<double> norm;          ///< L2 distance from the bound's origin, where every value may be added.
 };
 
 /// A sum that uploads are added to block by block, without a copy of any in memory.

@@ -98,6 +98,7 @@ Recovery::Milestone milestone_from(const json& event) {
     if (!event.at("feddf").is_object()) throw Error(Errc::data, "feddf: expected an object");
     milestone.participation.fusion = event.at("feddf");
   }
+  if (event.contains("norms")) milestone.participation.norms = event.at("norms").get<Norms>();
   milestone.bytes_up = whole_number<std::uint64_t>(event.at("bytes_up"));
   milestone.bytes_down = whole_number<std::uint64_t>(event.at("bytes_down"));
   milestone.seconds = event.at("seconds").get<double>();
@@ -128,6 +129,36 @@ void go_back_to(const Recovery::Milestone* milestone, Recovery& recovery) {
   if (milestone == nullptr) recovery.num_left_out_when_distilled = recovery.left_out.size();
 }
 
+void forget_best_after(std::int64_t round, Recovery& recovery) {
+  if (recovery.best_round <= round) return;
+  recovery.best_round = -1;
+  recovery.best_score = -1;
+}
+
+/// Takes the milestone of `round` and drops those after it.
+Recovery::Milestone take_milestone(std::int64_t round, std::vector<Recovery::Milestone>& milestones,
+                                   const RunFolder& folder) {
+  std::string reason = "the run has no model of that round";
+  const auto found = std::ranges::find(milestones, round, &Recovery::Milestone::round);
+  if (found != milestones.end()) {
+    try {
+      found->state = folder.load_checkpoint(round, found->digest);
+      Recovery::Milestone milestone = std::move(*found);
+      milestones.erase(found, milestones.end());
+      return milestone;
+    } catch (const Error& error) {
+      reason = error.what();
+    }
+  }
+  std::vector<std::int64_t> there;
+  for (const Recovery::Milestone& milestone : milestones) {
+    if (milestone.round != round && folder.has_checkpoint(milestone.round)) there.push_back(milestone.round);
+  }
+  throw Error(Errc::usage, fmt::format("--back-to-round {}: {}; there are models of these rounds in {}/checkpoints: {}",
+                                       round, reason, folder.path().string(),
+                                       there.empty() ? "none" : fmt::format("{}", fmt::join(there, ", "))));
+}
+
 /// What is named by one event each and needs no second look.
 void take(const json& event, Recovery& recovery, std::vector<Recovery::Milestone>& milestones) {
   const auto kind = event.at("event").get<std::string>();
@@ -141,13 +172,14 @@ void take(const json& event, Recovery& recovery, std::vector<Recovery::Milestone
     if (recovery.roster.empty()) throw Error(Errc::data, "a newcomer to a run without clients");
     ClientInfo client = client_from(event);
     if (recovery.roster.insert_or_assign(client.name, client).second) ++recovery.num_newcomers;
-  } else if (kind == "resumed") {
+  } else if (kind == "resumed" || kind == "taken back") {
     const auto round = whole_number<std::int64_t>(event.at("round"));
     std::erase_if(milestones, [round](const auto& milestone) { return milestone.round > round; });
     if (round >= 0 && (milestones.empty() || milestones.back().round != round)) {
       throw Error(Errc::data, fmt::format("resumed from round {}, which was not kept", round));
     }
     go_back_to(milestones.empty() ? nullptr : &milestones.back(), recovery);
+    if (kind == "taken back") forget_best_after(round, recovery);
   } else if (kind == "local model") {
     recovery.local_models[event.at("client").get<std::string>()] = local_model_from(event.at("model"));
   } else if (kind == "trial") {
@@ -192,6 +224,7 @@ void take(const json& event, Recovery& recovery, std::vector<Recovery::Milestone
     recovery.lines.push_back(line);
   } else if (kind == "best") {
     recovery.best_score = event.at("score").get<double>();
+    recovery.best_round = whole_number<std::int64_t>(event.at("round"));
   }
 }
 
@@ -202,8 +235,7 @@ void compare(const json& before, const json& now, const std::string& prefix, std
                                                         "listen",
                                                         "tls",
                                                         "timeouts",
-                                                        "limits.handshakes",
-                                                        "limits.receive_memory",
+                                                        "limits",
                                                         "admin",
                                                         "checkpoints",
                                                         "federation.min_clients",
@@ -245,11 +277,16 @@ Recovery recovery_at(Replay replay, std::optional<Recovery::Milestone> milestone
   return recovery;
 }
 
-Recovery recover(RunFolder& folder, FederationObserver& observer) {
+Recovery recover(RunFolder& folder, FederationObserver& observer, std::optional<std::int64_t> back_to) {
   if (!folder.journal().damage().empty()) observer.on_note(folder.journal().damage());
   Replay earlier = replay(folder.journal().earlier(), folder.path().string());
   std::vector<Recovery::Milestone>& milestones = earlier.milestones;
   std::optional<Recovery::Milestone> found;
+  if (back_to) {
+    found = take_milestone(*back_to, milestones, folder);
+    earlier.recovery.is_best_later = earlier.recovery.best_round > *back_to;
+    forget_best_after(*back_to, earlier.recovery);
+  }
   // A milestone whose file was pruned is no fault; one whose file is damaged is told.
   while (!milestones.empty() && !found) {
     Recovery::Milestone newest = std::move(milestones.back());
@@ -281,6 +318,14 @@ json joined_event(const ClientInfo& client) {
 json resumed_event(const std::optional<Recovery::Milestone>& milestone) {
   return {{"event", "resumed"}, {"round", milestone ? milestone->round : -1}};
 }
+
+json taken_back_event(std::int64_t round, const std::string& kept_in, bool is_best_later) {
+  return {{"event", "taken back"}, {"round", round}, {"kept_in", kept_in}, {"best", is_best_later}};
+}
+
+bool is_taken_back_event(const json& event) { return event.contains("event") && event.at("event") == "taken back"; }
+
+json limits_changed_event(const json& changes) { return {{"event", "limits changed"}, {"changes", changes}}; }
 
 json trial_event(const TrialRecord& trial) {
   return {{"event", "trial"},
@@ -333,6 +378,7 @@ json milestone_event(const Recovery::Milestone& milestone) {
                 {"bytes_down", milestone.bytes_down},
                 {"seconds", milestone.seconds}};
   if (!milestone.participation.fusion.is_null()) event["feddf"] = milestone.participation.fusion;
+  if (!milestone.participation.norms.empty()) event["norms"] = milestone.participation.norms;
   return event;
 }
 
@@ -343,6 +389,17 @@ json best_event(std::int64_t round, double score) { return {{"event", "best"}, {
 json over_event() { return {{"event", "over"}}; }
 
 bool is_over_event(const json& event) { return event.contains("event") && event.at("event") == "over"; }
+
+json changed_limits(const json& before, const json& now) {
+  json changes = json::array();
+  for (const char* key : {"update_norm", "examples", "own_model"}) {
+    const json::json_pointer place = json::json_pointer("/config/limits") / key;
+    const json was = before.value(place, json());
+    const json is = now.value(place, json());
+    if (was != is) changes.push_back({{"setting", std::string("limits.") + key}, {"was", was}, {"is", is}});
+  }
+  return changes;
+}
 
 void require_same_run(const json& before, const json& now, const std::string& folder, std::string_view state) {
   std::vector<std::string> differences;

@@ -11,6 +11,7 @@
 #include "server/client_session.hpp"
 #include "server/observer.hpp"
 #include "server/run_folder.hpp"
+#include "server/update_norms.hpp"
 
 namespace headstart::server {
 
@@ -21,6 +22,7 @@ inline constexpr char absence[] = "return";  ///< Who did not come back to a ser
 inline constexpr char pretraining[] = "local pre-training";
 inline constexpr char exchange[] = "exchange of models";
 inline constexpr char rating[] = "rating of the models";
+inline constexpr char averaging[] = "average of the models";
 inline constexpr char statistics[] = "statistics";
 inline constexpr char consolidation[] = "consolidation";
 inline constexpr char seed_rating[] = "rating of the seed";
@@ -39,6 +41,7 @@ struct Participation {
   std::vector<std::string> accepted;            ///< In name order: with the seeds, all that the result depends on.
   std::map<std::string, std::string> excluded;  ///< Client and reason.
   nlohmann::json fusion;  ///< What FedDF cost: teachers, seconds, and why it `failed`; null for FedAvg.
+  Norms norms;            ///< Of the accepted updates: the L2 distance from the model they were trained from.
 };
 
 /// A client's pre-trained model, as far as the journal keeps it.
@@ -95,6 +98,8 @@ struct Recovery {
   std::optional<SeedRecord> seed;
   std::size_t num_left_out_when_distilled = 0;  ///< Of left_out, what stood when the newest trial or the seed was kept.
   double best_score = -1;                       ///< Of best.safetensors, by validation.
+  std::int64_t best_round = -1;                 ///< Of which it is.
+  bool is_best_later = false;                   ///< It is of a round after the one that was gone back to.
 };
 
 /// What a journal's events say, before any checkpoint is looked at.
@@ -109,8 +114,10 @@ Replay replay(const std::vector<nlohmann::json>& events, const std::string& name
 /// Where the run stood at `milestone`, when `replay` holds the milestones before it; empty: none is left.
 Recovery recovery_at(Replay replay, std::optional<Recovery::Milestone> milestone);
 
-/// Reads what there is; what cannot be used is said to `observer`, and the milestone before it is taken.
-Recovery recover(RunFolder& folder, FederationObserver& observer);
+/// Reads what there is; what cannot be used is said to `observer`, and the milestone before it is taken. With `back_to`
+/// the milestone of that round is taken, as if the run had gone no further; throws Error(usage) where its model is not
+/// there, naming those that are.
+Recovery recover(RunFolder& folder, FederationObserver& observer, std::optional<std::int64_t> back_to = {});
 
 /// All of a new run's clients in one event: a server that is killed meanwhile leaves all of them or none.
 nlohmann::json roster_event(const std::vector<ClientInfo>& clients);
@@ -118,6 +125,12 @@ nlohmann::json roster_event(const std::vector<ClientInfo>& clients);
 nlohmann::json joined_event(const ClientInfo& client);
 /// A server was started again; what was written down beyond `milestone` does not count.
 nlohmann::json resumed_event(const std::optional<Recovery::Milestone>& milestone);
+/// The operator went back to the model of `round`; what came after it lies in the folder `kept_in`, the best model so
+/// far among it where `is_best_later`.
+nlohmann::json taken_back_event(std::int64_t round, const std::string& kept_in, bool is_best_later);
+bool is_taken_back_event(const nlohmann::json& event);
+/// `changes`: as changed_limits() has them.
+nlohmann::json limits_changed_event(const nlohmann::json& changes);
 nlohmann::json trial_event(const TrialRecord& trial);
 nlohmann::json seed_event(const SeedRecord& seed);
 nlohmann::json local_model_event(const std::string& client, const LocalModelRecord& model);
@@ -132,9 +145,13 @@ nlohmann::json best_event(std::int64_t round, double score);
 nlohmann::json over_event();
 bool is_over_event(const nlohmann::json& event);
 
+/// What the limits on updates, examples and own models were and are: a list of {setting, was, is}, empty where nothing
+/// differs. Both as run.json has them.
+nlohmann::json changed_limits(const nlohmann::json& before, const nlohmann::json& now);
+
 /// Throws Error(usage), naming each difference, where `now` is not the run that `before` describes (both as run.json
-/// has them); where and how the server listens, logs and waits may differ. `state`, of the former, is for the message:
-/// "an unfinished run".
+/// has them); where and how the server listens, logs and waits may differ, and its limits. `state`, of the former, is
+/// for the message: "an unfinished run".
 void require_same_run(const nlohmann::json& before, const nlohmann::json& now, const std::string& folder,
                       std::string_view state);
 

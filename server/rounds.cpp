@@ -35,6 +35,7 @@ class Collection {
       throw Error(Errc::run_failed, fmt::format("update refused: {}", *seen.offence));
     }
     if (machine_.on_update(client.name()) != Verdict::accepted) co_return false;
+    norms_[client.name()] = seen.norm.value();
     const std::int64_t num_examples = client.info().num_examples;
     auto adding = net::offload(context_.pool, [this, &upload, &client, num_examples] {
       sum_.add(upload, num_examples);
@@ -47,6 +48,7 @@ class Collection {
 
   wire::PackedState report() && { return std::move(sum_).report(); }
   [[nodiscard]] const std::optional<RoundEnsemble>& ensemble() const { return ensemble_; }
+  [[nodiscard]] const Norms& norms() const { return norms_; }
 
  private:
   const RunContext& context_;
@@ -55,6 +57,7 @@ class Collection {
   std::string what_;
   RoundMachine& machine_;
   UploadSum sum_;
+  Norms norms_;                            ///< Of what is in the sum.
   std::optional<RoundEnsemble> ensemble_;  ///< Under FedDF.
 };
 
@@ -105,7 +108,8 @@ net::Task<RoundOutcome> run_round(const RunContext& context, const DigestedState
   }
   std::map<std::string, std::string> excluded = machine.excluded();
   for (const std::string& name : gone) excluded.emplace(name, "it is away for longer than timeouts.absence");
-  co_return RoundOutcome{std::move(state), {machine.accepted(), std::move(excluded), std::move(fusion)}};
+  co_return RoundOutcome{std::move(state),
+                         {machine.accepted(), std::move(excluded), std::move(fusion), collection.norms()}};
 }
 
 }  // namespace headstart::server

@@ -13,6 +13,10 @@ namespace headstart::server {
 
 namespace {
 
+/// What a run leaves at its end.
+constexpr const char* results[] = {"summary.json", "interrupted.json", "final.safetensors"};
+constexpr const char* best_model = "best.safetensors";
+
 std::string to_document(const nlohmann::json& value) {
   return value.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
 }
@@ -38,6 +42,10 @@ const std::filesystem::path& prepared(const std::filesystem::path& folder) {
 RunFolder::RunFolder(const std::filesystem::path& folder, CheckpointOptions checkpoints, WallClock wall_clock)
     : folder_(prepared(folder)), checkpoints_(checkpoints), journal_(std::make_unique<Journal>(folder_ / "journal")) {
   if (is_over() && !std::filesystem::exists(folder_ / "summary.json")) throw finished(folder_);
+  if (!journal_->earlier().empty() && is_taken_back_event(journal_->earlier().back())) {
+    // A server that was killed while it went back; all that matters was kept aside.
+    reopen(journal_->earlier().back().value("best", false));
+  }
   std::error_code code;
   std::filesystem::create_directory(folder_ / "checkpoints", code);
   if (code) {
@@ -122,6 +130,42 @@ void RunFolder::discard_checkpoints_after(std::int64_t round) {
   for (const std::filesystem::path& file : kept_checkpoints()) {
     if (round < 0 || file > last) std::filesystem::remove(file);
   }
+}
+
+bool RunFolder::has_checkpoint(std::int64_t round) const { return std::filesystem::exists(checkpoint_of(round)); }
+
+std::string RunFolder::keep_aside(std::int64_t round, bool is_best_later) {
+  std::vector<std::filesystem::path> files = {"rounds.jsonl"};
+  for (const char* file : results) files.emplace_back(file);
+  if (is_best_later) files.emplace_back(best_model);
+  for (const std::filesystem::path& file : kept_checkpoints()) {
+    if (file > checkpoint_of(round)) files.push_back(std::filesystem::path("checkpoints") / file.filename());
+  }
+  std::string name;
+  for (int i = 1; name.empty(); ++i) {
+    if (!std::filesystem::exists(folder_ / fmt::format("taken-back-{}", i))) name = fmt::format("taken-back-{}", i);
+  }
+  const std::filesystem::path aside = folder_ / name;
+  make_new_folder(aside);
+  make_new_folder(aside / "checkpoints");
+  for (const std::filesystem::path& file : files) {
+    if (!std::filesystem::exists(folder_ / file)) continue;
+    // A second name for the same file, which nobody writes to any more: it is on the disk already.
+    std::error_code code;
+    std::filesystem::create_hard_link(folder_ / file, aside / file, code);
+    if (code) std::filesystem::copy_file(folder_ / file, aside / file, code);
+    if (code) {
+      throw Error(Errc::storage, fmt::format("{}: cannot be made ({})", (aside / file).string(), code.message()));
+    }
+  }
+  for (const std::filesystem::path& changed : {aside / "checkpoints", aside, folder_}) sync_folder(changed);
+  return name;
+}
+
+void RunFolder::reopen(bool is_best_later) {
+  for (const char* file : results) std::filesystem::remove(folder_ / file);
+  if (is_best_later) std::filesystem::remove(folder_ / best_model);
+  for (const char* part : {"models", "staging"}) make_private_folder(folder_ / part);
 }
 
 void RunFolder::discard_partial_files() {

@@ -28,6 +28,7 @@ namespace headstart::server {
 ///   checkpoints/        round-00012.safetensors, the newest as configured
 ///   best.safetensors    the best global model by the validation source
 ///   final.safetensors   the last global model
+///   taken-back-1/       what came after the round that the operator went back to, the first time
 ///   models/, staging/   until the run is finished: the clients' pre-trained models, results in flight
 class RunFolder {
  public:
@@ -70,6 +71,12 @@ class RunFolder {
   void prune_checkpoints();
   /// Removes those of later rounds, which will be gone through again; -1: all.
   void discard_checkpoints_after(std::int64_t round);
+  [[nodiscard]] bool has_checkpoint(std::int64_t round) const;
+  /// Keeps what going back to `round` will remove in a new folder, and returns its name: later checkpoints, the lines
+  /// of all rounds, what a run leaves at its end, and the best model where it is a later one. Throws Error(storage).
+  std::string keep_aside(std::int64_t round, bool is_best_later);
+  /// Removes what a run leaves at its end, as it is to go on; for what was kept aside and journaled.
+  void reopen(bool is_best_later);
   /// Throws Error(data) where the file is not there, is damaged, or is not the model of this digest.
   [[nodiscard]] wire::PackedState load_checkpoint(std::int64_t round, const std::string& digest) const;
   void write_best(const wire::PackedState& model, const std::map<std::string, std::string>& metadata);

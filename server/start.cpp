@@ -30,24 +30,58 @@ net::Task<Start> best_local_start(const RunContext& context, const LocalModels& 
   co_return Start{StartModel::best_local, std::move(state), report};
 }
 
-net::Task<Start> average_start(const RunContext& context, const LocalModels& models) {
-  std::vector<std::pair<const LocalModel*, std::int64_t>> members;
-  for (const auto& [name, model] : models.models()) {
-    if (!model.has_federated_architecture) continue;
-    members.emplace_back(&model, model.num_examples);
-  }
+namespace {
+
+using Members = std::vector<const LocalModel*>;
+
+/// Of two, each silo can work out the other's model from the average; one is its own average.
+void require_consent_to_average(const Members& members) {
   if (members.empty()) throw Error(Errc::run_failed, "no pre-trained model of the federated architecture to average");
-  if (const LocalModel& only = *members.front().first; members.size() == 1 && !only.shares_with_peers) {
-    throw Error(Errc::run_failed,
-                fmt::format("there is but one pre-trained model of the federated architecture to average, {}'s, which "
-                            "says share_model: server; every client would be sent it. Have it say peers, or choose "
-                            "another start.model",
-                            only.client));
+  if (members.size() >= 3) return;
+  for (const LocalModel* member : members) {
+    if (member->shares_with_peers) continue;
+    throw Error(
+        Errc::run_failed,
+        fmt::format("the average is of {} pre-trained model(s) of the federated architecture, which shows {}'s to "
+                    "the other silos, and that silo says share_model: server. Three models hide each other; "
+                    "else have it say peers, or choose another start.model",
+                    members.size(), member->client));
   }
+}
+
+/// Leaves out the models whose norm stands out.
+void leave_out_outliers(const RunContext& context, const Norms& norms, Members& members) {
+  const double limit = outlier_factor * median_of(norms);
+  std::erase_if(members, [&](const LocalModel* member) {
+    const double norm = norms.at(member->client);
+    if (norm <= limit) return false;
+    context.leave_out(phase::averaging, member->client,
+                      fmt::format("its model's L2 norm is {:.6g}; {:.6g} at most is averaged, {} times the median",
+                                  norm, limit, outlier_factor));
+    return true;
+  });
+}
+
+}  // namespace
+
+net::Task<Start> average_start(const RunContext& context, const LocalModels& models) {
+  Members members;
+  for (const auto& [name, model] : models.models()) {
+    if (model.has_federated_architecture) members.push_back(&model);
+  }
+  require_consent_to_average(members);
+  auto measuring = net::offload(context.pool, [&] {
+    Norms norms;
+    for (const LocalModel* member : members) norms[member->client] = norm_of(models.load(*member).state());
+    return norms;
+  });
+  const Norms norms = co_await std::move(measuring);
+  leave_out_outliers(context, norms, members);
+  require_consent_to_average(members);
   auto averaging = net::offload(context.pool, [&] {
     learn::Aggregator sum(context.global_schema);
-    for (const auto& [model, num_examples] : members) {
-      if (const auto offence = learn::add_update(sum, models.load(*model).state(), num_examples)) {
+    for (const LocalModel* model : members) {
+      if (const auto offence = learn::add_update(sum, models.load(*model).state(), model->num_examples)) {
         throw Error(Errc::run_failed, fmt::format("client {}: {}", model->client, *offence));
       }
     }
@@ -59,7 +93,7 @@ net::Task<Start> average_start(const RunContext& context, const LocalModels& mod
     return wire::PackedState(network->state());
   });
   wire::PackedState average = co_await std::move(averaging);
-  const nlohmann::json report = {{"statistics", "public set"}};
+  const nlohmann::json report = {{"statistics", "public set"}, {"norms", norms}};
   Start start{StartModel::average, std::move(average), report};
   if (context.data.transfer.size() > 0) co_return start;
 

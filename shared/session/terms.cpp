@@ -1,7 +1,12 @@
 #include "shared/session/terms.hpp"
 
+#include <algorithm>
+
+#include <fmt/format.h>
+
 #include "shared/base/error.hpp"
 #include "shared/base/files.hpp"
+#include "shared/learn/model_size.hpp"
 
 namespace headstart::session {
 
@@ -37,6 +42,26 @@ void declare_fields(Fields& fields, Terms& terms) {
   declare_fields(fields, "pretrain", terms.pretrain);
   declare_fields(fields, "train", terms.train);
   declare_fields(fields, "consolidation", terms.consolidation);
+  fields.integer(
+      "limits.own_model", terms.max_own_model,
+      "Bytes of a model that a client may pre-train in place of the federated one (own_model at the client); "
+      "checked before anybody builds it. 0: four times the federated model, at least 256 MiB.",
+      {0, 1e13});
+}
+
+std::uint64_t own_model_limit(const Terms& terms, std::uint64_t federated_bytes) {
+  constexpr std::uint64_t floor = std::uint64_t{256} << 20;
+  if (terms.max_own_model > 0) return static_cast<std::uint64_t>(terms.max_own_model);
+  return std::max(4 * federated_bytes, floor);
+}
+
+std::optional<std::string> beyond_own_model_limit(const learn::ModelSpec& spec, const Terms& terms,
+                                                  std::uint64_t federated_bytes) {
+  const std::uint64_t bytes = learn::state_bytes(spec, terms.task);
+  const std::uint64_t limit = own_model_limit(terms, federated_bytes);
+  if (bytes <= limit) return std::nullopt;
+  return fmt::format("'{}' would have {} bytes; limits.own_model of the run allows {}", spec.architecture(), bytes,
+                     limit);
 }
 
 std::string to_json_text(const Terms& terms) {

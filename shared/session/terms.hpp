@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "shared/base/fields.hpp"
@@ -21,6 +22,8 @@ struct Terms {
   learn::PretrainOptions pretrain;
   learn::TrainOptions train;
   learn::DistillOptions consolidation;
+  std::int64_t max_own_model = 0;  ///< Bytes of a model that a client pre-trains in place of the federated one; 0:
+                                   ///< as own_model_limit() says.
 
   /// Where the streams of the run start; each stream is named by its place in the tree.
   [[nodiscard]] Seed seeds() const { return Seed(static_cast<std::uint64_t>(seed)); }
@@ -28,6 +31,14 @@ struct Terms {
 };
 
 void declare_fields(Fields& fields, Terms& terms);
+
+/// Bytes that a client's own model may have, where the federated model has `federated_bytes`: as the terms say, else
+/// four times these, and at least 256 MiB.
+std::uint64_t own_model_limit(const Terms& terms, std::uint64_t federated_bytes);
+/// A sentence where the model of `spec` would be above the limit, which is known without building it. Throws
+/// Error(usage | data) as learn::state_bytes() does.
+std::optional<std::string> beyond_own_model_limit(const learn::ModelSpec& spec, const Terms& terms,
+                                                  std::uint64_t federated_bytes);
 
 /// The terms as they travel, the task included, and the path of a script not.
 std::string to_json_text(const Terms& terms);

@@ -25,7 +25,7 @@
 namespace headstart::wire {
 
 /// Raised with every change of a message; the server refuses other versions by name.
-inline constexpr std::uint16_t protocol_version = 4;
+inline constexpr std::uint16_t protocol_version = 5;
 
 using TaskId = std::uint64_t;
 using Reason = Text<512>;

@@ -9,8 +9,10 @@
 
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/io_context.hpp>
+#include <boost/asio/post.hpp>
 #include <boost/asio/thread_pool.hpp>
 #include <doctest/doctest.h>
+#include <fmt/format.h>
 #include <torch/torch.h>
 
 #include "client/check.hpp"
@@ -135,6 +137,7 @@ TEST_CASE("who announces an enormous number of samples and fails changes no bit 
   std::set<std::string> digests;
   for (const int power : {0, 20, 36, 40}) {
     auto config = test::small_config(folder / std::to_string(power));
+    config.max_examples = std::int64_t{1} << 40;
     auto clients = honest_clients(3);
     auto failing = std::make_unique<SpoilingWorker>(3, SpoilingWorker::How::fail);
     clients.push_back(
@@ -142,6 +145,165 @@ TEST_CASE("who announces an enormous number of samples and fails changes no bit 
     digests.insert(simulate(config, std::move(clients), notes)["model_digest"].get<std::string>());
   }
   CHECK(digests.size() == 1);
+}
+
+TEST_CASE("a client that brings most of the examples is named before round 1 and in the summary") {
+  const test::TemporaryFolder folder;
+  const auto config = test::small_config(folder / "run");
+  auto clients = honest_clients(3);
+  clients.push_back({test::small_name(3), std::make_unique<AnnouncingWorker>(test::small_worker(3), 800), {}});
+  Notes notes;
+  const auto summary = simulate(config, std::move(clients), notes);
+  CHECK(notes.all.find("silo-3 brings 800 of 872 examples, 91.7%") != std::string::npos);
+  REQUIRE(summary["dominant"].size() == 1);
+  CHECK(summary["dominant"]["silo-3"]["examples"] == 800);
+  CHECK(summary["dominant"]["silo-3"]["share"].get<double>() == doctest::Approx(800.0 / 872));
+}
+
+TEST_CASE("the norms of all updates stand in the audit log and in rounds.jsonl, also without a bound") {
+  const test::TemporaryFolder folder;
+  auto config = test::small_config(folder / "run");
+  config.federation.num_rounds = 1;
+  auto clients = honest_clients(3);
+  clients.push_back({test::small_name(3), std::make_unique<SpoilingWorker>(3, SpoilingWorker::How::far_away), {}});
+  Notes notes;
+  simulate(config, std::move(clients), notes);
+  std::map<std::string, int> recorded;
+  std::istringstream audit(read_text(folder / "run/audit.jsonl"));
+  for (std::string line; std::getline(audit, line);) {
+    const auto event = nlohmann::json::parse(line);
+    if (event["event"] == "received" && event.contains("norm")) ++recorded[event["client"]];
+  }
+  CHECK(recorded == std::map<std::string, int>{{"silo-0", 1}, {"silo-1", 1}, {"silo-2", 1}, {"silo-3", 1}});
+  std::istringstream rounds(read_text(folder / "run/rounds.jsonl"));
+  for (std::string line; std::getline(rounds, line);) {
+    const auto norms = nlohmann::json::parse(line)["norms"];
+    if (norms.empty()) continue;  // of round 0
+    CHECK(norms["silo-3"].get<double>() > 100);
+    CHECK(norms["silo-0"].get<double>() < 10);
+  }
+}
+
+/// Sends finite values from which nobody can train on.
+class PoisoningWorker final : public test::DelegatingWorker {
+ public:
+  PoisoningWorker(std::int64_t index, std::uint32_t round)
+      : DelegatingWorker(test::small_worker(index)), round_(round) {}
+  wire::PackedState train(const wire::PackedState& global, std::uint32_t round,
+                          const client::TaskContext& context) override {
+    wire::PackedState update = DelegatingWorker::train(global, round, context);
+    if (round != round_) return update;
+    for (const learn::NamedTensor& named : update.state().tensors()) {
+      if (at::isFloatingType(named.tensor.scalar_type())) named.tensor.fill_(learn::max_magnitude);
+    }
+    return update;
+  }
+
+ private:
+  std::uint32_t round_;
+};
+
+std::vector<lab::SimulatedClient> with_poison(std::uint32_t round) {
+  auto clients = honest_clients(3);
+  clients.push_back({test::small_name(3), std::make_unique<PoisoningWorker>(3, round), {}});
+  return clients;
+}
+
+TEST_CASE(
+    "a finite poison ends the run: the message names whose it was; gone back, bounded, the run goes on to its end") {
+  const test::TemporaryFolder folder;
+  auto config = test::small_config(folder / "run");
+  config.federation.num_rounds = 5;
+  Notes notes;
+  const std::string message = test::error_of(Errc::run_failed, [&] { simulate(config, with_poison(3), notes); });
+  CHECK(message.find("the largest update in the model of round 3 is silo-3's, of L2 norm") != std::string::npos);
+  CHECK(message.find("--back-to-round 2 goes back before it") != std::string::npos);
+  CHECK(notes.all.find("round 3: the model has collapsed: accuracy") != std::string::npos);
+  CHECK(notes.all.find("round 2: the model has collapsed") == std::string::npos);
+  const std::string poisoned = read_text(folder / "run/checkpoints/round-00003.safetensors");
+  const std::string lines = read_text(folder / "run/rounds.jsonl");
+
+  config.back_to_round = 2;
+  config.max_update_norm = 1000;
+  Notes again;
+  const auto summary = simulate(config, with_poison(3), again);
+  CHECK(summary["rounds"] == 5);
+  CHECK(again.all.find("gone back to the model of round 2") != std::string::npos);
+  CHECK(again.all.find("limits.update_norm was 0.0, is 1000.0 from here on") != std::string::npos);
+  CHECK(again.all.find("round 3 without silo-3: update refused") != std::string::npos);
+  CHECK(read_text(folder / "run/taken-back-1/checkpoints/round-00003.safetensors") == poisoned);
+  CHECK(read_text(folder / "run/taken-back-1/rounds.jsonl") == lines);
+  CHECK(std::filesystem::exists(folder / "run/taken-back-1/interrupted.json"));
+  CHECK(read_text(folder / "run/audit.jsonl").find(R"("event":"taken back")") != std::string::npos);
+  const auto changed = read_json(folder / "run/run.json")["changed"];
+  REQUIRE(changed.size() == 1);
+  CHECK(changed[0]["setting"] == "limits.update_norm");
+  CHECK(changed[0]["after_round"] == 2);
+
+  // The same as if silo-3 had failed in that round alone.
+  auto other = test::small_config(folder / "bounded");
+  other.federation.num_rounds = 5;
+  other.max_update_norm = 1000;
+  CHECK(simulate(other, with_poison(3), notes)["model_digest"] == summary["model_digest"]);
+}
+
+TEST_CASE(
+    "going back to a round whose model is not there is refused, naming those that are; a finished run goes back") {
+  const test::TemporaryFolder folder;
+  auto config = test::small_config(folder / "run");
+  config.federation.checkpoints.keep = 2;
+  Notes notes;
+  const auto finished = simulate(config, honest_clients(4), notes);
+  const std::string journal = read_text(folder / "run/journal");
+  for (const std::int64_t round : {1, 7}) {
+    config.back_to_round = round;
+    const std::string message = test::error_of(Errc::usage, [&] { simulate(config, honest_clients(4), notes); });
+    CHECK(message.find(fmt::format("--back-to-round {}: ", round)) != std::string::npos);
+    CHECK(message.find("checkpoints: 2, 3") != std::string::npos);
+    CHECK(read_text(folder / "run/journal") == journal);
+  }
+  config.back_to_round = 2;
+  CHECK(simulate(config, honest_clients(4), notes)["model_digest"] == finished["model_digest"]);
+  CHECK(std::filesystem::exists(folder / "run/taken-back-1/final.safetensors"));
+  CHECK(std::filesystem::exists(folder / "run/final.safetensors"));
+}
+
+TEST_CASE("a stopped run says what it has kept, also where it is stopped again in its lobby") {
+  class Stopping final : public server::FederationObserver {
+   public:
+    void on_phase(const std::string& name, std::size_t /*num_parts*/) override {
+      if (name == "round 1: evaluation at the clients") stop();
+    }
+    std::function<void()> stop;
+  };
+  const test::TemporaryFolder folder;
+  const auto config = test::small_config(folder / "run");
+  {
+    Stopping observer;
+    server::RunFolder run_folder(config.folder, config.federation.checkpoints, std::chrono::system_clock::now);
+    const std::string message = test::error_of(Errc::interrupted, [&] {
+      lab::simulate(config, test::small_central_data(), run_folder, observer, honest_clients(4), 2,
+                    std::chrono::steady_clock::now,
+                    [&observer](std::function<void()> stop) { observer.stop = std::move(stop); });
+    });
+    CHECK(message.starts_with("stopped after round 1; "));
+    CHECK(message.find("rounds.jsonl up to round 0, checkpoints up to round 1") != std::string::npos);
+  }
+  asio::io_context io{1};
+  asio::thread_pool pool{1};
+  server::RunFolder run_folder(config.folder, config.federation.checkpoints, std::chrono::system_clock::now);
+  Notes notes;
+  server::Federation federation{
+      io.get_executor(), pool, config, test::small_central_data(), run_folder, notes, std::chrono::steady_clock::now};
+  std::string message;
+  asio::co_spawn(io, federation.run(), [&message](std::exception_ptr failure, const nlohmann::json&) {
+    message = test::error_of(Errc::interrupted, [&failure] { std::rethrow_exception(failure); });
+  });
+  asio::post(io, [&federation] { federation.stop(); });
+  io.run();
+  pool.join();
+  CHECK(message.starts_with("stopped after round 1; "));
+  CHECK(message.find("rounds.jsonl up to round 0, checkpoints up to round 1") != std::string::npos);
 }
 
 TEST_CASE("too few good updates end the run with the reasons, and what was done is kept") {
@@ -363,29 +525,60 @@ TEST_CASE(
   CHECK(read_text(folder / "run/rounds.jsonl").empty());
 }
 
-TEST_CASE("an average of one model is that model: it needs its silo's consent") {
+TEST_CASE("an average leaves out the model whose norm stands out, and records the norms of all") {
+  const test::TemporaryFolder folder;
+  auto config = test::small_config(folder / "run");
+  config.federation.start = server::StartModel::average;
+  config.federation.num_rounds = 0;
+  config.terms.pretrain.max_epochs = 1;
+  auto clients = honest_clients(3);
+  clients.push_back({test::small_name(3),
+                     std::make_unique<TamperingWorker>(test::small_worker(3),
+                                                       [](const learn::NamedTensor& named) {
+                                                         if (named.name == "fc1.weight") named.tensor.fill_(1e6);
+                                                       }),
+                     {}});
+  Notes notes;
+  const auto summary = simulate(config, std::move(clients), notes);
+  REQUIRE(summary["left_out"].size() == 1);
+  CHECK(summary["left_out"][0]["client"] == "silo-3");
+  CHECK(summary["left_out"][0]["reason"].get<std::string>().find("its model's L2 norm is") != std::string::npos);
+  CHECK(summary["start_report"]["norms"].size() == 4);
+  CHECK(summary["start_report"]["norms"]["silo-3"].get<double>() > 1e6);
+}
+
+TEST_CASE("an average of one or two models shows them: it needs their silos' consent") {
   const test::TemporaryFolder folder;
   auto config = test::small_config(folder / "run");
   config.federation.start = server::StartModel::average;
   config.federation.num_rounds = 1;
   config.terms.pretrain.max_epochs = 1;
-  const auto clients_of = [&config](bool shares) {
+  // The other silos have an architecture of their own.
+  const auto clients_of = [&config](std::vector<bool> shares) {
     client::LocalWorkerOptions own;
     own.own_model = config.terms.model;
     own.own_model->channels = {5, 6};
-    client::LocalWorkerOptions only;
-    only.shares_with_peers = shares;
     std::vector<lab::SimulatedClient> clients;
     for (std::int64_t i = 0; i < 4; ++i) {
-      clients.push_back({test::small_name(i), test::small_worker(i, i == 2 ? only : own), {}});
+      const auto index = static_cast<std::size_t>(i);
+      client::LocalWorkerOptions federated;
+      federated.shares_with_peers = index < shares.size() && shares[index];
+      clients.push_back({test::small_name(i), test::small_worker(i, index < shares.size() ? federated : own), {}});
     }
     return clients;
   };
   Notes notes;
-  const std::string refusal = test::error_of([&] { simulate(config, clients_of(false), notes); });
-  CHECK(refusal.find("silo-2's, which says share_model: server") != std::string::npos);
-  config.folder = folder / "consented";
-  CHECK(simulate(config, clients_of(true), notes)["rounds"] == 1);
+  const auto refusal = [&](const std::string& name, std::vector<bool> shares) {
+    config.folder = folder / name;
+    return test::error_of(Errc::run_failed, [&] { simulate(config, clients_of(std::move(shares)), notes); });
+  };
+  CHECK(refusal("one", {false}).find("which shows silo-0's to the other silos") != std::string::npos);
+  CHECK(refusal("two", {true, false}).find("which shows silo-1's to the other silos") != std::string::npos);
+  const std::vector<std::vector<bool>> enough = {{true}, {true, true}, {false, false, false}};
+  for (const std::vector<bool>& shares : enough) {
+    config.folder = folder / fmt::format("consented-{}", shares.size());
+    CHECK(simulate(config, clients_of(shares), notes)["rounds"] == 1);
+  }
 }
 
 TEST_CASE("what is no message ends the connection, says why, and at the third time the client is out") {
@@ -555,12 +748,22 @@ TEST_CASE("a client that does not fit is refused with the reason") {
   const wire::Hello hello{wire::protocol_version, "silo-0", "test"};
   CHECK(answer_to(hello, [](wire::Join&) {}) == "joined");
   CHECK(answer_to({99, "silo-0", "headstart 9"}, [](wire::Join&) {
-        }).starts_with("protocol version 99 is not spoken here, 4 is"));
+        }).starts_with("protocol version 99 is not spoken here, 5 is"));
   CHECK(answer_to({wire::protocol_version, "../etc", "test"}, [](wire::Join&) {
         }).starts_with("the client's name must be"));
   CHECK(answer_to(hello, [](wire::Join& join) { join.num_examples = 0; }) == "the client has no training samples");
-  CHECK(answer_to(hello, [](wire::Join& join) { join.num_examples = ~std::uint64_t{0}; }).find("impossible number") !=
-        std::string::npos);
+  CHECK(answer_to(hello, [](wire::Join& join) { join.num_examples = 10'000'001; }) ==
+        "the client announces 10000001 training samples; limits.examples of the server allows 10000000");
+  CHECK(answer_to(hello, [](wire::Join& join) {
+          join.num_held_out = ~std::uint64_t{0};
+        }).find("announces 18446744073709551615 held-out samples") != std::string::npos);
+  CHECK(answer_to(hello, [](wire::Join& join) {
+          learn::ModelSpec own = test::small_config("").terms.model;
+          own.channels = {2048, 2048};
+          own.hidden = 1048576;
+          join.own_model = session::to_json_text(own);
+          join.own_architecture = own.architecture();
+        }).find("limits.own_model of the run allows 268435456") != std::string::npos);
   CHECK(answer_to(hello, [](wire::Join& join) {
           join.height = 32;
         }).find("samples of 1x32x12 in 3 classes, the run has 1x12x12") != std::string::npos);

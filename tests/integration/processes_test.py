@@ -340,6 +340,32 @@ class Processes(ProgramsTest):
         for client in clients:
             self.assertEqual(self.finish(client)[0], 5)
 
+    def test_a_finished_run_goes_back_to_a_round_and_ends_in_the_same_model(self):
+        self.draw()
+        back = [*self.server_arguments(), "--back-to-round", "1"]
+        self.assert_fails(self.run_program(*back), 2, "--back-to-round", "holds no run")
+        server, port = self.start_server()
+        clients = [self.start(*self.client_arguments(i, port)) for i in range(3)]
+        self.assertEqual(self.finish(server)[0], 0)
+        for client in clients:
+            self.assertEqual(self.finish(client)[0], 0)
+        run = self.folder / "run"
+        model = (run / "final.safetensors").read_bytes()
+        self.assert_fails(self.run_program(*back[:-1], "0"), 2, "--back-to-round 0", "checkpoints: 1, 2")
+        (run / "port").unlink()
+        server = self.start(*back)
+        wait_for(lambda: (run / "port").exists(), "the server's port")
+        port = int((run / "port").read_text())
+        clients = [self.start(*self.client_arguments(i, port)) for i in range(3)]
+        code, out, err = self.finish(server)
+        self.assertEqual(code, 0, err)
+        self.assertIn("gone back to the model of round 1", out)
+        for client in clients:
+            self.assertEqual(self.finish(client)[0], 0)
+        self.assertEqual((run / "final.safetensors").read_bytes(), model)
+        self.assertEqual((run / "taken-back-1/final.safetensors").read_bytes(), model)
+        self.assertTrue((run / "taken-back-1/checkpoints/round-00002.safetensors").exists())
+
     def test_configuration_mistakes(self):
         self.draw()
         self.assert_fails(self.run_program(*self.server_arguments(**{"train.lt": 1})), 2, "train.lt", "did you mean 'train.lr'")

@@ -8,6 +8,7 @@
 
 #include <doctest/doctest.h>
 #include <spdlog/sinks/ostream_sink.h>
+#include <sys/resource.h>
 #include <torch/torch.h>
 
 #include "shared/base/error.hpp"
@@ -65,6 +66,39 @@ class Notes {
   std::size_t most_;
   std::stop_source stop_;
 };
+
+/// 1.7 GB, which nobody would build for a test.
+learn::ModelSpec enormous() {
+  learn::ModelSpec spec;
+  spec.channels = {2048, 2048};
+  spec.hidden = 220000;
+  return spec;
+}
+
+std::int64_t peak_memory() {
+  rusage usage{};
+  ::getrusage(RUSAGE_SELF, &usage);
+  return usage.ru_maxrss * 1024;
+}
+
+TEST_CASE("a model above limits.own_model is refused before it is built: the client's own, and one from the server") {
+  const std::int64_t before = peak_memory();
+  const auto own = test::small_worker(silo, {.own_model = enormous()});
+  const std::string refusal = test::error_of(Errc::usage, [&] { own->join(small_terms()); });
+  CHECK(refusal.find("own_model: 'cnn channels=2048,2048") != std::string::npos);
+  CHECK(refusal.find("limits.own_model of the run allows 268435456") != std::string::npos);
+  const auto worker = joined_worker();
+  CHECK(test::error_of(Errc::protocol, [&] { (void)worker->schema_of(enormous()); }).find("a model from the server") !=
+        std::string::npos);
+  CHECK(peak_memory() - before < std::int64_t{200} << 20);
+  session::Terms tight = small_terms();
+  tight.max_own_model = 900;
+  learn::ModelSpec small = tight.model;
+  small.hidden = 9;
+  CHECK(test::code_of([&] { test::small_worker(silo, {.own_model = small})->join(tight); }) == Errc::usage);
+  CHECK(test::small_worker(silo, {.own_model = small})->join(small_terms()).own_architecture.value ==
+        small.architecture());
+}
 
 Consolidation consolidation_of_two_teachers() {
   const learn::ModelSpec spec = small_terms().model;

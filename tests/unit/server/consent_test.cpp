@@ -52,6 +52,17 @@ TEST_CASE("consents: how many silos must share with peers, start by start") {
   CHECK(least(kd, untrained, Weighting::equal, on_student, server) == 2);
 }
 
+TEST_CASE("consents: an average of fewer than three models takes the consent of each silo") {
+  FederationOptions options;
+  options.start = StartModel::average;
+  const auto refusal = [&options](Consents consents) { return rule_on_consents(options, consents, false).refusal; };
+  CHECK(refusal({.with_peers = {"a", "b"}, .with_server = {}}).empty());
+  CHECK(refusal({.with_peers = {"a"}, .with_server = {"b"}}).find("it is not set at b") != std::string::npos);
+  CHECK_FALSE(refusal({.with_peers = {}, .with_server = {"a", "b"}}).empty());
+  CHECK_FALSE(refusal({.with_peers = {}, .with_server = {"a"}}).empty());
+  CHECK(refusal({.with_peers = {}, .with_server = {"a", "b", "c"}}).empty());
+}
+
 TEST_CASE("consents: student data falls back to the public set where there is one, and says so") {
   const auto options = options_of(StartModel::kd, StudentStart::untrained, learn::TeacherWeighting::equal,
                                   TransferSet::student, ValidationSource::server);

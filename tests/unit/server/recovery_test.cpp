@@ -96,6 +96,43 @@ TEST_CASE("a round that was gone through again replaces what came of it before")
   CHECK(from_nothing.recovery.start.is_null());
 }
 
+TEST_CASE("a run that was taken back stands there, without the best model of a later round") {
+  const std::vector<json> events = {started(),          model(0), measured(0), model(1), measured(1),
+                                    best_event(1, 0.5), model(2), measured(2), model(3), measured(3)};
+  for (const auto& [round, best] : {std::pair{2, 0.5}, std::pair{0, -1.0}}) {
+    std::vector<json> all = events;
+    all.push_back(taken_back_event(round, "taken-back-1", false));
+    const Replay back = replay(all, "run");
+    CHECK(back.milestones.back().round == round);
+    CHECK(back.recovery.lines.size() == static_cast<std::size_t>(round) + 1);
+    CHECK(back.recovery.best_score == best);
+    CHECK(is_taken_back_event(all.back()));
+  }
+}
+
+TEST_CASE("the norms of a round's updates are kept with its model") {
+  Recovery::Milestone milestone;
+  milestone.participation.norms = {{"silo-1", 0.5}, {"silo-2", 1e6}};
+  const Replay read = replay({started(), milestone_event(milestone)}, "run");
+  CHECK(read.milestones.back().participation.norms == milestone.participation.norms);
+}
+
+TEST_CASE("limits may change on resumption: what they were and are is told, and no other setting may") {
+  const auto run_with = [](double norm, std::int64_t seed) {
+    return json{{"config",
+                 {{"limits", {{"update_norm", norm}, {"examples", 0}, {"own_model", 0}, {"handshakes", 9}}},
+                  {"run", {{"seed", seed}}}}}};
+  };
+  CHECK(changed_limits(run_with(0, 1), run_with(0, 1)).empty());
+  const json changes = changed_limits(run_with(0, 1), run_with(2.5, 1));
+  REQUIRE(changes.size() == 1);
+  CHECK(changes[0] == json{{"setting", "limits.update_norm"}, {"was", 0.0}, {"is", 2.5}});
+  require_same_run(run_with(0, 1), run_with(2.5, 1), "run", "an unfinished run");
+  CHECK(test::error_of(Errc::usage, [&] {
+          require_same_run(run_with(0, 1), run_with(2.5, 2), "run", "an unfinished run");
+        }).find("run.seed was 1, is 2") != std::string::npos);
+}
+
 json left_out(const std::string& phase, const std::string& client) { return left_out_event({phase, client, "lost"}); }
 
 std::string clients_of(const std::vector<LeftOut>& left_out) {
