@@ -1,5 +1,6 @@
 #include "shared/learn/distill.hpp"
 
+#include <map>
 #include <string>
 #include <utility>
 
@@ -25,14 +26,18 @@ Tensor softened(const Tensor& logits, double temperature) { return temperature =
 struct RunningStatistic {
   static constexpr double probe = 0x1p20;
 
-  Tensor value;  ///< Shares the model's memory.
+  std::string name;
+  Tensor value;  ///< The model's own at present: a script may put another one there at any forward().
   Tensor before;
   Tensor probed;
   Tensor sum;
   double momentum = 0;
 
-  explicit RunningStatistic(const Tensor& buffer)
-      : value(buffer), before(buffer.clone()), sum(torch::zeros_like(buffer, torch::kFloat64)) {}
+  explicit RunningStatistic(const NamedTensor& buffer)
+      : name(buffer.name),
+        value(buffer.tensor),
+        before(buffer.tensor.clone()),
+        sum(torch::zeros_like(buffer.tensor, torch::kFloat64)) {}
 
   void measure_momentum() { momentum = 1 - ((probed - value.to(torch::kFloat64)) / probe).mean().item<double>(); }
   /// A layer that did not run keeps what it had.
@@ -219,21 +224,28 @@ void reestimate_statistics(Model& model, const Tensor& x, std::int64_t batch_siz
                            const ProgressCallback& progress) {
   const torch::NoGradGuard no_grad;
   std::vector<RunningStatistic> statistics;
-  std::vector<Tensor> counters;
+  std::vector<NamedTensor> counters;
   for (const NamedTensor& named : model.named_state()) {
     if (named.name.ends_with("running_mean") || named.name.ends_with("running_var")) {
-      statistics.emplace_back(named.tensor);
+      statistics.emplace_back(named);
     } else if (named.name.ends_with("num_batches_tracked")) {
-      counters.push_back(named.tensor);
+      counters.push_back(named);
     }
   }
   if (statistics.empty() || x.size(0) == 0) return;
 
+  const auto look_again = [&] {
+    std::map<std::string, Tensor> present;
+    for (NamedTensor& named : model.named_state()) present[named.name] = std::move(named.tensor);
+    for (RunningStatistic& statistic : statistics) statistic.value = present.at(statistic.name);
+    for (NamedTensor& counter : counters) counter.tensor = present.at(counter.name);
+  };
   const auto forward_from = [&](double start, const Tensor& batch) {
     for (RunningStatistic& statistic : statistics) statistic.value.fill_(start);
     // Layers with a cumulative momentum derive it from this count.
-    for (Tensor& counter : counters) counter.zero_();
+    for (NamedTensor& counter : counters) counter.tensor.zero_();
     model.forward(batch);
+    look_again();
   };
   model.set_training(true);
   const std::vector<Tensor> batches = batches_of(x, batch_size);
@@ -251,7 +263,7 @@ void reestimate_statistics(Model& model, const Tensor& x, std::int64_t batch_siz
     if (progress) progress({.done = done, .total = x.size(0)});
   }
   for (RunningStatistic& statistic : statistics) statistic.finish(static_cast<double>(batches.size()));
-  for (Tensor& counter : counters) counter.fill_(static_cast<std::int64_t>(batches.size()));
+  for (NamedTensor& counter : counters) counter.tensor.fill_(static_cast<std::int64_t>(batches.size()));
   model.set_training(false);
 }
 

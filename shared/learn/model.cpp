@@ -52,6 +52,8 @@ std::mutex& global_generator_mutex() {
   return mutex;
 }
 
+thread_local bool holds_global_generator = false;
+
 }  // namespace
 
 Norm resolved_norm(const ModelSpec& spec) {
@@ -92,11 +94,12 @@ StateDict Model::state() {
 }
 
 void Model::load(const StateDict& state) {
-  if (const auto difference = state.schema().difference_from(schema())) {
+  const StateDict exchanged = exchanged_part(state);
+  if (const auto difference = exchanged.schema().difference_from(schema())) {
     throw Error(Errc::data, "state does not fit the model: " + *difference);
   }
   const torch::NoGradGuard no_grad;
-  for (const auto& [name, tensor] : named_state()) tensor.copy_(state.at(name));
+  for (const auto& [name, tensor] : named_state()) tensor.copy_(exchanged.at(name));
 }
 
 Schema Model::schema() {
@@ -145,11 +148,29 @@ c10::Device device_of(const std::string& word) {
 
 GlobalGeneratorLease::GlobalGeneratorLease(Seed seed) {
   global_generator_mutex().lock();
+  holds_global_generator = true;
   // The high bit is dropped since some releases hand the seed on as a signed number.
   torch::manual_seed(seed.value() & 0x7fff'ffff'ffff'ffffULL);
 }
 
-GlobalGeneratorLease::~GlobalGeneratorLease() { global_generator_mutex().unlock(); }
+GlobalGeneratorLease::~GlobalGeneratorLease() {
+  holds_global_generator = false;
+  global_generator_mutex().unlock();
+}
+
+GeneratorLoan::GeneratorLoan(Seed seed) {
+  if (!holds_global_generator) lock_ = std::unique_lock(global_generator_mutex());
+  at::Generator generator = at::globalContext().defaultGenerator(c10::kCPU);
+  const std::lock_guard guard(generator.mutex());
+  state_ = generator.get_state();
+  generator.set_current_seed(seed.value());
+}
+
+GeneratorLoan::~GeneratorLoan() {
+  at::Generator generator = at::globalContext().defaultGenerator(c10::kCPU);
+  const std::lock_guard guard(generator.mutex());
+  generator.set_state(state_);
+}
 
 std::unique_ptr<GlobalGeneratorLease> lease_for(const Model& model, Seed seed) {
   return model.draws_globally() ? std::make_unique<GlobalGeneratorLease>(seed) : nullptr;

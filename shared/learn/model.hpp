@@ -55,11 +55,12 @@ class Model {
  public:
   virtual ~Model() = default;
 
-  /// x: [B, channels, height, width] of the parameters' type. Returns logits [B, num_classes].
+  /// x: [B, channels, height, width] of the parameters' type, never changed. Returns logits [B, num_classes].
   virtual Tensor forward(const Tensor& x) = 0;
   /// Trainable parameters, in the model's own order: views, for an optimiser.
   virtual std::vector<Tensor> parameters() = 0;
-  /// Parameters and buffers by name: the model's own tensors, on its device.
+  /// Parameters and buffers by name: the model's own tensors, on its device. A script may replace its buffers at any
+  /// forward(): ask again after one.
   virtual std::vector<NamedTensor> named_state() = 0;
   virtual void set_training(bool training) = 0;
   virtual void to(c10::Device device) = 0;
@@ -71,16 +72,25 @@ class Model {
 
   /// A deep copy on the CPU.
   [[nodiscard]] StateDict state();
-  /// Throws Error(data), naming the tensor, where `state` is not of this model's schema; the model is then unchanged.
+  /// Takes a complete() state as well. Throws Error(data), naming the tensor, where `state` is not of this model's
+  /// schema; the model is then unchanged.
   void load(const StateDict& state);
+  /// Of what state() has, which is what is exchanged: a tied tensor once, no constants that averaging would change.
   [[nodiscard]] Schema schema();
+  /// `state` as PyTorch's load_state_dict(strict=True) takes it: tied tensors under each of their names, and constants.
+  [[nodiscard]] virtual StateDict complete(const StateDict& state) { return state; }
+
+ private:
+  /// The inverse of complete(). Throws Error(data) where tied tensors or constants have other values than this model's.
+  [[nodiscard]] virtual StateDict exchanged_part(const StateDict& state) { return state; }
 };
 
 /// Makes the network that `spec` names, for `task`, initialised from `seed` alone: cnn with PyTorch's defaults
 /// (uniform within 1/sqrt(fan_in)), resnet18 with torchvision's (convolutions normal with variance 2/fan_out) and its
 /// tensor names; a scripted model keeps the weights of its file. GroupNorm has gcd(channels, 32) groups. Throws
 /// Error(usage) for an unknown name or impossible sizes, Error(data) for a script that cannot be loaded or does not map
-/// the task's samples to [B, num_classes] logits.
+/// the task's samples to [B, num_classes] logits, cannot be trained, or has state that cannot be exchanged; of what may
+/// be meant but probably is not, the log warns once (client/scripts.md lists both).
 std::unique_ptr<Model> make_model(const ModelSpec& spec, const Task& task, Seed seed);
 
 /// "cpu", "cuda", or "auto" (cuda where LibTorch has it and sees a device). Throws Error(usage): another word, or cuda

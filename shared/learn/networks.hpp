@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <mutex>
 #include <vector>
 
 #include <torch/nn/module.h>
@@ -71,7 +72,22 @@ double resnet18_bytes(const ModelSpec& spec, const Task& task, Norm norm);
 /// Likewise of one normalisation of so many channels.
 double normalisation_bytes(Norm kind, double channels);
 
+/// A script is tried once in a process (see try_script()); what is to be warned of is logged then.
 std::unique_ptr<Model> load_script(const ModelSpec& spec, const Task& task);
+
+/// The process-wide CPU generator, seeded, for work whose draws nobody may notice: waits for the holder of a
+/// GlobalGeneratorLease, where that is another thread, and leaves the generator as it found it.
+class GeneratorLoan {
+ public:
+  explicit GeneratorLoan(Seed seed);
+  ~GeneratorLoan();
+  GeneratorLoan(const GeneratorLoan&) = delete;
+  GeneratorLoan& operator=(const GeneratorLoan&) = delete;
+
+ private:
+  std::unique_lock<std::mutex> lock_;
+  Tensor state_;
+};
 
 /// Moves tensors to `device` in place, without their gradients: every holder sees the moved ones.
 void move_tensors(const std::vector<NamedTensor>& tensors, c10::Device device);

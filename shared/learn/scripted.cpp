@@ -1,135 +1,136 @@
-#include <unordered_set>
+#include <algorithm>
+#include <map>
+#include <mutex>
 
 #include <fmt/format.h>
-#include <fmt/ranges.h>
-#include <torch/csrc/jit/passes/inliner.h>
-#include <torch/csrc/jit/runtime/graph_executor.h>
-#include <torch/script.h>
 #include <torch/torch.h>
 
 #include "shared/base/error.hpp"
+#include "shared/base/log.hpp"
 #include "shared/learn/networks.hpp"
+#include "shared/learn/script.hpp"
+#include "shared/learn/script_trial.hpp"
 
 namespace headstart::learn {
 
 namespace {
 
-/// LibTorch's exceptions carry pages of backtrace; a person needs the first line.
-std::string first_line(const std::exception& error) {
-  const auto* torch_error = dynamic_cast<const c10::Error*>(&error);
-  const std::string what = torch_error != nullptr ? torch_error->what_without_backtrace() : error.what();
-  return what.substr(0, what.find('\n'));
-}
-
-bool draws(const torch::jit::Node& node) {
-  if (const torch::jit::FunctionSchema* schema = node.maybeSchema()) {
-    for (const c10::Argument& argument : schema->arguments()) {
-      if (argument.name() == "generator") return true;
-    }
-  }
-  // Operators whose schema does not show that they draw.
-  const std::string_view name = node.kind().toUnqualString();
-  return name.find("dropout") != name.npos || name.find("rrelu") != name.npos || name.starts_with("rand");
-}
-
-bool draws(at::ArrayRef<const torch::jit::Block*> blocks) {
-  for (const torch::jit::Block* block : blocks) {
-    for (const torch::jit::Node* node : block->nodes()) {
-      if (draws(*node) || draws(node->blocks())) return true;
-    }
-  }
-  return false;
-}
-
-/// Reads the code of all submodules, called or not, with the free functions that it calls.
-bool draws(const torch::jit::Module& module) {
-  for (const torch::jit::Module& part : module.modules()) {
-    for (const torch::jit::Method& method : part.get_methods()) {
-      const auto graph = method.graph()->copy();
-      torch::jit::Inline(*graph);
-      const torch::jit::Block* body = graph->block();
-      if (draws(at::ArrayRef<const torch::jit::Block*>(body))) return true;
-    }
-  }
-  return false;
-}
-
 class ScriptedModel final : public Model {
  public:
-  explicit ScriptedModel(torch::jit::Module module) : module_(std::move(module)), draws_(draws(module_)) {
-    // A tensor that the script knows by two names is trained and sent once.
-    std::unordered_set<const void*> seen;
-    const auto keep = [&](const std::string& name, const Tensor& tensor) {
-      if (seen.insert(tensor.unsafeGetTensorImpl()).second) state_.push_back({name, tensor});
-    };
-    for (const auto& named : module_.named_parameters()) keep(named.name, named.value);
-    for (const auto& named : module_.named_buffers()) keep(named.name, named.value);
-  }
+  ScriptedModel(Script script, std::set<std::string> constants)
+      : script_(std::move(script)), constants_(std::move(constants)) {}
 
-  Tensor forward(const Tensor& x) override {
-    // The profiling executor rewrites the graph by what its first calls looked like, and the rewritten one rounds
-    // differently: on another path (resumed, evaluated first) the same training would end in other bits.
-    const torch::jit::GraphOptimizerEnabledGuard no_rewriting(false);
-    return module_.forward({x}).toTensor();
-  }
-
-  std::vector<Tensor> parameters() override {
-    std::vector<Tensor> trainable;
-    for (const NamedTensor& named : state_) {
-      if (named.tensor.requires_grad()) trainable.push_back(named.tensor);
-    }
-    return trainable;
-  }
-
-  std::vector<NamedTensor> named_state() override { return state_; }
-  void set_training(bool training) override { module_.train(training); }
-  void to(c10::Device device) override { move_tensors(state_, device); }
-  [[nodiscard]] bool draws_globally() const override { return draws_; }
+  Tensor forward(const Tensor& x) override { return script_.forward(x); }
+  std::vector<Tensor> parameters() override;
+  std::vector<NamedTensor> named_state() override;
+  void set_training(bool training) override { script_.set_training(training); }
+  void to(c10::Device device) override { script_.to(device); }
+  [[nodiscard]] bool draws_globally() const override { return script_.code().draws; }
+  [[nodiscard]] StateDict complete(const StateDict& state) override;
 
  private:
-  torch::jit::Module module_;
-  std::vector<NamedTensor> state_;
-  bool draws_;
+  [[nodiscard]] StateDict exchanged_part(const StateDict& state) override;
+  /// What a tensor that is not exchanged must be, null for those that are: `constant`, or a tensor of `state`.
+  const Tensor* determined(const std::string& name, const StateDict& state, Tensor& constant) const;
+  [[nodiscard]] bool is_exchanged(const ScriptSlot& slot) const {
+    return slot.kind != ScriptSlot::Kind::attribute && !constants_.contains(slot.name);
+  }
+  /// What the script has put there may be a view of anything, or hold a graph: from here on it is its slot's own.
+  Tensor own(const ScriptSlot& slot);
+
+  Script script_;
+  std::set<std::string> constants_;
+  std::map<std::string, Tensor> owned_;
 };
 
-/// One small batch through the model: a script is code of the user's, and its shape is known only by trying.
-void probe(Model& model, const std::string& file, const Task& task) {
-  const std::vector<std::int64_t> input{2, task.channels, task.height, task.width};
-  const std::vector<std::int64_t> expected{2, task.num_classes};
-  const auto promise = fmt::format("{}: the script must map float32 samples [{}] to logits [{}]", file,
-                                   fmt::join(input, ", "), fmt::join(expected, ", "));
-  const torch::NoGradGuard no_grad;
-  model.set_training(false);
-  Tensor logits;
-  try {
-    logits = model.forward(torch::zeros(input));
-  } catch (const std::exception& error) {
-    throw Error(Errc::data, promise + ", but fails: " + first_line(error));
+std::vector<Tensor> ScriptedModel::parameters() {
+  std::vector<Tensor> trainable;
+  for (const ScriptSlot& slot : script_.slots()) {
+    if (slot.kind == ScriptSlot::Kind::parameter && slot.tensor().requires_grad()) trainable.push_back(slot.tensor());
   }
-  if (logits.sizes() != at::IntArrayRef(expected)) {
-    throw Error(Errc::data, fmt::format("{}, got [{}]", promise, fmt::join(logits.sizes().vec(), ", ")));
+  return trainable;
+}
+
+Tensor ScriptedModel::own(const ScriptSlot& slot) {
+  if (!slot.is_assigned) return slot.tensor();
+  Tensor& owned = owned_[slot.name];
+  if (!owned.defined() || !slot.tensor().is_same(owned)) {
+    owned = slot.tensor().detach().clone(at::MemoryFormat::Contiguous);
+    slot.set(owned);
   }
+  return owned;
+}
+
+std::vector<NamedTensor> ScriptedModel::named_state() {
+  std::vector<NamedTensor> state;
+  for (const ScriptSlot& slot : script_.slots()) {
+    if (is_exchanged(slot)) state.push_back({slot.name, own(slot)});
+  }
+  return state;
+}
+
+StateDict ScriptedModel::complete(const StateDict& state) {
+  std::vector<NamedTensor> whole = state.tensors();
+  for (const ScriptSlot& slot : script_.slots()) {
+    if (constants_.contains(slot.name)) whole.push_back({slot.name, slot.tensor().detach().clone()});
+  }
+  const StateDict untied(whole);
+  for (const auto& [name, first] : script_.tied_names()) whole.push_back({name, untied.at(first)});
+  return StateDict(std::move(whole));
+}
+
+const Tensor* ScriptedModel::determined(const std::string& name, const StateDict& state, Tensor& constant) const {
+  const auto tied = script_.tied_names().find(name);
+  const std::string& first = tied == script_.tied_names().end() ? name : tied->second;
+  if (constants_.contains(first)) {
+    constant = std::ranges::find(script_.slots(), first, &ScriptSlot::name)->tensor();
+    return &constant;
+  }
+  return first == name ? nullptr : &state.at(first);
+}
+
+StateDict ScriptedModel::exchanged_part(const StateDict& state) {
+  if (constants_.empty() && script_.tied_names().empty()) return state;
+  std::vector<NamedTensor> part;
+  for (const NamedTensor& named : state.tensors()) {
+    Tensor constant;
+    const Tensor* expected = determined(named.name, state, constant);
+    if (expected == nullptr) {
+      part.push_back(named);
+    } else if (!bitwise_equal(StateDict(std::vector<NamedTensor>{{"", named.tensor}}),
+                              StateDict(std::vector<NamedTensor>{{"", *expected}}))) {
+      throw Error(Errc::data, fmt::format("tensor '{}': the script has it {}, but here its values are others",
+                                          named.name, constant.defined() ? "as a constant" : "tied to another"));
+    }
+  }
+  return StateDict(std::move(part));
+}
+
+/// Once in a process for each content and task: a script may take seconds to try, and is made for every model rated.
+/// Nothing is locked meanwhile: the trial may have to wait for whoever holds a GlobalGeneratorLease and comes here.
+ScriptTrial trial_of(const ModelSpec& spec, const Task& task) {
+  static std::mutex mutex;
+  static std::map<std::string, ScriptTrial> trials;
+  const std::string file = spec.script_file();
+  const std::string key =
+      fmt::format("{} {} {} {} {}", spec.architecture(), task.channels, task.height, task.width, task.num_classes);
+  {
+    const std::lock_guard lock(mutex);
+    if (const auto known = trials.find(key); known != trials.end()) return known->second;
+  }
+  ScriptTrial trial = try_script(file, task);
+  const std::lock_guard lock(mutex);
+  if (trials.emplace(key, trial).second) {
+    for (const std::string& warning : trial.warnings) spdlog::warn("{}: {}", file, warning);
+  }
+  return trial;
 }
 
 }  // namespace
 
 std::unique_ptr<Model> load_script(const ModelSpec& spec, const Task& task) {
-  const std::string file = spec.script_file();
-  std::unique_ptr<Model> model;
-  try {
-    model = std::make_unique<ScriptedModel>(torch::jit::load(file, c10::Device(c10::kCPU)));
-  } catch (const std::exception& error) {
-    throw Error(Errc::data, fmt::format("{}: cannot be loaded as TorchScript (save it with torch.jit.script(model)"
-                                        ".save(FILE)): {}",
-                                        file, first_line(error)));
-  }
-  if (model->parameters().empty()) {
-    throw Error(Errc::data, file +
-                                ": has no trainable parameters; save the model with torch.jit.script before "
-                                "freezing, and with requires_grad");
-  }
-  probe(*model, file, task);
-  return model;
+  Script script(spec.script_file(), task);
+  return std::make_unique<ScriptedModel>(std::move(script), trial_of(spec, task).constants);
 }
 
 }  // namespace headstart::learn

@@ -36,8 +36,7 @@ const TypeNames* names_of(c10::ScalarType dtype) {
 
 /// "float32 [10, 64]".
 std::string type_and_shape(const TensorSpec& spec) {
-  const TypeNames* names = names_of(spec.dtype);
-  return fmt::format("{} [{}]", names != nullptr ? names->plain : "?", fmt::join(spec.shape, ", "));
+  return fmt::format("{} [{}]", type_name(spec.dtype), fmt::join(spec.shape, ", "));
 }
 
 /// The canonical order of a state.
@@ -134,6 +133,13 @@ std::optional<c10::ScalarType> dtype_of(std::string_view name) {
   const auto* found = std::ranges::find(supported_types, name, &TypeNames::safetensors);
   if (found == std::end(supported_types)) return std::nullopt;
   return found->dtype;
+}
+
+bool can_hold(c10::ScalarType dtype) { return names_of(dtype) != nullptr; }
+
+std::string type_name(c10::ScalarType dtype) {
+  const TypeNames* names = names_of(dtype);
+  return names != nullptr ? std::string(names->plain) : c10::toString(dtype);
 }
 
 StateDict::StateDict(std::vector<NamedTensor> tensors) : tensors_(std::move(tensors)) {

@@ -47,6 +47,10 @@ class Schema {
 /// Supported: F64 F32 F16 BF16 I64 I32 I16 I8 U8 BOOL.
 std::string_view dtype_name(c10::ScalarType dtype);
 std::optional<c10::ScalarType> dtype_of(std::string_view name);
+/// Whether a state may have tensors of that type.
+bool can_hold(c10::ScalarType dtype);
+/// What messages call a type: "float32"; LibTorch's name for a type that no state may have.
+std::string type_name(c10::ScalarType dtype);
 
 struct NamedTensor {
   std::string name;

@@ -240,7 +240,7 @@ TEST_CASE("a lease seeds the process-wide generator") {
 TEST_CASE("scripts that do not fit the task are refused with both shapes") {
   const std::string classes = message_of({.name = script("tied")}, {.channels = 1, .height = 4, .width = 4});
   CHECK(classes.find("tied.pt") != std::string::npos);
-  CHECK(classes.find("[2, 10], got [2, 3]") != std::string::npos);
+  CHECK(classes.find("[2, 10], got float32 [2, 3]") != std::string::npos);
   const std::string input = message_of({.name = script("tied")}, {.height = 5, .width = 5, .num_classes = 3});
   CHECK(input.find("[2, 1, 5, 5]") != std::string::npos);
 }
