@@ -68,6 +68,7 @@ wire::Join LocalWorker::join(const session::Terms& terms) {
     require_within_limit(*options_.own_model, "own_model", Errc::usage);
     join.own_architecture = options_.own_model->architecture();
     join.own_model = session::to_json_text(*options_.own_model);
+    if (task_ == terms.task) (void)make(*options_.own_model, seeds().child("model"));  // refused now, not in training
   }
   return join;
 }

@@ -310,9 +310,9 @@ net::Task<> Federation::run_phases() {
     ensemble_ = co_await local_models_.measure_ensemble();
   }
   auto keeping = net::offload(context_.pool, [this] {
-    folder_.write_final(global_.state, {{"rounds", std::to_string(num_rounds_done_)},
-                                        {"architecture", config_.terms.model.architecture()},
-                                        {"headstart", std::string(version())}});
+    folder_.write_final(context_.complete(global_.state), {{"rounds", std::to_string(num_rounds_done_)},
+                                                           {"architecture", config_.terms.model.architecture()},
+                                                           {"headstart", std::string(version())}});
   });
   co_await std::move(keeping);
   // Until its summary is written a run can be stopped; a server that is started again then does the rest.
@@ -432,9 +432,9 @@ net::Task<> Federation::keep_best(std::int64_t round, std::optional<double> scor
   if (!score || !config_.federation.checkpoints.best || *score <= best_score_) co_return;
   best_score_ = *score;
   auto keeping = net::offload(context_.pool, [this, round] {
-    folder_.write_best(global_.state, {{"round", std::to_string(round)},
-                                       {"validation_accuracy", fmt::format("{:.6f}", best_score_)},
-                                       {"architecture", config_.terms.model.architecture()}});
+    folder_.write_best(context_.complete(global_.state), {{"round", std::to_string(round)},
+                                                          {"validation_accuracy", fmt::format("{:.6f}", best_score_)},
+                                                          {"architecture", config_.terms.model.architecture()}});
     folder_.journal().append(best_event(round, best_score_));
   });
   co_await std::move(keeping);

@@ -41,6 +41,11 @@ struct RunContext {
     model->to(device);
     return model;
   }
+  /// What a file for the user holds of the global state `state`: see learn::Model::complete().
+  [[nodiscard]] wire::PackedState complete(const wire::PackedState& state) const {
+    if (!terms().model.is_scripted()) return state;
+    return wire::PackedState(make_global_model()->complete(state.state()));
+  }
   /// Goes on without what `client` should have given to `phase`: said to the observer and recorded in the summary.
   void leave_out(const std::string& phase, const std::string& client, const std::string& reason) const {
     if (stop.stop_requested()) return;  // the phase itself will be gone through again

@@ -109,6 +109,12 @@ Consolidation consolidation_of_two_teachers() {
           .setting = {.temperature = 2, .alpha = 0.5}};
 }
 
+TEST_CASE("an own model that cannot be trained on the silo's samples is refused at joining") {
+  LocalWorkerOptions options;
+  options.own_model = learn::ModelSpec{.name = "script:tests/golden/user_scripts/Plain.pt"};
+  CHECK_THROWS_WITH_AS(joined_worker(options), doctest::Contains("Plain.pt: the script must map"), Error);
+}
+
 TEST_CASE("a consolidation reports while its teachers answer, before the student's first epoch, as one piece of work") {
   const auto worker = joined_worker();
   const Consolidation task = consolidation_of_two_teachers();
