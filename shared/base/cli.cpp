@@ -1,25 +1,53 @@
 #include "shared/base/cli.hpp"
 
+#include <filesystem>
 #include <iostream>
+#include <map>
 
 #include <fmt/format.h>
 
+#include "shared/base/descriptors.hpp"
 #include "shared/base/error.hpp"
+#include "shared/base/signals.hpp"
 #include "shared/base/version.hpp"
 
 namespace headstart {
 
+std::string path_fault(const std::string& path) {
+  if (path.empty()) return "expected a path, got an empty text";
+  try {
+    require_path(path);
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "";
+}
+
+namespace {
+
+void set_in_order(Fields& fields, const std::vector<std::string>& assignments) {
+  std::map<std::string, std::string> given;
+  for (const std::string& assignment : assignments) {
+    fields.set(assignment);
+    const std::string key = assignment.substr(0, assignment.find('='));
+    const auto [earlier, is_first] = given.try_emplace(key, assignment);
+    if (is_first || earlier->second == assignment) continue;
+    std::cerr << fmt::format("note: --set {} takes the place of --set {}\n", assignment, earlier->second);
+    earlier->second = assignment;
+  }
+}
+
+}  // namespace
+
 void add_settings(CLI::App& app, Fields& fields) {
   app.add_option_function<std::string>(
          "--config", [&fields](const std::string& file) { fields.load_file(file); }, "JSON file with settings")
+      ->check(path_fault)
       ->type_name("FILE")
       ->trigger_on_parse();
   app.add_option_function<std::vector<std::string>>(
-         "--set",
-         [&fields](const std::vector<std::string>& assignments) {
-           for (const std::string& assignment : assignments) fields.set(assignment);
-         },
-         "One setting over the file's; may be given many times")
+         "--set", [&fields](const std::vector<std::string>& assignments) { set_in_order(fields, assignments); },
+         "One setting over the file's; may be given many times; of two for one setting the last counts")
       ->type_name("KEY=VALUE")
       ->allow_extra_args(false);
   app.footer([&fields] {
@@ -29,6 +57,8 @@ void add_settings(CLI::App& app, Fields& fields) {
 }
 
 int run_program(std::string_view name, CLI::App& app, int argc, char** argv, const std::function<int()>& body) {
+  provide_standard_streams();
+  outlive_broken_pipes();
   app.set_version_flag("--version", std::string(version()));
   try {
     app.parse(argc, argv);
@@ -38,6 +68,9 @@ int run_program(std::string_view name, CLI::App& app, int argc, char** argv, con
   } catch (const Error& error) {
     std::cerr << fmt::format("{}: {}\n", name, error.what());
     return error.exit_code();
+  } catch (const std::filesystem::filesystem_error& error) {
+    std::cerr << fmt::format("{}: {}: {}\n", name, error.path1().string(), error.code().message());
+    return static_cast<int>(Errc::storage);
   } catch (const std::bad_alloc&) {
     std::cerr << fmt::format("{}: out of memory\n", name);
     return static_cast<int>(Errc::run_failed);

@@ -54,11 +54,16 @@ std::string sha256_hex(std::string_view text) { return hex(Sha256().update(text)
 
 std::string sha256_hex_of_file(const std::filesystem::path& file) {
   std::ifstream in(file, std::ios::binary);
-  if (!in) throw Error(Errc::data, file.string() + ": cannot be opened for reading");
+  if (!in) {
+    throw Error(Errc::data, file.string() + ": cannot be read (" + std::generic_category().message(errno) + ")");
+  }
   Sha256 sha;
   std::vector<char> block(1 << 20);
   while (in.read(block.data(), static_cast<std::streamsize>(block.size())) || in.gcount() > 0) {
     sha.update(std::string_view(block.data(), static_cast<std::size_t>(in.gcount())));
+  }
+  if (in.bad()) {
+    throw Error(Errc::data, file.string() + ": cannot be read (" + std::generic_category().message(errno) + ")");
   }
   return hex(sha.finish());
 }

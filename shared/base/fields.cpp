@@ -57,6 +57,18 @@ std::vector<T> list_of(const nlohmann::json& value, ReadOne read_one) {
 
 }  // namespace
 
+void require_path(std::string_view path) {
+  if (path.starts_with('~')) {
+    throw Error(Errc::usage,
+                fmt::format("expected a path written in full, got '{}': only a shell knows what ~ stands for, and "
+                            "not behind '='; write /home/NAME/..., or ./~... for a name that begins with ~",
+                            path));
+  }
+  if (path.find('\0') != std::string_view::npos) {
+    throw Error(Errc::usage, "expected a path, got " + to_line(path) + ": it has a zero byte");
+  }
+}
+
 void Fields::number(std::string key, double& target, std::string sentence, Bounds bounds) {
   add({std::move(key),
        std::move(sentence),
@@ -76,15 +88,26 @@ void Fields::integer(std::string key, std::int64_t& target, std::string sentence
 }
 
 void Fields::text(std::string key, std::string& target, std::string sentence) {
+  checked_text(std::move(key), target, std::move(sentence), [](const std::string&) {});
+}
+
+void Fields::checked_text(std::string key, std::string& target, std::string sentence,
+                          std::function<void(const std::string&)> check) {
   add({std::move(key),
        std::move(sentence),
        "text",
        {},
-       [&target](const nlohmann::json& v) {
+       [&target, check = std::move(check)](const nlohmann::json& v) {
          if (!v.is_string()) throw Error(Errc::usage, "expected text, got " + to_line(v));
+         check(v.get<std::string>());
          target = v.get<std::string>();
        },
        [&target] { return nlohmann::json(target); }});
+}
+
+void Fields::path(std::string key, std::string& target, std::string sentence) {
+  checked_text(std::move(key), target, std::move(sentence), require_path);
+  fields_.back().type = "path";
 }
 
 void Fields::flag(std::string key, bool& target, std::string sentence) {
@@ -180,20 +203,27 @@ void Fields::assign(const std::string& key, const nlohmann::json& value, std::st
   }
 }
 
-void Fields::load_under(const std::string& prefix, const nlohmann::json& object, std::string_view origin) {
+void Fields::load_under(const std::string& prefix, const nlohmann::json& object, std::string_view origin,
+                        std::set<std::string>& seen) {
   for (const auto& [name, value] : object.items()) {
     const std::string key = prefix.empty() ? name : prefix + "." + name;
-    if (value.is_object()) {
-      load_under(key, value, origin);
-    } else {
-      assign(key, value, origin);
+    const bool is_group =
+        std::ranges::any_of(fields_, [&key](const Field& field) { return field.key.starts_with(key + "."); });
+    if (value.is_object() && (is_group || !value.empty())) {
+      load_under(key, value, origin, seen);
+      continue;
+    }
+    assign(key, value, origin);
+    if (!seen.insert(key).second) {
+      throw Error(Errc::usage, fmt::format("{}: setting '{}' stands twice, with dots and within objects", origin, key));
     }
   }
 }
 
 void Fields::load(const nlohmann::json& document, std::string_view origin) {
   if (!document.is_object()) throw Error(Errc::usage, fmt::format("{}: expected a JSON object of settings", origin));
-  load_under("", document, origin);
+  std::set<std::string> seen;
+  load_under("", document, origin, seen);
 }
 
 void Fields::load_file(const std::filesystem::path& file) {

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <functional>
 #include <limits>
+#include <set>
 #include <span>
 #include <string>
 #include <string_view>
@@ -15,6 +16,10 @@
 #include <nlohmann/json.hpp>
 
 namespace headstart {
+
+/// Throws Error(usage) where `path` begins with '~', which a shell replaces by a home folder and no program of ours: a
+/// folder of that name would be made. Also for a zero byte, which would end the path.
+void require_path(std::string_view path);
 
 /// Inclusive bounds of a number.
 struct Bounds {
@@ -42,6 +47,11 @@ class Fields {
   void number(std::string key, double& target, std::string sentence, Bounds bounds = {});
   void integer(std::string key, std::int64_t& target, std::string sentence, Bounds bounds = {});
   void text(std::string key, std::string& target, std::string sentence);
+  /// `check` throws Error(usage) for a text that cannot be meant.
+  void checked_text(std::string key, std::string& target, std::string sentence,
+                    std::function<void(const std::string&)> check);
+  /// A file or folder; empty where none is named. What require_path() refuses is refused.
+  void path(std::string key, std::string& target, std::string sentence);
   void flag(std::string key, bool& target, std::string sentence);
   void numbers(std::string key, std::vector<double>& target, std::string sentence, Bounds bounds = {});
   void integers(std::string key, std::vector<std::int64_t>& target, std::string sentence, Bounds bounds = {});
@@ -78,7 +88,8 @@ class Fields {
   void withdraw(std::string_view key);
 
   /// Reads every value of `document`. Throws Error(usage) for an unknown key (with the nearest known one),
-  /// a value of the wrong type or out of bounds; `origin` (a file name) opens the message.
+  /// a value of the wrong type or out of bounds, or a setting that is named twice, once with dots and once within
+  /// objects; `origin` (a file name) opens the message.
   void load(const nlohmann::json& document, std::string_view origin);
   void load_file(const std::filesystem::path& file);
 
@@ -109,7 +120,8 @@ class Fields {
                    std::function<void(const std::vector<std::size_t>&)> assign,
                    std::function<std::vector<std::string>()> current);
   void assign(const std::string& key, const nlohmann::json& value, std::string_view origin);
-  void load_under(const std::string& prefix, const nlohmann::json& object, std::string_view origin);
+  void load_under(const std::string& prefix, const nlohmann::json& object, std::string_view origin,
+                  std::set<std::string>& seen);
 
   std::vector<Field> fields_;
 };

@@ -3,14 +3,17 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
 #include <cerrno>
-#include <cstring>
+#include <functional>
 #include <iterator>
+#include <set>
 #include <system_error>
+#include <utility>
 
+#include <fmt/format.h>
 #include <sys/stat.h>
-
-#include "shared/base/error.hpp"
 
 namespace headstart {
 
@@ -20,22 +23,121 @@ std::string reason() { return std::generic_category().message(errno); }
 
 }  // namespace
 
+namespace {
+
+[[noreturn]] void fail(const std::filesystem::path& path, Errc code, std::string_view action, const std::string& why) {
+  throw Error(code, fmt::format("{}: {} ({})", path.string(), action, why));
+}
+
+/// Of what the path leads to; not_found where it leads nowhere.
+std::filesystem::file_type type_of(const std::filesystem::path& path, Errc code) {
+  std::error_code reason;
+  const std::filesystem::file_type type = std::filesystem::status(path, reason).type();
+  if (type == std::filesystem::file_type::none) fail(path, code, "cannot be read", reason.message());
+  return type;
+}
+
+}  // namespace
+
+bool is_there(const std::filesystem::path& path, Errc code) {
+  if (type_of(path, code) != std::filesystem::file_type::not_found) return true;
+  std::error_code ignored;
+  return std::filesystem::symlink_status(path, ignored).type() == std::filesystem::file_type::symlink;
+}
+
+bool is_folder(const std::filesystem::path& path, Errc code) {
+  return type_of(path, code) == std::filesystem::file_type::directory;
+}
+
+std::vector<std::filesystem::path> entries_in(const std::filesystem::path& folder, Errc code) {
+  std::error_code reason;
+  std::vector<std::filesystem::path> entries;
+  std::filesystem::directory_iterator i(folder, reason);
+  for (const std::filesystem::directory_iterator end; !reason && i != end; i.increment(reason)) {
+    entries.push_back(i->path());
+  }
+  if (reason) fail(folder, code, "cannot be read", reason.message());
+  std::ranges::sort(entries, {}, [](const std::filesystem::path& path) { return path.native(); });
+  return entries;
+}
+
+std::uint64_t size_of_file(const std::filesystem::path& file, Errc code) {
+  std::error_code reason;
+  const std::uintmax_t size = std::filesystem::file_size(file, reason);
+  if (reason) fail(file, code, "cannot be read", reason.message());
+  return size;
+}
+
+void make_folders(const std::filesystem::path& folder) {
+  std::error_code reason;
+  std::filesystem::create_directories(folder, reason);
+  if (reason) fail(folder, Errc::storage, "cannot be made", reason.message());
+}
+
+void remove_file(const std::filesystem::path& file) {
+  std::error_code reason;
+  std::filesystem::remove(file, reason);
+  if (reason) fail(file, Errc::storage, "cannot be removed", reason.message());
+}
+
 std::string read_text(const std::filesystem::path& file) {
   errno = 0;
   std::ifstream in(file, std::ios::binary);
-  if (!in || std::filesystem::is_directory(file)) {
-    throw Error(Errc::data, file.string() + ": cannot be read (" + (errno != 0 ? reason() : "not a file") + ")");
+  std::string text;
+  std::array<char, 1 << 16> block;
+  while (in.read(block.data(), block.size()) || in.gcount() > 0) {
+    text.append(block.data(), static_cast<std::size_t>(in.gcount()));
   }
-  return {std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
+  if (!in.is_open() || in.bad()) fail(file, Errc::data, "cannot be read", errno != 0 ? reason() : "not a file");
+  return text;
 }
 
+namespace {
+
+/// Hands out text and notes how far it was read, which the parser itself tells nobody.
+class Reading {
+ public:
+  using iterator_category = std::input_iterator_tag;
+  using value_type = char;
+  using difference_type = std::ptrdiff_t;
+  using pointer = const char*;
+  using reference = const char&;
+
+  Reading(const char* at, const char** furthest) : at_(at), furthest_(furthest) {}
+  reference operator*() const { return *at_; }
+  Reading& operator++() {
+    *furthest_ = ++at_;
+    return *this;
+  }
+  Reading operator++(int) { return std::exchange(*this, Reading(at_ + 1, furthest_)); }
+  bool operator==(const Reading& other) const { return at_ == other.at_; }
+
+ private:
+  const char* at_;
+  const char** furthest_;
+};
+
+}  // namespace
+
 nlohmann::json parse_json(std::string_view text, std::string_view name) {
-  const auto refuse_depth = [name](int depth, nlohmann::json::parse_event_t, const nlohmann::json&) {
-    if (depth <= max_json_depth) return true;
-    throw Error(Errc::data, std::string(name) + ": nested more than " + std::to_string(max_json_depth) + " deep");
+  const char* furthest = text.data();
+  std::vector<std::set<std::string, std::less<>>> keys;  // of the objects that are open
+  const auto watch = [&](int depth, nlohmann::json::parse_event_t event, const nlohmann::json& parsed) {
+    using Event = nlohmann::json::parse_event_t;
+    if (depth > max_json_depth) {
+      throw Error(Errc::data, fmt::format("{}: nested more than {} deep", name, max_json_depth));
+    }
+    if (event == Event::object_start) keys.emplace_back();
+    if (event == Event::object_end) keys.pop_back();
+    if (event == Event::key && !keys.back().insert(parsed.get<std::string>()).second) {
+      throw Error(Errc::data, fmt::format("{}: line {}: the key {} stands twice in one object, and one of its values "
+                                          "would be lost; join the two",
+                                          name, 1 + std::count(text.data(), furthest, '\n'), to_line(parsed)));
+    }
+    return true;
   };
   try {
-    return nlohmann::json::parse(text, refuse_depth);
+    return nlohmann::json::parse(Reading(text.data(), &furthest), Reading(text.data() + text.size(), &furthest), watch);
   } catch (const nlohmann::json::exception& error) {
     // "[json.exception.parse_error.101] parse error at line 3, column 5: ..." without its prefix.
     const std::string what = error.what();

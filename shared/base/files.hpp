@@ -2,15 +2,40 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <filesystem>
 #include <fstream>
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include <nlohmann/json.hpp>
 
+#include "shared/base/error.hpp"
+
 namespace headstart {
+
+// Of these, each throws Error(`code`) with the path and the system's reason where the system cannot tell: a loop of
+// links, a name that is too long, a folder that may not be entered.
+
+/// Whether something has this name; a link that leads nowhere has it too.
+bool is_there(const std::filesystem::path& path, Errc code);
+
+/// Whether it is a folder, or a link to one.
+bool is_folder(const std::filesystem::path& path, Errc code);
+
+/// What lies in a folder, sorted by the bytes of the names.
+std::vector<std::filesystem::path> entries_in(const std::filesystem::path& folder, Errc code);
+
+/// Bytes of a file.
+std::uint64_t size_of_file(const std::filesystem::path& file, Errc code);
+
+/// Makes a folder with its parents where they are missing. Throws Error(storage).
+void make_folders(const std::filesystem::path& folder);
+
+/// Removes a file if it is there. Throws Error(storage).
+void remove_file(const std::filesystem::path& file);
 
 /// The whole file as text. Throws Error(data) naming the file.
 std::string read_text(const std::filesystem::path& file);
@@ -18,8 +43,9 @@ std::string read_text(const std::filesystem::path& file);
 /// Deeper JSON than this is refused: what writes, copies or compares a value calls itself once a level.
 inline constexpr int max_json_depth = 64;
 
-/// Parses JSON of whatever origin, which `name` tells. Throws Error(data): a syntax error, with line and column, or
-/// nesting beyond max_json_depth.
+/// Parses JSON of whatever origin, which `name` tells. Throws Error(data): a syntax error, with line and column; a key
+/// that stands twice in one object, with its line, as one of its values would be lost; or nesting beyond
+/// max_json_depth.
 nlohmann::json parse_json(std::string_view text, std::string_view name);
 
 /// The same of a file. Throws Error(data).

@@ -36,10 +36,13 @@ void set_up_log(const std::string& program, const std::string& level, LogFormat 
   }
   auto logger = spdlog::stderr_color_mt(program);
   logger->set_level(parsed);
+  // spdlog's own would complain on standard error, which is what cannot be written.
+  logger->set_error_handler([](const std::string&) {});
   if (format == LogFormat::json) {
     logger->set_formatter(std::make_unique<JsonFormatter>());
   } else {
-    logger->set_pattern("%H:%M:%S.%e %^%-5l%$ %v");
+    // As the time in audit.jsonl and in JSON lines: sites in several time zones compare their logs.
+    logger->set_pattern("%Y-%m-%dT%H:%M:%S.%eZ %^%-5l%$ %v", spdlog::pattern_time_type::utc);
   }
   spdlog::set_default_logger(std::move(logger));
 }

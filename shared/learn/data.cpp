@@ -11,6 +11,7 @@
 
 #include "shared/base/digest.hpp"
 #include "shared/base/error.hpp"
+#include "shared/base/files.hpp"
 #include "shared/base/names.hpp"
 #include "shared/learn/data_readers.hpp"
 
@@ -81,7 +82,7 @@ std::filesystem::path folder_of(const DataSource& source, const KnownSet& set) {
     throw Error(Errc::usage, fmt::format("data set '{}' needs a path: the folder of {}", set.name, set.files));
   }
   const std::filesystem::path folder = is_default ? std::string(fashion_mnist_folder) : source.path;
-  if (!std::filesystem::is_directory(folder)) {
+  if (!is_folder(folder, Errc::data)) {
     throw Error(Errc::data, fmt::format("{}: no such folder; {}", folder.string(),
                                         is_default ? "install the Debian package dataset-fashion-mnist, or set the path"
                                                    : fmt::format("data set '{}' is read from the folder of {}",
@@ -155,7 +156,7 @@ void declare_fields(Fields& fields, const std::string& prefix, DataSource& sourc
   std::vector<std::string_view> names;
   for (const KnownSet& set : known_sets()) names.push_back(set.name);
   fields.text(prefix + ".set", source.set, fmt::format("The data set: {}.", fmt::join(names, ", ")));
-  fields.text(
+  fields.path(
       prefix + ".path", source.path,
       fmt::format("Folder of the data set's files; may be left empty for fashion-mnist ({}).", fashion_mnist_folder));
   fields.integer(prefix + ".side", source.side,
@@ -192,9 +193,7 @@ struct InputFile::Handle {
 };
 
 InputFile::InputFile(std::filesystem::path file) : file_(std::move(file)), handle_(std::make_unique<Handle>()) {
-  std::error_code code;
-  stored_bytes_ = std::filesystem::file_size(file_, code);
-  if (code) throw Error(Errc::data, fmt::format("{}: cannot be read ({})", file_.string(), code.message()));
+  stored_bytes_ = size_of_file(file_, Errc::data);
   errno = 0;
   handle_->file = gzopen(file_.c_str(), "rb");
   if (handle_->file == nullptr) {

@@ -2,6 +2,7 @@
 #include <torch/torch.h>
 
 #include "shared/base/error.hpp"
+#include "shared/base/files.hpp"
 #include "shared/learn/data_readers.hpp"
 
 namespace headstart::learn {
@@ -31,7 +32,7 @@ Layout layout_of(CifarKind kind) {
 RawSplit read_records(const std::filesystem::path& file, const Layout& layout) {
   InputFile in(file);
   const std::int64_t record_bytes = layout.num_label_bytes + image_bytes;
-  const auto num_bytes = static_cast<std::int64_t>(std::filesystem::file_size(file));
+  const auto num_bytes = static_cast<std::int64_t>(size_of_file(file, Errc::data));
   const std::int64_t num_records = num_bytes / record_bytes;
   if (num_records == 0 || num_bytes % record_bytes != 0) {
     in.fail(static_cast<std::uint64_t>(num_records * record_bytes),
@@ -55,7 +56,7 @@ RawSplit read_records(const std::filesystem::path& file, const Layout& layout) {
 RawSplit read_cifar(const std::filesystem::path& folder, Split split, CifarKind kind) {
   const Layout layout = layout_of(kind);
   const std::filesystem::path unpacked = folder / layout.archive_folder;
-  const std::filesystem::path& home = std::filesystem::is_directory(unpacked) ? unpacked : folder;
+  const std::filesystem::path& home = is_folder(unpacked, Errc::data) ? unpacked : folder;
   const std::vector<std::string> names =
       split == Split::train ? layout.train_files : std::vector<std::string>{layout.test_file};
   std::vector<Tensor> images;

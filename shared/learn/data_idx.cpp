@@ -4,6 +4,7 @@
 #include <torch/torch.h>
 
 #include "shared/base/error.hpp"
+#include "shared/base/files.hpp"
 #include "shared/learn/data_readers.hpp"
 
 namespace headstart::learn {
@@ -13,7 +14,7 @@ namespace {
 /// The plain file, or else its .gz.
 std::filesystem::path idx_file(const std::filesystem::path& folder, const std::string& name) {
   for (const std::filesystem::path& file : {folder / name, folder / (name + ".gz")}) {
-    if (std::filesystem::exists(file)) return file;
+    if (is_there(file, Errc::data)) return file;
   }
   throw Error(Errc::data, fmt::format("{}: no such file, neither plain nor .gz", (folder / name).string()));
 }

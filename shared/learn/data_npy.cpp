@@ -219,7 +219,7 @@ std::filesystem::path labels_file_of(const std::filesystem::path& folder, Split 
 std::int64_t num_classes_in(const std::filesystem::path& folder, const Tensor& labels, Split split) {
   std::int64_t greatest = labels.max().item<std::int64_t>();
   const std::filesystem::path other = labels_file_of(folder, split == Split::train ? Split::test : Split::train);
-  if (std::filesystem::exists(other)) greatest = std::max(greatest, read_labels(other).max().item<std::int64_t>());
+  if (is_there(other, Errc::data)) greatest = std::max(greatest, read_labels(other).max().item<std::int64_t>());
   return std::clamp<std::int64_t>(greatest, 1, most_classes - 1) + 1;
 }
 
@@ -247,12 +247,10 @@ void save_tensors(const Dataset& dataset, const std::vector<std::int64_t>& indic
                   const std::filesystem::path& folder) {
   const Tensor rows = dataset.rows(indices);
   const std::filesystem::path labels_file = labels_file_of(folder, split);
-  if (std::filesystem::exists(labels_file)) {
+  if (is_there(labels_file, Errc::storage)) {
     throw Error(Errc::storage, labels_file.string() + ": exists already and is never overwritten");
   }
-  std::error_code code;
-  std::filesystem::create_directories(folder, code);
-  if (code) throw Error(Errc::storage, fmt::format("{}: cannot be made ({})", folder.string(), code.message()));
+  make_folders(folder);
   nlohmann::json meta = {{"num_classes", dataset.num_classes}};
   if (!dataset.mean.empty()) {
     meta["mean"] = dataset.mean;
@@ -271,7 +269,7 @@ Dataset read_tensors(const std::filesystem::path& folder, Split split) {
   require_same_length(raw, images_file.string(), labels_file.string());
   Dataset dataset{"tensors", raw.images, raw.labels, 0, {}, {}};
   const std::filesystem::path meta_file = folder / "meta.json";
-  if (std::filesystem::exists(meta_file)) read_meta(meta_file, dataset);
+  if (is_there(meta_file, Errc::data)) read_meta(meta_file, dataset);
   if (dataset.num_classes == 0) dataset.num_classes = num_classes_in(folder, raw.labels, split);
   require_labels_within(raw.labels, dataset.num_classes,
                         [&](std::int64_t i) { return fmt::format("{}, index {}", labels_file.string(), i); });

@@ -73,7 +73,8 @@ std::string ModelSpec::architecture() const {
 }
 
 void declare_fields(Fields& fields, const std::string& prefix, ModelSpec& spec) {
-  fields.text(prefix + ".name", spec.name, "Network: cnn, resnet18, or script:FILE, a TorchScript file.");
+  fields.checked_text(prefix + ".name", spec.name, "Network: cnn, resnet18, or script:FILE, a TorchScript file.",
+                      require_script_path);
   fields.integers(prefix + ".channels", spec.channels, "cnn: filters of its two convolutions.",
                   {.min = 1, .max = 2048});
   fields.integer(prefix + ".kernel", spec.kernel, "cnn: side of the square filters.", {.min = 1, .max = 31});
@@ -82,6 +83,11 @@ void declare_fields(Fields& fields, const std::string& prefix, ModelSpec& spec) 
   fields.choice(prefix + ".norm", spec.norm,
                 "Normalisation after each convolution of cnn and resnet18 (auto: none for cnn, batch for resnet18).",
                 Choices<Norm>(norm_words));
+}
+
+void require_script_path(const std::string& name) {
+  const ModelSpec spec{.name = name};
+  if (spec.is_scripted()) require_path(spec.script_file());
 }
 
 StateDict Model::state() {

@@ -50,6 +50,9 @@ struct ModelSpec {
 /// "model.name", "model.channels", ... under `prefix`.
 void declare_fields(Fields& fields, const std::string& prefix, ModelSpec& spec);
 
+/// Throws Error(usage) where the name of a model is script:FILE and FILE is no path (require_path).
+void require_script_path(const std::string& name);
+
 /// One network. Not thread-safe; independent objects may be used from different threads.
 class Model {
  public:

@@ -1,7 +1,9 @@
 #include "shared/wire/safetensors.hpp"
 
 #include <algorithm>
+#include <cerrno>
 #include <fstream>
+#include <system_error>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
@@ -171,10 +173,13 @@ ModelFile read_safetensors(std::istream& in, std::uint64_t size, const std::stri
 }
 
 ModelFile load_safetensors(const std::filesystem::path& file) {
+  const std::uint64_t size = size_of_file(file, Errc::data);
+  errno = 0;
   std::ifstream in(file, std::ios::binary);
-  std::error_code code;
-  const std::uint64_t size = std::filesystem::file_size(file, code);
-  if (!in || code) throw Error(Errc::data, file.string() + ": model file cannot be read");
+  if (!in) {
+    throw Error(Errc::data,
+                fmt::format("{}: cannot be read ({})", file.string(), std::generic_category().message(errno)));
+  }
   return read_safetensors(in, size, file.string());
 }
 

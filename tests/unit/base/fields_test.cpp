@@ -19,6 +19,7 @@ struct Options {
   std::vector<double> targets = {0.8};
   Color color = Color::red;
   std::vector<Color> palette = {Color::green};
+  std::string folder = "runs";
 };
 
 Fields fields_of(Options& options) {
@@ -29,6 +30,7 @@ Fields fields_of(Options& options) {
   fields.flag("gate", options.is_on, "Gate.");
   fields.numbers("targets", options.targets, "Targets.", {0, 1});
   fields.choice("color", options.color, "Color.", Choices<Color>(color_words));
+  fields.path("run.folder", options.folder, "Folder.");
   fields.choices("palette", options.palette, "Palette.", Choices<Color>(color_words));
   return fields;
 }
@@ -104,6 +106,56 @@ TEST_CASE("settings: what is wrong is named with its origin, key and what was ex
   CHECK(load("[1]") == "run.json: expected a JSON object of settings");
   CHECK(test::error_of([&] { fields.set("rounds"); }) == "--set rounds: expected key=value");
   CHECK(options.rate == 0.01);
+}
+
+TEST_CASE("settings: a path that only a shell would expand is refused, and no folder is named ~") {
+  Options options;
+  Fields fields = fields_of(options);
+  for (const char* path : {"~", "~/runs/first", "~mary/runs"}) {
+    CAPTURE(path);
+    const std::string refusal = test::error_of(Errc::usage, [&] { fields.set("run.folder=" + std::string(path)); });
+    CHECK(refusal.starts_with("--set run.folder=" + std::string(path) + ": setting 'run.folder': expected a path"));
+    CHECK(refusal.find("what ~ stands for") != std::string::npos);
+    CHECK(test::code_of([&] { fields.load({{"run", {{"folder", path}}}}, "f.json"); }) == Errc::usage);
+  }
+  const nlohmann::json cut = {{"run", {{"folder", std::string("runs\0/first", 11)}}}};
+  CHECK(test::error_of(Errc::usage, [&] { fields.load(cut, "f.json"); }).find("zero byte") != std::string::npos);
+  CHECK(options.folder == "runs");
+  for (const char* path : {"./~", "runs/~", "a~b", "/home/mary/runs", ""}) {
+    fields.set("run.folder=" + std::string(path));
+    CHECK(options.folder == path);
+  }
+  CHECK(fields.help().find("run.folder  (path; default \"runs\")") != std::string::npos);
+}
+
+TEST_CASE("settings: what a file says twice, or of nothing, is refused") {
+  Options options;
+  Fields fields = fields_of(options);
+  const auto load = [&](const char* text) {
+    return test::error_of([&] { fields.load(nlohmann::json::parse(text), "run.json"); });
+  };
+  CHECK(load(R"({"train.lr": 0.3, "train": {"lr": 0.5}})") ==
+        "run.json: setting 'train.lr' stands twice, with dots and within objects");
+  CHECK(load(R"({"train": {"lr": {}}})") == "run.json: setting 'train.lr': expected number from 0 to 1, got {}");
+  CHECK(load(R"({"trian": {}})").find("unknown setting 'trian'") != std::string::npos);
+  CHECK(load(R"({"train": {"lr": {"x": 1}}})").find("unknown setting 'train.lr.x'") != std::string::npos);
+  CHECK(load(R"({"train": 5})").find("unknown setting 'train'") != std::string::npos);
+  CHECK(load(R"({"train": {}})") == "(no error)");
+}
+
+TEST_CASE("settings: numbers that are none, or that no integer holds, are refused as they were written") {
+  Options options;
+  Fields fields = fields_of(options);
+  for (const char* text : {"0.1x", "0.1 0.2", "nan", "NaN", "inf", "Infinity", "1e999", "", " ", "0x1", "1,5"}) {
+    CAPTURE(text);
+    CHECK(test::code_of([&] { fields.set("train.lr=" + std::string(text)); }) == Errc::usage);
+  }
+  for (const char* text : {"9223372036854775808", "99999999999999999999", "1e3", "10.0", "1e999", "010"}) {
+    CAPTURE(text);
+    CHECK(test::code_of([&] { fields.set("rounds=" + std::string(text)); }) == Errc::usage);
+  }
+  CHECK(options.rate == 0.01);
+  CHECK(options.rounds == 100);
 }
 
 TEST_CASE("settings: help shows key, type, default and sentence") {

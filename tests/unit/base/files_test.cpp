@@ -81,6 +81,76 @@ TEST_CASE("JSON files: errors name file and line") {
   CHECK(test::code_of([&] { read_text(folder.path()); }) == Errc::data);
 }
 
+TEST_CASE("JSON: a key that stands twice in one object is refused with its line") {
+  const auto refusal = [](const char* text) {
+    return test::error_of(Errc::data, [&] { parse_json(text, "run.json"); });
+  };
+  CHECK(refusal("{\"train\": {\"lr\": 0.3},\n \"rounds\": 1,\n \"train\": {\"batch_size\": 8}}") ==
+        "run.json: line 3: the key \"train\" stands twice in one object, and one of its values would be lost; join the "
+        "two");
+  CHECK(refusal(R"([{"a": 1}, {"b": {"c": 1, "c": 1}}])").find("line 1: the key \"c\"") != std::string::npos);
+  CHECK(refusal("{\"\\u0061\": 1,\n\"a\": 2}").find("line 2: the key \"a\"") != std::string::npos);
+  CHECK(parse_json(R"({"a": {"a": 1}, "b": [{"a": 1}, {"a": 2}], "A": 1})", "it").size() == 3);
+}
+
+TEST_CASE("JSON files: a byte order mark is skipped, UTF-16 and numbers beyond a double are refused") {
+  const test::TemporaryFolder folder;
+  write_text_atomically(folder / "mark.json", "\xef\xbb\xbf{\r\n\"a\": 1}");
+  CHECK(read_json(folder / "mark.json") == nlohmann::json({{"a", 1}}));
+  const auto code_of = [](std::string_view text) { return test::code_of([&] { parse_json(text, "it"); }); };
+  CHECK(code_of(std::string_view("\xff\xfe{\0}\0", 6)) == Errc::data);
+  for (const char* text : {"[1e999]", "[NaN]", "[Infinity]", "[1] [2]", "{\"a\": 1} // why", ""}) {
+    CHECK(code_of(text) == Errc::data);
+  }
+}
+
+TEST_CASE("what the system refuses is an error of the kind that was asked for, with path and reason") {
+  const test::TemporaryFolder folder;
+  std::filesystem::create_symlink("loop", folder / "loop");
+  write_text_atomically(folder / "file", "text");
+  const std::filesystem::path loop = folder / "loop";
+  const std::filesystem::path too_long = folder / std::string(300, 'x');
+  for (const std::filesystem::path& path : {loop, loop / "inside", too_long}) {
+    const std::string reason = path == too_long ? "File name too long" : "Too many levels of symbolic links";
+    const auto says = [&](Errc code, const auto& call) {
+      CHECK(test::error_of(code, call).find(path.string() + ": cannot be ") == 0);
+      CHECK(test::error_of(code, call).find("(" + reason + ")") != std::string::npos);
+    };
+    for (const Errc code : {Errc::data, Errc::storage}) {
+      says(code, [&] { is_there(path, code); });
+      says(code, [&] { is_folder(path, code); });
+      says(code, [&] { entries_in(path, code); });
+      says(code, [&] { size_of_file(path, code); });
+    }
+    says(Errc::data, [&] { read_text(path); });
+    says(Errc::data, [&] { sha256_hex_of_file(path); });
+    says(Errc::storage, [&] { make_folders(path); });
+    CHECK(test::error_of(Errc::storage, [&] { make_new_folder(path / "run"); }).find(reason) != std::string::npos);
+  }
+  CHECK(test::code_of([&] { sha256_hex_of_file(folder.path()); }) == Errc::data);
+  CHECK(test::code_of([&] { entries_in(folder / "file", Errc::data); }) == Errc::data);
+  CHECK(test::code_of([&] { make_folders(folder / "file/in"); }) == Errc::storage);
+}
+
+TEST_CASE("a name is there or not; a link that leads nowhere is there") {
+  const test::TemporaryFolder folder;
+  write_text_atomically(folder / "b", "text");
+  std::filesystem::create_directory(folder / "a");
+  std::filesystem::create_symlink("a", folder / "link");
+  std::filesystem::create_symlink("nowhere", folder / "dangling");
+  for (const char* name : {"a", "b", "link", "dangling"}) CHECK(is_there(folder / name, Errc::data));
+  CHECK_FALSE(is_there(folder / "none", Errc::data));
+  CHECK_FALSE(is_there(folder / "b/none", Errc::data));
+  CHECK(is_folder(folder / "link", Errc::data));
+  for (const char* name : {"b", "dangling", "none"}) CHECK_FALSE(is_folder(folder / name, Errc::data));
+  const std::vector<std::filesystem::path> entries = {folder / "a", folder / "b", folder / "dangling", folder / "link"};
+  CHECK(entries_in(folder.path(), Errc::data) == entries);
+  CHECK(size_of_file(folder / "b", Errc::data) == 4);
+  remove_file(folder / "b");
+  CHECK_NOTHROW(remove_file(folder / "b"));
+  CHECK_FALSE(is_there(folder / "b", Errc::data));
+}
+
 TEST_CASE("line files append to what is there") {
   const test::TemporaryFolder folder;
   LineFile(folder / "rounds.jsonl").append({{"round", 0}});

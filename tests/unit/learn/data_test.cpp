@@ -404,6 +404,7 @@ TEST_CASE("damaged tensors are refused by name") {
         {R"({"mean": [0.5, 0.5], "deviation": [1]})", "key 'mean'"},
         {R"({"mean": [0.5], "deviation": [0]})", "key 'deviation'"},
         {R"([])", "expected a JSON object"},
+        {R"({"num_classes": 4, "num_classes": 5})", "the key \"num_classes\" stands twice"},
         {R"({"mean")", "line 1"}};
     for (const auto& [text, expected] : cases) {
       write(meta, text);
@@ -412,6 +413,12 @@ TEST_CASE("damaged tensors are refused by name") {
     write(images, npy("<f4", "(2, 1, 1)", bytes_of<float>({1.F, 2.F})));
     write(meta, R"({"mean": [0.5], "deviation": [1]})");
     refused({meta.string(), "key 'mean'", "float32"});
+    // What is there and cannot be read is not taken for what is not there.
+    for (const char* target : {"nowhere", "meta.json"}) {
+      std::filesystem::remove(meta);
+      std::filesystem::create_symlink(target, meta);
+      refused({meta.string() + ": cannot be read"});
+    }
   }
 }
 

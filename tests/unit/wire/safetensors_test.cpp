@@ -101,6 +101,13 @@ TEST_CASE("damaged files are refused with file and fault") {
         std::string::npos);
   CHECK(error_for(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})", std::string(5, '\0'))
             .find("the file holds 5") != std::string::npos);
+  const std::string twice = error_for(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},
+"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})",
+                                      four);
+  CHECK(twice.find("line 2: the key \"a\" stands twice") != std::string::npos);
+  std::filesystem::create_symlink("loop", folder / "loop");
+  CHECK(test::error_of(Errc::data, [&] { load_safetensors(folder / "loop"); }).find("loop: cannot be read (Too many") !=
+        std::string::npos);
   write_text_atomically(folder / "short", "abc");
   CHECK(test::code_of([&] { load_safetensors(folder / "short"); }) == Errc::data);
   write_text_atomically(folder / "liar", std::string("\xff\xff\xff\xff\xff\xff\xff\x7f{}", 10));
