@@ -16,11 +16,13 @@
 #include <system_error>
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <torch/torch.h>
 
 #include "shared/base/digest.hpp"
 #include "shared/base/error.hpp"
 #include "shared/base/files.hpp"
+#include "shared/base/log.hpp"
 #include "shared/learn/data_readers.hpp"
 
 namespace headstart::learn {
@@ -239,44 +241,105 @@ using Classes = std::map<std::string, std::vector<std::filesystem::path>>;
 
 /// Without what is hidden, sorted.
 std::vector<std::filesystem::path> entries_of(const std::filesystem::path& folder) {
-  std::error_code code;
-  std::vector<std::filesystem::path> entries;
-  for (std::filesystem::directory_iterator i(folder, code), end; !code && i != end; i.increment(code)) {
-    if (!i->path().filename().native().starts_with('.')) entries.push_back(i->path());
-  }
-  if (code) fail(folder, fmt::format("cannot be read ({})", code.message()));
-  std::ranges::sort(entries, {}, [](const std::filesystem::path& path) { return path.native(); });
+  std::vector<std::filesystem::path> entries = entries_in(folder, Errc::data);
+  std::erase_if(entries, [](const auto& entry) { return entry.filename().native().starts_with('.'); });
   return entries;
 }
 
-enum class Kind { image, foreign_image, other };
-
-Kind kind_of(const std::filesystem::path& file) {
-  std::string ending = file.extension().string();
-  std::ranges::transform(ending, ending.begin(),
+std::string lower_case(std::string text) {
+  std::ranges::transform(text, text.begin(),
                          [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; });
-  const auto is_one_of = [&ending](std::initializer_list<std::string_view> endings) {
-    return std::ranges::find(endings, ending) != endings.end();
-  };
-  if (is_one_of({".png", ".jpg", ".jpeg"})) return Kind::image;
-  return is_one_of({".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}) ? Kind::foreign_image : Kind::other;
+  return text;
 }
+
+enum class Kind { image, unknown, no_image };
+
+/// By the name: what is neither called an image that can be read nor surely none may be one that is missed.
+Kind kind_of(const std::filesystem::path& file) {
+  const std::string ending = lower_case(file.extension().string());
+  const auto is_one_of = [](std::string_view word, std::initializer_list<std::string_view> words) {
+    return std::ranges::find(words, word) != words.end();
+  };
+  if (is_one_of(ending, {".png", ".jpg", ".jpeg"})) return Kind::image;
+  const bool is_text =
+      is_one_of(ending, {".txt", ".md", ".csv", ".tsv", ".json", ".xml", ".yaml", ".yml", ".html", ".log"});
+  return is_text || is_one_of(lower_case(file.filename().string()), {"thumbs.db", "desktop.ini"}) ? Kind::no_image
+                                                                                                  : Kind::unknown;
+}
+
+/// What else than images lies in the class folders.
+class OtherFiles {
+ public:
+  explicit OtherFiles(std::filesystem::path folder) : folder_(std::move(folder)) {}
+
+  void count(const std::filesystem::path& file, Kind kind) {
+    Files& files = kind == Kind::unknown ? unknown_ : skipped_;
+    if (files.count++ == 0) files.first = file;
+    ++files.by_ending[file.has_extension() ? lower_case(file.extension().string()) : "without a suffix"];
+  }
+
+  /// Throws Error(data) where images may be missed; logs what is skipped.
+  void account_for(std::size_t num_images) const {
+    if (unknown_.count > 0) {
+      fail(folder_, fmt::format("{} of {} files in it are called neither .png, .jpg nor .jpeg ({}; the "
+                                "first is {}); only PNG and JPEG are read: convert them, or move away what is no image",
+                                unknown_.count, unknown_.count + skipped_.count + num_images, endings_of(unknown_),
+                                unknown_.first.string()));
+    }
+    if (skipped_.count == 0) return;
+    spdlog::info("{}: skipped, as they are no images: {}", folder_.string(), endings_of(skipped_));
+  }
+
+ private:
+  struct Files {
+    std::size_t count = 0;
+    std::filesystem::path first;
+    std::map<std::string, std::size_t> by_ending;
+  };
+  static std::string endings_of(const Files& files) {
+    constexpr std::size_t most_endings = 8;
+    std::vector<std::string> words;
+    for (const auto& [ending, count] : files.by_ending) {
+      if (words.size() == most_endings) {
+        words.emplace_back("...");
+        break;
+      }
+      words.push_back(fmt::format("{} {}", count, ending));
+    }
+    return fmt::format("{}", fmt::join(words, ", "));
+  }
+
+  std::filesystem::path folder_;
+  Files unknown_;
+  Files skipped_;
+};
 
 Classes classes_in_folders(const std::filesystem::path& folder) {
   Classes classes;
+  OtherFiles others(folder);
+  std::size_t num_images = 0;
   for (const std::filesystem::path& home : entries_of(folder)) {
-    if (!std::filesystem::is_directory(home)) {
-      if (kind_of(home) != Kind::other) fail(home, "an image outside the class folders");
+    if (!is_folder(home, Errc::data)) {
+      const Kind kind = kind_of(home);
+      if (kind == Kind::image) fail(home, "an image outside the class folders");
+      others.count(home, kind);
       continue;
     }
     std::vector<std::filesystem::path>& images = classes[home.filename().string()];
     for (const std::filesystem::path& file : entries_of(home)) {
-      if (std::filesystem::is_directory(file)) fail(file, "a folder within a class folder");
+      if (is_folder(file, Errc::data)) fail(file, "a folder within a class folder");
       const Kind kind = kind_of(file);
-      if (kind == Kind::foreign_image) fail(file, "only .png, .jpg and .jpeg are read; convert it");
-      if (kind == Kind::image) images.push_back(file);
+      if (kind == Kind::image) {
+        images.push_back(file);
+      } else {
+        others.count(file, kind);
+      }
     }
-    if (images.empty()) fail(home, "a class folder without images (.png, .jpg, .jpeg)");
+    num_images += images.size();
+  }
+  others.account_for(num_images);
+  for (const auto& [name, images] : classes) {
+    if (images.empty()) fail(folder / name, "a class folder without images (.png, .jpg, .jpeg)");
   }
   if (classes.empty()) fail(folder, "there are no class folders in it");
   return classes;
@@ -326,12 +389,12 @@ struct Listed {
 std::optional<Listed> list_split(const DataSource& source, Split split) {
   const std::filesystem::path folder = source.path;
   const std::filesystem::path home = folder / word_of(split);
-  if (std::filesystem::is_directory(home)) return Listed{home, classes_in_folders(home)};
+  if (is_folder(home, Errc::data)) return Listed{home, classes_in_folders(home)};
   const std::string name = fmt::format("{}_{:02}.txt", split == Split::train ? "Training" : "Testing", source.list);
   const std::filesystem::path unpacked = folder / "SUN397";
-  const std::filesystem::path& root = std::filesystem::is_directory(unpacked) ? unpacked : folder;
+  const std::filesystem::path& root = is_folder(unpacked, Errc::data) ? unpacked : folder;
   for (const std::filesystem::path& place : {folder, folder / "Partitions", root}) {
-    if (std::filesystem::exists(place / name)) return Listed{place / name, classes_in_list(place / name, root)};
+    if (is_there(place / name, Errc::data)) return Listed{place / name, classes_in_list(place / name, root)};
   }
   return std::nullopt;
 }

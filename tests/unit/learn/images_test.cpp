@@ -276,11 +276,39 @@ TEST_CASE("folders that are not such a set are refused by name") {
     std::filesystem::create_directory(folder / "train/cat/more");
     check_contains(complaint(source_of(folder)), {(folder / "train/cat/more").string(), "within a class folder"});
   }
-  SUBCASE("images of another format") {
+  SUBCASE("a class folder that is a loop of links") {
     write_small_set(folder);
-    write(folder / "train/cat/2.webp", "RIFF");
-    check_contains(complaint(source_of(folder)), {(folder / "train/cat/2.webp").string(), "convert"});
+    std::filesystem::create_directory_symlink("eel", folder / "train/eel");
+    check_contains(complaint(source_of(folder)), {(folder / "train/eel").string(), "Too many levels"});
   }
+}
+
+TEST_CASE("files that may be images and are not called so are counted and named, and nothing is left out in silence") {
+  const TemporaryFolder folder;
+  write_small_set(folder);
+  write(folder / "train/cat/2.webp", "RIFF");
+  check_contains(complaint(source_of(folder)),
+                 {(folder / "train").string() + ": 1 of 3 files in it", "1 .webp", "convert"});
+  write(folder / "train/cat/3.DCM", "DICM");
+  write(folder / "train/dog/4.dcm", "DICM");
+  write(folder / "train/dog/IMG0001", "");
+  for (const char* ending : {".bmp", ".tif", ".tiff", ".gif", ".npy"})
+    write(folder / ("train/dog/5" + std::string(ending)), "");
+  check_contains(complaint(source_of(folder)), {"9 of 11 files in it", "2 .dcm", "1 .bmp", "1 .tif,",
+                                                "1 without a suffix", "the first is", "2.webp"});
+}
+
+TEST_CASE("hidden files and what is surely no image are left out; capital suffixes are read") {
+  const TemporaryFolder folder;
+  write_small_set(folder);
+  put("wide.png", folder / "train/cat/8.PNG");
+  put("colours.jpg", folder / "train/dog/9.JPG");
+  put("colours.jpg", folder / "train/dog/10.Jpeg");
+  for (const char* name :
+       {"Thumbs.db", ".DS_Store", "._1.png", "notes.txt", "labels.CSV", "desktop.ini", "meta.json"}) {
+    write(folder.path() / "train/cat" / name, "x");
+  }
+  CHECK(load_dataset(source_of(folder), Split::train).size() == 5);
 }
 
 TEST_CASE("a folder may hold one split: a silo needs no test set, a coordinator no training set") {
