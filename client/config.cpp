@@ -27,16 +27,17 @@ void declare_fields(Fields& fields, ClientConfig& config) {
                 {0, 1e7});
   net::declare_fields(fields, "tls", config.tls);
   learn::declare_fields(fields, "data", config.data);
-  fields.text("data.manifest", config.manifest,
+  fields.path("data.manifest", config.manifest,
               "Manifest that says which samples of the data set are this client's; empty: all of them.");
   fields.integer("data.share", config.share, "Which client of the manifest this one is, from 0.", {-1, 100000});
-  fields.text("model.script", config.script, "This silo's copy of the scripted model, where the run trains one.");
-  fields.text(
+  fields.path("model.script", config.script, "This silo's copy of the scripted model, where the run trains one.");
+  fields.checked_text(
       "own_model", config.own_model,
-      "Pre-train this architecture instead of the federated one (cnn, resnet18, script:FILE); it still teaches.");
+      "Pre-train this architecture instead of the federated one (cnn, resnet18, script:FILE); it still teaches.",
+      learn::require_script_path);
   learn::declare_fields(fields, "own", config.own_spec);
   fields.withdraw("own.name");
-  fields.text("store.pretrained", config.store, "Folder that keeps pre-trained models for later runs; empty: none.");
+  fields.path("store.pretrained", config.store, "Folder that keeps pre-trained models for later runs; empty: none.");
   fields.choice("share_model", config.share_model,
                 "Whom this silo's pre-trained model may reach: the server alone, or other silos too (as a teacher on "
                 "another silo's data, to be rated there, or as what the global model starts from).",

@@ -14,6 +14,7 @@
 #include "shared/base/cli.hpp"
 #include "shared/base/log.hpp"
 #include "shared/base/names.hpp"
+#include "shared/base/signals.hpp"
 #include "shared/learn/platform.hpp"
 #include "shared/net/tls.hpp"
 #include "shared/net/websocket.hpp"
@@ -70,7 +71,8 @@ int run_client(const client::ClientConfig& config, bool is_check) {
   LogObserver observer;
   std::exception_ptr failure;
   std::string summary;
-  asio::signal_set signals(io, SIGINT, SIGTERM);
+  asio::signal_set signals(io);
+  for (const int number : stop_signals()) signals.add(number);
   std::stop_source stop;
   signals.async_wait([&stop](boost::system::error_code code, int) {
     if (!code) stop.request_stop();

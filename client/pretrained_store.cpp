@@ -16,8 +16,8 @@ PretrainedStore::PretrainedStore(std::filesystem::path folder) : folder_(std::mo
 
 std::optional<PretrainedStore::Entry> PretrainedStore::find(const std::string& key) const {
   const std::filesystem::path index = folder_ / "index" / (key + ".json");
-  if (!std::filesystem::exists(index)) return std::nullopt;
   try {
+    if (!is_there(index, Errc::data)) return std::nullopt;
     const nlohmann::json record = read_json(index);
     const auto digest = record.at("model").get<std::string>();
     Entry entry;

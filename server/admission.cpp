@@ -1,12 +1,11 @@
 #include "server/admission.hpp"
 
 #include <algorithm>
-#include <sstream>
 #include <utility>
 
 #include <fmt/format.h>
 
-#include "shared/base/files.hpp"
+#include "server/allowed_clients.hpp"
 #include "shared/base/names.hpp"
 #include "shared/net/deadline.hpp"
 #include "shared/net/url.hpp"
@@ -373,13 +372,7 @@ std::optional<std::string> Admission::impostor(const std::string& name, const st
 
 std::optional<std::set<std::string>> Admission::listed() const {
   if (rules_.allowed_clients.empty()) return std::nullopt;
-  std::set<std::string> names;
-  std::istringstream lines(read_text(rules_.allowed_clients));
-  for (std::string line; std::getline(lines, line);) {
-    const std::size_t end = line.find_last_not_of(" \t\r");
-    if (end != std::string::npos) names.insert(line.substr(0, end + 1));
-  }
-  return names;
+  return read_allowed_clients(rules_.allowed_clients);
 }
 
 void Admission::put_out_unlisted() {

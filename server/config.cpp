@@ -11,7 +11,7 @@ namespace headstart::server {
 
 void declare_fields(Fields& fields, ServerConfig& config) {
   FederationOptions& federation = config.federation;
-  fields.text("run.folder", config.folder,
+  fields.path("run.folder", config.folder,
               "Folder of the run: made new, or that of the same run unfinished, which then goes on.");
   session::declare_fields(fields, config.terms);
   fields.integer("run.threads", config.threads,
@@ -50,11 +50,11 @@ void declare_fields(Fields& fields, ServerConfig& config) {
                  "written to the file admin-port in the run's folder; -1: none.",
                  {-1, 65535});
   net::declare_fields(fields, "tls", config.tls);
-  fields.text("listen.allowed", config.allowed_clients,
-              "File with the names of the clients that may join, one a line, read again at each; empty: all that the "
-              "authority has certified.");
+  fields.path("listen.allowed", config.allowed_clients,
+              "File with the names of the clients that may join, one a line, '#' begins a comment; read again when a "
+              "client comes and before each round. Empty: all that the authority has certified.");
   learn::declare_fields(fields, "data", config.data);
-  fields.text("data.manifest", config.manifest, "Manifest of the partition and its draws (headstart-lab partition).");
+  fields.path("data.manifest", config.manifest, "Manifest of the partition and its draws (headstart-lab partition).");
   fields.integer("federation.clients", federation.num_clients, "Clients that the run waits for.", {1, 100000});
   fields.integer("federation.rounds", federation.num_rounds, "Rounds of FedAvg.", {0, 1000000});
   fields.integer("federation.min_clients", federation.min_clients,
@@ -136,6 +136,7 @@ Patience patience_of(const Timeouts& timeouts) {
 void check(const ServerConfig& config) {
   const FederationOptions& federation = config.federation;
   const auto refuse = [](const std::string& what) { throw Error(Errc::usage, what); };
+  if (config.folder.empty()) refuse("run.folder is empty: name the folder that the run leaves its results in");
   const Timeouts& timeouts = federation.timeouts;
   const std::pair<const char*, double> order[] = {{"timeouts.handshake", timeouts.handshake},
                                                   {"timeouts.silence", timeouts.silence},

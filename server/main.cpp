@@ -14,6 +14,8 @@
 #include <boost/asio/signal_set.hpp>
 #include <boost/asio/thread_pool.hpp>
 
+#include "server/allowed_clients.hpp"
+#include "server/announcement.hpp"
 #include "server/door.hpp"
 #include "server/live_view.hpp"
 #include "server/metrics.hpp"
@@ -21,6 +23,7 @@
 #include "shared/base/descriptors.hpp"
 #include "shared/base/files.hpp"
 #include "shared/base/log.hpp"
+#include "shared/base/signals.hpp"
 #include "shared/learn/platform.hpp"
 #include "shared/net/http.hpp"
 #include "shared/net/receive_memory.hpp"
@@ -58,8 +61,21 @@ void expect_descriptors(const server::ServerConfig& config) {
 }
 
 void require_run_to_go_back_in(const server::ServerConfig& config) {
-  if (!config.back_to_round || std::filesystem::exists(std::filesystem::path(config.folder) / "journal")) return;
+  if (!config.back_to_round || is_there(std::filesystem::path(config.folder) / "journal", Errc::storage)) return;
   throw Error(Errc::usage, "--back-to-round: run.folder " + config.folder + " holds no run");
+}
+
+/// Refused now, not at the first client.
+void check_allowed_clients(const server::ServerConfig& config) {
+  if (config.allowed_clients.empty()) return;
+  try {
+    const auto num_allowed = static_cast<std::int64_t>(server::read_allowed_clients(config.allowed_clients).size());
+    if (num_allowed >= config.federation.num_clients) return;
+    spdlog::warn("listen.allowed: {} names {} clients, and the run waits for {} (federation.clients)",
+                 config.allowed_clients, num_allowed, config.federation.num_clients);
+  } catch (const Error& error) {
+    throw Error(error.code(), std::string("listen.allowed: ") + error.what());
+  }
 }
 
 int run_server(const server::ServerConfig& config) {
@@ -70,13 +86,7 @@ int run_server(const server::ServerConfig& config) {
   set_up_log("server", config.log, config.log_format);
   expect_descriptors(config);
   learn::use_threads(config.threads);
-  if (!config.allowed_clients.empty()) {
-    try {
-      (void)read_text(config.allowed_clients);  // refused now, not at the first client
-    } catch (const Error& error) {
-      throw Error(error.code(), std::string("listen.allowed: ") + error.what());
-    }
-  }
+  check_allowed_clients(config);
   net::WebSocketOptions channel_options;
   channel_options.handshake_timeout = server::milliseconds_of(config.federation.timeouts.handshake);
   channel_options.idle_timeout = server::milliseconds_of(config.federation.timeouts.silence);
@@ -105,11 +115,11 @@ int run_server(const server::ServerConfig& config) {
   server::LiveView view(std::cout, view_style(config), std::chrono::steady_clock::now);
   server::Federation federation(io.get_executor(), pool, config, std::move(data), folder, view,
                                 std::chrono::steady_clock::now);
-  spdlog::info("listening on {}://{}:{}, run folder {}", config.tls.is_set() ? "wss" : "ws", config.address,
-               listener.port(), config.folder);
+  for (const std::string& line : server::announcement(config, listener.port())) spdlog::info("{}", line);
   if (admin) spdlog::info("probes and metrics on http://{}:{}", config.admin_address, admin->port());
 
-  asio::signal_set signals(io, SIGINT, SIGTERM);
+  asio::signal_set signals(io);
+  for (const int number : stop_signals()) signals.add(number);
   signals.async_wait([&federation](boost::system::error_code code, int) {
     if (!code) federation.stop();
   });

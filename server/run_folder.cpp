@@ -28,11 +28,9 @@ Error finished(const std::filesystem::path& folder) {
 
 /// Makes the folder where it is new; one that holds something else than a run with its journal is refused.
 const std::filesystem::path& prepared(const std::filesystem::path& folder) {
-  std::error_code ignored;
-  const bool has_journal = std::filesystem::exists(folder / "journal", ignored);
-  if (has_journal) return folder;
-  if (std::filesystem::exists(folder / "summary.json", ignored)) throw finished(folder);
-  const bool is_empty = std::filesystem::is_directory(folder, ignored) && std::filesystem::is_empty(folder, ignored);
+  if (is_there(folder / "journal", Errc::storage)) return folder;
+  if (is_there(folder / "summary.json", Errc::storage)) throw finished(folder);
+  const bool is_empty = is_folder(folder, Errc::storage) && entries_in(folder, Errc::storage).empty();
   if (!is_empty) make_new_folder(folder);
   return folder;
 }
@@ -41,7 +39,7 @@ const std::filesystem::path& prepared(const std::filesystem::path& folder) {
 
 RunFolder::RunFolder(const std::filesystem::path& folder, CheckpointOptions checkpoints, WallClock wall_clock)
     : folder_(prepared(folder)), checkpoints_(checkpoints), journal_(std::make_unique<Journal>(folder_ / "journal")) {
-  if (is_over() && !std::filesystem::exists(folder_ / "summary.json")) throw finished(folder_);
+  if (is_over() && !is_there(folder_ / "summary.json", Errc::storage)) throw finished(folder_);
   if (!journal_->earlier().empty() && is_taken_back_event(journal_->earlier().back())) {
     // A server that was killed while it went back; all that matters was kept aside.
     reopen(journal_->earlier().back().value("best", false));
@@ -65,7 +63,7 @@ bool RunFolder::is_over() const { return !journal_->earlier().empty() && is_over
 
 nlohmann::json RunFolder::earlier_run() const {
   const std::filesystem::path file = folder_ / "run.json";
-  return std::filesystem::exists(file) ? read_json(file) : nlohmann::json();
+  return is_there(file, Errc::storage) ? read_json(file) : nlohmann::json();
 }
 
 void RunFolder::rewrite_rounds(const std::vector<nlohmann::json>& lines) {
@@ -109,10 +107,8 @@ bool RunFolder::checkpoint(std::int64_t round, const wire::PackedState& model) {
 }
 
 std::vector<std::filesystem::path> RunFolder::kept_checkpoints() const {
-  std::vector<std::filesystem::path> files;
-  for (const auto& entry : std::filesystem::directory_iterator(folder_ / "checkpoints")) {
-    if (entry.path().extension() == ".safetensors") files.push_back(entry.path());
-  }
+  std::vector<std::filesystem::path> files = entries_in(folder_ / "checkpoints", Errc::storage);
+  std::erase_if(files, [](const auto& file) { return file.extension() != ".safetensors"; });
   std::ranges::sort(files, std::ranges::greater());
   return files;
 }
@@ -121,18 +117,18 @@ void RunFolder::prune_checkpoints() {
   if (checkpoints_.keep == 0) return;
   const std::vector<std::filesystem::path> files = kept_checkpoints();
   for (std::size_t i = static_cast<std::size_t>(checkpoints_.keep); i < files.size(); ++i) {
-    std::filesystem::remove(files[i]);
+    remove_file(files[i]);
   }
 }
 
 void RunFolder::discard_checkpoints_after(std::int64_t round) {
   const std::filesystem::path last = checkpoint_of(round);
   for (const std::filesystem::path& file : kept_checkpoints()) {
-    if (round < 0 || file > last) std::filesystem::remove(file);
+    if (round < 0 || file > last) remove_file(file);
   }
 }
 
-bool RunFolder::has_checkpoint(std::int64_t round) const { return std::filesystem::exists(checkpoint_of(round)); }
+bool RunFolder::has_checkpoint(std::int64_t round) const { return is_there(checkpoint_of(round), Errc::storage); }
 
 std::string RunFolder::keep_aside(std::int64_t round, bool is_best_later) {
   std::vector<std::filesystem::path> files = {"rounds.jsonl"};
@@ -143,13 +139,14 @@ std::string RunFolder::keep_aside(std::int64_t round, bool is_best_later) {
   }
   std::string name;
   for (int i = 1; name.empty(); ++i) {
-    if (!std::filesystem::exists(folder_ / fmt::format("taken-back-{}", i))) name = fmt::format("taken-back-{}", i);
+    const std::string candidate = fmt::format("taken-back-{}", i);
+    if (!is_there(folder_ / candidate, Errc::storage)) name = candidate;
   }
   const std::filesystem::path aside = folder_ / name;
   make_new_folder(aside);
   make_new_folder(aside / "checkpoints");
   for (const std::filesystem::path& file : files) {
-    if (!std::filesystem::exists(folder_ / file)) continue;
+    if (!is_there(folder_ / file, Errc::storage)) continue;
     // A second name for the same file, which nobody writes to any more: it is on the disk already.
     std::error_code code;
     std::filesystem::create_hard_link(folder_ / file, aside / file, code);
@@ -163,24 +160,22 @@ std::string RunFolder::keep_aside(std::int64_t round, bool is_best_later) {
 }
 
 void RunFolder::reopen(bool is_best_later) {
-  for (const char* file : results) std::filesystem::remove(folder_ / file);
-  if (is_best_later) std::filesystem::remove(folder_ / best_model);
+  for (const char* file : results) remove_file(folder_ / file);
+  if (is_best_later) remove_file(folder_ / best_model);
   for (const char* part : {"models", "staging"}) make_private_folder(folder_ / part);
 }
 
 void RunFolder::discard_partial_files() {
   for (const std::filesystem::path& part : {folder_, folder_ / "checkpoints", folder_ / "models"}) {
-    std::vector<std::filesystem::path> partial;
-    for (const auto& entry : std::filesystem::directory_iterator(part)) {
-      if (AtomicFile::is_partial(entry.path())) partial.push_back(entry.path());
+    for (const std::filesystem::path& file : entries_in(part, Errc::storage)) {
+      if (AtomicFile::is_partial(file)) remove_file(file);
     }
-    for (const std::filesystem::path& file : partial) std::filesystem::remove(file);
   }
 }
 
 nlohmann::json RunFolder::earlier_summary() const {
   const std::filesystem::path file = folder_ / "summary.json";
-  return std::filesystem::exists(file) ? read_json(file) : nlohmann::json();
+  return is_there(file, Errc::storage) ? read_json(file) : nlohmann::json();
 }
 
 wire::PackedState RunFolder::load_checkpoint(std::int64_t round, const std::string& digest) const {

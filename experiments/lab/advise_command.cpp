@@ -33,8 +33,8 @@ Command add_advise(CLI::App& app) {
   const auto command = std::make_shared<AdviseCommand>();
   declare_fields(command->fields, command->situation);
   add_settings(*sub, command->fields);
-  sub->add_option("--study", command->study,
-                  "Database of a pair study that the advice rests on (default: the published findings)");
+  add_path(*sub, "--study", command->study,
+           "Database of a pair study that the advice rests on (default: the published findings)");
   return {sub, [command] { return give_advice(*command); }};
 }
 

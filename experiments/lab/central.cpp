@@ -69,13 +69,13 @@ void write(const std::filesystem::path& file, const nlohmann::json& document) {
 }  // namespace
 
 void declare_fields(Fields& fields, CentralSettings& settings) {
-  fields.text("run.folder", settings.folder, "New folder for run.json and summary.json.");
+  fields.path("run.folder", settings.folder, "New folder for run.json and summary.json.");
   fields.integer("run.seed", settings.seed, "Seed of the initial weights and of the samples' order.",
                  {0, 9007199254740992.0});
   fields.integer("run.threads", settings.threads, "LibTorch threads of a computation.", {1, 1024});
   fields.text("run.device", settings.device, "Where to compute: cpu, cuda or auto.");
   learn::declare_fields(fields, "data", settings.data);
-  fields.text("data.manifest", settings.manifest, "Manifest of the partition and its draws (headstart-lab partition).");
+  fields.path("data.manifest", settings.manifest, "Manifest of the partition and its draws (headstart-lab partition).");
   fields.number("data.held_out", settings.held_out,
                 "Fraction of the clients' samples that chooses the epoch where the manifest has no validation set.",
                 {0, 0.9});

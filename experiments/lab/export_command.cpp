@@ -61,12 +61,12 @@ Command add_export(CLI::App& app) {
   const auto settings = std::make_shared<ExportSettings>();
   learn::declare_fields(settings->fields, "data", settings->data);
   add_settings(*command, settings->fields);
-  command->add_option("--manifest", settings->manifest, "Manifest of the partition (headstart-lab partition)")
+  add_path(*command, "--manifest", settings->manifest, "Manifest of the partition (headstart-lab partition)")
       ->required();
   command->add_option("--client", settings->client, "The client whose training samples are written, from 0")
       ->check(CLI::NonNegativeNumber);
   command->add_flag("--test", settings->wants_test, "Write the test set instead");
-  command->add_option("--out", settings->out, "Folder for the files; samples that are there are never overwritten");
+  add_path(*command, "--out", settings->out, "Folder for the files; samples that are there are never overwritten");
   return {command, [settings] { return export_samples(*settings); }};
 }
 

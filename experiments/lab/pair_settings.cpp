@@ -45,7 +45,7 @@ void declare_fields(Fields& fields, PairSettings& settings) {
   learn::declare_fields(fields, "draw", settings.draws);
   learn::declare_fields(fields, "partition", settings.partition);
   learn::declare_fields(fields, "model", settings.model);
-  fields.text("participants", settings.participants,
+  fields.path("participants", settings.participants,
               "Folder of model files that take the place of pre-training: silo-0.safetensors of model.*, or of the "
               "model settings in silo-0.json; or silo-0.pt, a TorchScript file; and so on for each. Empty: none.");
   fields.number("data.held_out", settings.held_out,

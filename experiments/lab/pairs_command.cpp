@@ -12,6 +12,7 @@
 #include "experiments/lab/study_view.hpp"
 #include "shared/base/cli.hpp"
 #include "shared/base/error.hpp"
+#include "shared/base/files.hpp"
 #include "shared/base/log.hpp"
 #include "shared/learn/platform.hpp"
 
@@ -40,8 +41,7 @@ int run_pairs(const PairsCommand& command) {
   // Before the study is made: settings that name no data leave none behind.
   const StudyData data = load_study_data(command.study.settings.data);
   const std::filesystem::path file = command.file;
-  std::error_code ignored;  // the store says what is wrong with its folder
-  if (file.has_parent_path()) std::filesystem::create_directories(file.parent_path(), ignored);
+  if (file.has_parent_path()) make_folders(file.parent_path());
   StudyStore store(file, description_of(command.study, data));
 
   const learn::KeepFreedMemory keep_freed_memory;
@@ -67,16 +67,16 @@ Command add_pairs(CLI::App& app) {
   const auto command = std::make_shared<PairsCommand>();
   declare_fields(command->fields, command->study);
   add_settings(*sub, command->fields);
-  sub->add_option("--study", command->file,
-                  "Database of the study; made where it is missing, gone on with where it is there. Processes on one "
-                  "machine may share it")
+  add_path(*sub, "--study", command->file,
+           "Database of the study; made where it is missing, gone on with where it is there. Processes on one "
+           "machine may share it")
       ->required();
   sub->add_option("--share", command->share,
                   "INDEX/COUNT: do this share of the pairs only, in a database of its own; headstart-lab merge joins "
                   "the shares");
-  sub->add_option("--models", command->models,
-                  "Folder that keeps pre-trained models, for other studies and federations too (default: beside the "
-                  "study, NAME.models)");
+  add_path(*sub, "--models", command->models,
+           "Folder that keeps pre-trained models, for other studies and federations too (default: beside the study, "
+           "NAME.models)");
   sub->add_option("--jobs", command->num_jobs, "Cells computed at the same time (default: one a core)")
       ->check(CLI::Range(1, 1024));
   sub->add_option("--log", command->log, "trace, debug, info, warn, error, off");
@@ -95,7 +95,7 @@ struct RepeatCommand {
 StudyData data_of(const RepeatCommand& command, const StudyStore& store, const DoneCell& done) {
   learn::DataSource source = pair_cell_of(done.cell).settings.data;
   if (!command.data.empty()) source.path = command.data;
-  if (!source.path.empty() && !std::filesystem::exists(source.path)) {
+  if (!source.path.empty() && !is_there(source.path, Errc::data)) {
     throw Error(Errc::data, fmt::format("{}: the study's data are not there; --data says where they are", source.path));
   }
   StudyData data = load_study_data(source);
@@ -138,11 +138,10 @@ int run_repeat(const RepeatCommand& command) {
 Command add_repeat(CLI::App& app) {
   CLI::App* sub = app.add_subcommand("repeat", "Computes cells of a study anew, from their rows, and compares");
   const auto command = std::make_shared<RepeatCommand>();
-  sub->add_option("--study", command->file, "Database of the study")->required();
+  add_path(*sub, "--study", command->file, "Database of the study")->required();
   sub->add_option("cells", command->keys, "Keys of cells, as headstart-lab table lists them")->required();
-  sub->add_option("--models", command->models, "Folder of pre-trained models (default: NAME.models)");
-  sub->add_option("--data", command->data,
-                  "Folder of the study's data (default: where they were when it was computed)");
+  add_path(*sub, "--models", command->models, "Folder of pre-trained models (default: NAME.models)");
+  add_path(*sub, "--data", command->data, "Folder of the study's data (default: where they were when it was computed)");
   return {sub, [command] { return run_repeat(*command); }};
 }
 

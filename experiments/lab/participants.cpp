@@ -92,18 +92,18 @@ void Participants::load_from_folder(Participant& participant, const std::string&
   const std::filesystem::path base = std::filesystem::path(settings_.participants) / name;
   const auto file = [&base](const char* extension) { return std::filesystem::path(base.string() + extension); };
   participant.spec = settings_.model;
-  if (std::filesystem::exists(file(".pt"))) {
+  if (is_there(file(".pt"), Errc::data)) {
     participant.spec = {.name = "script:" + file(".pt").string()};
     participant.state = learn::make_model(participant.spec, task_, seeds())->state();
     participant.digest = wire::PackedState(participant.state).digest();
     return;
   }
-  if (!std::filesystem::exists(file(".safetensors"))) {
+  if (!is_there(file(".safetensors"), Errc::data)) {
     throw Error(Errc::data, fmt::format("{}: is not there, and {} neither; participants names a folder with a model "
                                         "for each of the {} participants",
                                         file(".safetensors").string(), file(".pt").string(), size()));
   }
-  if (std::filesystem::exists(file(".json"))) {
+  if (is_there(file(".json"), Errc::data)) {
     Fields fields;
     learn::declare_fields(fields, "model", participant.spec);
     fields.load_file(file(".json"));

@@ -1,4 +1,3 @@
-#include <filesystem>
 #include <iostream>
 
 #include <fmt/format.h>
@@ -6,6 +5,7 @@
 #include "experiments/lab/commands.hpp"
 #include "shared/base/cli.hpp"
 #include "shared/base/error.hpp"
+#include "shared/base/files.hpp"
 #include "shared/learn/partition.hpp"
 
 namespace headstart::lab {
@@ -23,7 +23,7 @@ struct PartitionSettings {
 
 int draw(const PartitionSettings& settings) {
   if (settings.out.empty()) throw Error(Errc::usage, "--out FILE is needed: the manifest to write");
-  if (std::filesystem::exists(settings.out)) {
+  if (is_there(settings.out, Errc::storage)) {
     throw Error(Errc::storage, settings.out + ": exists already and is never overwritten; choose another file");
   }
   const learn::Dataset train = learn::load_dataset(settings.data, learn::Split::train);
@@ -45,7 +45,7 @@ Command add_partition(CLI::App& app) {
   learn::declare_fields(settings->fields, "partition", settings->partition);
   settings->fields.integer("seed", settings->seed, "Seed of the draws and the partition.", {0, 9007199254740992.0});
   add_settings(*command, settings->fields);
-  command->add_option("--out", settings->out, "Manifest to write; an existing file is never overwritten");
+  add_path(*command, "--out", settings->out, "Manifest to write; an existing file is never overwritten");
   return {command, [settings] { return draw(*settings); }};
 }
 

@@ -1,19 +1,22 @@
-// Ctrl-C and SIGTERM for commands that compute in the main thread.
+// What stops a program, for commands that compute in the main thread.
 #pragma once
 
-#include <csignal>
 #include <functional>
 #include <thread>
 
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/signal_set.hpp>
 
+#include "shared/base/signals.hpp"
+
 namespace headstart::lab {
 
 /// Calls what it is given, once, on a thread of its own, when the user asks the process to stop.
 class SignalThread {
  public:
-  SignalThread() = default;
+  SignalThread() {
+    for (const int number : stop_signals()) signals_.add(number);
+  }
   ~SignalThread() { io_.stop(); }
   SignalThread(const SignalThread&) = delete;
   SignalThread& operator=(const SignalThread&) = delete;
@@ -27,7 +30,7 @@ class SignalThread {
 
  private:
   boost::asio::io_context io_;
-  boost::asio::signal_set signals_{io_, SIGINT, SIGTERM};
+  boost::asio::signal_set signals_{io_};
   std::jthread thread_;
 };
 

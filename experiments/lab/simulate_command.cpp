@@ -80,7 +80,7 @@ Command add_simulate(CLI::App& app) {
   CLI::App* command = app.add_subcommand("simulate", "Runs server and clients of one federation in this process");
   const auto settings = std::make_shared<SimulationSettings>();
   server::declare_fields(settings->fields, settings->server);
-  settings->fields.text("store.pretrained", settings->store,
+  settings->fields.path("store.pretrained", settings->store,
                         "Folder that keeps the clients' pre-trained models for later runs; empty: none.");
   settings->fields.choice("share_model", settings->share_model,
                           "Whom every client's pre-trained model may reach: the server alone, or other silos too.",

@@ -1,11 +1,13 @@
-#include <fstream>
 #include <iostream>
+#include <sstream>
 
 #include <fmt/format.h>
 
 #include "experiments/lab/commands.hpp"
 #include "experiments/lab/study_store.hpp"
+#include "shared/base/cli.hpp"
 #include "shared/base/error.hpp"
+#include "shared/base/files.hpp"
 
 namespace headstart::lab {
 
@@ -39,13 +41,12 @@ int write_table(const TableCommand& command) {
     write_csv(store, std::cout);
     return 0;
   }
-  if (std::filesystem::exists(command.out)) {
+  if (is_there(command.out, Errc::storage)) {
     throw Error(Errc::storage, command.out + ": exists already and is never overwritten; choose another file");
   }
-  std::ofstream out(command.out, std::ios::binary);
-  write_csv(store, out);
-  out.flush();
-  if (!out) throw Error(Errc::storage, command.out + ": cannot be written");
+  std::ostringstream table;
+  write_csv(store, table);
+  write_text_atomically(command.out, table.str());
   std::cout << fmt::format("written: {}, {} cells\n", command.out, store.counts().done);
   return 0;
 }
@@ -55,16 +56,16 @@ int write_table(const TableCommand& command) {
 Command add_merge(CLI::App& app) {
   CLI::App* sub = app.add_subcommand("merge", "Joins the shares of a study that several machines computed");
   const auto command = std::make_shared<MergeCommand>();
-  sub->add_option("--into", command->into, "Database that takes them up; made where it is missing")->required();
-  sub->add_option("shares", command->shares, "Databases of the shares")->required();
+  add_path(*sub, "--into", command->into, "Database that takes them up; made where it is missing")->required();
+  add_path(*sub, "shares", command->shares, "Databases of the shares")->required();
   return {sub, [command] { return merge(*command); }};
 }
 
 Command add_table(CLI::App& app) {
   CLI::App* sub = app.add_subcommand("table", "Writes a study's finished cells as CSV, a line a cell");
   const auto command = std::make_shared<TableCommand>();
-  sub->add_option("--study", command->file, "Database of the study")->required();
-  sub->add_option("--out", command->out, "File to write, never overwritten (default: standard output)");
+  add_path(*sub, "--study", command->file, "Database of the study")->required();
+  add_path(*sub, "--out", command->out, "File to write, never overwritten (default: standard output)");
   return {sub, [command] { return write_table(*command); }};
 }
 

@@ -229,7 +229,7 @@ StudyStore::StudyStore(const std::filesystem::path& file, const json& settings) 
 }
 
 StudyStore::StudyStore(const std::filesystem::path& file) {
-  if (!std::filesystem::exists(file)) throw Error(Errc::data, file.string() + ": is not there");
+  if (!is_there(file, Errc::data)) throw Error(Errc::data, file.string() + ": is not there");
   try {
     connection_ = std::make_unique<Connection>(file, SQLite::OPEN_READONLY);
   } catch (const SQLite::Exception& failure) {

@@ -74,6 +74,17 @@ class Laws(unittest.TestCase):
                 found = pattern.search(text)
                 self.assertIsNone(found, f"{path.relative_to(ROOT)}: {found and found.group()} belongs in main")
 
+    def test_functions_of_the_file_system_are_called_with_an_error_code(self):
+        """Without one they throw what ends a program as a bug; shared/base/files.hpp has those that throw an Error."""
+        names = (r"exists|is_directory|is_empty|is_regular_file|status|symlink_status|file_size|create_\w+|remove|remove_all|"
+                 r"rename|copy\w*|\w*canonical|absolute|space|permissions|last_write_time|read_symlink|resize_file|"
+                 r"(?:recursive_)?directory_iterator(?: \w+)?")
+        call = re.compile(rf"std::filesystem::(?:{names})\((?:[^()]|\((?:[^()]|\([^()]*\))*\))*\)")
+        for room in ROOMS:
+            for path, text in sources(room):
+                for found in call.findall(text) if "bench" not in path.parts else []:
+                    self.assertRegex(found, r"\b(code|reason|ignored|unresolved)\)", str(path.relative_to(ROOT)))
+
     def test_no_header_pulls_in_all_of_torch(self):
         for room in ROOMS:
             for path, text in sources(room):
