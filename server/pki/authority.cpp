@@ -13,6 +13,7 @@
 #include "shared/base/error.hpp"
 #include "shared/base/files.hpp"
 #include "shared/base/names.hpp"
+#include "shared/base/time_text.hpp"
 
 namespace headstart::pki {
 namespace {
@@ -74,8 +75,7 @@ class NewFolder {
       refuse_to_overwrite();
     }
     clear();
-    std::error_code code;
-    if (!std::filesystem::is_empty(part_, code)) {
+    if (!entries_in(part_, Errc::storage).empty()) {
       throw Error(Errc::storage,
                   part_.string() + ": is needed meanwhile, and holds what no headstart-pki init left; move it away");
     }
@@ -109,8 +109,7 @@ class NewFolder {
   }
   [[nodiscard]] int open_part() const {
     if (is_taken()) refuse_to_overwrite();
-    std::error_code ignored;
-    if (target_.has_parent_path()) std::filesystem::create_directories(target_.parent_path(), ignored);
+    if (target_.has_parent_path()) make_folders(target_.parent_path());
     make_folder(part_);
     const int descriptor = ::open(part_.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (descriptor >= 0) return descriptor;
@@ -124,8 +123,9 @@ class NewFolder {
       own.push_back(part_ / name);
     }
     std::error_code ignored;
-    for (const auto& entry : std::filesystem::directory_iterator(part_, ignored)) {
-      if (AtomicFile::is_partial(entry.path())) own.push_back(entry.path());
+    std::filesystem::directory_iterator i(part_, ignored);
+    for (const std::filesystem::directory_iterator end; !ignored && i != end; i.increment(ignored)) {
+      if (AtomicFile::is_partial(i->path())) own.push_back(i->path());
     }
     for (const std::filesystem::path& entry : own) std::filesystem::remove(entry, ignored);
   }
@@ -145,6 +145,7 @@ nlohmann::json to_json(const Issued& issued) {
   return {{"name", issued.name},
           {"role", issued.role == Role::server ? "server" : "client"},
           {"serial", issued.serial},
+          {"fingerprint", issued.fingerprint},
           {"expires", seconds_of(issued.expires)},
           {"revoked", issued.revoked ? nlohmann::json(seconds_of(*issued.revoked)) : nlohmann::json()}};
 }
@@ -154,6 +155,7 @@ Issued issued_from(const nlohmann::json& entry) {
   issued.name = entry.at("name");
   issued.role = entry.at("role") == "server" ? Role::server : Role::client;
   issued.serial = entry.at("serial");
+  issued.fingerprint = entry.value("fingerprint", "");
   issued.expires = time_of(entry.at("expires"));
   if (!entry.at("revoked").is_null()) issued.revoked = time_of(entry.at("revoked"));
   return issued;
@@ -196,11 +198,70 @@ Authority::Authority(std::filesystem::path folder)
   const nlohmann::json document = read_json(file);
   try {
     for (const nlohmann::json& entry : document.at("issued")) issued_.push_back(issued_from(entry));
+    for (Issued& issued : issued_) {
+      const std::filesystem::path certificate = certificate_file(issued.name, issued.serial);
+      if (!issued.fingerprint.empty() || !is_there(certificate, Errc::data)) continue;
+      issued.fingerprint = fingerprint(*read_certificate(certificate));
+    }
     list_number_ = document.at("list_number");
     revocations_expire_ = time_of(document.at("list_expires"));
   } catch (const nlohmann::json::exception& error) {
     throw Error(Errc::data, fmt::format("{}: {}", file.string(), error.what()));
   }
+}
+
+std::filesystem::path Authority::certificate_file(const std::string& name, const std::string& serial) const {
+  return folder_ / "issued" / fmt::format("{}-{}.pem", name, serial);
+}
+
+std::vector<Issued*> Authority::replaced_by(const std::string& name, const std::string& fingerprint, Again again,
+                                            const std::filesystem::path& request_file, SystemTime now) {
+  const auto refuse = [&](Errc code, const std::string& what) {
+    throw Error(code, fmt::format("{}: {}", request_file.string(), what));
+  };
+  std::vector<Issued*> others;            // of the name, for other keys
+  const Issued* holds = nullptr;          // of the name, for this key
+  bool was_certified_before_now = false;  // the same, also where it has run out
+  for (Issued& issued : issued_) {
+    const bool is_same_key = issued.fingerprint == fingerprint;
+    const bool is_same_name = issued.name == name;
+    if (is_same_key && issued.revoked) {
+      refuse(Errc::data,
+             fmt::format("its key, fingerprint {}, was revoked on {}; a new certificate wants a new key: at the silo, "
+                         "move {}.key and {}.csr away, then headstart-pki request",
+                         fingerprint, date_text(*issued.revoked), name, name));
+    }
+    if (issued.revoked) continue;
+    was_certified_before_now = was_certified_before_now || (is_same_key && is_same_name);
+    if (issued.expires <= now) continue;
+    if (is_same_key && !is_same_name) {
+      refuse(Errc::data, fmt::format("asks for the name '{}' with the key of '{}', fingerprint {}; each name has a key "
+                                     "of its own",
+                                     name, issued.name, fingerprint));
+    }
+    if (is_same_name && is_same_key) holds = &issued;
+    if (is_same_name && !is_same_key) others.push_back(&issued);
+  }
+  if (!others.empty() && again != Again::replace) {
+    const Issued& other = *others.back();
+    refuse(Errc::usage,
+           fmt::format("'{0}' holds a certificate until {1} for another key: fingerprint {2} there, {3} in the "
+                       "request. Ask '{0}' by telephone whether the new key is theirs; then --replace certifies it and "
+                       "revokes the other",
+                       name, date_text(other.expires), other.fingerprint.empty() ? "unknown" : other.fingerprint,
+                       fingerprint));
+  }
+  if (again == Again::renew && !was_certified_before_now) {
+    refuse(Errc::usage, fmt::format("'{}' has no certificate for this key, fingerprint {}, that could be renewed; sign "
+                                    "without --renew",
+                                    name, fingerprint));
+  }
+  if (others.empty() && holds != nullptr && again != Again::renew) {
+    refuse(Errc::usage, fmt::format("'{}' holds a certificate until {} for this same key, fingerprint {}; to certify "
+                                    "the key once more say --renew",
+                                    name, date_text(holds->expires), fingerprint));
+  }
+  return others;
 }
 
 Signed Authority::sign(const std::filesystem::path& request_file, const SignOptions& options, SystemTime now) {
@@ -209,6 +270,14 @@ Signed Authority::sign(const std::filesystem::path& request_file, const SignOpti
   if (!is_valid_client_name(name)) {
     throw Error(Errc::data, fmt::format("{}: asks for the name '{}'; expected 1 to 64 letters, digits, '.', '_' or '-'",
                                         request_file.string(), name));
+  }
+  const std::string expected = options.name.empty() ? request_file.stem().string() : options.name;
+  if (name != expected) {
+    throw Error(Errc::data,
+                fmt::format("{0}: asks for the name '{1}', and {2} '{3}'. Who gets it may speak as '{1}': if "
+                            "that is meant, say --name {1}",
+                            request_file.string(), name, options.name.empty() ? "is filed as that of" : "--name says",
+                            expected));
   }
   if (options.is_server && options.hosts.empty()) {
     throw Error(Errc::usage, "a server's certificate needs --host, the names and addresses at which clients reach it");
@@ -230,15 +299,25 @@ Signed Authority::sign(const std::filesystem::path& request_file, const SignOpti
                             "authority",
                             options.days, std::chrono::duration_cast<std::chrono::days>(expires() - now).count()));
   }
+  const std::string key = fingerprint(*request);
+  const std::vector<Issued*> replaced = replaced_by(name, key, options.again, request_file, now);
   const Role role = options.is_server ? Role::server : Role::client;
   const Grant grant{name, role, options.hosts, validity_of(now, options.days), random_serial()};
   const Certificate certificate = pki::sign(*request, grant, *certificate_, *key_);
-  const std::filesystem::path file = folder_ / "issued" / fmt::format("{}-{}.pem", name, grant.serial);
+  Signed done{certificate_file(name, grant.serial), name, key, {}};
+  for (Issued* issued : replaced) {
+    issued->revoked = now;
+    done.revoked.push_back(*issued);
+  }
   // First the record, then the certificate: one that nobody has recorded could not be revoked.
-  issued_.push_back({name, role, grant.serial, grant.validity.end, {}});
-  save();
-  write_text_atomically(file, to_pem(*certificate));
-  return {file, fingerprint(*request)};
+  issued_.push_back({name, role, grant.serial, key, grant.validity.end, {}});
+  if (done.revoked.empty()) {
+    save();
+  } else {
+    renew_revocations(now);
+  }
+  write_text_atomically(done.file, to_pem(*certificate));
+  return done;
 }
 
 std::size_t Authority::revoke(const std::string& name, SystemTime now) {
@@ -287,12 +366,11 @@ Requested make_request_files(const std::filesystem::path& folder, const std::str
   if (!is_valid_client_name(name)) {
     throw Error(Errc::usage, "--name: expected 1 to 64 letters, digits, '.', '_' or '-', got '" + name + "'");
   }
-  std::error_code failed;
-  std::filesystem::create_directories(folder, failed);
+  if (!folder.empty()) make_folders(folder);
   const std::filesystem::path key_file = folder / (name + ".key");
   const std::filesystem::path request_file = folder / (name + ".csr");
   // Killed between the two files, or the request was sent off and removed: the key is still as good as new.
-  const bool is_key_kept = std::filesystem::exists(key_file, failed) && !std::filesystem::exists(request_file, failed);
+  const bool is_key_kept = is_there(key_file, Errc::storage) && !is_there(request_file, Errc::storage);
   const Key key = is_key_kept ? read_key(key_file) : make_key();
   const Request request = make_request(name, *key);
   if (!is_key_kept) write_private(key_file, to_pem(*key));

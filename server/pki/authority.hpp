@@ -14,20 +14,32 @@ struct Issued {
   std::string name;
   Role role = Role::client;
   std::string serial;
+  std::string fingerprint;  ///< Of its key; empty where neither record nor certificate tell.
   SystemTime expires;
   std::optional<SystemTime> revoked;
 };
 
+/// What may be certified under a name that holds a certificate already.
+enum class Again {
+  refuse,
+  renew,    ///< The same key once more; the certificate that is there stays good.
+  replace,  ///< Another key; the certificates for other keys are revoked.
+};
+
 struct SignOptions {
+  std::string name;  ///< Whose request it must be; empty: as its file is called, NAME.csr.
+  Again again = Again::refuse;
   bool is_server = false;
   std::vector<std::string> hosts;  ///< A server's names and addresses; needed for one, forbidden for a client.
   int days = 365;
 };
 
-/// A certificate, and the fingerprint of the key it was given to.
+/// A certificate, to whom and to which key it was given, and what it took the place of.
 struct Signed {
   std::filesystem::path file;
+  std::string name;
   std::string fingerprint;
+  std::vector<Issued> revoked;
 };
 
 /// Holds in its folder: authority.key (readable by the owner alone), authority.pem (for everyone), revoked.pem (for the
@@ -42,9 +54,10 @@ class Authority {
   /// damaged.
   explicit Authority(std::filesystem::path folder);
 
-  /// Certifies a request; the request's name becomes the holder's. Throws Error(data) for a request that is none or
-  /// whose name no client may have, Error(usage) for a server without hosts, hosts that are none, or more days than the
-  /// authority has left.
+  /// Certifies a request; the request's name becomes the holder's. Throws Error(data) for a request that is none, whose
+  /// name no client may have or is not that of options.name, or whose key was revoked or certified for another name;
+  /// Error(usage) where the name holds a certificate and options.again does not allow for another, for a server without
+  /// hosts, hosts that are none, or more days than the authority has left.
   Signed sign(const std::filesystem::path& request, const SignOptions& options, SystemTime now);
 
   /// Takes back every certificate of `name` that holds still and signs a new revocation list, also where none holds any
@@ -62,6 +75,10 @@ class Authority {
 
  private:
   void save() const;
+  [[nodiscard]] std::filesystem::path certificate_file(const std::string& name, const std::string& serial) const;
+  /// What a certificate of `name` for this key is to take the place of. Throws as sign() does where there may be none.
+  std::vector<Issued*> replaced_by(const std::string& name, const std::string& fingerprint, Again again,
+                                   const std::filesystem::path& request_file, SystemTime now);
 
   class Lock {
    public:

@@ -49,7 +49,7 @@ int main(int argc, char** argv) {
   app.require_subcommand(1);
   Options options;
   const auto at_authority = [&](CLI::App* command) {
-    command->add_option("--folder", options.folder, "The authority's folder")->capture_default_str();
+    add_path(*command, "--folder", options.folder, "The authority's folder")->capture_default_str();
     return command;
   };
   CLI::App* init =
@@ -63,9 +63,17 @@ int main(int argc, char** argv) {
                                          "the key is there without its request, the "
                                          "request alone");
   request->add_option("--name", options.name, "The client's name in the run, or the server's")->required();
-  request->add_option("--out", options.out, "Where NAME.key and NAME.csr are written")->capture_default_str();
+  add_path(*request, "--out", options.out, "Where NAME.key and NAME.csr are written")->capture_default_str();
   CLI::App* sign = at_authority(app.add_subcommand("sign", "Certify a request"));
-  sign->add_option("request", options.request, "The .csr file that the silo sent")->required();
+  add_path(*sign, "request", options.request, "The file that the silo sent, NAME.csr")->required();
+  sign->add_option("--name", options.sign.name, "Whose request it is, where the file is not called NAME.csr");
+  bool renews = false;
+  bool replaces = false;
+  CLI::Option* renewal = sign->add_flag(
+      "--renew", renews, "Certify the key of a name that holds a certificate once more; refused for another key");
+  sign->add_flag("--replace", replaces,
+                 "Certify another key of a name that holds a certificate, and revoke that; ask the silo first")
+      ->excludes(renewal);
   sign->add_flag("--server", options.sign.is_server, "For a server; clients' certificates cannot serve as one");
   sign->add_option("--host", options.sign.hosts, "A server's host name or IP address; may be repeated");
   sign->add_option("--days", options.sign.days, "How long it lasts")->check(CLI::Range(1, 3650))->capture_default_str();
@@ -92,9 +100,16 @@ int main(int argc, char** argv) {
     pki::Authority authority(options.folder);
     if (show->parsed()) return list(authority, now);
     if (sign->parsed()) {
+      if (renews) options.sign.again = pki::Again::renew;
+      if (replaces) options.sign.again = pki::Again::replace;
       const pki::Signed done = authority.sign(options.request, options.sign, now);
-      std::cout << fmt::format("{}\nfor the key with fingerprint {}: compare it with what the silo reads out\n",
-                               done.file.string(), done.fingerprint);
+      std::cout << fmt::format(
+          "{}\nfor '{}' and the key with fingerprint {}: compare it with what the silo reads out\n", done.file.string(),
+          done.name, done.fingerprint);
+      for (const pki::Issued& issued : done.revoked) {
+        std::cout << fmt::format("revoked: {}, of the key with fingerprint {}; give the server the new {}\n",
+                                 issued.serial, issued.fingerprint, authority.revocations_file().string());
+      }
     } else if (revoke->parsed()) {
       const std::size_t count = authority.revoke(options.name, now);
       const std::string done =

@@ -18,6 +18,7 @@
 #include "shared/base/expiry.hpp"
 #include "shared/base/files.hpp"
 #include "shared/base/freed.hpp"
+#include "shared/base/passphrase.hpp"
 
 namespace headstart::pki {
 namespace {
@@ -102,8 +103,14 @@ Owner parse_pem(const std::string& text, const std::string& name, const char* wh
   return object;
 }
 
-/// In place of OpenSSL's own, which would ask whoever sits at the terminal: PEM of others may say that it is encrypted.
-int no_passphrase(char* /*buffer*/, int /*size*/, int /*is_writing*/, void* /*user*/) { return -1; }
+std::string fingerprint_of(EVP_PKEY* key) {
+  unsigned char* encoded = nullptr;
+  const int size = require(i2d_PUBKEY(key, &encoded), "encode a public key");
+  Sha256 sha;
+  sha.update(std::as_bytes(std::span(encoded, static_cast<std::size_t>(size))));
+  OPENSSL_free(encoded);
+  return hex(sha.finish());
+}
 
 }  // namespace
 
@@ -199,13 +206,23 @@ std::string to_pem(X509& certificate) {
 }
 
 Key read_key(const std::filesystem::path& file) {
-  return parse_pem<Key>(read_text(file), file.string(), "private key",
-                        [](BIO* in) { return PEM_read_bio_PrivateKey(in, nullptr, nullptr, nullptr); });
+  const std::string pem = read_text(file);
+  bool is_encrypted = false;
+  const auto read = [&is_encrypted](BIO* in) {
+    return PEM_read_bio_PrivateKey(in, nullptr, refuse_passphrase, &is_encrypted);
+  };
+  try {
+    return parse_pem<Key>(pem, file.string(), "private key", read);
+  } catch (const Error&) {
+    if (is_encrypted) throw Error(Errc::data, encrypted_key_text(file.string()));
+    throw;
+  }
 }
 
 Request parse_request(const std::string& pem, const std::string& name) {
-  auto request = parse_pem<Request>(pem, name, "certificate request",
-                                    [](BIO* in) { return PEM_read_bio_X509_REQ(in, nullptr, no_passphrase, nullptr); });
+  auto request = parse_pem<Request>(pem, name, "certificate request", [](BIO* in) {
+    return PEM_read_bio_X509_REQ(in, nullptr, refuse_passphrase, nullptr);
+  });
   EVP_PKEY* key = X509_REQ_get0_pubkey(request.get());
   if (key == nullptr || X509_REQ_verify(request.get(), key) != 1) {
     ERR_clear_error();
@@ -218,7 +235,7 @@ Request read_request(const std::filesystem::path& file) { return parse_request(r
 
 Certificate read_certificate(const std::filesystem::path& file) {
   return parse_pem<Certificate>(read_text(file), file.string(), "certificate",
-                                [](BIO* in) { return PEM_read_bio_X509(in, nullptr, no_passphrase, nullptr); });
+                                [](BIO* in) { return PEM_read_bio_X509(in, nullptr, refuse_passphrase, nullptr); });
 }
 
 std::string name_of(X509_REQ& request) {
@@ -228,14 +245,8 @@ std::string name_of(X509_REQ& request) {
   return length > 0 ? std::string(name.data(), static_cast<std::size_t>(length)) : "";
 }
 
-std::string fingerprint(X509_REQ& request) {
-  unsigned char* encoded = nullptr;
-  const int size = require(i2d_PUBKEY(X509_REQ_get0_pubkey(&request), &encoded), "encode a public key");
-  Sha256 sha;
-  sha.update(std::as_bytes(std::span(encoded, static_cast<std::size_t>(size))));
-  OPENSSL_free(encoded);
-  return hex(sha.finish());
-}
+std::string fingerprint(X509_REQ& request) { return fingerprint_of(X509_REQ_get0_pubkey(&request)); }
+std::string fingerprint(X509& certificate) { return fingerprint_of(X509_get0_pubkey(&certificate)); }
 
 std::string random_serial() {
   std::array<unsigned char, 16> bits{};

@@ -88,6 +88,8 @@ std::string name_of(X509_REQ& request);
 /// SHA-256 of the key that is asked to be certified, in hexadecimal: read out over the telephone, it tells the
 /// authority that the request is the silo's.
 std::string fingerprint(X509_REQ& request);
+/// The same of the key that was certified.
+std::string fingerprint(X509& certificate);
 
 /// 128 random bits in hexadecimal.
 std::string random_serial();

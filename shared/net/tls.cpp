@@ -16,6 +16,7 @@
 #include "shared/base/expiry.hpp"
 #include "shared/base/freed.hpp"
 #include "shared/base/log.hpp"
+#include "shared/base/passphrase.hpp"
 #include "shared/base/time_text.hpp"
 
 namespace headstart::net {
@@ -66,7 +67,7 @@ void expect_current(const std::string& file, const X509* certificate) {
 
 Certificate read_certificate(const std::string& file) {
   const File opened = open(file);
-  Certificate certificate(PEM_read_X509(opened.get(), nullptr, nullptr, nullptr));
+  Certificate certificate(PEM_read_X509(opened.get(), nullptr, refuse_passphrase, nullptr));
   if (!certificate) refuse(file, "holds no certificate in PEM form (" + openssl_reason() + ")");
   expect_current(file, certificate.get());
   return certificate;
@@ -74,7 +75,7 @@ Certificate read_certificate(const std::string& file) {
 
 RevocationList read_revocations(const std::string& file, X509* authority) {
   const File opened = open(file);
-  RevocationList list(PEM_read_X509_CRL(opened.get(), nullptr, nullptr, nullptr));
+  RevocationList list(PEM_read_X509_CRL(opened.get(), nullptr, refuse_passphrase, nullptr));
   if (!list) refuse(file, "holds no revocation list in PEM form (" + openssl_reason() + ")");
   if (X509_CRL_verify(list.get(), X509_get0_pubkey(authority)) != 1) {
     ERR_clear_error();
@@ -98,11 +99,11 @@ void expect_named(const std::string& file, const char* key) {
 }  // namespace
 
 void declare_fields(Fields& fields, const std::string& prefix, TlsFiles& files) {
-  fields.text(prefix + ".authority", files.authority, "Certificate of the authority that signed both sides (PEM).");
-  fields.text(prefix + ".certificate", files.certificate,
+  fields.path(prefix + ".authority", files.authority, "Certificate of the authority that signed both sides (PEM).");
+  fields.path(prefix + ".certificate", files.certificate,
               "This side's certificate (PEM); for TLS all three are needed.");
-  fields.text(prefix + ".key", files.key, "Private key of the certificate (PEM).");
-  fields.text(prefix + ".revoked", files.revoked,
+  fields.path(prefix + ".key", files.key, "Private key of the certificate (PEM), not encrypted.");
+  fields.path(prefix + ".revoked", files.revoked,
               "The authority's revocation list (PEM); read again when it changes, also for "
               "connections that are there. Empty: none is revoked.");
 }
@@ -176,10 +177,19 @@ Tls::Loaded Tls::load() const {
   SSL_CTX_set_session_cache_mode(native, SSL_SESS_CACHE_OFF);
   SSL_CTX_set_verify(native, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, nullptr);
   X509_STORE_add_cert(SSL_CTX_get_cert_store(native), authority.get());
+  bool is_key_encrypted = false;
+  SSL_CTX_set_default_passwd_cb(native, refuse_passphrase);
+  SSL_CTX_set_default_passwd_cb_userdata(native, &is_key_encrypted);
   if (SSL_CTX_use_certificate_chain_file(native, files_.certificate.c_str()) != 1) {
     refuse(files_.certificate, "cannot be used (" + openssl_reason() + ")");
   }
-  if (SSL_CTX_use_PrivateKey_file(native, files_.key.c_str(), SSL_FILETYPE_PEM) != 1) {
+  const bool has_key = SSL_CTX_use_PrivateKey_file(native, files_.key.c_str(), SSL_FILETYPE_PEM) == 1;
+  SSL_CTX_set_default_passwd_cb_userdata(native, nullptr);
+  if (!has_key && is_key_encrypted) {
+    ERR_clear_error();
+    throw Error(Errc::data, encrypted_key_text(files_.key));
+  }
+  if (!has_key) {
     refuse(files_.key,
            "is no private key in PEM form, or not that of " + files_.certificate + " (" + openssl_reason() + ")");
   }

@@ -21,6 +21,7 @@
 #include "shared/base/time_text.hpp"
 #include "tests/contract/channel_support.hpp"
 #include "tests/support/certificates.hpp"
+#include "tests/support/nobody_to_ask.hpp"
 #include "tests/support/throws.hpp"
 
 namespace headstart::net {
@@ -346,6 +347,31 @@ TEST_CASE("files that cannot serve are refused at the start, by name") {
   TestAuthority stranger;
   const std::string foreign = stranger.client("x").revoked;
   CHECK(contains(refusal([&](TlsFiles& f) { f.revoked = foreign; }), "is not the revocation list of this authority"));
+}
+
+TEST_CASE(
+    "an encrypted key is refused in one sentence, at the start and later, and nobody is asked for a pass phrase") {
+  const test::TemporaryFolder folder;
+  TlsFiles files = authority().server();
+  const std::string plain = read_text(files.key);
+  const pki::Key key = pki::read_key(files.key);
+  files.key = folder / "server.key";
+  const test::NobodyToAsk nobody;
+  for (const auto format : {test::KeyFormat::pkcs8, test::KeyFormat::traditional}) {
+    write_text_atomically(files.key, test::encrypted_pem(*key, format));
+    const std::string refusal = test::error_of(Errc::data, [&] { Tls(files, Tls::Side::server); });
+    CHECK(contains(refusal, files.key + ": is encrypted with a pass phrase"));
+    CHECK(contains(refusal, "openssl pkey -in " + files.key + " -out "));
+
+    write_text_atomically(files.key, plain);
+    Tls tls(files, Tls::Side::server);
+    const auto first = tls.context();
+    const LogCapture log;
+    write_text_atomically(files.key, test::encrypted_pem(*key, format));
+    for (int i = 0; i < 3; ++i) CHECK(tls.context() == first);
+    CHECK(log.count("is encrypted with a pass phrase") == 1);
+  }
+  CHECK_FALSE(nobody.was_asked());
 }
 
 TEST_CASE("a change that cannot be used leaves what was there before") {

@@ -17,13 +17,19 @@ net::TlsFiles TestAuthority::server(std::vector<std::string> hosts) {
 
 void TestAuthority::revoke(const std::string& name) {
   pki::Authority(folder_ / "pki").revoke(name, std::chrono::system_clock::now());
+  homes_.erase(name);
 }
 
 void TestAuthority::renew_revocations(pki::SystemTime at) { pki::Authority(folder_ / "pki").renew_revocations(at); }
 
-net::TlsFiles TestAuthority::certify(const std::string& name, const pki::SignOptions& options, pki::SystemTime at) {
-  const std::filesystem::path home = folder_ / std::to_string(num_certified_++);
-  pki::make_request_files(home, name);
+net::TlsFiles TestAuthority::certify(const std::string& name, pki::SignOptions options, pki::SystemTime at) {
+  if (homes_.contains(name)) {
+    options.again = pki::Again::renew;
+  } else {
+    homes_[name] = folder_ / std::to_string(num_homes_++);
+    pki::make_request_files(homes_[name], name);
+  }
+  const std::filesystem::path home = homes_[name];
   const auto certificate = pki::Authority(folder_ / "pki").sign(home / (name + ".csr"), options, at).file;
   net::TlsFiles files;
   files.authority = folder_ / "pki/authority.pem";

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <chrono>
+#include <filesystem>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -15,7 +17,8 @@ class TestAuthority {
  public:
   TestAuthority();
 
-  /// Certified at `at` for 365 days. A server is reached at 127.0.0.1 unless other hosts are named.
+  /// Certified at `at` for 365 days, each name with the key that it had before unless that was revoked. A server is
+  /// reached at 127.0.0.1 unless other hosts are named.
   net::TlsFiles client(const std::string& name, pki::SystemTime at = std::chrono::system_clock::now());
   net::TlsFiles server(std::vector<std::string> hosts = {"127.0.0.1"});
   void revoke(const std::string& name);
@@ -23,10 +26,11 @@ class TestAuthority {
   void renew_revocations(pki::SystemTime at);
 
  private:
-  net::TlsFiles certify(const std::string& name, const pki::SignOptions& options, pki::SystemTime at);
+  net::TlsFiles certify(const std::string& name, pki::SignOptions options, pki::SystemTime at);
 
   TemporaryFolder folder_;
-  int num_certified_ = 0;
+  std::map<std::string, std::filesystem::path> homes_;  ///< By name: where key and request lie.
+  int num_homes_ = 0;
 };
 
 }  // namespace headstart::test

@@ -7,41 +7,17 @@
 #include <openssl/asn1.h>
 #include <openssl/bn.h>
 #include <openssl/pem.h>
-#include <openssl/ui.h>
 #include <sys/file.h>
 
 #include "server/pki/authority.hpp"
 #include "shared/base/files.hpp"
 #include "shared/base/freed.hpp"
+#include "tests/support/nobody_to_ask.hpp"
 #include "tests/support/temporary_folder.hpp"
 #include "tests/support/throws.hpp"
 
 namespace headstart::pki {
 namespace {
-
-/// Notes that OpenSSL would ask whoever sits at the terminal.
-class NobodyToAsk {
- public:
-  NobodyToAsk() : method_(UI_create_method("nobody")) {
-    was_asked_ = false;
-    UI_method_set_opener(method_, [](UI*) {
-      was_asked_ = true;
-      return 0;
-    });
-    UI_set_default_method(method_);
-  }
-  ~NobodyToAsk() {
-    UI_set_default_method(UI_OpenSSL());
-    UI_destroy_method(method_);
-  }
-  NobodyToAsk(const NobodyToAsk&) = delete;
-  NobodyToAsk& operator=(const NobodyToAsk&) = delete;
-  [[nodiscard]] static bool was_asked() { return was_asked_; }
-
- private:
-  UI_METHOD* method_;
-  static inline bool was_asked_ = false;
-};
 
 TEST_CASE("a request reads as it was made, and one that was changed is refused") {
   const Key key = make_key();
@@ -79,12 +55,25 @@ TEST_CASE("a request that says it is encrypted is refused, and nobody is asked f
   const Key key = make_key();
   std::string pem = to_pem(*make_request("silo-1", *key));
   pem.insert(pem.find('\n') + 1, "Proc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00112233445566778899AABBCCDDEEFF\n\n");
-  const NobodyToAsk nobody;
+  const test::NobodyToAsk nobody;
   CHECK(test::code_of([&] { parse_request(pem, "silo-1.csr"); }) == Errc::data);
   CHECK_FALSE(nobody.was_asked());
 }
 
 const SystemTime now = std::chrono::system_clock::now();
+
+TEST_CASE("an encrypted key is refused in one sentence, and nobody is asked for a passphrase") {
+  const test::TemporaryFolder folder;
+  const Key key = make_key();
+  const test::NobodyToAsk nobody;
+  for (const auto format : {test::KeyFormat::pkcs8, test::KeyFormat::traditional}) {
+    write_text_atomically(folder / "silo.key", test::encrypted_pem(*key, format));
+    const std::string complaint = test::error_of(Errc::data, [&] { read_key(folder / "silo.key"); });
+    CHECK(complaint.find("silo.key: is encrypted with a pass phrase") != std::string::npos);
+    CHECK(complaint.find("openssl pkey -in ") != std::string::npos);
+  }
+  CHECK_FALSE(nobody.was_asked());
+}
 
 bool contains(const std::string& text, std::string_view part) { return text.find(part) != std::string::npos; }
 
@@ -203,6 +192,113 @@ TEST_CASE("an authority's folder may be named with a separator at the end") {
   Authority::create(folder / "sites/pki/", "test", 3650, now);
   CHECK(Authority(folder / "sites/pki").issued().empty());
   CHECK(std::ranges::distance(std::filesystem::directory_iterator(folder / "sites")) == 1);
+}
+
+/// An authority, and silos whose keys lie in folders of their own.
+struct Sites {
+  Sites() { Authority::create(folder / "pki", "test", 3650, now); }
+  /// Makes a key and a request for `name` in `home`; the request's file.
+  std::filesystem::path request(const std::string& home, const std::string& name) const {
+    print = make_request_files(folder / home, name).fingerprint;
+    return folder / home / (name + ".csr");
+  }
+  Signed sign(const std::filesystem::path& file, const SignOptions& options = {}, SystemTime at = now) const {
+    return Authority(folder / "pki").sign(file, options, at);
+  }
+  std::string refusal(Errc code, const std::filesystem::path& file, const SignOptions& options = {},
+                      SystemTime at = now) const {
+    return test::error_of(code, [&] { sign(file, options, at); });
+  }
+  std::vector<Issued> issued() const { return Authority(folder / "pki").issued(); }
+
+  test::TemporaryFolder folder;
+  mutable std::string print;  ///< The fingerprint of the last request.
+};
+
+TEST_CASE("a name that holds a certificate gets another for the same key only where it is told") {
+  const Sites sites;
+  const std::filesystem::path file = sites.request("mary", "st-mary");
+  CHECK(sites.sign(file).name == "st-mary");
+  const std::string refusal = sites.refusal(Errc::usage, file);
+  CHECK(contains(refusal, "'st-mary' holds a certificate until "));
+  CHECK(contains(refusal, sites.print));
+  CHECK(contains(refusal, "--renew"));
+  CHECK(contains(sites.refusal(Errc::usage, file, {.again = Again::replace}), "--renew"));
+  CHECK(sites.issued().size() == 1);
+  const Signed renewed = sites.sign(file, {.again = Again::renew});
+  CHECK(renewed.revoked.empty());
+  CHECK(std::filesystem::exists(renewed.file));
+  REQUIRE(sites.issued().size() == 2);
+  CHECK_FALSE(sites.issued().front().revoked.has_value());
+  // Also once it has run out.
+  const SystemTime later = now + std::chrono::days(400);
+  CHECK_NOTHROW(sites.sign(file, {.again = Again::renew}, later));
+}
+
+TEST_CASE("another key under a name that holds a certificate is refused with both fingerprints, or revokes the first") {
+  const Sites sites;
+  const std::filesystem::path first = sites.request("mary", "st-mary");
+  const std::string first_print = sites.print;
+  sites.sign(first);
+  const std::filesystem::path second = sites.request("elsewhere", "st-mary");
+  for (const Again again : {Again::refuse, Again::renew}) {
+    const std::string refusal = sites.refusal(Errc::usage, second, {.again = again});
+    CHECK(contains(refusal, "another key: fingerprint " + first_print + " there, " + sites.print));
+    CHECK(contains(refusal, "--replace"));
+  }
+  CHECK(sites.issued().size() == 1);
+  const Signed done = sites.sign(second, {.again = Again::replace});
+  REQUIRE(done.revoked.size() == 1);
+  CHECK(done.revoked.front().fingerprint == first_print);
+  CHECK(sites.issued().front().revoked.has_value());
+  CHECK(is_on_list(sites.folder / "pki/revoked.pem", sites.issued().front().serial));
+  CHECK_FALSE(is_on_list(sites.folder / "pki/revoked.pem", sites.issued().back().serial));
+  CHECK_NOTHROW(sites.sign(second, {.again = Again::renew}));
+  CHECK(contains(sites.refusal(Errc::data, first, {.again = Again::replace}), "was revoked on"));
+}
+
+TEST_CASE("there is nothing to renew under a name without a certificate for that key") {
+  const Sites sites;
+  const std::filesystem::path file = sites.request("mary", "st-mary");
+  CHECK(contains(sites.refusal(Errc::usage, file, {.again = Again::renew}), "sign without --renew"));
+  CHECK(sites.issued().empty());
+}
+
+TEST_CASE("a request for the name of another silo is refused, however right its fingerprint is") {
+  const Sites sites;
+  const std::filesystem::path asks_for_mary = sites.request("paul", "st-mary");
+  const std::filesystem::path filed = sites.folder / "st-paul.csr";
+  std::filesystem::copy(asks_for_mary, filed);
+  const std::string refusal = sites.refusal(Errc::data, filed);
+  CHECK(contains(refusal, "st-paul.csr: asks for the name 'st-mary', and is filed as that of 'st-paul'"));
+  CHECK(contains(sites.refusal(Errc::data, asks_for_mary, {.name = "st-paul"}), "--name says 'st-paul'"));
+  CHECK(sites.issued().empty());
+  CHECK(sites.sign(filed, {.name = "st-mary"}).name == "st-mary");
+}
+
+TEST_CASE("one key is certified for one name, and no more once it was revoked") {
+  const Sites sites;
+  const std::filesystem::path mary = sites.request("mary", "st-mary");
+  sites.sign(mary);
+  const Key key = read_key(sites.folder / "mary/st-mary.key");
+  write_text_atomically(sites.folder / "st-paul.csr", to_pem(*make_request("st-paul", *key)));
+  CHECK(contains(sites.refusal(Errc::data, sites.folder / "st-paul.csr"),
+                 "asks for the name 'st-paul' with the key of 'st-mary', fingerprint " + sites.print));
+  Authority(sites.folder / "pki").revoke("st-mary", now);
+  for (const Again again : {Again::refuse, Again::renew, Again::replace}) {
+    CHECK(contains(sites.refusal(Errc::data, mary, {.again = again}), "was revoked on"));
+  }
+}
+
+TEST_CASE("an authority whose record has no fingerprints takes them from the certificates") {
+  const Sites sites;
+  const std::filesystem::path file = sites.request("mary", "st-mary");
+  sites.sign(file);
+  nlohmann::json record = read_json(sites.folder / "pki/issued.json");
+  record["issued"][0].erase("fingerprint");
+  write_text_atomically(sites.folder / "pki/issued.json", record.dump());
+  CHECK(sites.issued().front().fingerprint == sites.print);
+  CHECK(contains(sites.refusal(Errc::usage, file), sites.print));
 }
 
 }  // namespace
