@@ -26,6 +26,7 @@ from comparison.plan import Plan, load_plan, save_json
 from comparison.programs import LAB, MODES, PARTITIONS, STARTS, Programs, is_finished, parse_assignment
 from comparison.progress import Progress
 from comparison.schedule import Outcome, Scheduler
+from paths import plain_path
 from report import write_report
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -42,7 +43,7 @@ def numbers(text: str) -> list[int]:
 
 def parser() -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    result.add_argument("--plan", type=Path, metavar="FILE", help="a plan; the options below change parts of it")
+    result.add_argument("--plan", type=plain_path, metavar="FILE", help="a plan; the options below change parts of it")
     result.add_argument("--starts", type=words, metavar="A,B", help="of: " + ", ".join(STARTS))
     result.add_argument("--partitions", type=words, metavar="A,B", help="of: " + ", ".join(PARTITIONS))
     result.add_argument("--seeds", type=numbers, metavar="1,2,3")
@@ -51,10 +52,10 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--jobs", type=int, metavar="N", help="runs at a time")
     result.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
                         help="a setting of the programs; client.KEY for the clients alone (mode processes)")
-    result.add_argument("--bin", type=Path, metavar="DIR",
+    result.add_argument("--bin", type=plain_path, metavar="DIR",
                         help="where the programs are (default: build/, build/release/, then PATH)")
-    result.add_argument("--out", type=Path, metavar="DIR", help="a new folder (default: runs/PLAN-TIME)")
-    result.add_argument("--resume", type=Path, metavar="DIR", help="continue this folder; finished runs stay")
+    result.add_argument("--out", type=plain_path, metavar="DIR", help="a new folder (default: runs/PLAN-TIME)")
+    result.add_argument("--resume", type=plain_path, metavar="DIR", help="continue this folder; finished runs stay")
     result.add_argument("--keep-going", action="store_true", help="start further runs after one has failed")
     return result
 

@@ -28,6 +28,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from comparison.errors import DATA, INTERRUPTED, NETWORK, STORAGE, CompareError
+from paths import plain_path
 
 BLOCK = 1 << 20
 SILENCE_SECONDS = 60.0
@@ -211,7 +212,7 @@ def fetch(name: str, source: Source, out: Path, *, keeps_archive: bool = False) 
 def parser() -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     result.add_argument("name", choices=SOURCES)
-    result.add_argument("--out", type=Path, required=True, metavar="DIR", help="makes DIR/NAME")
+    result.add_argument("--out", type=plain_path, required=True, metavar="DIR", help="makes DIR/NAME")
     result.add_argument("--url", help="a mirror, in place of the published addresses; its archive must have the "
                                        "published checksum too")
     result.add_argument("--keep-archive", action="store_true", help="leave the archive beside the folder")

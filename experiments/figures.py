@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 from comparison.errors import CompareError
+from paths import plain_path
 
 
 def words(text: str) -> list[str]:
@@ -23,10 +24,10 @@ def words(text: str) -> list[str]:
 
 def parser() -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    result.add_argument("study", type=Path, nargs="+", metavar="STUDY", help="a study's database; several: together")
-    result.add_argument("--out", type=Path, metavar="DIR", help="a new folder (default: STUDY-figures beside it)")
+    result.add_argument("study", type=plain_path, nargs="+", metavar="STUDY", help="a study's database; several: together")
+    result.add_argument("--out", type=plain_path, metavar="DIR", help="a new folder (default: STUDY-figures beside it)")
     result.add_argument("--overwrite", action="store_true", help="replace the folder that an earlier call made")
-    result.add_argument("--multi-teacher", type=Path, metavar="RUN",
+    result.add_argument("--multi-teacher", type=plain_path, metavar="RUN",
                         help="a folder of experiments/compare.py with the cells of the published table")
     result.add_argument("--methods", type=words, default=[], metavar="A,B", help="only these")
     result.add_argument("--transfers", type=words, default=[], metavar="A,B", help="only these transfer sets")

@@ -22,6 +22,7 @@ from comparison.plan import load_plan, save_json
 from comparison.programs import title_of_start
 from comparison.table import Table
 from comparison.tables import all_tables, front_tables, target_tables
+from paths import plain_path
 
 
 def write_report(folder: Path) -> list[Table]:
@@ -139,7 +140,7 @@ def _lines_of(file: Path) -> list[str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, metavar="DIR", help="a folder that compare.py made")
+    parser.add_argument("folder", type=plain_path, metavar="DIR", help="a folder that compare.py made")
     arguments = parser.parse_args()
     try:
         tables = write_report(arguments.folder)

@@ -211,8 +211,17 @@ def is_finished(run_folder: Path) -> bool:
 
 
 def read_json(file: Path) -> dict[str, Any]:
+    def without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        values = dict(pairs)
+        if len(values) < len(pairs):
+            keys = [key for key, _ in pairs]
+            twice = next(key for key in values if keys.count(key) > 1)
+            raise CompareError(DATA, f"{file}: the key '{twice}' stands twice in one object, and one of its values would be "
+                                     "lost; join the two")
+        return values
+
     try:
-        document = json.loads(file.read_text())
+        document = json.loads(file.read_text(encoding="utf-8-sig"), object_pairs_hook=without_twins)
     except OSError as error:
         raise CompareError(DATA, f"{file}: {error.strerror}") from error
     except UnicodeDecodeError as error:

@@ -595,6 +595,18 @@ class WholeCalls(unittest.TestCase):
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertTrue((self.out / "runs" / f"{hanging}.interrupted-1").is_dir())
 
+    def test_a_path_that_only_a_shell_knows_and_a_key_that_stands_twice_are_refused(self) -> None:
+        for option in ("--out=~/first", "--plan=~/plan.json", "--resume=~", "--out="):
+            done = self.compare(option)
+            self.assertEqual(done.returncode, 2, done.stderr)
+            self.assertIn("expected a path written in full", done.stderr)
+        self.assertEqual([entry.name for entry in self.folder.iterdir() if "~" in entry.name], [])
+        plan = self.folder / "plan.json"
+        plan.write_text('{"rounds": 3,\n "settings": {"train.lr": 0.1, "train.lr": 0.2}}')
+        done = self.compare("--plan", str(plan))
+        self.assertEqual(done.returncode, 3, done.stderr)
+        self.assertIn(f"{plan}: the key 'train.lr' stands twice", done.stderr)
+
     def test_resume_takes_the_plan_from_the_folder(self) -> None:
         self.assertEqual(self.begin("--starts", "random").returncode, 0)
         done = self.compare("--resume", str(self.out), "--seeds", "2")
