@@ -8,15 +8,21 @@ give() {
   cp "$1" "/requests/$2.part"
   mv "/requests/$2.part" "/requests/$2"
 }
+# sign NAME OPTION...: a request that was signed before this script was killed is signed once more, for the same key.
+sign() {
+  request=/requests/$1.csr
+  shift
+  headstart-pki sign "$request" --folder "$folder" "$@" || headstart-pki sign "$request" --folder "$folder" "$@" --renew
+}
 [ -f "$folder/authority.key" ] || headstart-pki init --folder "$folder"
 server=$1
 for name in "$@"; do
   if [ -f "/requests/$name.pem" ]; then continue; fi
   until [ -f "/requests/$name.csr" ]; do sleep 1; done
   if [ "$name" = "$server" ]; then
-    signed=$(headstart-pki sign "/requests/$name.csr" --folder "$folder" --server --host "$name")
+    signed=$(sign "$name" --server --host "$name")
   else
-    signed=$(headstart-pki sign "/requests/$name.csr" --folder "$folder")
+    signed=$(sign "$name")
   fi
   echo "$signed"
   give "$folder/authority.pem" authority.pem
