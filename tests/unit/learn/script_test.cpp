@@ -48,7 +48,7 @@ const TrainOptions options{.optimizer = {.lr = 0.02, .momentum = 0.9, .weight_de
 StateDict after_rounds(Model& model, int num_rounds) {
   StateDict global = model.state();
   for (int round = 0; round < num_rounds; ++round) {
-    Aggregator aggregator(global.schema(), 20);
+    Aggregator aggregator(global.schema());
     for (const Samples& samples : clients()) {
       model.load(global);
       train(model, samples, options, {torch::arange(samples.size(), torch::kLong)});
