@@ -456,7 +456,7 @@ net::Task<> Federation::run_rounds() {
     note_dominant_clients();
     std::optional<RoundOutcome> outcome;
     try {
-      auto running = run_round(context_, global_, static_cast<std::uint32_t>(round));
+      auto running = run_round(context_, global_, static_cast<std::uint32_t>(round), outlier_in(norms_));
       outcome = co_await std::move(running);
     } catch (const Error& error) {
       // Updates that cannot be used come from honest clients too, where the model that they were sent is poisoned.
@@ -465,7 +465,7 @@ net::Task<> Federation::run_rounds() {
     }
     if (!outcome->participation.excluded.empty() && outlier_in(norms_)) {
       observer_.on_note(
-          fmt::format("round {} began from a model to which one update stands out: {}", round, suspicion()));
+          fmt::format("round {} began from a model in which one update stands out: {}", round, suspicion()));
     }
     co_await adopt(std::move(outcome->state), round, outcome->participation);
     co_await record_round(round, outcome->participation);

@@ -14,12 +14,14 @@ namespace {
 /// The sum of one round and who may add to it.
 class Collection {
  public:
-  Collection(const RunContext& context, const DigestedState& global, std::uint32_t round, RoundMachine& machine)
+  Collection(const RunContext& context, const DigestedState& global, std::uint32_t round, RoundMachine& machine,
+             std::optional<std::string> suspect)
       : context_(context),
         global_(global),
         round_(round),
         what_(fmt::format("update of round {}", round)),
         machine_(machine),
+        suspect_(std::move(suspect)),
         sum_(global.state.state().schema()) {
     if (context.options().strategy == Strategy::feddf) ensemble_.emplace(context, round);
   }
@@ -31,8 +33,15 @@ class Collection {
     auto inspecting = inspect(context_, client, upload, sum_, bound, what_);
     const Inspection seen = co_await std::move(inspecting);
     if (seen.offence) {
-      client.refuse_result("invalid", *seen.offence);
-      throw Error(Errc::run_failed, fmt::format("update refused: {}", *seen.offence));
+      if (!suspect_) {
+        client.refuse_result("invalid", *seen.offence);
+        throw Error(Errc::run_failed, fmt::format("update refused: {}", *seen.offence));
+      }
+      client.refuse_result("invalid",
+                           fmt::format("{}; the model that it was trained from may be at fault", *seen.offence));
+      throw Error(Errc::run_failed, fmt::format("update refused: {}; the model that it was trained from may be at "
+                                                "fault, {}'s update stands out in it",
+                                                *seen.offence, *suspect_));
     }
     if (machine_.on_update(client.name()) != Verdict::accepted) co_return false;
     norms_[client.name()] = seen.norm.value();
@@ -56,6 +65,7 @@ class Collection {
   std::uint32_t round_;
   std::string what_;
   RoundMachine& machine_;
+  std::optional<std::string> suspect_;
   UploadSum sum_;
   Norms norms_;                            ///< Of what is in the sum.
   std::optional<RoundEnsemble> ensemble_;  ///< Under FedDF.
@@ -63,7 +73,8 @@ class Collection {
 
 }  // namespace
 
-net::Task<RoundOutcome> run_round(const RunContext& context, const DigestedState& global, std::uint32_t round) {
+net::Task<RoundOutcome> run_round(const RunContext& context, const DigestedState& global, std::uint32_t round,
+                                  std::optional<std::string> suspect) {
   const auto clients = context.cohort.active();
   const std::set<std::string> gone = context.cohort.gone();
   context.observer.on_phase(fmt::format("round {}", round), clients.size());
@@ -75,7 +86,7 @@ net::Task<RoundOutcome> run_round(const RunContext& context, const DigestedState
                 fmt::format("round {}: {} of {} clients are left, {} updates are needed", round, clients.size(),
                             context.cohort.all().size(), quorum_of(context.options())));
   }
-  Collection collection(context, global, round, machine);
+  Collection collection(context, global, round, machine, std::move(suspect));
   const auto answers = co_await context.cohort.ask<bool>(
       clients, [&collection](ClientSession& client) { return collection.collect_from(client); });
   for (const auto& answer : answers) {

@@ -11,7 +11,9 @@ struct RoundOutcome {
 };
 
 /// Memory: the global model, one sum (learn::Aggregator), and what the upload slots allow.
-/// Throws Error(run_failed) where fewer updates than the quorum were accepted.
-net::Task<RoundOutcome> run_round(const RunContext& context, const DigestedState& global, std::uint32_t round);
+/// `suspect`: the client whose update stands out in `global`, which an honest client cannot train from then; said with
+/// every update that is refused. Throws Error(run_failed) where fewer updates than the quorum were accepted.
+net::Task<RoundOutcome> run_round(const RunContext& context, const DigestedState& global, std::uint32_t round,
+                                  std::optional<std::string> suspect);
 
 }  // namespace headstart::server

@@ -218,6 +218,8 @@ TEST_CASE(
   const std::string message = test::error_of(Errc::run_failed, [&] { simulate(config, with_poison(3), notes); });
   CHECK(message.find("the largest update in the model of round 3 is silo-3's, of L2 norm") != std::string::npos);
   CHECK(message.find("--back-to-round 2 goes back before it") != std::string::npos);
+  CHECK(message.find("the model that it was trained from may be at fault, silo-3's update stands out in it") !=
+        std::string::npos);
   CHECK(notes.all.find("round 3: the model has collapsed: accuracy") != std::string::npos);
   CHECK(notes.all.find("round 2: the model has collapsed") == std::string::npos);
   const std::string poisoned = read_text(folder / "run/checkpoints/round-00003.safetensors");
