@@ -55,6 +55,22 @@ std::vector<T> list_of(const nlohmann::json& value, ReadOne read_one) {
   return list;
 }
 
+std::string text_of(const nlohmann::json& value) {
+  if (!value.is_string()) throw Error(Errc::usage, "expected text, got " + to_line(value));
+  return value.get<std::string>();
+}
+
+/// What stands between commas.
+std::vector<std::string> parts_of(const std::string& text) {
+  std::vector<std::string> parts;
+  for (std::size_t begin = 0; begin <= text.size();) {
+    const std::size_t end = std::min(text.find(',', begin), text.size());
+    parts.push_back(text.substr(begin, end - begin));
+    begin = end + 1;
+  }
+  return parts;
+}
+
 }  // namespace
 
 void require_path(std::string_view path) {
@@ -140,6 +156,34 @@ void Fields::integers(std::string key, std::vector<std::int64_t>& target, std::s
        {},
        [&target, bounds](const nlohmann::json& v) {
          target = list_of<std::int64_t>(v, [&](const auto& e) { return integer_within(e, bounds); });
+       },
+       [&target] { return nlohmann::json(target); }});
+}
+
+void Fields::texts(std::string key, std::vector<std::string>& target, std::string sentence) {
+  add({std::move(key),
+       std::move(sentence),
+       "list of texts",
+       {},
+       [&target](const nlohmann::json& v) { target = list_of<std::string>(v, text_of); },
+       [&target] { return nlohmann::json(target); }});
+}
+
+void Fields::names(std::string key, std::vector<std::string>& target, std::string sentence) {
+  add({std::move(key),
+       std::move(sentence),
+       "list of names, or their number",
+       {},
+       [&target](const nlohmann::json& v) {
+         constexpr Bounds most_numbers{.min = 1, .max = 1'000'000};
+         if (v.is_number()) {
+           target.clear();
+           for (std::int64_t i = 0; i < integer_within(v, most_numbers); ++i) target.push_back(std::to_string(i));
+         } else if (v.is_string()) {
+           target = parts_of(v.get<std::string>());
+         } else {
+           target = list_of<std::string>(v, text_of);
+         }
        },
        [&target] { return nlohmann::json(target); }});
 }

@@ -55,6 +55,10 @@ class Fields {
   void flag(std::string key, bool& target, std::string sentence);
   void numbers(std::string key, std::vector<double>& target, std::string sentence, Bounds bounds = {});
   void integers(std::string key, std::vector<std::int64_t>& target, std::string sentence, Bounds bounds = {});
+  void texts(std::string key, std::vector<std::string>& target, std::string sentence);
+  /// A list of names, or a number N for the names 0 to N-1. On the command line the names may stand without quotation
+  /// marks, with commas between them.
+  void names(std::string key, std::vector<std::string>& target, std::string sentence);
 
   template <class E>
   void choice(std::string key, E& target, std::string sentence, Choices<E> choices) {
