@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <sstream>
 #include <system_error>
 
 #include <fmt/format.h>
@@ -26,37 +27,73 @@ enum class Format { idx, cifar10, cifar100, images, tensors };
 struct KnownSet {
   std::string name;
   Format format;
-  std::int64_t num_classes;
+  std::vector<std::string> classes;  ///< By label; of images and tensors the files say it.
+  std::vector<std::int64_t> shape;   ///< Of a sample; likewise.
   std::vector<double> mean;
   std::vector<double> deviation;
   std::string files;  ///< What its folder holds, for the message that asks for it.
+
+  [[nodiscard]] std::int64_t num_classes() const { return std::ssize(classes); }
 };
+
+/// Without what surrounds them, by blanks.
+std::vector<std::string> words_in(std::string_view text) {
+  std::vector<std::string> words;
+  std::istringstream in{std::string(text)};
+  for (std::string word; in >> word;) words.push_back(word);
+  return words;
+}
+
+constexpr std::string_view cifar100_classes =
+    "apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can castle "
+    "caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin elephant "
+    "flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster man "
+    "maple_tree motorcycle mountain mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck pine_tree "
+    "plain plate poppy porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk skyscraper "
+    "snail snake spider squirrel streetcar sunflower sweet_pepper table tank telephone television tiger tractor train "
+    "trout tulip turtle wardrobe whale willow_tree wolf woman worm";
 
 const std::vector<KnownSet>& known_sets() {
   static const std::vector<KnownSet> sets = {
-      {"fashion-mnist", Format::idx, 10, {0.2860}, {0.3530}, "train-images-idx3-ubyte and its three companions"},
-      {"mnist", Format::idx, 10, {0.1307}, {0.3081}, "train-images-idx3-ubyte and its three companions"},
+      {"fashion-mnist",
+       Format::idx,
+       {"T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"},
+       {1, 28, 28},
+       {0.2860},
+       {0.3530},
+       "train-images-idx3-ubyte and its three companions"},
+      {"mnist",
+       Format::idx,
+       words_in("0 1 2 3 4 5 6 7 8 9"),
+       {1, 28, 28},
+       {0.1307},
+       {0.3081},
+       "train-images-idx3-ubyte and its three companions"},
       {"cifar10",
        Format::cifar10,
-       10,
+       words_in("airplane automobile bird cat deer dog frog horse ship truck"),
+       {3, 32, 32},
        {0.4914, 0.4822, 0.4465},
        {0.2470, 0.2435, 0.2616},
        "data_batch_1.bin to data_batch_5.bin and test_batch.bin (the binary version)"},
       {"cifar100",
        Format::cifar100,
-       100,
+       words_in(cifar100_classes),
+       {3, 32, 32},
        {0.5071, 0.4865, 0.4409},
        {0.2673, 0.2564, 0.2762},
        "train.bin and test.bin (the binary version)"},
       {"images",
        Format::images,
-       0,
+       {},
+       {},
        {0.485, 0.456, 0.406},
        {0.229, 0.224, 0.225},
        "train and test with class folders, or SUN397 and its lists"},
       {"tensors",
        Format::tensors,
-       0,
+       {},
+       {},
        {},
        {},
        "train-images.npy, train-labels.npy, test-images.npy and test-labels.npy"},
@@ -106,8 +143,9 @@ Dataset load_images(const DataSource& source, const KnownSet& set, Split split) 
     throw Error(Errc::usage, fmt::format("data.channels {}: images have 1 or 3", source.channels));
   }
   const RawImages raw = read_images(source, split);
-  Dataset dataset{set.name, raw.split.images, raw.split.labels, raw.num_classes,
-                  set.mean, set.deviation,    raw.paths_digest};
+  Dataset dataset{set.name, raw.split.images, raw.split.labels, std::ssize(raw.classes),
+                  set.mean, set.deviation,    raw.paths_digest, raw.classes};
+  dataset.class_source = ClassSource::folders;
   if (source.channels == 1) {
     dataset.mean = {set.mean[1]};
     dataset.deviation = {set.deviation[1]};
@@ -142,6 +180,15 @@ Samples Dataset::select(const std::vector<std::int64_t>& indices) const {
 
 Samples Dataset::all() const {
   return {normalise(images.to(at::kFloat, /*non_blocking=*/false, /*copy=*/true), *this), labels.clone()};
+}
+
+Dataset Dataset::part(const std::vector<std::int64_t>& indices) const {
+  const Tensor rows = this->rows(indices);
+  Dataset part = *this;
+  part.images = images.index_select(0, rows);
+  part.labels = labels.index_select(0, rows);
+  part.places = places.defined() ? places.index_select(0, rows) : rows;
+  return part;
 }
 
 std::string Dataset::digest() const {
@@ -183,9 +230,24 @@ Dataset load_dataset(const DataSource& source, Split split) {
       raw = read_cifar(folder, split, CifarKind::cifar100);
       break;
     default:
-      raw = read_idx(folder, split, set.num_classes);
+      raw = read_idx(folder, split, set.num_classes());
   }
-  return {set.name, raw.images, raw.labels, set.num_classes, set.mean, set.deviation};
+  Dataset dataset{set.name, raw.images, raw.labels, set.num_classes(), set.mean, set.deviation};
+  dataset.classes = set.classes;
+  return dataset;
+}
+
+std::optional<Dataset> known_dataset(const DataSource& source) {
+  const KnownSet& set = known_set(source.set);
+  if (set.classes.empty()) return std::nullopt;
+  Dataset dataset{set.name,
+                  torch::empty({0, set.shape[0], set.shape[1], set.shape[2]}, at::kByte),
+                  torch::empty({0}, at::kLong),
+                  set.num_classes(),
+                  set.mean,
+                  set.deviation};
+  dataset.classes = set.classes;
+  return dataset;
 }
 
 struct InputFile::Handle {

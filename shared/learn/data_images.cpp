@@ -338,9 +338,6 @@ Classes classes_in_folders(const std::filesystem::path& folder) {
     num_images += images.size();
   }
   others.account_for(num_images);
-  for (const auto& [name, images] : classes) {
-    if (images.empty()) fail(folder / name, "a class folder without images (.png, .jpg, .jpeg)");
-  }
   if (classes.empty()) fail(folder, "there are no class folders in it");
   return classes;
 }
@@ -410,13 +407,27 @@ std::string digest_of_paths(const Classes& classes) {
   return hex(sha.finish());
 }
 
-void require_same_classes(const Listed& one, const Listed& other) {
-  for (const auto& [a, b] : {std::pair(&one, &other), std::pair(&other, &one)}) {
-    for (const auto& [name, images] : a->classes) {
-      if (!b->classes.contains(name))
-        fail(a->origin, fmt::format("class '{}' is missing in {}", name, b->origin.string()));
+/// The names in both, in order. One may lack classes of the other; where each has what the other has not, a name is
+/// spelled in two ways.
+std::vector<std::string> classes_of(const Listed& listed, const std::optional<Listed>& other) {
+  std::set<std::string> names;
+  std::vector<std::string> only_here;
+  std::vector<std::string> only_there;
+  for (const auto& [name, images] : listed.classes) {
+    names.insert(name);
+    if (other && !other->classes.contains(name)) only_here.push_back(name);
+  }
+  if (other) {
+    for (const auto& [name, images] : other->classes) {
+      if (names.insert(name).second) only_there.push_back(name);
+    }
+    if (!only_here.empty() && !only_there.empty()) {
+      fail(listed.origin, fmt::format("class '{}' is missing in {}, and class '{}' is missing here; is one class "
+                                      "spelled in two ways?",
+                                      only_here.front(), other->origin.string(), only_there.front()));
     }
   }
+  return {names.begin(), names.end()};
 }
 
 }  // namespace
@@ -427,15 +438,14 @@ RawImages read_images(const DataSource& source, Split split) {
     fail(source.path, fmt::format("neither a folder '{}' with class folders nor SUN397's list {}_{:02}.txt is in it",
                                   word_of(split), split == Split::train ? "Training" : "Testing", source.list));
   }
-  if (listed->classes.size() < 2) fail(listed->origin, "one class only, expected 2 at least");
   const auto other = list_split(source, split == Split::train ? Split::test : Split::train);
-  if (other) require_same_classes(*listed, *other);
 
   std::int64_t count = 0;
   for (const auto& [name, images] : listed->classes) count += std::ssize(images);
   const std::uint64_t sizes[] = {static_cast<std::uint64_t>(count), static_cast<std::uint64_t>(source.channels),
                                  static_cast<std::uint64_t>(source.side), static_cast<std::uint64_t>(source.side)};
-  RawImages raw{{}, std::ssize(listed->classes), digest_of_paths(listed->classes)};
+  if (count == 0) fail(listed->origin, "there are no images (.png, .jpg, .jpeg) in its class folders");
+  RawImages raw{{}, classes_of(*listed, other), digest_of_paths(listed->classes)};
   try {
     if (!product(sizes)) throw std::bad_alloc();
     raw.split = {torch::empty({count, source.channels, source.side, source.side}, at::kByte),
@@ -445,13 +455,13 @@ RawImages read_images(const DataSource& source, Split split) {
                                      count, source.side, source.side));
   }
   std::int64_t row = 0;
-  std::int64_t label = 0;
   std::int64_t num_bad = 0;
   std::string first_bad;
   const auto note_bad = [&](const std::filesystem::path& file, const std::string& what) {
     if (num_bad++ == 0) first_bad = file.string() + ": " + what;
   };
   for (const auto& [name, images] : listed->classes) {
+    const std::int64_t label = std::ranges::lower_bound(raw.classes, name) - raw.classes.begin();
     for (const std::filesystem::path& file : images) {
       raw.split.labels[row] = label;
       try {
@@ -461,7 +471,6 @@ RawImages read_images(const DataSource& source, Split split) {
       }
       ++row;
     }
-    ++label;
   }
   if (num_bad > 0) {
     throw Error(Errc::data, fmt::format("{}; {} of {} images cannot be used", first_bad, num_bad, count));

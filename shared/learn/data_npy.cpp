@@ -188,13 +188,26 @@ void read_meta(const std::filesystem::path& file, Dataset& dataset) {
         fail_meta(file, key, fmt::format("expected a whole number from 2 to {}, got {}", most_classes, value.dump()));
       }
       dataset.num_classes = value.get<std::int64_t>();
+    } else if (key == "classes") {
+      const bool is_list = value.is_array() && value.size() >= 2 && value.size() <= most_classes;
+      if (!is_list || !std::ranges::all_of(value, [](const auto& element) { return element.is_string(); })) {
+        fail_meta(file, key, "expected a list of 2 names or more, by label");
+      }
+      dataset.classes = value.get<std::vector<std::string>>();
     } else if (key == "mean") {
       dataset.mean = channel_constants(value, file, key, dataset.images.size(1));
     } else if (key == "deviation") {
       dataset.deviation = channel_constants(value, file, key, dataset.images.size(1));
     } else {
-      fail_meta(file, key, "unknown; there are num_classes, mean, deviation");
+      fail_meta(file, key, "unknown; there are classes, num_classes, mean, deviation");
     }
+  }
+  if (!dataset.classes.empty()) {
+    if (dataset.num_classes != 0 && dataset.num_classes != std::ssize(dataset.classes)) {
+      fail_meta(file, "classes",
+                fmt::format("{} names, and num_classes is {}", dataset.classes.size(), dataset.num_classes));
+    }
+    dataset.num_classes = std::ssize(dataset.classes);
   }
   if (dataset.mean.empty() != dataset.deviation.empty()) {
     fail_meta(file, dataset.mean.empty() ? "mean" : "deviation", "missing; mean and deviation go together");
@@ -252,11 +265,12 @@ void save_tensors(const Dataset& dataset, const std::vector<std::int64_t>& indic
   }
   make_folders(folder);
   nlohmann::json meta = {{"num_classes", dataset.num_classes}};
+  if (!dataset.classes.empty()) meta["classes"] = dataset.classes;
   if (!dataset.mean.empty()) {
     meta["mean"] = dataset.mean;
     meta["deviation"] = dataset.deviation;
   }
-  write_text_atomically(folder / "meta.json", meta.dump() + "\n");
+  write_text_atomically(folder / "meta.json", to_line(meta) + "\n");
   const Tensor images = dataset.images.index_select(0, rows);
   write_npy(images_file_of(folder, split), images.scalar_type() == at::kByte ? "|u1" : "<f4", images);
   write_npy(labels_file, "<i8", dataset.labels.index_select(0, rows));
@@ -270,7 +284,11 @@ Dataset read_tensors(const std::filesystem::path& folder, Split split) {
   Dataset dataset{"tensors", raw.images, raw.labels, 0, {}, {}};
   const std::filesystem::path meta_file = folder / "meta.json";
   if (is_there(meta_file, Errc::data)) read_meta(meta_file, dataset);
-  if (dataset.num_classes == 0) dataset.num_classes = num_classes_in(folder, raw.labels, split);
+  dataset.labels_file = labels_file.string();
+  if (dataset.num_classes == 0) {
+    dataset.num_classes = num_classes_in(folder, raw.labels, split);
+    dataset.class_source = ClassSource::labels;
+  }
   require_labels_within(raw.labels, dataset.num_classes,
                         [&](std::int64_t i) { return fmt::format("{}, index {}", labels_file.string(), i); });
   return dataset;

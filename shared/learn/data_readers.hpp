@@ -1,4 +1,4 @@
-// Private to shared/learn/data*.cpp: one reader per file format, and what they share.
+// Private to shared/learn/data*.cpp and sample_terms.cpp: one reader per file format, and what they share.
 #pragma once
 
 #include <cstdint>
@@ -8,6 +8,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "shared/learn/data.hpp"
 
@@ -64,8 +65,8 @@ RawSplit read_cifar(const std::filesystem::path& folder, Split split, CifarKind 
 /// The `images` set: PNG and JPEG files in class folders or named by lists, as load_dataset() says.
 struct RawImages {
   RawSplit split;
-  std::int64_t num_classes = 0;
-  std::string paths_digest;  ///< As Dataset has it.
+  std::vector<std::string> classes;  ///< Names by label, those without an image in this split included.
+  std::string paths_digest;          ///< As Dataset has it.
 };
 RawImages read_images(const DataSource& source, Split split);
 

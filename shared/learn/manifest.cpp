@@ -240,6 +240,9 @@ void declare_fields(Fields& fields, const std::string& prefix, DrawOptions& opti
 
 Manifest draw_manifest(const Dataset& train, const Dataset& test, const DrawOptions& draws,
                        const PartitionOptions& options, std::uint64_t seed) {
+  if (train.num_classes < 2) {
+    throw Error(Errc::data, fmt::format("data set {}: one class only, expected 2 at least", train.name));
+  }
   check_sizes(train, test, draws);
   Manifest manifest;
   manifest.dataset = train.name;

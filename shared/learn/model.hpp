@@ -18,6 +18,11 @@ enum class Norm { automatic, batch, group, none };  ///< automatic: none for cnn
 inline constexpr std::pair<Norm, std::string_view> norm_words[] = {
     {Norm::automatic, "auto"}, {Norm::batch, "batch"}, {Norm::group, "group"}, {Norm::none, "none"}};
 
+// The largest samples and the most classes that a run may have: who announces them and who reads them has these bounds.
+inline constexpr std::int64_t max_channels = 4096;
+inline constexpr std::int64_t max_extent = 65536;  ///< Of height and width.
+inline constexpr std::int64_t max_classes = 2048;
+
 /// Shape of one sample and number of classes: what a data set dictates to a model.
 struct Task {
   std::int64_t channels = 1;

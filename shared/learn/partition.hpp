@@ -80,7 +80,8 @@ struct Manifest {
 };
 
 /// The draws depend on the seed and DrawOptions alone: every kind of partition of one seed has the same validation,
-/// public, client and test samples. Throws Error(usage): more samples wanted than there are, or as partition() does.
+/// public, client and test samples. Throws Error(usage): more samples wanted than there are, or as partition() does;
+/// Error(data): fewer than two classes.
 Manifest draw_manifest(const Dataset& train, const Dataset& test, const DrawOptions& draws,
                        const PartitionOptions& options, std::uint64_t seed);
 

@@ -260,6 +260,12 @@ TEST_CASE("a folder of tensors holds uint8 or float32 images and integer labels 
     write(folder / "test-labels.npy", npy("|u1", "(1,)", "\x08"));
     CHECK(load(Split::train).num_classes == 9);
     CHECK(load(Split::test).num_classes == 9);
+    CHECK(load(Split::train).class_source == ClassSource::labels);
+    CHECK(load(Split::train).labels_file == (folder / "train-labels.npy").string());
+    write(folder / "meta.json", R"({"classes": ["a", "b", "c", "d"]})");
+    CHECK(load(Split::train).classes == std::vector<std::string>{"a", "b", "c", "d"});
+    CHECK(load(Split::train).num_classes == 4);
+    CHECK(load(Split::train).class_source == ClassSource::stated);
     write(folder / "meta.json", R"({"num_classes": 12, "mean": [0.5], "deviation": [0.25]})");
     const Dataset train = load();
     CHECK(train.num_classes == 12);
@@ -280,6 +286,8 @@ TEST_CASE("samples written as tensors are the same samples to whoever reads them
     CHECK(share.task() == whole.task());
     CHECK(values(share.labels) == std::vector<std::int64_t>{9, 0});
     CHECK(torch::equal(share.all().x, whole.select({2, 1}).x));
+    CHECK(share.classes == whole.classes);
+    CHECK(share.classes.size() == 10);
     CHECK(read(out / "train-images.npy").find('\n') % 64 == 63);
     save_tensors(whole, {0}, Split::test, out);
     CHECK(values(load_dataset({"tensors", out.string()}, Split::test).labels) == std::vector<std::int64_t>{7});
@@ -399,7 +407,10 @@ TEST_CASE("damaged tensors are refused by name") {
         {R"({"num_classes": 3})", "label 3"},
         {R"({"num_classes": "4"})", "key 'num_classes'"},
         {R"({"num_classes": 1})", "key 'num_classes'"},
-        {R"({"classes": 4})", "key 'classes': unknown"},
+        {R"({"classes": 4})", "key 'classes': expected a list"},
+        {R"({"classes": ["a", 4]})", "key 'classes': expected a list"},
+        {R"({"classes": ["a", "b"], "num_classes": 4})", "2 names, and num_classes is 4"},
+        {R"({"klasses": 4})", "key 'klasses': unknown"},
         {R"({"mean": [0.5]})", "key 'deviation': missing"},
         {R"({"mean": [0.5, 0.5], "deviation": [1]})", "key 'mean'"},
         {R"({"mean": [0.5], "deviation": [0]})", "key 'deviation'"},
@@ -420,6 +431,23 @@ TEST_CASE("damaged tensors are refused by name") {
       refused({meta.string() + ": cannot be read"});
     }
   }
+}
+
+TEST_CASE("a known set says what its samples are without its files") {
+  for (const auto& [set, shape] : std::vector<std::pair<std::string, Task>>{{"fashion-mnist", {1, 28, 28, 10}},
+                                                                            {"mnist", {1, 28, 28, 10}},
+                                                                            {"cifar10", {3, 32, 32, 10}},
+                                                                            {"cifar100", {3, 32, 32, 100}}}) {
+    CAPTURE(set);
+    const auto known = known_dataset({set, "/nowhere"});
+    REQUIRE(known);
+    CHECK(known->task() == shape);
+    CHECK(std::ssize(known->classes) == shape.num_classes);
+    CHECK(known->size() == 0);
+    CHECK(std::ssize(known->mean) == shape.channels);
+  }
+  CHECK_FALSE(known_dataset({"tensors", "/nowhere"}));
+  CHECK_FALSE(known_dataset({"images", "/nowhere"}));
 }
 
 TEST_CASE("unknown sets and missing paths say what to do") {

@@ -189,10 +189,9 @@ TEST_CASE("lists that are wrong are refused with file and line") {
   }
   check_contains(refusal_of(sound + "/a//abbey/sun_a.jpg\n"), {list.string() + ": line 3", "twice"});
   check_contains(refusal_of("\n"), {list.string(), "no images"});
-  check_contains(refusal_of(sound + "/b/bar/sun_e.jpg\n"), {list.string() + ": class 'b/bar' is missing"});
+  check_contains(refusal_of("/a/abbey/sun_a.jpg\n/b/bar/sun_e.jpg\n"),
+                 {list.string() + ": class 'b/bar' is missing", "class 'a/apse/indoor' is missing here"});
   check_contains(refusal_of(sound + "/a/abbey/gone.jpg\n"), {"a/abbey/gone.jpg: ", "No such file", "1 of 3 images"});
-  std::filesystem::remove(folder / "Testing_01.txt");
-  check_contains(refusal_of("/a/abbey/sun_a.jpg\n"), {list.string(), "one class only"});
 }
 
 TEST_CASE("broken images are refused in one sentence: the first by name, and how many") {
@@ -250,21 +249,15 @@ TEST_CASE("folders that are not such a set are refused by name") {
     std::filesystem::create_directory(folder / "train");
     check_contains(complaint(source_of(folder)), {(folder / "train").string(), "no class folders"});
   }
-  SUBCASE("an empty class") {
+  SUBCASE("each split has a class that the other has not: one class spelled in two ways") {
     write_small_set(folder);
-    write(folder / "train/eel/notes.txt", "none yet");
-    check_contains(complaint(source_of(folder)), {(folder / "train/eel").string(), "without images"});
+    std::filesystem::rename(folder / "test/dog", folder / "test/Dog");
+    check_contains(complaint(source_of(folder)), {"'dog' is missing in " + (folder / "test").string(), "'Dog'"});
+    check_contains(complaint(source_of(folder), Split::test), {"'Dog' is missing in " + (folder / "train").string()});
   }
-  SUBCASE("a class in one split only") {
-    write_small_set(folder);
-    put("wide.png", folder / "test/eel/1.png");
-    for (const Split split : {Split::train, Split::test}) {
-      check_contains(complaint(source_of(folder), split), {(folder / "test").string(), "'eel' is missing"});
-    }
-  }
-  SUBCASE("one class") {
-    put("wide.png", folder / "train/cat/1.png");
-    check_contains(complaint(source_of(folder)), {"one class only"});
+  SUBCASE("no images at all") {
+    std::filesystem::create_directories(folder / "train/cat");
+    check_contains(complaint(source_of(folder)), {(folder / "train").string(), "no images"});
   }
   SUBCASE("an image beside the class folders") {
     write_small_set(folder);
@@ -309,6 +302,31 @@ TEST_CASE("hidden files and what is surely no image are left out; capital suffix
     write(folder.path() / "train/cat" / name, "x");
   }
   CHECK(load_dataset(source_of(folder), Split::train).size() == 5);
+}
+
+TEST_CASE("a split may lack classes: a folder is empty, missing, or there is only one") {
+  const TemporaryFolder folder;
+  write_small_set(folder);
+  put("gray.png", folder / "train/bee/1.png");
+  write(folder / "train/ant/notes.txt", "none yet");
+  const Dataset train = load_dataset(source_of(folder), Split::train);
+  CHECK(train.classes == std::vector<std::string>{"ant", "bee", "cat", "dog"});
+  CHECK(train.class_source == ClassSource::folders);
+  CHECK(labels_of(train) == std::vector<std::int64_t>{1, 2, 3});
+  const Dataset test = load_dataset(source_of(folder), Split::test);
+  CHECK(test.classes == train.classes);
+  CHECK(labels_of(test) == std::vector<std::int64_t>{2, 3});
+
+  const TemporaryFolder silo;
+  put("wide.png", silo / "train/cat/1.png");
+  const Dataset one = load_dataset(source_of(silo), Split::train);
+  CHECK(one.num_classes == 1);
+  check_contains(error_of(Errc::data,
+                          [&] {
+                            (void)draw_manifest(one, one, {.validation = 0, .clients = 1, .test = 0},
+                                                {.kind = PartitionKind::uniform, .num_clients = 1}, 1);
+                          }),
+                 {"one class only"});
 }
 
 TEST_CASE("a folder may hold one split: a silo needs no test set, a coordinator no training set") {
