@@ -1,6 +1,7 @@
 #include "client/check.hpp"
 
 #include <cmath>
+#include <optional>
 
 #include <fmt/format.h>
 
@@ -32,6 +33,54 @@ std::string clock_words(Seconds behind) {
 /// Of something that holds until `end`; `advice` where that is soon.
 std::string days_left(SystemTime end, SystemTime now, std::string_view advice) {
   return fmt::format("{}{}", expiry_text(end, now), ends_soon(end, now) ? fmt::format("; {}", advice) : "");
+}
+
+std::string words_on_sharing(const session::Plan& plan) {
+  if (!plan.share_model.empty()) return "peers is wanted: a silo's pre-trained model goes to " + plan.share_model;
+  return plan.start == "random" ? "is not asked for: nobody pre-trains"
+                                : "peers is not asked for: the server alone sees pre-trained models";
+}
+
+/// Four of the five lines on what the run is; the fifth needs the silo's own word.
+void tell_plan(const session::Terms& terms, const std::function<void(const std::string&)>& tell) {
+  tell(fmt::format("rounds      {}", terms.plan.rounds));
+  tell(fmt::format("epochs      {} a round", terms.train.epochs));
+  tell(fmt::format("rate        learning rate {:g}", terms.train.optimizer.lr));
+  tell(fmt::format("start       {}", terms.plan.start));
+}
+
+/// What a server would refuse. Throws Error(data).
+void require_fit(const wire::Join& join, const session::Terms& terms) {
+  if (!join.samples.value.empty()) {
+    const session::SampleReport report = session::report_from_json_text(join.samples.value);
+    if (const auto misfit = learn::class_misfit(report.classes, terms.samples.classes)) {
+      throw Error(Errc::data, "this client does not fit: " + *misfit);
+    }
+  }
+  const learn::Task mine{join.channels, join.height, join.width, join.num_classes};
+  if (mine != terms.task) {
+    throw Error(Errc::data,
+                fmt::format("this client brings samples of {}, the run has {}", words_of(mine), words_of(terms.task)));
+  }
+  if (!terms.architecture.empty() && join.architecture.value != terms.architecture) {
+    throw Error(Errc::data, fmt::format("this client would train '{}', the run trains '{}'{}", join.architecture.value,
+                                        terms.architecture,
+                                        terms.model.is_scripted() ? "; give it the server's file (model.script)" : ""));
+  }
+}
+
+/// On the client's values beside the run's. Throws Error(data) where they cannot be of this run.
+std::string words_on_values(const wire::Join& join, const session::Terms& terms, const std::string& reference_text) {
+  if (join.samples.value.empty()) return "values      this client says nothing of them";
+  const session::SampleReport report = session::report_from_json_text(join.samples.value);
+  std::optional<learn::Reference> reference;
+  if (!reference_text.empty()) reference = session::reference_from_json_text(reference_text);
+  const learn::FiguresVerdict verdict = learn::compare(report.figures, terms.samples, terms.task, reference);
+  if (!verdict.refusal.empty()) throw Error(Errc::data, "this client does not fit: " + verdict.refusal);
+  if (!verdict.warning.empty()) return "WARNING     " + verdict.warning;
+  const std::string own = fmt::format("values      {} here", learn::words_of(report.figures));
+  if (reference) return fmt::format("{}; {} at {}", own, learn::words_of(reference->figures), reference->whose);
+  return own + "; the server holds none to compare with, and no other silo has joined yet";
 }
 
 /// Ends the conversation however its steps end.
@@ -74,15 +123,18 @@ net::Task<> check_run(net::asio::any_io_executor executor, Dial dial, ClientCont
   tell(fmt::format("name        '{}' may join", context.name));
   tell(fmt::format("clock       {}", clock_words(std::chrono::duration<double>(behind))));
 
+  tell_plan(terms, tell);
+
   auto joining = net::offload(*context.pool, [&context, &terms] { return context.worker->join(terms); });
   const wire::Join join = co_await std::move(joining);
-  const learn::Task mine{join.channels, join.height, join.width, join.num_classes};
-  if (mine != terms.task) {
-    throw Error(Errc::data,
-                fmt::format("this client brings samples of {}, the run has {}", words_of(mine), words_of(terms.task)));
-  }
+  tell(fmt::format("share_model {}; this silo says: {}", words_on_sharing(terms.plan),
+                   join.shares_with_peers ? "peers" : "server"));
+  require_fit(join, terms);
   tell(fmt::format("data        {} training and {} held-out samples of {}", join.num_examples, join.num_held_out,
-                   words_of(mine)));
+                   words_of(terms.task)));
+  tell(fmt::format("classes     {}", learn::list_text(terms.samples.classes)));
+  for (const std::string& remark : context.worker->remarks()) tell(fmt::format("note        {}", remark));
+  tell(words_on_values(join, terms, welcome->reference.value));
   auto building = net::offload(*context.pool, [&context] { return context.worker->global_schema().num_bytes(); });
   const std::uint64_t num_bytes = co_await std::move(building);
   tell(fmt::format("model       '{}', {:.1f} MB each way and round", join.architecture.value,

@@ -12,8 +12,9 @@ namespace headstart::client {
 /// Goes through the handshake as far as a client can without joining, and builds the run's model on the client's own
 /// data; `tell` is called with one sentence a step that holds, of the server's certificate also until when. Throws, as
 /// run_client() does, at the first that does not: Error(usage) where the clocks are more than five minutes apart,
-/// Error(usage | data) where the samples have another shape than the run's. The server sees a client that hung up; one
-/// of the same certificate that is in the run stays there.
+/// Error(usage | data) where samples or model are not those of the run: shape, classes, range of values, architecture,
+/// a script's SHA-256. Tells the run's terms before that, and warns where values lie far from the run's. The server
+/// sees a client that hung up; one of the same certificate that is in the run stays there.
 net::Task<> check_run(net::asio::any_io_executor executor, Dial dial, ClientContext context, WallClock wall_clock,
                       std::function<void(const std::string&)> tell);
 

@@ -75,6 +75,9 @@ class ClientLoop {
     if (held_.global) join.held_model = held_.global_digest;
     conversation_->post(join);
     const auto joined = co_await expect<wire::Joined>();
+    if (!joined.warning.value.empty()) {
+      spdlog::warn("{}: the server says of this client's samples: {}", context_.name, joined.warning.value);
+    }
     context_.observer->on_joined(joined.num_present, joined.num_expected);
   }
 
@@ -93,6 +96,7 @@ class ClientLoop {
       if (!held_.join.schema.value.empty()) held_.global_schema = worker_->global_schema();
     });
     co_await std::move(joining);
+    for (const std::string& remark : worker_->remarks()) spdlog::warn("{}: {}", context_.name, remark);
     held_.terms = std::move(text);
   }
 

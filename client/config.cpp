@@ -50,10 +50,10 @@ void declare_fields(Fields& fields, ClientConfig& config) {
                 Choices<LogFormat>(log_format_words));
 }
 
-OwnData load_own_data(const ClientConfig& config) {
-  const learn::Dataset train = learn::load_dataset(config.data, learn::Split::train);
+learn::Dataset load_own_data(const ClientConfig& config) {
+  learn::Dataset train = learn::load_dataset(config.data, learn::Split::train);
   if (config.manifest.empty()) {
-    if (config.share < 0) return {train.all(), train.task()};
+    if (config.share < 0) return train;
     throw Error(Errc::usage, "data.share needs data.manifest, which says what the shares are");
   }
   const learn::Manifest manifest = learn::load_manifest(config.manifest);
@@ -62,7 +62,7 @@ OwnData load_own_data(const ClientConfig& config) {
     throw Error(Errc::usage, fmt::format("data.share {}: {} has clients 0 to {}", config.share, config.manifest,
                                          manifest.clients.size() - 1));
   }
-  return {train.select(manifest.clients[static_cast<std::size_t>(config.share)]), train.task()};
+  return train.part(manifest.clients[static_cast<std::size_t>(config.share)]);
 }
 
 LocalWorkerOptions worker_options(const ClientConfig& config) {

@@ -39,12 +39,8 @@ struct ClientConfig {
 
 void declare_fields(Fields& fields, ClientConfig& config);
 
-/// The silo's own samples, and their shape. Throws Error(usage | data).
-struct OwnData {
-  learn::Samples samples;
-  learn::Task task;
-};
-OwnData load_own_data(const ClientConfig& config);
+/// The silo's own samples, as stored. Throws Error(usage | data).
+learn::Dataset load_own_data(const ClientConfig& config);
 
 LocalWorkerOptions worker_options(const ClientConfig& config);
 

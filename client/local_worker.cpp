@@ -1,6 +1,7 @@
 #include "client/local_worker.hpp"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <torch/torch.h>
 
 #include "shared/base/digest.hpp"
@@ -20,6 +21,11 @@ learn::Samples moved(const learn::Samples& samples, c10::Device device) {
   return {samples.x.to(device), samples.y.to(device)};
 }
 
+std::string constants_text(const std::vector<double>& mean, const std::vector<double>& deviation) {
+  if (mean.empty()) return "none";
+  return fmt::format("{:.4g} and {:.4g}", fmt::join(mean, ", "), fmt::join(deviation, ", "));
+}
+
 /// Progress of a part of work of `total` samples, `before` of which were done ahead of it. Borrows `whole`.
 learn::ProgressCallback part_of(const learn::ProgressCallback& whole, std::int64_t before, std::int64_t total) {
   if (!whole) return {};
@@ -28,16 +34,16 @@ learn::ProgressCallback part_of(const learn::ProgressCallback& whole, std::int64
 
 }  // namespace
 
-LocalWorker::LocalWorker(LocalWorkerOptions options, learn::Samples samples, learn::Task task, Clock clock)
+LocalWorker::LocalWorker(LocalWorkerOptions options, learn::Dataset data, Clock clock)
     : options_(std::move(options)),
-      samples_(std::move(samples)),
-      task_(task),
+      data_(std::move(data)),
       clock_(std::move(clock)),
       device_(learn::device_of(options_.device)) {
-  if (samples_.size() == 0) {
+  if (data_.size() == 0) {
     throw Error(Errc::data, fmt::format("client {} has no samples; check data.manifest and data.share, or data.path",
                                         options_.name));
   }
+  figures_ = learn::figures_of(data_);
   if (options_.store) store_.emplace(*options_.store);
 }
 
@@ -46,31 +52,69 @@ LocalWorker::~LocalWorker() = default;
 wire::Join LocalWorker::join(const session::Terms& terms) {
   terms_ = terms;
   terms_.model = with_local_script(terms.model);
-  const auto [training, held_out] = learn::holdout_split(samples_.y, terms.held_out, seeds().child("held out"));
-  training_ = moved(samples_.select(training), device_);
-  held_out_ = moved(samples_.select(held_out), device_);
+  if (terms_.samples.classes.empty()) terms_.samples.classes = learn::numbered_classes(terms.task.num_classes);
   global_model_.reset();
   pretrained_.reset();
   teacher_logits_.reset();
+  remarks_.clear();
 
   wire::Join join;
-  join.num_examples = static_cast<std::uint64_t>(training_.size());
-  join.num_held_out = static_cast<std::uint64_t>(held_out_.size());
-  join.num_classes = static_cast<std::uint32_t>(task_.num_classes);
-  join.channels = static_cast<std::uint32_t>(task_.channels);
-  join.height = static_cast<std::uint32_t>(task_.height);
-  join.width = static_cast<std::uint32_t>(task_.width);
-  // With samples of another shape the model cannot be built; the server says which shapes it expects.
-  if (task_ == terms.task) join.schema = global_schema().digest();
+  const learn::ClassList classes = learn::class_list(data_);
+  join.num_classes =
+      static_cast<std::uint32_t>(classes.source == learn::ClassSource::stated ? classes.count : terms.task.num_classes);
+  join.channels = static_cast<std::uint32_t>(data_.images.size(1));
+  join.height = static_cast<std::uint32_t>(data_.images.size(2));
+  join.width = static_cast<std::uint32_t>(data_.images.size(3));
+  join.samples = session::to_json_text(session::SampleReport{classes, figures_});
   join.architecture = terms_.model.architecture();
   join.shares_with_peers = options_.shares_with_peers;
   if (options_.own_model && options_.own_model->architecture() != terms_.model.architecture()) {
     require_within_limit(*options_.own_model, "own_model", Errc::usage);
     join.own_architecture = options_.own_model->architecture();
     join.own_model = session::to_json_text(*options_.own_model);
-    if (task_ == terms.task) (void)make(*options_.own_model, seeds().child("model"));  // refused now, not in training
   }
+  const learn::Task mine{join.channels, join.height, join.width, join.num_classes};
+  const bool fits = mine == terms.task && !learn::class_misfit(classes, terms_.samples.classes) &&
+                    (terms.architecture.empty() || terms.architecture == join.architecture.value);
+  const auto [training, held_out] = learn::holdout_split(
+      fits ? learn::labels_in(data_, terms_.samples.classes) : data_.labels, terms.held_out, seeds().child("held out"));
+  join.num_examples = static_cast<std::uint64_t>(training.size(0));
+  join.num_held_out = static_cast<std::uint64_t>(held_out.size(0));
+  // What does not fit cannot be computed with; the server says what it expects.
+  if (!fits) return join;
+  const learn::Samples samples = learn::model_input(data_, terms_.samples);
+  training_ = moved(samples.select(training), device_);
+  held_out_ = moved(samples.select(held_out), device_);
+  note_what_is_odd();
+  if (!join.own_model.value.empty()) (void)make(*options_.own_model, seeds().child("model"));  // refused now
+  join.schema = global_schema().digest();
   return join;
+}
+
+void LocalWorker::note_what_is_odd() {
+  const learn::SampleTerms& run = terms_.samples;
+  std::vector<std::string> missing;
+  const at::Tensor counts = torch::bincount(learn::labels_in(data_, run.classes), {}, terms_.task.num_classes);
+  for (std::int64_t label = 0; label < terms_.task.num_classes; ++label) {
+    if (counts[label].item<std::int64_t>() == 0) missing.push_back(run.classes[static_cast<std::size_t>(label)]);
+  }
+  if (!missing.empty()) remarks_.push_back(fmt::format("no samples of {} are here", learn::list_text(missing)));
+  if (data_.classes.empty() && run.classes != learn::numbered_classes(terms_.task.num_classes)) {
+    remarks_.push_back(
+        fmt::format("the data here do not name their classes (classes in meta.json): label 0 is taken for "
+                    "the run's {}, and so on",
+                    learn::list_text({run.classes.front()})));
+  }
+  if (!data_.mean.empty() && (data_.mean != run.mean || data_.deviation != run.deviation)) {
+    remarks_.push_back(
+        fmt::format("values are normalised by the run's mean and deviation ({}), not by those of the data "
+                    "set here ({})",
+                    constants_text(run.mean, run.deviation), constants_text(data_.mean, data_.deviation)));
+  }
+  if (const auto twins = learn::names_that_differ_in_case(run.classes)) {
+    remarks_.push_back(fmt::format("the run's classes {} differ only in upper and lower case",
+                                   learn::list_text({twins->first, twins->second})));
+  }
 }
 
 learn::ModelSpec LocalWorker::with_local_script(learn::ModelSpec spec) const {
@@ -87,7 +131,7 @@ const learn::ModelSpec& LocalWorker::own_spec() const {
 }
 
 std::unique_ptr<learn::Model> LocalWorker::make(const learn::ModelSpec& spec, Seed seed) const {
-  auto model = learn::make_model(spec, task_, seed);
+  auto model = learn::make_model(spec, terms_.task, seed);
   model->to(device_);
   return model;
 }
@@ -148,7 +192,7 @@ wire::PretrainDone LocalWorker::pretrain(const TaskContext& context) {
 
 void LocalWorker::keep(const std::string& key, const wire::PretrainDone& done) const {
   try {
-    store_->keep(key, {*pretrained_, done});
+    store_->keep(key, {*pretrained_, done}, session::metadata_of(terms_, own_spec().architecture()));
   } catch (const Error& error) {
     spdlog::warn(
         "the pre-trained model is used but could not be kept: {}; a client that is started again trains it again",
@@ -177,7 +221,7 @@ learn::Evaluation LocalWorker::evaluate(const wire::PackedState& model,
   if (candidate) other = make(with_local_script(*candidate), terms_.seeds().child("model"));
   learn::Model& evaluated = other ? *other : global_model();
   evaluated.load(model.state());
-  return learn::evaluate(evaluated, held_out_, task_.num_classes, batch_size, context.stop, context.progress);
+  return learn::evaluate(evaluated, held_out_, terms_.task.num_classes, batch_size, context.stop, context.progress);
 }
 
 wire::PackedState LocalWorker::logits(const wire::PackedState& samples, const TaskContext& context) {

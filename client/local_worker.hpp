@@ -24,11 +24,13 @@ struct LocalWorkerOptions {
 
 class LocalWorker final : public Worker {
  public:
-  /// `samples`: all of the silo's own, labeled. Throws Error(data) where there are none.
-  LocalWorker(LocalWorkerOptions options, learn::Samples samples, learn::Task task, Clock clock);
+  /// `data`: all of the silo's own samples, as stored; the run says what their values and labels mean. Throws
+  /// Error(data) where there are none.
+  LocalWorker(LocalWorkerOptions options, learn::Dataset data, Clock clock);
   ~LocalWorker() override;
 
   wire::Join join(const session::Terms& terms) override;
+  [[nodiscard]] std::vector<std::string> remarks() const override { return remarks_; }
   learn::Schema global_schema() override;
   learn::Schema schema_of(const learn::ModelSpec& spec) override;
   wire::PretrainDone pretrain(const TaskContext& context) override;
@@ -45,6 +47,7 @@ class LocalWorker final : public Worker {
 
  private:
   std::unique_ptr<learn::Model> make(const learn::ModelSpec& spec, Seed seed) const;
+  void note_what_is_odd();
   [[nodiscard]] learn::ModelSpec with_local_script(learn::ModelSpec spec) const;
   /// Throws Error(`code`) where the model of `spec`, `owner`'s, would be above the run's limits.own_model.
   void require_within_limit(const learn::ModelSpec& spec, const std::string& owner, Errc code);
@@ -56,13 +59,14 @@ class LocalWorker final : public Worker {
   [[nodiscard]] Seed seeds() const { return terms_.client_seeds(options_.name); }
 
   LocalWorkerOptions options_;
-  learn::Samples samples_;
-  learn::Task task_;
+  learn::Dataset data_;
+  learn::SampleFigures figures_;
   Clock clock_;
   c10::Device device_;
   std::optional<PretrainedStore> store_;
 
   session::Terms terms_;
+  std::vector<std::string> remarks_;
   learn::Samples training_;
   learn::Samples held_out_;
   std::unique_ptr<learn::Model> global_model_;

@@ -58,8 +58,7 @@ int run_client(const client::ClientConfig& config, bool is_check) {
   }
   learn::use_threads(config.threads);
   const learn::KeepFreedMemory keep_freed_memory;
-  client::OwnData data = client::load_own_data(config);
-  client::LocalWorker worker(client::worker_options(config), std::move(data.samples), data.task,
+  client::LocalWorker worker(client::worker_options(config), client::load_own_data(config),
                              std::chrono::steady_clock::now);
 
   net::RedialOptions redial;

@@ -35,9 +35,10 @@ std::optional<PretrainedStore::Entry> PretrainedStore::find(const std::string& k
   }
 }
 
-void PretrainedStore::keep(const std::string& key, const Entry& entry) const {
+void PretrainedStore::keep(const std::string& key, const Entry& entry,
+                           const std::map<std::string, std::string>& metadata) const {
   const std::string digest = entry.model.digest();
-  wire::save_safetensors(folder_ / "models" / (digest + ".safetensors"), entry.model);
+  wire::save_safetensors(folder_ / "models" / (digest + ".safetensors"), entry.model, metadata);
   const nlohmann::json record = {{"model", digest},
                                  {"seconds", entry.done.seconds},
                                  {"epochs", entry.done.num_epochs},

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <map>
 #include <optional>
 #include <string>
 
@@ -24,8 +25,8 @@ class PretrainedStore {
   /// `key`: everything that determines the result, hashed. Empty where there is none; a damaged entry is reported
   /// as a warning in the log and counts as none.
   [[nodiscard]] std::optional<Entry> find(const std::string& key) const;
-  /// Throws Error(storage), naming the file.
-  void keep(const std::string& key, const Entry& entry) const;
+  /// `metadata`: of the model's file. Throws Error(storage), naming the file.
+  void keep(const std::string& key, const Entry& entry, const std::map<std::string, std::string>& metadata) const;
 
  private:
   std::filesystem::path folder_;

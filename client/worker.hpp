@@ -49,6 +49,9 @@ class Worker {
   /// Takes up the terms; returns what the client brings. Throws Error(data) where its data or model do not fit them.
   virtual wire::Join join(const session::Terms& terms) = 0;
 
+  /// What it noticed in its data when it took up the terms, for the silo's people: a sentence each.
+  [[nodiscard]] virtual std::vector<std::string> remarks() const { return {}; }
+
   /// Schema of the federated model, and of another one by its spec. Throws Error(usage) for a model it cannot build.
   virtual learn::Schema global_schema() = 0;
   virtual learn::Schema schema_of(const learn::ModelSpec& spec) = 0;

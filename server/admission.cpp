@@ -243,6 +243,7 @@ net::Task<> Admission::take_in(const std::shared_ptr<session::ServerConversation
   const int num_offences = earlier_offences == offences_.end() ? 0 : earlier_offences->second;
   require_good_conduct(seat->name, num_offences);
   ClientInfo info = info_of(seat->name, *join);
+  const std::string warning = require_comparable(seat->name, *join, on_roster != rules_.roster.end());
   if (on_roster != rules_.roster.end()) require_same(on_roster->second, info);
   if (entry && lobby_.is_closed() && on_roster == rules_.roster.end()) {
     throw Refusal("the run has started without this client", Refusal::Term::for_now);
@@ -256,6 +257,10 @@ net::Task<> Admission::take_in(const std::shared_ptr<session::ServerConversation
                                                       rules_.model_bytes, slots_, audit_, rules_.patience, clock_);
   client->add_offences(num_offences);
   audit_.joined(seat->name, conversation->peer(), conversation->identity(), client->info().shares_with_peers);
+  if (!warning.empty()) {
+    audit_.samples_differ(seat->name, warning);
+    observer_.on_note(fmt::format("{} joins, and {}", seat->name, warning));
+  }
   if (entry) entry->keep();
   if (const auto earlier = rules_.refusals.find(seat->name); earlier != rules_.refusals.end()) {
     client->add_refusals(earlier->second);
@@ -265,7 +270,7 @@ net::Task<> Admission::take_in(const std::shared_ptr<session::ServerConversation
   cohort_.add(client);
   if (is_newcomer) observer_.on_note(fmt::format("{} has joined, from the next round on", seat->name));
   conversation->post(wire::Joined{static_cast<std::uint32_t>(cohort_.all().size()),
-                                  static_cast<std::uint32_t>(lobby_.num_expected())});
+                                  static_cast<std::uint32_t>(lobby_.num_expected()), warning});
 }
 
 net::Task<> Admission::take_leave(const std::shared_ptr<session::ServerConversation>& conversation,
@@ -302,8 +307,10 @@ net::Task<> Admission::take_back(const std::shared_ptr<session::ServerConversati
 
 net::Task<std::optional<wire::Join>> Admission::handshake(session::ServerConversation& conversation, const Seat& seat) {
   const auto now = std::chrono::floor<std::chrono::milliseconds>(rules_.wall_clock().time_since_epoch());
+  const std::optional<learn::Reference> reference = reference_for(seat.name);
   conversation.post(wire::Welcome{session::to_json_text(rules_.terms), now.count(),
-                                  static_cast<std::uint32_t>(rules_.silence.count())});
+                                  static_cast<std::uint32_t>(rules_.silence.count()),
+                                  reference ? session::to_json_text(*reference) : std::string()});
   if (seat.is_check) {
     if (checks_.count(seat.name)) {
       audit_.checked(seat.name, conversation.peer(), conversation.identity());
@@ -410,6 +417,10 @@ std::optional<std::string> Admission::misfit(const wire::Join& join) const {
     return fmt::format("the client announces {} {} samples; limits.examples of the server allows {}", most,
                        most == join.num_examples ? "training" : "held-out", rules_.max_examples);
   }
+  if (!join.samples.value.empty()) {
+    const session::SampleReport report = session::report_from_json_text(join.samples.value);
+    if (const auto other = learn::class_misfit(report.classes, rules_.terms.samples.classes)) return *other;
+  }
   if (join.channels != task.channels || join.height != task.height || join.width != task.width ||
       join.num_classes != task.num_classes) {
     return fmt::format("the client brings samples of {}x{}x{} in {} classes, the run has {}x{}x{} in {} classes",
@@ -426,6 +437,30 @@ std::optional<std::string> Admission::misfit(const wire::Join& join) const {
                        join.architecture.value);
   }
   return std::nullopt;
+}
+
+std::optional<learn::Reference> Admission::reference_for(const std::string& client) const {
+  if (rules_.figures) return learn::Reference{"the server", *rules_.figures};
+  std::vector<std::string> names;
+  std::vector<learn::SampleFigures> figures;
+  for (const auto& other : cohort_.all()) {
+    const auto known = figures_.find(other->name());
+    if (known == figures_.end() || other->name() == client) continue;
+    names.push_back(other->name());
+    figures.push_back(known->second);
+  }
+  if (figures.empty()) return std::nullopt;
+  return learn::Reference{learn::list_text(names), learn::pooled(figures)};
+}
+
+std::string Admission::require_comparable(const std::string& client, const wire::Join& join, bool is_of_the_run) {
+  if (join.samples.value.empty()) return {};
+  const session::SampleReport report = session::report_from_json_text(join.samples.value);
+  const learn::FiguresVerdict verdict =
+      learn::compare(report.figures, rules_.terms.samples, rules_.terms.task, reference_for(client));
+  if (!verdict.refusal.empty() && !is_of_the_run) throw Refusal(verdict.refusal);
+  figures_.insert_or_assign(client, report.figures);
+  return verdict.refusal + verdict.warning;
 }
 
 net::Task<> Admission::complete() {

@@ -24,6 +24,7 @@ struct AdmissionRules {
   session::Terms terms;
   std::string schema_digest;  ///< Of the federated model.
   std::string architecture;
+  std::optional<learn::SampleFigures> figures;  ///< Of the server's own samples; nothing: clients' are compared.
   std::uint64_t model_bytes = 0;
   std::int64_t max_examples = std::int64_t{1} << 40;  ///< Of training and of held-out samples, each.
   std::filesystem::path allowed_clients;              ///< Names that may join, one a line; empty: no such list.
@@ -93,6 +94,11 @@ class Admission {
   /// Who may join by name, read from the file as it is now; empty: there is no such list. Throws Error(data).
   [[nodiscard]] std::optional<std::set<std::string>> listed() const;
   [[nodiscard]] std::optional<std::string> misfit(const wire::Join& join) const;
+  /// What the samples of `client` are compared with: the server's, or those of the others that have joined.
+  [[nodiscard]] std::optional<learn::Reference> reference_for(const std::string& client) const;
+  /// Compares what the client says of its samples. Throws Refusal where they cannot be of this run; returns what else
+  /// is odd about them.
+  [[nodiscard]] std::string require_comparable(const std::string& client, const wire::Join& join, bool is_of_the_run);
 
   net::asio::any_io_executor executor_;
   AdmissionRules rules_;
@@ -107,10 +113,11 @@ class Admission {
   std::vector<std::weak_ptr<session::ServerConversation>> strangers_;  ///< In their handshake.
   std::int64_t num_newcomers_;
   wire::Finished farewell_;
-  std::set<std::string> told_;           ///< Of the roster.
-  ToldApart refusals_;                   ///< By what a certificate proves, else by address.
-  ToldApart checks_;                     ///< By name.
-  std::map<std::string, int> offences_;  ///< Of clients that were lost before the start, and forgotten.
+  std::set<std::string> told_;                           ///< Of the roster.
+  ToldApart refusals_;                                   ///< By what a certificate proves, else by address.
+  ToldApart checks_;                                     ///< By name.
+  std::map<std::string, learn::SampleFigures> figures_;  ///< Of clients that joined, by name.
+  std::map<std::string, int> offences_;                  ///< Of clients that were lost before the start, and forgotten.
   enum class Stage { open, farewell, closed } stage_ = Stage::open;
   bool is_open_for_late_ = false;
   bool is_stopped_ = false;

@@ -60,6 +60,10 @@ void AuditLog::joined(const std::string& client, const std::string& address, con
   record("joined", std::move(line));
 }
 
+void AuditLog::samples_differ(const std::string& client, const std::string& how) {
+  record("samples differ", {{"client", client}, {"reason", how}});
+}
+
 void AuditLog::returned(const std::string& client, const std::string& address, const std::string& certified_as) {
   record("returned", visitor(client, address, certified_as));
 }

@@ -39,6 +39,8 @@ class AuditLog {
   /// `certified_as`: the name that the certificate proves; empty where there is none.
   void joined(const std::string& client, const std::string& address, const std::string& certified_as,
               bool shares_with_peers);
+  /// Its samples lie far from those that it was compared with, and it joins nevertheless.
+  void samples_differ(const std::string& client, const std::string& how);
   void returned(const std::string& client, const std::string& address, const std::string& certified_as);
   /// It was told that it may join; it did not want to yet.
   void checked(const std::string& client, const std::string& address, const std::string& certified_as);

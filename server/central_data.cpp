@@ -1,6 +1,8 @@
 #include "server/central_data.hpp"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <torch/torch.h>
 
 #include "shared/base/digest.hpp"
 #include "shared/base/error.hpp"
@@ -30,6 +32,73 @@ std::int64_t num_training_samples(const learn::Manifest& manifest) {
   return sum;
 }
 
+/// Whether the settings say it, and no data need be there.
+bool is_told_what_a_sample_is(const ServerConfig& config) {
+  return learn::known_dataset(config.data) || (!config.samples.classes.empty() && !config.samples.shape.empty());
+}
+
+learn::Dataset load_test_split(const ServerConfig& config) {
+  if (config.federation.central_evaluation) return learn::load_dataset(config.data, learn::Split::test);
+  constexpr std::string_view advice =
+      "a server without data (evaluation.central false) is told what a sample is by data.classes and data.shape";
+  if (config.data.path.empty()) throw Error(Errc::usage, fmt::format("data set '{}': {}", config.data.set, advice));
+  try {
+    return learn::load_dataset(config.data, learn::Split::test);
+  } catch (const Error& error) {
+    throw Error(error.code(), fmt::format("{}; {}", error.what(), advice));
+  }
+}
+
+std::string shape_text(const std::vector<std::int64_t>& shape) { return fmt::format("{}", fmt::join(shape, "x")); }
+
+/// Task, terms and figures: of `own`, the samples that the server holds, and what the settings add.
+void agree_on_samples(const ServerConfig& config, const learn::Dataset* own, CentralData& data) {
+  const SampleSettings& given = config.samples;
+  const std::optional<learn::Dataset> known = own == nullptr ? learn::known_dataset(config.data) : std::nullopt;
+  const learn::Dataset* shown = own != nullptr ? own : known ? &*known : nullptr;
+  std::vector<std::int64_t> shape = given.shape;
+  if (shown != nullptr) {
+    data.samples = learn::sample_terms(*shown);
+    shape = shown->images.sizes().slice(1).vec();
+    if (!given.shape.empty() && given.shape != shape) {
+      throw Error(Errc::usage, fmt::format("data.shape is {}, samples of data set {} are {}", shape_text(given.shape),
+                                           shown->name, shape_text(shape)));
+    }
+  }
+  if (!given.classes.empty()) data.samples.classes = given.classes;
+  if (!given.mean.empty()) data.samples.mean = given.mean;
+  if (!given.deviation.empty()) data.samples.deviation = given.deviation;
+  if (!given.range.empty()) {
+    if (shown != nullptr) {
+      throw Error(Errc::usage,
+                  fmt::format("data.range is for a server without data; those of data set {} say it", shown->name));
+    }
+    data.samples.range = given.range;
+  }
+  data.task = {shape[0], shape[1], shape[2], std::ssize(data.samples.classes)};
+  if (own != nullptr) data.figures = learn::figures_of(*own);
+  if (const auto twins = learn::names_that_differ_in_case(data.samples.classes)) {
+    data.remarks.push_back(fmt::format("classes '{}' and '{}' differ only in upper and lower case; are they two?",
+                                       twins->first, twins->second));
+  }
+  if (own != nullptr && own->class_source == learn::ClassSource::labels && given.classes.empty()) {
+    data.remarks.push_back(fmt::format("{} classes, as the largest label says; meta.json or data.classes can name them",
+                                       data.samples.classes.size()));
+  }
+}
+
+void note_missing_classes(CentralData& data) {
+  std::vector<std::string> missing;
+  const at::Tensor counts = torch::bincount(data.test.y, {}, data.task.num_classes);
+  for (std::int64_t label = 0; label < data.task.num_classes; ++label) {
+    if (counts[label].item<std::int64_t>() == 0)
+      missing.push_back(data.samples.classes[static_cast<std::size_t>(label)]);
+  }
+  if (missing.empty()) return;
+  data.remarks.push_back(
+      fmt::format("the test set has no samples of {}: they are not measured", learn::list_text(missing)));
+}
+
 }  // namespace
 
 CentralData load_central_data(const ServerConfig& config, std::optional<learn::Dataset> train) {
@@ -51,34 +120,39 @@ CentralData load_central_data(const ServerConfig& config, std::optional<learn::D
   }
 
   CentralData data;
-  const learn::Dataset test = learn::load_dataset(config.data, learn::Split::test);
-  data.task = test.task();
-  data.dataset = test.name;
+  data.dataset = config.data.set;
   learn::Manifest manifest;
   if (!config.manifest.empty()) {
     manifest = learn::load_manifest(config.manifest);
-    learn::check_fits(manifest, test, learn::Split::test, config.manifest);
     data.manifest_digest = sha256_hex_of_file(config.manifest);
     data.num_training = num_training_samples(manifest);
   }
-  if (federation.central_evaluation) data.test = manifest.test.empty() ? test.all() : test.select(manifest.test);
   // Where there is one: the average's BatchNorm statistics are re-estimated on it, and student data falls back to it.
   const bool could_use_public = federation.start == StartModel::average || federation.start == StartModel::kd;
   const bool wants_public = needs_public || (could_use_public && !manifest.public_large.empty());
-  if (!needs_validation && !wants_public) return data;
 
-  if (!train) train = learn::load_dataset(config.data, learn::Split::train);
-  learn::check_fits(manifest, *train, learn::Split::train, config.manifest);
+  std::optional<learn::Dataset> test;
+  const bool must_show_samples = !train && !needs_validation && !wants_public && !is_told_what_a_sample_is(config);
+  if (federation.central_evaluation || must_show_samples) test = load_test_split(config);
+  if (test && !config.manifest.empty()) learn::check_fits(manifest, *test, learn::Split::test, config.manifest);
+  if (!train && (needs_validation || wants_public)) train = learn::load_dataset(config.data, learn::Split::train);
+  if (train && !config.manifest.empty()) learn::check_fits(manifest, *train, learn::Split::train, config.manifest);
+
+  agree_on_samples(config, test ? &*test : train ? &*train : nullptr, data);
+  if (federation.central_evaluation) {
+    data.test = learn::model_input(manifest.test.empty() ? *test : test->part(manifest.test), data.samples);
+    note_missing_classes(data);
+  }
   if (needs_validation) {
-    data.validation =
-        train->select(needed(manifest.validation, config, who_validates, "validation", "draw.validation"));
+    const auto& indices = needed(manifest.validation, config, who_validates, "validation", "draw.validation");
+    data.validation = learn::model_input(train->part(indices), data.samples);
   }
   if (wants_public) {
     const bool is_small = federation.consolidation.transfer == TransferSet::public_small;
     const auto& indices = is_small
                               ? needed(manifest.public_small, config, who_distils, "small public", "draw.public_small")
                               : needed(manifest.public_large, config, who_distils, "large public", "draw.public_large");
-    data.transfer = train->select(indices).without_labels();
+    data.transfer = learn::model_input(train->part(indices), data.samples).without_labels();
   }
   return data;
 }

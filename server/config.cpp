@@ -54,6 +54,26 @@ void declare_fields(Fields& fields, ServerConfig& config) {
               "File with the names of the clients that may join, one a line, '#' begins a comment; read again when a "
               "client comes and before each round. Empty: all that the authority has certified.");
   learn::declare_fields(fields, "data", config.data);
+  SampleSettings& samples = config.samples;
+  fields.names(
+      "data.classes", samples.classes,
+      "Names of the classes by label, or their number: for data that do not say it, or a server without data.");
+  fields.integers(
+      "data.shape", samples.shape,
+      "Channels, height and width of a sample, for a server without data (evaluation.central false); a known "
+      "set needs none.",
+      {1, static_cast<double>(learn::max_extent)});
+  fields.numbers("data.mean", samples.mean,
+                 "Per channel, subtracted from every silo's values (uint8 divided by 255); empty: as the server's data "
+                 "have it.",
+                 {-1e30, 1e30});
+  fields.numbers("data.deviation", samples.deviation, "Per channel; values are divided by it after data.mean.",
+                 {learn::smallest_deviation, 1e30});
+  fields.numbers(
+      "data.range", samples.range,
+      "Least and greatest value of a sample before data.mean, for a server without data; a silo whose values "
+      "lie beyond is refused. Empty: not known.",
+      {-1e30, 1e30});
   fields.path("data.manifest", config.manifest, "Manifest of the partition and its draws (headstart-lab partition).");
   fields.integer("federation.clients", federation.num_clients, "Clients that the run waits for.", {1, 100000});
   fields.integer("federation.rounds", federation.num_rounds, "Rounds of FedAvg.", {0, 1000000});
@@ -146,6 +166,17 @@ void check(const ServerConfig& config) {
     if (order[i - 1].second <= order[i].second) continue;
     refuse(fmt::format("{} ({} s) is longer than {} ({} s): what is waited for would never be waited out",
                        order[i - 1].first, order[i - 1].second, order[i].first, order[i].second));
+  }
+  const SampleSettings& samples = config.samples;
+  if (!samples.shape.empty() && samples.shape.size() != 3) {
+    refuse("data.shape: expected three numbers: channels, height and width");
+  }
+  if (samples.mean.size() != samples.deviation.size()) {
+    refuse(fmt::format("data.mean has {} numbers and data.deviation has {}; both have one a channel",
+                       samples.mean.size(), samples.deviation.size()));
+  }
+  if (!samples.range.empty() && (samples.range.size() != 2 || samples.range[0] >= samples.range[1])) {
+    refuse("data.range: expected two numbers, the least value and the greatest");
   }
   if (timeouts.absence > timeouts.phase) refuse("timeouts.absence is longer than timeouts.phase");
   const bool has_source = federation.validation != ValidationSource::none;

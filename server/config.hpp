@@ -77,6 +77,14 @@ struct FederationOptions {
   std::int64_t upload_memory = 0;  ///< Bytes for updates in flight; 0: two models, at most 1 GiB.
 };
 
+/// What a sample of the run means, where no data of the server say it.
+struct SampleSettings {
+  std::vector<std::string> classes;  ///< Names by label.
+  std::vector<std::int64_t> shape;   ///< Channels, height, width.
+  std::vector<double> mean, deviation;
+  std::vector<double> range;  ///< Least and greatest value, uint8 divided by 255.
+};
+
 struct ServerConfig {
   session::Terms terms;
   FederationOptions federation;
@@ -84,6 +92,7 @@ struct ServerConfig {
   std::string device = "cpu";
   std::int64_t threads = 1;
   learn::DataSource data;
+  SampleSettings samples;
   std::string manifest;
   std::string address = "127.0.0.1";
   std::int64_t port = 9840;

@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include "server/rounds.hpp"
+#include "server/run_terms.hpp"
 #include "shared/base/version.hpp"
 #include "shared/learn/platform.hpp"
 #include "shared/net/offload.hpp"
@@ -28,32 +29,14 @@ nlohmann::json measured(const std::optional<learn::Evaluation>& evaluation) {
           {"samples", evaluation->num_samples()}};
 }
 
-/// Who gets to see pre-trained models of single silos, in words, for run.json.
-nlohmann::json recipients_of_local_models(const FederationOptions& options) {
-  nlohmann::json recipients = nlohmann::json::array();
-  if (options.start == StartModel::random) return recipients;
-  recipients.push_back("the server");
-  if (options.validation == ValidationSource::federated) {
-    recipients.push_back("every client, those shared with peers: federated validation has each of them count on them");
+/// What a sample is, with the keys of a model file's metadata, which are JSON texts there.
+nlohmann::json samples_record(const session::Terms& terms) {
+  nlohmann::json record = {{"stored", word_of(Choices<learn::Stored>(learn::stored_words), terms.samples.stored)}};
+  const wire::Metadata metadata = session::metadata_of(terms, terms.architecture);
+  for (const char* key : {"input_shape", "scale", "range", "mean", "deviation", "classes"}) {
+    record[key] = parse_json(metadata.at(key), key);
   }
-  if (options.start == StartModel::average) {
-    recipients.push_back("every client, those shared with peers, where fewer than three are averaged");
-  }
-  if (options.start == StartModel::best_local) {
-    recipients.push_back("every client, one shared with peers: the best local model is what round 1 starts from");
-  }
-  if (options.start == StartModel::kd && options.consolidation.student != StudentStart::untrained) {
-    recipients.push_back("every client, one shared with peers: the seed is distilled from its weights on");
-  }
-  if (options.start == StartModel::kd && options.consolidation.gate) {
-    recipients.push_back(
-        "every client, one shared with peers, where the gate refuses the seed: the best local model is then what round "
-        "1 starts from");
-  }
-  if (options.start == StartModel::kd && options.consolidation.transfer == TransferSet::student) {
-    recipients.push_back("the student's client, those shared with peers: they teach on its data");
-  }
-  return recipients;
+  return record;
 }
 
 }  // namespace
@@ -75,7 +58,7 @@ Federation::Federation(net::asio::any_io_executor executor, net::asio::thread_po
                stop_.get_token(), left_out_},
       local_models_(context_),
       targets_(config.federation.targets) {
-  config_.terms.task = data_.task;
+  config_.terms = run_terms(config_, data_);
   evaluated_ = context_.make_global_model();
   global_schema_ = evaluated_->schema();
   if (data_.test.size() == 0 && data_.validation.size() == 0) evaluated_.reset();
@@ -91,7 +74,8 @@ Federation::Federation(net::asio::any_io_executor executor, net::asio::thread_po
   if (!recovery_.lines.empty()) refusals = recovery_.lines.back().value("refused", refusals);
   AdmissionRules rules{.terms = config_.terms,
                        .schema_digest = global_schema_.digest(),
-                       .architecture = config_.terms.model.architecture(),
+                       .architecture = config_.terms.architecture,
+                       .figures = data_.figures,
                        .model_bytes = global_schema_.num_bytes(),
                        .max_examples = examples_limit(config_, data_.num_training),
                        .allowed_clients = config_.allowed_clients,
@@ -310,9 +294,9 @@ net::Task<> Federation::run_phases() {
     ensemble_ = co_await local_models_.measure_ensemble();
   }
   auto keeping = net::offload(context_.pool, [this] {
-    folder_.write_final(context_.complete(global_.state), {{"rounds", std::to_string(num_rounds_done_)},
-                                                           {"architecture", config_.terms.model.architecture()},
-                                                           {"headstart", std::string(version())}});
+    wire::Metadata metadata = session::metadata_of(config_.terms, num_rounds_done_);
+    metadata["rounds"] = std::to_string(num_rounds_done_);
+    folder_.write_final(context_.complete(global_.state), metadata);
   });
   co_await std::move(keeping);
   // Until its summary is written a run can be stopped; a server that is started again then does the rest.
@@ -419,7 +403,8 @@ net::Task<> Federation::adopt(wire::PackedState state, std::int64_t round, const
     global_.digest = global_.state.digest();
     milestone.digest = global_.digest;
     // The file first: the journal names only what is there.
-    if (!folder_.checkpoint(milestone.round, global_.state)) return;
+    const wire::Metadata metadata = session::metadata_of(config_.terms, milestone.round);
+    if (!folder_.checkpoint(milestone.round, global_.state, metadata)) return;
     folder_.journal().append(milestone_event(milestone));
     num_kept_ = milestone.round;
     folder_.prune_checkpoints();
@@ -432,9 +417,9 @@ net::Task<> Federation::keep_best(std::int64_t round, std::optional<double> scor
   if (!score || !config_.federation.checkpoints.best || *score <= best_score_) co_return;
   best_score_ = *score;
   auto keeping = net::offload(context_.pool, [this, round] {
-    folder_.write_best(context_.complete(global_.state), {{"round", std::to_string(round)},
-                                                          {"validation_accuracy", fmt::format("{:.6f}", best_score_)},
-                                                          {"architecture", config_.terms.model.architecture()}});
+    wire::Metadata metadata = session::metadata_of(config_.terms, round);
+    metadata["validation_accuracy"] = fmt::format("{:.6f}", best_score_);
+    folder_.write_best(context_.complete(global_.state), metadata);
     folder_.journal().append(best_event(round, best_score_));
   });
   co_await std::move(keeping);
@@ -632,8 +617,10 @@ nlohmann::json Federation::run_record() const {
           {"version", version()},
           {"config", fields.resolved()},
           {"seed", config_.terms.seed},
-          {"architecture", config_.terms.model.architecture()},
+          {"architecture", config_.terms.architecture},
           {"dataset", data_.dataset},
+          {"samples", samples_record(config_.terms)},
+          {"terms", session::digest_of(config_.terms)},
           {"manifest_digest", data_.manifest_digest},
           {"validation_source", word_of(Choices<ValidationSource>(validation_words), config_.federation.validation)},
           {"models_leave_silos_for", recipients_of_local_models(config_.federation)},

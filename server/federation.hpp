@@ -38,6 +38,8 @@ class Federation {
 
   /// On `executor`, at any time.
   [[nodiscard]] RunStatus status() const;
+  /// No client that ends now is gone on without: the run waits for all of those that it needs.
+  [[nodiscard]] bool waits_for_clients() const { return !lobby_->is_closed(); }
   /// Where handshakes that end before admit() are recorded.
   [[nodiscard]] AuditLog& audit() { return folder_.audit(); }
 

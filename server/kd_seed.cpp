@@ -213,7 +213,10 @@ class Trials {
     auto keeping = net::offload(context_.pool, [&] {
       trial.digest = distilled.seed->digest();
       const bool is_best = !best || learn::is_better(rating, best->rating);
-      if (is_best) wire::save_safetensors(context_.folder.trial_file(trial.digest), *distilled.seed);
+      if (is_best) {
+        wire::save_safetensors(context_.folder.trial_file(trial.digest), *distilled.seed,
+                               session::metadata_of(context_.terms(), context_.terms().architecture));
+      }
       context_.folder.journal().append(trial_event(trial));
       std::error_code ignored;
       const bool is_beaten = is_best && best && best->digest != trial.digest;
@@ -420,7 +423,8 @@ net::Task<KdSeed> kd_seed(const RunContext& context, const LocalModels& models, 
   auto distilling = distil_seed(context, models, inputs, earlier.trials);
   KdSeed seed = co_await std::move(distilling);
   auto keeping = net::offload(context.pool, [&] {
-    wire::save_safetensors(context.folder.seed_file(), seed.state);
+    wire::save_safetensors(context.folder.seed_file(), seed.state,
+                           session::metadata_of(context.terms(), context.terms().architecture));
     context.folder.journal().append(seed_event({inputs, seed.state.digest(), seed.report}));
   });
   co_await std::move(keeping);

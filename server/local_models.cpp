@@ -126,7 +126,8 @@ net::Task<> LocalModels::collect_weights(ClientSession& client, LocalModel& mode
   }
   Upload upload = co_await client.exchange(schema.num_bytes());
   const auto keep = [this, &model](const wire::PackedState& state) {
-    wire::save_safetensors(context_.folder.model_of(model.client), state);
+    wire::save_safetensors(context_.folder.model_of(model.client), state,
+                           session::metadata_of(context_.terms(), model.architecture));
   };
   auto taking = take_state(context_, client, upload, schema, "pre-trained model", keep);
   model.digest = co_await std::move(taking);

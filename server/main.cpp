@@ -19,6 +19,7 @@
 #include "server/door.hpp"
 #include "server/live_view.hpp"
 #include "server/metrics.hpp"
+#include "server/run_terms.hpp"
 #include "shared/base/cli.hpp"
 #include "shared/base/descriptors.hpp"
 #include "shared/base/files.hpp"
@@ -99,7 +100,9 @@ int run_server(const server::ServerConfig& config) {
     channel_options.tls = std::make_shared<net::Tls>(config.tls, net::Tls::Side::server, on_load);
   }
   server::CentralData data = server::load_central_data(config);
-  // A model that cannot be built is refused before there is a folder.
+  for (const std::string& remark : data.remarks) spdlog::warn("data: {}", remark);
+  // Terms that nobody could read, and a model that cannot be built, are refused before there is a folder.
+  (void)server::run_terms(config, data);
   (void)learn::make_model(config.terms.model, data.task, Seed(1));
 
   asio::io_context io(1);

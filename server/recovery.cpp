@@ -404,7 +404,7 @@ json changed_limits(const json& before, const json& now) {
 void require_same_run(const json& before, const json& now, const std::string& folder, std::string_view state) {
   std::vector<std::string> differences;
   compare(before.value("config", json::object()), now.value("config", json::object()), "", differences);
-  for (const char* key : {"version", "architecture", "dataset", "manifest_digest"}) {
+  for (const char* key : {"version", "architecture", "dataset", "samples", "manifest_digest"}) {
     compare(before.value(key, json()), now.value(key, json()), key, differences);
   }
   if (differences.empty()) return;

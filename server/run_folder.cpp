@@ -100,9 +100,10 @@ std::filesystem::path RunFolder::checkpoint_of(std::int64_t round) const {
   return folder_ / "checkpoints" / fmt::format("round-{:05}.safetensors", round);
 }
 
-bool RunFolder::checkpoint(std::int64_t round, const wire::PackedState& model) {
+bool RunFolder::checkpoint(std::int64_t round, const wire::PackedState& model,
+                           const std::map<std::string, std::string>& metadata) {
   if (checkpoints_.every == 0 || round % checkpoints_.every != 0) return false;
-  wire::save_safetensors(checkpoint_of(round), model, {{"round", std::to_string(round)}});
+  wire::save_safetensors(checkpoint_of(round), model, metadata);
   return true;
 }
 

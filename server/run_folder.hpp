@@ -66,7 +66,8 @@ class RunFolder {
   /// The same of a run that ended early, as interrupted.json.
   void write_interrupted(const nlohmann::json& summary);
   /// Keeps the round's model where the configuration wants it, and says whether. Any one thread.
-  bool checkpoint(std::int64_t round, const wire::PackedState& model);
+  bool checkpoint(std::int64_t round, const wire::PackedState& model,
+                  const std::map<std::string, std::string>& metadata);
   /// Removes checkpoints that are older than the configuration keeps.
   void prune_checkpoints();
   /// Removes those of later rounds, which will be gone through again; -1: all.

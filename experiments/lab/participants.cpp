@@ -60,11 +60,12 @@ Participant Participants::make(std::int64_t index, std::stop_token stop) const {
       .name = name, .device = settings_.device, .own_model = {}, .script = {}, .store = store_};
   options.script = settings_.model.script_file();
   client::LocalWorker worker(std::move(options),
-                             data_.train.select(manifest_.clients.at(static_cast<std::size_t>(index))), task_, clock_);
+                             data_.train.part(manifest_.clients.at(static_cast<std::size_t>(index))), clock_);
   session::Terms terms;
   terms.seed = seed_;
   terms.model = settings_.model;
   terms.task = task_;
+  terms.samples = learn::sample_terms(data_.train);
   terms.held_out = settings_.held_out;
   terms.pretrain = settings_.pretrain;
   worker.join(terms);

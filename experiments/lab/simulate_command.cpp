@@ -10,6 +10,7 @@
 #include "experiments/lab/signals.hpp"
 #include "experiments/lab/simulation.hpp"
 #include "server/live_view.hpp"
+#include "server/run_terms.hpp"
 #include "shared/base/cli.hpp"
 #include "shared/base/log.hpp"
 #include "shared/learn/partition.hpp"
@@ -37,7 +38,7 @@ SimulatedClient client_of(const SimulationSettings& settings, const learn::Datas
   options.shares_with_peers = settings.share_model == client::Sharing::peers;
   if (!settings.store.empty()) options.store = settings.store;
   return {name,
-          std::make_unique<client::LocalWorker>(options, train.select(manifest.clients[index]), train.task(),
+          std::make_unique<client::LocalWorker>(options, train.part(manifest.clients[index]),
                                                 std::chrono::steady_clock::now),
           {}};
 }
@@ -52,6 +53,8 @@ int run_simulation(const SimulationSettings& settings) {
     throw Error(Errc::usage, "data.manifest is needed: who holds which samples (headstart-lab partition)");
   const learn::Dataset train = learn::load_dataset(config.data, learn::Split::train);
   server::CentralData data = server::load_central_data(config, train);
+  for (const std::string& remark : data.remarks) spdlog::warn("data: {}", remark);
+  (void)server::run_terms(config, data);  // refused before there is a folder
   const learn::Manifest manifest = learn::load_manifest(config.manifest);
   learn::check_fits(manifest, train, learn::Split::train, config.manifest);
   if (static_cast<std::int64_t>(manifest.clients.size()) != config.federation.num_clients) {

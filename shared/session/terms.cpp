@@ -4,28 +4,75 @@
 
 #include <fmt/format.h>
 
+#include "shared/base/digest.hpp"
 #include "shared/base/error.hpp"
 #include "shared/base/files.hpp"
+#include "shared/base/version.hpp"
 #include "shared/learn/model_size.hpp"
 
 namespace headstart::session {
 
 namespace {
 
-void declare_task(Fields& fields, learn::Task& task) {
-  fields.integer("task.channels", task.channels, "Channels of a sample.", {1, 4096});
-  fields.integer("task.height", task.height, "Height of a sample.", {1, 65536});
-  fields.integer("task.width", task.width, "Width of a sample.", {1, 65536});
-  fields.integer("task.classes", task.num_classes, "Number of classes.", {2, 2048});
+/// What the server fills in.
+void declare_filled(Fields& fields, Terms& terms) {
+  const Bounds extent{1, static_cast<double>(learn::max_extent)};
+  fields.integer("task.channels", terms.task.channels, "Channels of a sample.",
+                 {1, static_cast<double>(learn::max_channels)});
+  fields.integer("task.height", terms.task.height, "Height of a sample.", extent);
+  fields.integer("task.width", terms.task.width, "Width of a sample.", extent);
+  fields.integer("task.classes", terms.task.num_classes, "Number of classes.",
+                 {2, static_cast<double>(learn::max_classes)});
+  fields.text("architecture", terms.architecture, "The server's model.");
+  learn::declare_fields(fields, "samples", terms.samples);
+  fields.integer("plan.rounds", terms.plan.rounds, "Rounds of FedAvg.", {0, 1'000'000});
+  fields.text("plan.start", terms.plan.start, "What round 1 starts from.");
+  fields.text("plan.share_model", terms.plan.share_model, "What pre-trained models are wanted at other silos for.");
+}
+
+/// What names and constants must be beyond their bounds. Throws Error(data).
+void require_sound(const Terms& terms) {
+  const learn::SampleTerms& samples = terms.samples;
+  if (!samples.classes.empty() && std::ssize(samples.classes) != terms.task.num_classes) {
+    throw Error(Errc::data,
+                fmt::format("there are {} names for {} classes", samples.classes.size(), terms.task.num_classes));
+  }
+  learn::require_class_names(samples.classes);
+  const bool is_normalised = !samples.mean.empty() || !samples.deviation.empty();
+  if (is_normalised &&
+      (std::ssize(samples.mean) != terms.task.channels || std::ssize(samples.deviation) != terms.task.channels)) {
+    throw Error(Errc::data, fmt::format("{} means and {} deviations for {} channels", samples.mean.size(),
+                                        samples.deviation.size(), terms.task.channels));
+  }
+  if (!samples.range.empty() && (samples.range.size() != 2 || samples.range[0] > samples.range[1])) {
+    throw Error(Errc::data, "a range is two numbers, the least and the greatest");
+  }
+}
+
+void declare_fields(Fields& fields, SampleReport& report) {
+  fields.texts("classes.names", report.classes.names, "Names of the classes.");
+  fields.integer("classes.count", report.classes.count, "Their number.", {0, 1e9});
+  fields.choice("classes.source", report.classes.source, "Where they are from.",
+                Choices<learn::ClassSource>(learn::class_source_words));
+  learn::declare_fields(fields, "figures", report.figures);
+}
+
+void declare_fields(Fields& fields, learn::Reference& reference) {
+  fields.text("whose", reference.whose, "Whose figures these are.");
+  learn::declare_fields(fields, "figures", reference.figures);
+}
+
+std::string dump(const nlohmann::json& value) {
+  return value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
 }
 
 template <class Declare>
-void load_from_peer(const std::string& text, Declare declare) {
+void load_from_peer(const std::string& text, Declare declare, const char* what = "terms of the run") {
   try {
-    const nlohmann::json document = parse_json(text, "terms of the run");
+    const nlohmann::json document = parse_json(text, what);
     Fields fields;
     declare(fields);
-    fields.load(document, "terms of the run");
+    fields.load(document, what);
   } catch (const Error& error) {
     throw Error(Errc::protocol, error.what());
   }
@@ -69,17 +116,66 @@ std::string to_json_text(const Terms& terms) {
   copy.model.forget_script_file();
   Fields fields;
   declare_fields(fields, copy);
-  declare_task(fields, copy.task);
-  return fields.resolved().dump();
+  declare_filled(fields, copy);
+  return dump(fields.resolved());
 }
 
 Terms terms_from_json_text(const std::string& text) {
   Terms terms;
   load_from_peer(text, [&](Fields& fields) {
     declare_fields(fields, terms);
-    declare_task(fields, terms.task);
+    declare_filled(fields, terms);
   });
+  try {
+    require_sound(terms);
+  } catch (const Error& error) {
+    throw Error(Errc::protocol, fmt::format("terms of the run: {}", error.what()));
+  }
+  if (terms.samples.classes.empty()) terms.samples.classes = learn::numbered_classes(terms.task.num_classes);
   return terms;
+}
+
+void require_readable(const Terms& terms) {
+  try {
+    require_sound(terms);
+    const std::string text = to_json_text(terms);
+    if (text.size() > wire::Settings::max_size) {
+      throw Error(Errc::data, fmt::format("they take {} bytes, and a client reads {} at most; names of the {} "
+                                          "classes, means and deviations make up most of it: shorten the names",
+                                          text.size(), wire::Settings::max_size, terms.samples.classes.size()));
+    }
+    (void)terms_from_json_text(text);
+  } catch (const Error& error) {
+    throw Error(Errc::data, fmt::format("the run's terms cannot be told to clients: {}", error.what()));
+  }
+}
+
+std::string digest_of(const Terms& terms) { return sha256_hex(to_json_text(terms)); }
+
+wire::Metadata metadata_of(const Terms& terms, const std::string& architecture) {
+  const learn::SampleTerms& samples = terms.samples;
+  const auto channels = static_cast<std::size_t>(terms.task.channels);
+  const auto or_each = [channels](const std::vector<double>& values, double value) {
+    return dump(values.empty() ? std::vector<double>(channels, value) : values);
+  };
+  return {
+      {"headstart", std::string(version())},
+      {"architecture", architecture},
+      {"terms", digest_of(terms)},
+      {"input_shape", dump({terms.task.channels, terms.task.height, terms.task.width})},
+      {"scale", dump({{"uint8", 255}, {"float32", 1}})},
+      {"stored", std::string(word_of(Choices<learn::Stored>(learn::stored_words), samples.stored))},
+      {"range", dump(samples.range)},
+      {"mean", or_each(samples.mean, 0)},
+      {"deviation", or_each(samples.deviation, 1)},
+      {"classes", dump(samples.classes.empty() ? learn::numbered_classes(terms.task.num_classes) : samples.classes)}};
+}
+
+wire::Metadata metadata_of(const Terms& terms, std::int64_t round) {
+  wire::Metadata metadata =
+      metadata_of(terms, terms.architecture.empty() ? terms.model.architecture() : terms.architecture);
+  metadata["round"] = std::to_string(round);
+  return metadata;
 }
 
 std::string to_json_text(const learn::ModelSpec& spec) {
@@ -94,6 +190,50 @@ learn::ModelSpec spec_from_json_text(const std::string& text) {
   learn::ModelSpec spec;
   load_from_peer(text, [&](Fields& fields) { learn::declare_fields(fields, "model", spec); });
   return spec;
+}
+
+std::string to_json_text(const SampleReport& report) {
+  SampleReport copy = report;
+  constexpr std::size_t room_for_figures = 4096;
+  std::size_t num_bytes = 0;
+  for (std::size_t i = 0; i < copy.classes.names.size(); ++i) {
+    num_bytes += dump(copy.classes.names[i]).size() + 1;
+    if (num_bytes > wire::Settings::max_size - room_for_figures) copy.classes.names.resize(i);
+  }
+  Fields fields;
+  declare_fields(fields, copy);
+  return dump(fields.resolved());
+}
+
+SampleReport report_from_json_text(const std::string& text) {
+  SampleReport report;
+  load_from_peer(
+      text, [&](Fields& fields) { declare_fields(fields, report); }, "what the client says of its samples");
+  try {
+    learn::require_whole(report.figures);
+  } catch (const Error& error) {
+    throw Error(Errc::protocol, error.what());
+  }
+  return report;
+}
+
+std::string to_json_text(const learn::Reference& reference) {
+  learn::Reference copy = reference;
+  Fields fields;
+  declare_fields(fields, copy);
+  return dump(fields.resolved());
+}
+
+learn::Reference reference_from_json_text(const std::string& text) {
+  learn::Reference reference;
+  load_from_peer(
+      text, [&](Fields& fields) { declare_fields(fields, reference); }, "what the server says of the run's samples");
+  try {
+    learn::require_whole(reference.figures);
+  } catch (const Error& error) {
+    throw Error(Errc::protocol, error.what());
+  }
+  return reference;
 }
 
 }  // namespace headstart::session

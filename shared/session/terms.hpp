@@ -10,14 +10,29 @@
 #include "shared/base/seed.hpp"
 #include "shared/learn/distill.hpp"
 #include "shared/learn/model.hpp"
+#include "shared/learn/sample_figures.hpp"
+#include "shared/learn/sample_terms.hpp"
 #include "shared/learn/train.hpp"
+#include "shared/wire/messages.hpp"
+#include "shared/wire/safetensors.hpp"
 
 namespace headstart::session {
+
+/// What a silo's people want to know of a run before they join.
+struct Plan {
+  std::int64_t rounds = 0;
+  std::string start = "random";  ///< What round 1 starts from.
+  std::string share_model;       ///< What the run wants `share_model: peers` for; empty: for nothing.
+};
 
 struct Terms {
   std::int64_t seed = 1;
   learn::ModelSpec model;
-  learn::Task task;       ///< Filled from the server's data, not a setting of its own.
+  // Not settings of their own: the server fills them in.
+  std::string architecture;  ///< ModelSpec::architecture() of the server's model: with the SHA-256 of a script.
+  learn::Task task;
+  learn::SampleTerms samples;
+  Plan plan;
   double held_out = 0.1;  ///< Fraction of a client's samples kept for its early stopping and federated evaluation.
   learn::PretrainOptions pretrain;
   learn::TrainOptions train;
@@ -40,13 +55,36 @@ std::uint64_t own_model_limit(const Terms& terms, std::uint64_t federated_bytes)
 std::optional<std::string> beyond_own_model_limit(const learn::ModelSpec& spec, const Terms& terms,
                                                   std::uint64_t federated_bytes);
 
-/// The terms as they travel, the task included, and the path of a script not.
+/// The terms as they travel, with what the server fills in, and without the path of a script.
 std::string to_json_text(const Terms& terms);
-/// Throws Error(protocol), naming key and bounds, where the text is not such terms.
+/// Throws Error(data), naming the number and its bound, where a client could not read these terms.
+void require_readable(const Terms& terms);
+/// SHA-256 of the terms as they travel.
+std::string digest_of(const Terms& terms);
+/// What a model file says of itself, for whoever uses it without this program: server/run_files.md has the keys.
+wire::Metadata metadata_of(const Terms& terms, const std::string& architecture);
+/// The same of the run's own model, of `round`.
+wire::Metadata metadata_of(const Terms& terms, std::int64_t round);
+
+/// Classes without names get their numbers for names. Throws Error(protocol), naming key and bounds, where the text is
+/// not such terms.
 Terms terms_from_json_text(const std::string& text);
 
 /// A model's spec as it travels (without the path of a script).
 std::string to_json_text(const learn::ModelSpec& spec);
 learn::ModelSpec spec_from_json_text(const std::string& text);
+
+/// What a client says of its own samples when it joins.
+struct SampleReport {
+  learn::ClassList classes;
+  learn::SampleFigures figures;
+};
+/// Of names that are too many to travel the first ones.
+std::string to_json_text(const SampleReport& report);
+/// Throws Error(protocol) where the text is not such a report.
+SampleReport report_from_json_text(const std::string& text);
+std::string to_json_text(const learn::Reference& reference);
+/// Likewise.
+learn::Reference reference_from_json_text(const std::string& text);
 
 }  // namespace headstart::session

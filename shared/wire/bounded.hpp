@@ -66,6 +66,7 @@ struct Flag {
 
 template <std::size_t Max>
 struct Text {
+  static constexpr std::size_t max_size = Max;
   std::string value;
 
   Text() = default;

@@ -20,6 +20,7 @@
 #include <cstdint>
 #include <variant>
 
+#include "shared/learn/model.hpp"
 #include "shared/wire/bounded.hpp"
 
 namespace headstart::wire {
@@ -34,7 +35,9 @@ using Digest = Text<64>;
 using Architecture = Text<256>;
 /// A JSON object of settings, read through declared fields.
 using Settings = Text<48 * 1024>;
-inline constexpr std::size_t max_classes = 2048;
+/// The same of figures of samples: learn::Reference.
+using Figures = Text<4096>;
+inline constexpr auto max_classes = static_cast<std::size_t>(learn::max_classes);
 
 // ---- client to server
 
@@ -62,10 +65,11 @@ struct Join {
   Architecture own_architecture;
   Flag shares_with_peers;  ///< Consents that its pre-trained model goes to other clients as a teacher.
   Digest held_model;       ///< Global model that it still holds from an earlier connection; empty: none.
+  Settings samples = {};   ///< session::SampleReport; empty: it says nothing of its classes and values.
   template <class A>
   void serialize(A& a) {
     a(num_examples, num_held_out, num_classes, channels, height, width, schema, architecture, own_model,
-      own_architecture, shares_with_peers, held_model);
+      own_architecture, shares_with_peers, held_model, samples);
   }
 };
 
@@ -137,17 +141,19 @@ struct Welcome {
   Settings terms;              ///< session::Terms.
   std::int64_t unix_time = 0;  ///< The server's time of day, in milliseconds since 1970.
   std::uint32_t silence = 0;   ///< For how many milliseconds either side may be silent; at least 1.
+  Figures reference = {};      ///< learn::Reference: what the client's samples are compared with; empty: nothing yet.
   template <class A>
   void serialize(A& a) {
-    a(terms, unix_time, silence);
+    a(terms, unix_time, silence, reference);
   }
 };
 
 struct Joined {
   std::uint32_t num_present = 0, num_expected = 0;
+  Reason warning = {};  ///< What is odd about the client's samples; empty: nothing.
   template <class A>
   void serialize(A& a) {
-    a(num_present, num_expected);
+    a(num_present, num_expected, warning);
   }
 };
 

@@ -1,5 +1,6 @@
-// The JSON inside Welcome (the terms of a run) and inside Join (a client's own model). Promised: what is accepted reads
-// the same after it was written and sent on, and a spec names its architecture or is refused.
+// The JSON inside Welcome (the terms of a run, the figures of its samples) and inside Join (a client's own model, what
+// it says of its samples). Promised: what is accepted reads the same after it was written and sent on, and a spec names
+// its architecture or is refused.
 #include "shared/session/terms.hpp"
 #include "tests/fuzz/fuzz.hpp"
 
@@ -20,11 +21,24 @@ void read_spec(const std::string& text) {
   if (!spec.is_scripted()) fuzz::is_refused([&] { (void)spec.architecture(); });
 }
 
+void read_report(const std::string& text) {
+  const std::string written = session::to_json_text(session::report_from_json_text(text));
+  fuzz::require(session::to_json_text(session::report_from_json_text(written)) == written, "a report reads as written");
+}
+
+void read_reference(const std::string& text) {
+  const std::string written = session::to_json_text(session::reference_from_json_text(text));
+  fuzz::require(session::to_json_text(session::reference_from_json_text(written)) == written,
+                "a reference reads as written");
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   const std::string text(fuzz::text_of(data, size));
   fuzz::is_refused([&] { read_terms(text); });
   fuzz::is_refused([&] { read_spec(text); });
+  fuzz::is_refused([&] { read_report(text); });
+  fuzz::is_refused([&] { read_reference(text); });
   return 0;
 }

@@ -769,6 +769,19 @@ TEST_CASE("a client that does not fit is refused with the reason") {
   CHECK(answer_to(hello, [](wire::Join& join) {
           join.height = 32;
         }).find("samples of 1x32x12 in 3 classes, the run has 1x12x12") != std::string::npos);
+  CHECK(answer_to(hello, [](wire::Join& join) {
+          join.samples = session::to_json_text(session::SampleReport{
+              .classes = {.names = {"normal", "Pneumonia"}, .count = 2, .source = learn::ClassSource::folders},
+              .figures = session::report_from_json_text(join.samples.value).figures});
+        }).find(R"(its classes are "normal", "Pneumonia"; the run's are "0", "1", "2")") != std::string::npos);
+  CHECK(answer_to(hello, [](wire::Join& join) {
+          session::SampleReport report = session::report_from_json_text(join.samples.value);
+          for (auto* values : {&report.figures.min, &report.figures.max, &report.figures.mean}) (*values)[0] *= 255;
+          report.figures.deviation[0] *= 255;
+          join.samples = session::to_json_text(report);
+        }).find("the values of its samples cannot be those of the run: float32 from") != std::string::npos);
+  CHECK(answer_to(hello, [](wire::Join& join) { join.samples = "{}"; }).find("figures of samples") !=
+        std::string::npos);
   CHECK(answer_to(hello, [](wire::Join& join) { join.architecture = "resnet18"; }).find("would train 'resnet18'") !=
         std::string::npos);
   CHECK(answer_to(hello, [](wire::Join& join) { join.schema = "other"; }).find("another schema") != std::string::npos);

@@ -61,6 +61,8 @@ server::CentralData small_central_data() {
   data.test = balanced(60, "test");
   data.validation = balanced(45, "validation");
   data.transfer = balanced(40, "transfer").without_labels();
+  data.samples.stored = learn::Stored::float32;
+  data.figures = learn::figures_of({.name = "small", .images = data.test.x, .labels = data.test.y});
   return data;
 }
 
@@ -76,8 +78,9 @@ std::string small_name(std::int64_t index) { return fmt::format("silo-{}", index
 
 std::unique_ptr<client::LocalWorker> small_worker(std::int64_t index, client::LocalWorkerOptions options) {
   options.name = small_name(index);
-  return std::make_unique<client::LocalWorker>(std::move(options), small_samples(index), task,
-                                               std::chrono::steady_clock::now);
+  const learn::Samples own = small_samples(index);
+  learn::Dataset data{.name = "small", .images = own.x, .labels = own.y, .num_classes = task.num_classes};
+  return std::make_unique<client::LocalWorker>(std::move(options), std::move(data), std::chrono::steady_clock::now);
 }
 
 std::vector<std::string> checkpoints_of(const std::filesystem::path& folder) {

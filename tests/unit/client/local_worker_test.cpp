@@ -175,6 +175,51 @@ TEST_CASE("evaluation and statistics end where they are told to stop") {
   CHECK(worker->evaluate(model, std::nullopt, {}).num_samples() == num_held_out);
 }
 
+TEST_CASE("a silo trains on what the run's terms make of its stored values, its class folders by their names") {
+  const learn::Samples own = test::small_samples(silo);
+  learn::Dataset data{.name = "images",
+                      .images = (own.x * 20 + 100).clamp(0, 255).to(at::kByte),
+                      .labels = own.y.clamp(0, 1),
+                      .num_classes = 2,
+                      .mean = {0.9},
+                      .deviation = {0.1}};
+  data.classes = {"cat", "eel"};
+  data.class_source = learn::ClassSource::folders;
+  session::Terms terms = small_terms();
+  terms.samples = {.classes = {"ant", "cat", "eel"},
+                   .stored = learn::Stored::uint8,
+                   .range = {0, 1},
+                   .mean = {0.25},
+                   .deviation = {0.5}};
+  LocalWorker worker({.name = "silo"}, data, std::chrono::steady_clock::now);
+  const wire::Join join = worker.join(terms);
+  CHECK_FALSE(join.schema.value.empty());
+  CHECK(join.num_classes == 3);
+  const learn::Samples& training = worker.training_samples();
+  CHECK(training.y.min().item<std::int64_t>() == 1);
+  CHECK(training.y.max().item<std::int64_t>() == 2);
+  CHECK(training.x.min().item<float>() >= -0.5F);
+  CHECK(training.x.max().item<float>() <= 1.5F);
+  REQUIRE(worker.remarks().size() == 2);
+  CHECK(worker.remarks()[0] == R"(no samples of "ant" are here)");
+  CHECK(worker.remarks()[1].find("0.25 and 0.5") != std::string::npos);
+
+  // What does not fit is for the server to refuse, with both lists.
+  terms.samples.classes = {"ant", "Cat", "eel"};
+  const wire::Join misfit = worker.join(terms);
+  CHECK(misfit.schema.value.empty());
+  const session::SampleReport report = session::report_from_json_text(misfit.samples.value);
+  CHECK(report.classes.names == data.classes);
+  CHECK(report.figures.stored == learn::Stored::uint8);
+}
+
+TEST_CASE("another file than the server's script is not taken for it") {
+  session::Terms terms = small_terms();
+  terms.architecture = "cnn of another kind";
+  const auto worker = test::small_worker(silo);
+  CHECK(worker->join(terms).schema.value.empty());
+}
+
 /// What the process's logger is told while this lives.
 class Log {
  public:

@@ -3,6 +3,7 @@
 #include <numeric>
 
 #include <doctest/doctest.h>
+#include <torch/torch.h>
 
 #include "shared/learn/partition.hpp"
 #include "tests/support/learning.hpp"
@@ -59,6 +60,62 @@ TEST_CASE("a set that the manifest has not: one sentence says who needs it and w
   small.config.federation.consolidation.transfer = TransferSet::public_small;
   CHECK(refusal_of(small.config, small.train) ==
         "consolidation.transfer public-small needs data.manifest: it says which samples are the public set");
+}
+
+TEST_CASE("a server without data: a known set or the settings say what a sample is, and no file is read") {
+  ServerConfig config;
+  config.federation.central_evaluation = false;
+  config.data = {.set = "cifar10", .path = "/nowhere"};
+  CHECK(load_central_data(config).task == learn::Task{3, 32, 32, 10});
+  CHECK(load_central_data(config).samples.classes[1] == "automobile");
+  CHECK_FALSE(load_central_data(config).figures);
+  config.data = {.set = "tensors"};
+  const auto refusal = [&config] { return test::error_of(Errc::usage, [&] { load_central_data(config); }); };
+  CHECK(refusal().find("data.classes and data.shape") != std::string::npos);
+  Fields fields;
+  declare_fields(fields, config);
+  fields.set("data.classes=NORMAL,PNEUMONIA");
+  fields.set("data.shape=[1,8,8]");
+  fields.set("data.mean=[0.5]");
+  fields.set("data.deviation=[0.25]");
+  fields.set("data.range=[0,1]");
+  check(config);
+  const CentralData data = load_central_data(config);
+  CHECK(data.task == learn::Task{1, 8, 8, 2});
+  CHECK(data.samples.classes == std::vector<std::string>{"NORMAL", "PNEUMONIA"});
+  CHECK(data.samples.mean == std::vector<double>{0.5});
+  CHECK(data.samples.range == std::vector<double>{0, 1});
+  CHECK(data.samples.stored == learn::Stored::unknown);
+  CHECK(data.test.size() == 0);
+  fields.set("data.classes=3");
+  CHECK(load_central_data(config).samples.classes == std::vector<std::string>{"0", "1", "2"});
+  fields.set("data.deviation=[]");
+  CHECK(test::error_of(Errc::usage, [&] { check(config); }).find("data.mean has 1 numbers") != std::string::npos);
+}
+
+TEST_CASE("settings name the classes of the server's own data, and a class without test samples is said") {
+  SmallData small(no_public_sets);
+  small.config.manifest.clear();
+  small.config.samples.classes = {"a", "b", "c", "d"};
+  small.config.samples.mean = {1};
+  small.config.samples.deviation = {2};
+  const CentralData data = load_central_data(small.config);
+  CHECK(data.samples.classes == small.config.samples.classes);
+  CHECK(torch::equal(data.test.x, (small.train.images - 1) / 2));
+  REQUIRE(data.figures);
+  CHECK(data.figures->num_samples == 60);
+  CHECK(data.remarks.empty());
+  small.config.samples.classes = {"a", "b", "c", "d", "e"};
+  // meta.json says four.
+  CHECK(test::error_of(Errc::data, [&] { load_central_data(small.config); }).find("4 classes") != std::string::npos);
+  std::filesystem::remove(small.folder / "data/meta.json");
+  REQUIRE(load_central_data(small.config).remarks.size() == 1);
+  CHECK(load_central_data(small.config).remarks[0].find(R"(no samples of "e")") != std::string::npos);
+  small.config.samples.classes = {"a", "b", "c"};
+  CHECK(test::error_of(Errc::data, [&] { load_central_data(small.config); }).find("test-labels.npy, index") !=
+        std::string::npos);
+  small.config.samples = {.classes = {}, .shape = {1, 9, 9}};
+  CHECK(test::error_of(Errc::usage, [&] { load_central_data(small.config); }).find("1x12x12") != std::string::npos);
 }
 
 TEST_CASE("a training split that is loaded already is not read again") {

@@ -1,0 +1,86 @@
+#include "server/run_terms.hpp"
+
+#include <doctest/doctest.h>
+#include <fmt/format.h>
+#include <torch/torch.h>
+
+#include "tests/support/throws.hpp"
+
+namespace headstart::server {
+namespace {
+
+CentralData data_of(const learn::Task& task) {
+  CentralData data;
+  data.task = task;
+  return data;
+}
+
+std::string refusal_of(const learn::Task& task, std::vector<std::string> classes = {}) {
+  CentralData data = data_of(task);
+  data.samples.classes = std::move(classes);
+  return test::error_of(Errc::data, [&] { (void)run_terms({}, data); });
+}
+
+TEST_CASE("what no client could read is refused before the server listens, with the number and its bound") {
+  const auto says = [](const std::string& text, const std::string& part) {
+    CAPTURE(text);
+    CHECK(text.find(part) != std::string::npos);
+  };
+  says(refusal_of({1, 8, 8, 2049}), "task.classes': expected integer from 2 to 2048, got 2049");
+  says(refusal_of({1, 8, 8, 1}), "from 2 to 2048, got 1");
+  says(refusal_of({1, 1, 65537, 3}), "task.width': expected integer from 1 to 65536, got 65537");
+  says(refusal_of({1, 65537, 1, 3}), "task.height'");
+  says(refusal_of({4097, 1, 1, 3}), "task.channels': expected integer from 1 to 4096, got 4097");
+  CHECK(refusal_of({1, 1, 65536, 2048}) == "(no error)");
+  std::vector<std::string> long_names;
+  for (int i = 0; i < 2048; ++i) long_names.push_back(fmt::format("a class with a long name, {}", i));
+  says(refusal_of({1, 8, 8, 2048}, long_names), "a client reads 49152 at most");
+  long_names.resize(1000);
+  CHECK(refusal_of({1, 8, 8, 1000}, long_names) == "(no error)");
+  says(refusal_of({1, 8, 8, 2}, {"a", "a"}), "stands in the list twice");
+  says(refusal_of({1, 8, 8, 3}, {"a", "b"}), "2 names for 3 classes");
+}
+
+TEST_CASE("the terms say what a silo's people want to know, and read as written") {
+  ServerConfig config;
+  config.federation.num_rounds = 12;
+  config.federation.start = StartModel::kd;
+  config.federation.validation = ValidationSource::federated;
+  CentralData data = data_of({1, 8, 8, 2});
+  data.samples = {.classes = {"NORMAL", "PNEUMONIA"},
+                  .stored = learn::Stored::uint8,
+                  .range = {0, 1},
+                  .mean = {0.2860},
+                  .deviation = {0.3530}};
+  const session::Terms terms = run_terms(config, data);
+  CHECK(terms.plan.rounds == 12);
+  CHECK(terms.plan.start == "kd");
+  CHECK(terms.plan.share_model.find("federated validation") != std::string::npos);
+  const session::Terms read = session::terms_from_json_text(session::to_json_text(terms));
+  CHECK(read.samples.classes == data.samples.classes);
+  CHECK(read.samples.stored == learn::Stored::uint8);
+  CHECK(read.samples.mean == data.samples.mean);
+  CHECK(read.architecture == terms.model.architecture());
+  CHECK(session::digest_of(read) == session::digest_of(terms));
+  config.federation.start = StartModel::random;
+  CHECK(run_terms(config, data).plan.share_model.empty());
+}
+
+TEST_CASE("a model file's metadata name shape, scale, constants, classes, architecture, round, version and terms") {
+  CentralData data = data_of({2, 3, 4, 2});
+  data.samples.classes = {"a", "b"};
+  const session::Terms terms = run_terms({}, data);
+  const wire::Metadata metadata = session::metadata_of(terms, 7);
+  CHECK(metadata.at("input_shape") == "[2,3,4]");
+  CHECK(metadata.at("scale") == R"({"float32":1,"uint8":255})");
+  CHECK(metadata.at("mean") == "[0.0,0.0]");
+  CHECK(metadata.at("deviation") == "[1.0,1.0]");
+  CHECK(metadata.at("classes") == R"(["a","b"])");
+  CHECK(metadata.at("architecture") == terms.model.architecture());
+  CHECK(metadata.at("round") == "7");
+  CHECK_FALSE(metadata.at("headstart").empty());
+  CHECK(metadata.at("terms") == session::digest_of(terms));
+}
+
+}  // namespace
+}  // namespace headstart::server
