@@ -4,12 +4,25 @@
 #include <boost/asio/dispatch.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/thread_pool.hpp>
+#include <fmt/format.h>
 
 #include "client/stay_in_run.hpp"
 #include "shared/base/log.hpp"
 #include "shared/net/loopback.hpp"
 
 namespace headstart::lab {
+
+namespace {
+
+std::string words_of(const std::exception_ptr& failure) {
+  try {
+    std::rethrow_exception(failure);
+  } catch (const std::exception& error) {
+    return error.what();
+  }
+}
+
+}  // namespace
 
 nlohmann::json simulate(const server::ServerConfig& config, server::CentralData data, server::RunFolder& folder,
                         server::FederationObserver& observer, std::vector<SimulatedClient> clients,
@@ -19,9 +32,12 @@ nlohmann::json simulate(const server::ServerConfig& config, server::CentralData 
   asio::io_context io(1);
   asio::thread_pool pool(num_threads);
   server::Federation federation(io.get_executor(), pool, config, std::move(data), folder, observer, clock);
+  const bool is_first_lobby = folder.earlier_run().is_null();
   if (on_stop) on_stop([&io, &federation] { asio::dispatch(io, [&federation] { federation.stop(); }); });
   client::ClientObserver silent;
   bool is_over = false;
+  std::size_t num_left = clients.size();
+  std::string last_words;  // of the client whose end is the run's
   const net::RedialOptions redial{.patience = std::chrono::seconds(10),
                                   .first_pause = std::chrono::milliseconds(1),
                                   .longest_pause = std::chrono::milliseconds(50)};
@@ -40,14 +56,17 @@ nlohmann::json simulate(const server::ServerConfig& config, server::CentralData 
                                        {simulated.name, simulated.worker.get(), &pool, &silent, clock, {}}, redial);
     asio::co_spawn(
         io, std::move(running),
-        [name = simulated.name, on_end = simulated.on_end](const std::exception_ptr& failure, const std::string&) {
+        [&, name = simulated.name, on_end = simulated.on_end](const std::exception_ptr& failure, const std::string&) {
+          --num_left;
           if (on_end) on_end(failure);
           if (!failure) return;
-          try {
-            std::rethrow_exception(failure);
-          } catch (const std::exception& error) {
-            spdlog::warn("client {}: {}", name, error.what());
-          }
+          const std::string why = words_of(failure);
+          spdlog::warn("client {}: {}", name, why);
+          // Nobody comes in its place, and in the lobby nobody's absence has a limit unless the settings say so.
+          const bool is_waited_for = is_first_lobby && config.federation.timeouts.lobby == 0;
+          if (is_over || !federation.waits_for_clients() || (num_left > 0 && !is_waited_for)) return;
+          if (last_words.empty()) last_words = fmt::format("client {}: {}", name, why);
+          federation.stop();
         });
   }
   std::exception_ptr failure;
@@ -61,6 +80,9 @@ nlohmann::json simulate(const server::ServerConfig& config, server::CentralData 
   });
   io.run();
   pool.join();
+  if (failure && !last_words.empty()) {
+    throw Error(Errc::run_failed, "the run could not begin without its clients: " + last_words);
+  }
   if (failure) std::rethrow_exception(failure);
   return summary;
 }

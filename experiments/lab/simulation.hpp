@@ -24,7 +24,8 @@ struct SimulatedClient {
 };
 
 /// Runs one federation to its end, every client's work and the server's on `num_threads` compute threads.
-/// Returns the summary; throws as Federation::run() does. What ends a client is logged and costs the run that client.
+/// Returns the summary; throws as Federation::run() does. What ends a client is logged and costs the run that client; a
+/// run that has not begun and waits for one that has ended is over: Error(run_failed), with that client's words.
 /// `on_stop` is given what stops the run: before it returns where it is called by an observer, soon on another thread.
 nlohmann::json simulate(const server::ServerConfig& config, server::CentralData data, server::RunFolder& folder,
                         server::FederationObserver& observer, std::vector<SimulatedClient> clients,

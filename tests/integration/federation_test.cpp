@@ -18,6 +18,7 @@
 #include "shared/net/faulty_channel.hpp"
 #include "shared/net/websocket.hpp"
 #include "shared/wire/safetensors.hpp"
+#include "tests/support/delegating_worker.hpp"
 #include "tests/support/small_run.hpp"
 #include "tests/support/temporary_folder.hpp"
 #include "tests/support/throws.hpp"
@@ -599,6 +600,58 @@ TEST_CASE("pre-trained models are trained once and shared by runs through their 
   CHECK(first["models"][0]["model"] == second["models"][0]["model"]);
   CHECK(first["models"][0]["pretrain_seconds"] == second["models"][0]["pretrain_seconds"]);
   CHECK(first["model_digest"] == second["model_digest"]);
+}
+
+TEST_CASE("a simulation ends when a client that its run cannot begin without has ended, and says why") {
+  class Refusing final : public test::DelegatingWorker {
+   public:
+    using DelegatingWorker::DelegatingWorker;
+    wire::Join join(const session::Terms&) override { throw Error(Errc::data, "label 7, expected 0 to 2"); }
+  };
+  const test::TemporaryFolder folder;
+  const auto refuse = [](lab::SimulatedClient& client) {
+    client.worker = std::make_unique<Refusing>(std::move(client.worker));
+  };
+  auto one = small_clients();
+  refuse(one[2]);
+  const std::string of_one =
+      test::error_of(Errc::run_failed, [&] { simulate(test::small_config(folder / "one"), std::move(one)); });
+  CHECK(of_one.find("client silo-2: label 7, expected 0 to 2") != std::string::npos);
+
+  auto all = small_clients();
+  for (auto& client : all) refuse(client);
+  auto config = test::small_config(folder / "all");
+  config.federation.timeouts.lobby = 3600;
+  const std::string of_all = test::error_of(Errc::run_failed, [&] { simulate(config, std::move(all)); });
+  CHECK(of_all.find("label 7, expected 0 to 2") != std::string::npos);
+}
+
+TEST_CASE("every model file of a run says what it is, and run.json too") {
+  const test::TemporaryFolder folder;
+  auto config = test::small_config(folder / "run");
+  configure(config, StartModel::kd, TransferSet::public_large);
+  auto data = test::small_central_data();
+  data.samples.classes = {"low", "mid", "high"};
+  server::RunFolder run(config.folder, config.federation.checkpoints, std::chrono::system_clock::now);
+  server::FederationObserver silent;
+  lab::simulate(config, std::move(data), run, silent, small_clients(), 2, system_clock);
+  const nlohmann::json record = nlohmann::json::parse(read_text(folder / "run/run.json"));
+  CHECK(record["samples"]["classes"] == nlohmann::json{"low", "mid", "high"});
+  CHECK(record["samples"]["input_shape"] == nlohmann::json{1, 12, 12});
+  for (const auto& [file, round] : std::map<std::string, std::string>{
+           {"final", "3"}, {"checkpoints/round-00001", "1"}, {"checkpoints/round-00003", "3"}, {"best", ""}}) {
+    CAPTURE(file);
+    const wire::Metadata metadata = wire::load_safetensors(folder / "run" / (file + ".safetensors")).metadata;
+    for (const char* key :
+         {"input_shape", "scale", "mean", "deviation", "classes", "architecture", "round", "headstart", "terms"}) {
+      CAPTURE(key);
+      CHECK(metadata.contains(key));
+    }
+    if (!round.empty()) CHECK(metadata.at("round") == round);
+    CHECK(metadata.at("classes") == R"(["low","mid","high"])");
+    CHECK(metadata.at("terms") == record["terms"]);
+    CHECK(metadata.at("architecture") == record["architecture"]);
+  }
 }
 
 TEST_CASE("memory for updates bounded to nothing: all are staged on disk, with the same result") {
