@@ -171,7 +171,9 @@ class Processes(ProgramsTest):
         server, port = self.start_server()
         done = self.run_program(*self.client_arguments(0, port), "--check")
         self.assertEqual(done.returncode, 0, done.stderr)
-        self.assertEqual([line.split()[1] for line in done.stdout.splitlines()], ["server", "name", "clock", "data", "model"])
+        self.assertEqual([line.split()[1] for line in done.stdout.splitlines()],
+                         ["server", "name", "clock", "rounds", "epochs", "rate", "start", "share_model", "data", "classes",
+                          "values", "model"])
         strange = self.folder / "strange"
         strange.mkdir()
         write_npy(strange / "train-images.npy", "|u1", (20, 9, 9), bytes(20 * 81))
