@@ -423,7 +423,7 @@ std::vector<std::string> classes_of(const Listed& listed, const std::optional<Li
     }
     if (!only_here.empty() && !only_there.empty()) {
       fail(listed.origin, fmt::format("class '{}' is missing in {}, and class '{}' is missing here; is one class "
-                                      "spelled in two ways?",
+                                      "spelled in two ways? If not, an empty folder stands for a class that is lacking",
                                       only_here.front(), other->origin.string(), only_there.front()));
     }
   }
