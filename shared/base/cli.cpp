@@ -8,6 +8,7 @@
 
 #include "shared/base/descriptors.hpp"
 #include "shared/base/error.hpp"
+#include "shared/base/printable.hpp"
 #include "shared/base/signals.hpp"
 #include "shared/base/version.hpp"
 
@@ -66,16 +67,16 @@ int run_program(std::string_view name, CLI::App& app, int argc, char** argv, con
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : static_cast<int>(Errc::usage);
   } catch (const Error& error) {
-    std::cerr << fmt::format("{}: {}\n", name, error.what());
+    std::cerr << fmt::format("{}: {}\n", name, printable(error.what()));
     return error.exit_code();
   } catch (const std::filesystem::filesystem_error& error) {
-    std::cerr << fmt::format("{}: {}: {}\n", name, error.path1().string(), error.code().message());
+    std::cerr << fmt::format("{}: {}: {}\n", name, printable(error.path1().string()), error.code().message());
     return static_cast<int>(Errc::storage);
   } catch (const std::bad_alloc&) {
     std::cerr << fmt::format("{}: out of memory\n", name);
     return static_cast<int>(Errc::run_failed);
   } catch (const std::exception& error) {
-    std::cerr << fmt::format("{}: internal error: {}\n", name, error.what());
+    std::cerr << fmt::format("{}: internal error: {}\n", name, printable(error.what()));
     return static_cast<int>(Errc::internal);
   }
 }

@@ -8,10 +8,14 @@
 #include "shared/base/error.hpp"
 #include "shared/base/files.hpp"
 #include "shared/base/names.hpp"
+#include "shared/base/printable.hpp"
 
 namespace headstart {
 
 namespace {
+
+/// A value as a message shows it.
+std::string shown(const nlohmann::json& value) { return printable(to_line(value), max_quoted_bytes); }
 
 std::string type_with_bounds(std::string_view type, Bounds bounds) {
   if (std::isinf(bounds.min) && std::isinf(bounds.max)) return std::string(type);
@@ -22,7 +26,7 @@ std::string type_with_bounds(std::string_view type, Bounds bounds) {
 
 double number_within(const nlohmann::json& value, std::string_view type, Bounds bounds) {
   const auto expected = [&] {
-    return Error(Errc::usage, fmt::format("expected {}, got {}", type_with_bounds(type, bounds), to_line(value)));
+    return Error(Errc::usage, fmt::format("expected {}, got {}", type_with_bounds(type, bounds), shown(value)));
   };
   if (!value.is_number()) throw expected();
   const double number = value.get<double>();
@@ -34,7 +38,7 @@ std::int64_t integer_within(const nlohmann::json& value, Bounds bounds) {
   number_within(value, "integer", bounds);
   const bool is_too_large = value.is_number_unsigned() && value.get<std::uint64_t>() > std::uint64_t{INT64_MAX};
   if (!value.is_number_integer() || is_too_large) {
-    throw Error(Errc::usage, fmt::format("expected {}, got {}", type_with_bounds("integer", bounds), to_line(value)));
+    throw Error(Errc::usage, fmt::format("expected {}, got {}", type_with_bounds("integer", bounds), shown(value)));
   }
   return value.get<std::int64_t>();
 }
@@ -42,14 +46,14 @@ std::int64_t integer_within(const nlohmann::json& value, Bounds bounds) {
 /// The place of `value` among `words`. Throws Error(usage).
 std::size_t index_of(const nlohmann::json& value, const std::vector<std::string>& words, const std::string& type) {
   const auto found = value.is_string() ? std::ranges::find(words, value.get<std::string>()) : words.end();
-  if (found == words.end()) throw Error(Errc::usage, fmt::format("expected {}, got {}", type, to_line(value)));
+  if (found == words.end()) throw Error(Errc::usage, fmt::format("expected {}, got {}", type, shown(value)));
   return static_cast<std::size_t>(found - words.begin());
 }
 
 /// Reads a JSON list element by element.
 template <class T, class ReadOne>
 std::vector<T> list_of(const nlohmann::json& value, ReadOne read_one) {
-  if (!value.is_array()) throw Error(Errc::usage, "expected a list, got " + to_line(value));
+  if (!value.is_array()) throw Error(Errc::usage, "expected a list, got " + shown(value));
   std::vector<T> list;
   for (const nlohmann::json& element : value) list.push_back(read_one(element));
   return list;
@@ -114,7 +118,7 @@ void Fields::checked_text(std::string key, std::string& target, std::string sent
        "text",
        {},
        [&target, check = std::move(check)](const nlohmann::json& v) {
-         if (!v.is_string()) throw Error(Errc::usage, "expected text, got " + to_line(v));
+         if (!v.is_string()) throw Error(Errc::usage, "expected text, got " + shown(v));
          check(v.get<std::string>());
          target = v.get<std::string>();
        },
@@ -132,7 +136,7 @@ void Fields::flag(std::string key, bool& target, std::string sentence) {
        "true or false",
        {},
        [&target](const nlohmann::json& v) {
-         if (!v.is_boolean()) throw Error(Errc::usage, "expected true or false, got " + to_line(v));
+         if (!v.is_boolean()) throw Error(Errc::usage, "expected true or false, got " + shown(v));
          target = v.get<bool>();
        },
        [&target] { return nlohmann::json(target); }});
@@ -213,7 +217,7 @@ void Fields::add_choices(std::string key, std::string sentence, std::vector<std:
          const auto indices = list_of<std::size_t>(v, [&](const auto& e) { return index_of(e, words, one); });
          for (std::size_t i = 0; i < indices.size(); ++i) {
            if (std::ranges::count(indices, indices[i]) == 1) continue;
-           throw Error(Errc::usage, fmt::format("'{}' stands twice in {}", words[indices[i]], to_line(v)));
+           throw Error(Errc::usage, fmt::format("'{}' stands twice in {}", words[indices[i]], shown(v)));
          }
          assign_indices(indices);
        },
@@ -237,7 +241,7 @@ void Fields::assign(const std::string& key, const nlohmann::json& value, std::st
     std::vector<std::string> keys;
     for (const Field& field : fields_) keys.push_back(field.key);
     const std::string near = nearest(key, keys);
-    throw Error(Errc::usage, fmt::format("{}: unknown setting '{}'{}", origin, key,
+    throw Error(Errc::usage, fmt::format("{}: unknown setting {}{}", origin, quotation(key, max_quoted_bytes, '\''),
                                          near.empty() ? "; --help lists them" : "; did you mean '" + near + "'?"));
   }
   try {

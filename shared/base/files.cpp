@@ -15,6 +15,8 @@
 #include <fmt/format.h>
 #include <sys/stat.h>
 
+#include "shared/base/printable.hpp"
+
 namespace headstart {
 
 namespace {
@@ -132,7 +134,8 @@ nlohmann::json parse_json(std::string_view text, std::string_view name) {
     if (event == Event::key && !keys.back().insert(parsed.get<std::string>()).second) {
       throw Error(Errc::data, fmt::format("{}: line {}: the key {} stands twice in one object, and one of its values "
                                           "would be lost; join the two",
-                                          name, 1 + std::count(text.data(), furthest, '\n'), to_line(parsed)));
+                                          name, 1 + std::count(text.data(), furthest, '\n'),
+                                          printable(to_line(parsed), max_quoted_bytes)));
     }
     return true;
   };
@@ -142,7 +145,8 @@ nlohmann::json parse_json(std::string_view text, std::string_view name) {
     // "[json.exception.parse_error.101] parse error at line 3, column 5: ..." without its prefix.
     const std::string what = error.what();
     const std::size_t prefix = what.find("] ");
-    throw Error(Errc::data, std::string(name) + ": " + (prefix == std::string::npos ? what : what.substr(prefix + 2)));
+    const std::string words = prefix == std::string::npos ? what : what.substr(prefix + 2);
+    throw Error(Errc::data, std::string(name) + ": " + printable(words, 300));  // it quotes what it could not read
   }
 }
 

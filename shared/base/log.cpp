@@ -7,6 +7,7 @@
 
 #include "shared/base/error.hpp"
 #include "shared/base/files.hpp"
+#include "shared/base/printable.hpp"
 #include "shared/base/time_text.hpp"
 
 namespace headstart {
@@ -27,6 +28,27 @@ class JsonFormatter final : public spdlog::formatter {
   [[nodiscard]] std::unique_ptr<spdlog::formatter> clone() const override { return std::make_unique<JsonFormatter>(); }
 };
 
+/// The last door before a terminal or a file: a line of the log is one line and holds what can be shown, whoever wrote
+/// parts of it.
+class PrintableFormatter final : public spdlog::formatter {
+ public:
+  explicit PrintableFormatter(std::unique_ptr<spdlog::formatter> inner) : inner_(std::move(inner)) {}
+  void format(const spdlog::details::log_msg& message, spdlog::memory_buf_t& out) override {
+    const std::string text = printable({message.payload.data(), message.payload.size()});
+    spdlog::details::log_msg clean = message;
+    clean.payload = text;
+    inner_->format(clean, out);
+    message.color_range_start = clean.color_range_start;
+    message.color_range_end = clean.color_range_end;
+  }
+  [[nodiscard]] std::unique_ptr<spdlog::formatter> clone() const override {
+    return std::make_unique<PrintableFormatter>(inner_->clone());
+  }
+
+ private:
+  std::unique_ptr<spdlog::formatter> inner_;
+};
+
 }  // namespace
 
 void set_up_log(const std::string& program, const std::string& level, LogFormat format) {
@@ -39,10 +61,11 @@ void set_up_log(const std::string& program, const std::string& level, LogFormat 
   // spdlog's own would complain on standard error, which is what cannot be written.
   logger->set_error_handler([](const std::string&) {});
   if (format == LogFormat::json) {
-    logger->set_formatter(std::make_unique<JsonFormatter>());
+    logger->set_formatter(std::make_unique<PrintableFormatter>(std::make_unique<JsonFormatter>()));
   } else {
     // As the time in audit.jsonl and in JSON lines: sites in several time zones compare their logs.
-    logger->set_pattern("%Y-%m-%dT%H:%M:%S.%eZ %^%-5l%$ %v", spdlog::pattern_time_type::utc);
+    logger->set_formatter(std::make_unique<PrintableFormatter>(std::make_unique<spdlog::pattern_formatter>(
+        "%Y-%m-%dT%H:%M:%S.%eZ %^%-5l%$ %v", spdlog::pattern_time_type::utc)));
   }
   spdlog::set_default_logger(std::move(logger));
 }

@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 
 #include "shared/base/error.hpp"
+#include "shared/base/files.hpp"
 #include "tests/support/throws.hpp"
 
 namespace headstart {
@@ -156,6 +157,19 @@ TEST_CASE("settings: numbers that are none, or that no integer holds, are refuse
   }
   CHECK(options.rate == 0.01);
   CHECK(options.rounds == 100);
+}
+
+TEST_CASE("settings: long or unprintable keys and values are cut and cleaned in what is said of them") {
+  Options options;
+  Fields fields = fields_of(options);
+  const auto load = [&](const std::string& key, const nlohmann::json& value) {
+    return test::error_of([&] { fields.load(nlohmann::json{{key, value}}, "run.json"); });
+  };
+  CHECK(load("\x1b[2J\n'", 1) == "run.json: unknown setting '?[2J \"'; --help lists them");
+  CHECK(load(std::string(45'000, 'k'), 1).size() < 300);
+  CHECK(load("gate", std::string(45'000, 'v')).size() < 300);
+  CHECK(load("gate", "\u009b31m").find("got \"??31m\"") != std::string::npos);
+  CHECK(test::error_of([] { parse_json("[" + std::string(45'000, 'x'), "terms"); }).size() < 400);
 }
 
 TEST_CASE("settings: help shows key, type, default and sentence") {
