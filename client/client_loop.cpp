@@ -1,14 +1,17 @@
 #include "client/client_loop.hpp"
 
 #include <mutex>
+#include <new>
 #include <optional>
 #include <string_view>
 
 #include <boost/asio/post.hpp>
+#include <c10/util/Exception.h>
 #include <fmt/format.h>
 
 #include "shared/base/error.hpp"
 #include "shared/base/log.hpp"
+#include "shared/base/printable.hpp"
 #include "shared/base/version.hpp"
 #include "shared/net/offload.hpp"
 #include "shared/session/conversation.hpp"
@@ -34,6 +37,30 @@ std::string_view words_of(Workbench::Found found) {
       return ", which is done and only sent again";
   }
   return "";
+}
+
+/// What the server is told of it; what exactly happened stays here.
+wire::Failure failure_of(const std::exception& failure) {
+  if (dynamic_cast<const std::bad_alloc*>(&failure) != nullptr) return wire::Failure::memory;
+  if (dynamic_cast<const c10::OutOfMemoryError*>(&failure) != nullptr) return wire::Failure::memory;
+  const auto* error = dynamic_cast<const Error*>(&failure);
+  if (error == nullptr) {
+    // On the CPU LibTorch has no type of its own for it.
+    const bool lacks_memory = std::string_view(failure.what()).find("DefaultCPUAllocator") != std::string_view::npos;
+    return lacks_memory ? wire::Failure::memory : wire::Failure::internal;
+  }
+  switch (error->code()) {
+    case Errc::data:
+      return wire::Failure::data;
+    case Errc::usage:
+      return wire::Failure::settings;
+    case Errc::storage:
+      return wire::Failure::storage;
+    case Errc::run_failed:
+      return wire::Failure::training;
+    default:
+      return wire::Failure::internal;
+  }
 }
 
 class ClientLoop {
@@ -111,8 +138,8 @@ class ClientLoop {
   }
 
   [[noreturn]] static void throw_refusal(const wire::Refused& refused) {
-    if (refused.is_for_now) throw NotYet(refused.reason.value);
-    throw Error(Errc::rejected, refused.reason.value);
+    if (refused.is_for_now) throw NotYet(refusal_words(refused));
+    throw Error(Errc::rejected, refusal_words(refused));
   }
 
   net::Task<> handle(const wire::PretrainTask& task) {
@@ -244,8 +271,9 @@ class ClientLoop {
   }
 
   net::Task<> handle(const wire::Finished& finished) {
-    if (finished.is_failure) throw Error(Errc::run_failed, finished.summary.value);
-    finished_ = finished.summary.value;
+    const std::string said = "the server says: " + quotation(finished.summary.value, wire::max_reason_bytes);
+    if (finished.is_failure) throw Error(Errc::run_failed, said);
+    finished_ = said;
     co_return;
   }
 
@@ -265,9 +293,9 @@ class ClientLoop {
     co_return;
   }
 
-  /// Has the bench do `work` under `key`; what it throws as Error is told to the server, and the result is then empty,
-  /// as it is where the server says meanwhile that it does not want the result any more. `what`: for the observer,
-  /// unless it is empty.
+  /// Has the bench do `work` under `key`; what it throws is logged here, the server is told its kind, and the result is
+  /// then empty, as it is where the server says meanwhile that it does not want the result any more. `what`: for the
+  /// observer, unless it is empty.
   template <class Result>
   net::Task<std::optional<Result>> attempt(wire::TaskId task, std::string what, std::string key, Workbench::Work work) {
     task_ = task;
@@ -285,17 +313,20 @@ class ClientLoop {
       if (is_unwanted()) throw Error(Errc::interrupted, refusal_.value_or("the run is over"));
     };
     std::string reason;
+    wire::Failure code = wire::Failure::internal;
     try {
       auto working = held_.bench.result_of(std::move(key), std::move(work), listener, check);
       Workbench::Result result = co_await std::move(working);
       co_return std::get<Result>(std::move(result));
     } catch (const std::exception& error) {
       reason = error.what();
+      code = failure_of(error);
     }
     rethrow_if_ended();
     if (is_unwanted()) co_return std::nullopt;  // the next message says why
-    spdlog::error("client {}: task failed: {}", context_.name, reason);
-    conversation_->post(wire::TaskFailed{task, reason});
+    spdlog::error("client {}: task failed ({}, which is all that the server is told): {}", context_.name,
+                  wire::word_of(code), reason);
+    conversation_->post(wire::TaskFailed{task, code});
     co_return std::nullopt;
   }
 
@@ -333,7 +364,8 @@ class ClientLoop {
       held_.global_digest = digest;
     }
     if (!held_.global || held_.global_digest != digest) {
-      throw Error(Errc::protocol, fmt::format("the server asks for the model {}, which it never sent", digest));
+      throw Error(Errc::protocol,
+                  fmt::format("the server asks for the model {}, which it never sent", quotation(digest)));
     }
   }
 
@@ -360,6 +392,10 @@ class ClientLoop {
 };
 
 }  // namespace
+
+std::string refusal_words(const wire::Refused& refused) {
+  return "the server refuses this client: " + quotation(refused.reason.value, wire::max_reason_bytes);
+}
 
 net::Task<std::string> run_client(net::asio::any_io_executor executor, std::unique_ptr<net::MessageChannel> channel,
                                   ClientContext context, Held& held) {

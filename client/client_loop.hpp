@@ -29,6 +29,9 @@ class ClientObserver {
   virtual void on_retry(const std::string& /*reason*/, std::chrono::milliseconds /*pause*/) {}
 };
 
+/// A refusal, with the server's reason as a quotation.
+std::string refusal_words(const wire::Refused& refused);
+
 /// The server cannot take this client now; a little later it may.
 class NotYet : public Error {
  public:

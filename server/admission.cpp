@@ -7,6 +7,7 @@
 
 #include "server/allowed_clients.hpp"
 #include "shared/base/names.hpp"
+#include "shared/base/printable.hpp"
 #include "shared/net/deadline.hpp"
 #include "shared/net/url.hpp"
 
@@ -91,8 +92,8 @@ void require_good_conduct(const std::string& name, int num_offences) {
 /// What a client brings must be what it brought: the run was weighed and planned with it.
 void require_same(const ClientInfo& before, const ClientInfo& now) {
   const auto words = [](const ClientInfo& info) {
-    return fmt::format("{} training and {} held-out samples, own architecture '{}', {}", info.num_examples,
-                       info.num_held_out, info.own_architecture,
+    return fmt::format("{} training and {} held-out samples, own architecture {}, {}", info.num_examples,
+                       info.num_held_out, quotation(info.own_architecture, max_quoted_bytes, '\''),
                        info.shares_with_peers ? "shared with peers" : "not shared with peers");
   };
   if (words(before) != words(now)) {
@@ -145,11 +146,13 @@ net::Task<> Admission::admit(std::unique_ptr<net::MessageChannel> channel) {
     co_await greet(conversation, seat);
     co_return;
   } catch (const Refusal& error) {
-    refusal = error.what();
+    refusal = printable(error.what(), wire::max_reason_bytes);
     conversation->post(wire::Refused{refusal, error.is_for_now()});
   } catch (const Error& error) {
-    refusal = error.what();
-    conversation->post(wire::Refused{"the server could not take this client: " + refusal, true});
+    refusal = printable(error.what(), wire::max_reason_bytes);
+    // Only what is about the peer is for the peer: anything else may name this machine's files.
+    const std::string words = error.code() == Errc::protocol ? refusal : "its log says why";
+    conversation->post(wire::Refused{"the server could not take this client: " + words, true});
   }
   observer_.on_refusal();
   const std::string identity = conversation->identity();
@@ -173,7 +176,7 @@ net::Task<> Admission::greet(const std::shared_ptr<session::ServerConversation>&
     throw Refusal(
         fmt::format("protocol version {} is not spoken here, {} is; use headstart of the same version on "
                     "both sides (the client says: {})",
-                    hello.protocol, wire::protocol_version, hello.software.value));
+                    hello.protocol, wire::protocol_version, quotation(hello.software.value)));
   }
   if (!is_valid_client_name(hello.name.value)) {
     throw Refusal("the client's name must be 1 to 64 letters, digits, '.', '_' or '-', the first a letter or digit");
@@ -345,8 +348,7 @@ void Admission::on_end(Seat& seat) {
 
 void Admission::begin_farewell(std::string words, bool is_failure) {
   stage_ = Stage::farewell;
-  farewell_.summary.value = std::move(words);
-  farewell_.is_failure.value = is_failure;
+  farewell_ = wire::Finished{words, is_failure};
 }
 
 net::Task<> Admission::tell_roster() {
@@ -428,8 +430,8 @@ std::optional<std::string> Admission::misfit(const wire::Join& join) const {
                        task.num_classes);
   }
   if (join.architecture.value != rules_.architecture) {
-    return fmt::format("the client would train '{}', the run trains '{}'{}", join.architecture.value,
-                       rules_.architecture,
+    return fmt::format("the client would train {}, the run trains '{}'{}",
+                       quotation(join.architecture.value, max_quoted_bytes, '\''), rules_.architecture,
                        rules_.terms.model.is_scripted() ? "; give it the server's file (model.script)" : "");
   }
   if (join.schema.value != rules_.schema_digest) {

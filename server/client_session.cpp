@@ -162,7 +162,8 @@ net::Task<Answer> ClientSession::answer(Conversation conversation) {
     if (task && *task < task_) continue;
     if (task != task_) break_off(conversation, "answered out of turn");
     if (const auto* failed = std::get_if<wire::TaskFailed>(&message)) {
-      throw Error(Errc::run_failed, fmt::format("client {}: {}", name(), failed->reason.value));
+      throw Error(Errc::run_failed, fmt::format("client {}: {} ({}); its own log says more", name(),
+                                                wire::sentence_of(failed->failure), wire::word_of(failed->failure)));
     }
     const auto* expected = std::get_if<Answer>(&message);
     if (expected == nullptr) break_off(conversation, "answered out of turn");

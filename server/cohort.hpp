@@ -10,6 +10,7 @@
 
 #include "server/client_session.hpp"
 #include "shared/base/error.hpp"
+#include "shared/base/printable.hpp"
 #include "shared/session/gather.hpp"
 
 namespace headstart::server {
@@ -129,9 +130,10 @@ class Cohort {
           }
           throw;
         }
-        answer.reason = error.what();
+        answer.reason = printable(error.what(), wire::max_reason_bytes);
       } catch (const std::exception& error) {
-        answer.reason = error.what();  // what this client sent was more than a library could bear
+        // What this client sent was more than a library could bear.
+        answer.reason = printable(error.what(), wire::max_reason_bytes);
       }
       const bool was_lost = client.is_lost() || client.num_connections() != connection;
       if (!was_lost || is_over || clock_() >= end) co_return;

@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include "shared/base/log.hpp"
+#include "shared/base/printable.hpp"
 
 namespace headstart::server {
 
@@ -34,11 +35,11 @@ LiveView::LiveView(std::ostream& out, ViewStyle style, Clock clock)
 void LiveView::line(const std::string& text) {
   if (style_ == ViewStyle::log) return spdlog::info("{}", text);
   // In a terminal the status line is wiped first and comes back with the next progress.
-  out_ << (style_ == ViewStyle::terminal ? "\r\x1b[2K" : "") << text << '\n' << std::flush;
+  out_ << (style_ == ViewStyle::terminal ? "\r\x1b[2K" : "") << printable(text) << '\n' << std::flush;
 }
 
 void LiveView::status(const std::string& text) {
-  if (style_ == ViewStyle::terminal) out_ << "\r\x1b[2K" << text << std::flush;
+  if (style_ == ViewStyle::terminal) out_ << "\r\x1b[2K" << printable(text) << std::flush;
 }
 
 void LiveView::on_lobby(const std::vector<std::string>& present, std::size_t expected) {
@@ -112,12 +113,6 @@ void LiveView::on_round(const RoundView& round) {
   line(text);
 }
 
-void LiveView::on_note(const std::string& text) {
-  // Some of it is a peer's words.
-  std::string plain = "note: " + text;
-  std::ranges::replace_if(
-      plain, [](unsigned char c) { return c < 0x20 || c == 0x7f; }, ' ');
-  line(plain);
-}
+void LiveView::on_note(const std::string& text) { line("note: " + text); }
 
 }  // namespace headstart::server

@@ -13,6 +13,7 @@
 #include "shared/base/error.hpp"
 #include "shared/base/files.hpp"
 #include "shared/base/names.hpp"
+#include "shared/base/printable.hpp"
 #include "shared/base/time_text.hpp"
 
 namespace headstart::pki {
@@ -268,8 +269,8 @@ Signed Authority::sign(const std::filesystem::path& request_file, const SignOpti
   const Request request = read_request(request_file);
   const std::string name = name_of(*request);
   if (!is_valid_client_name(name)) {
-    throw Error(Errc::data, fmt::format("{}: asks for the name '{}'; expected 1 to 64 letters, digits, '.', '_' or '-'",
-                                        request_file.string(), name));
+    throw Error(Errc::data, fmt::format("{}: asks for the name {}; expected 1 to 64 letters, digits, '.', '_' or '-'",
+                                        request_file.string(), quotation(name, max_quoted_bytes, '\'')));
   }
   const std::string expected = options.name.empty() ? request_file.stem().string() : options.name;
   if (name != expected) {

@@ -17,6 +17,7 @@
 #include "shared/base/freed.hpp"
 #include "shared/base/log.hpp"
 #include "shared/base/passphrase.hpp"
+#include "shared/base/printable.hpp"
 #include "shared/base/time_text.hpp"
 
 namespace headstart::net {
@@ -234,12 +235,14 @@ std::string alert_of(const boost::system::error_code& error) {
 }
 
 std::string peer_name(const SSL* connection) {
+  constexpr std::size_t max_name_bytes = 128;  // twice what the name of a client has
   const Certificate certificate(SSL_get1_peer_certificate(connection));
   if (!certificate || SSL_get_verify_result(connection) != X509_V_OK) return "";
   std::array<char, 256> name{};
   const int length =
       X509_NAME_get_text_by_NID(X509_get_subject_name(certificate.get()), NID_commonName, name.data(), name.size());
-  return length > 0 ? std::string(name.data(), static_cast<std::size_t>(length)) : "";
+  // Beyond max_name_bytes it is nobody's name: it must not become one by being cut.
+  return length > 0 ? printable({name.data(), static_cast<std::size_t>(length)}, max_name_bytes) : "";
 }
 
 std::optional<SystemTime> peer_expiry(const SSL* connection) {

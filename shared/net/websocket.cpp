@@ -14,6 +14,7 @@
 #include <boost/beast/websocket.hpp>
 
 #include "shared/base/log.hpp"
+#include "shared/base/printable.hpp"
 #include "shared/net/deadline.hpp"
 #include "shared/net/inbox.hpp"
 #include "shared/net/pending_peer.hpp"
@@ -247,7 +248,7 @@ void Connection::fail_receive(error_code error) {
   if (error == websocket::error::closed) {
     const auto& text = stream.reason().reason;
     const std::string reason(text.data(), text.size());
-    end("the peer has closed it" + (reason.empty() ? "" : ": " + reason), Errc::peer_closed);
+    end("the peer has closed it" + (reason.empty() ? "" : ": " + quotation(reason)), Errc::peer_closed);
   } else if (error == websocket::condition::protocol_violation) {
     end("the peer broke the WebSocket protocol: " + error.message(), Errc::protocol);
   } else if (const auto refusal = refusal_of(error); !refusal.empty()) {

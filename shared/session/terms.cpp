@@ -7,6 +7,7 @@
 #include "shared/base/digest.hpp"
 #include "shared/base/error.hpp"
 #include "shared/base/files.hpp"
+#include "shared/base/printable.hpp"
 #include "shared/base/version.hpp"
 #include "shared/learn/model_size.hpp"
 
@@ -66,15 +67,18 @@ std::string dump(const nlohmann::json& value) {
   return value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
 }
 
+/// Of an error that names the peer's own keys and values.
+constexpr std::size_t max_error_bytes = 400;
+
 template <class Declare>
-void load_from_peer(const std::string& text, Declare declare, const char* what = "terms of the run") {
+void load_from_peer(const std::string& text, std::string_view name, Declare declare) {
   try {
-    const nlohmann::json document = parse_json(text, what);
+    const nlohmann::json document = parse_json(text, name);
     Fields fields;
     declare(fields);
-    fields.load(document, what);
+    fields.load(document, name);
   } catch (const Error& error) {
-    throw Error(Errc::protocol, error.what());
+    throw Error(Errc::protocol, printable(error.what(), max_error_bytes));
   }
 }
 
@@ -122,7 +126,7 @@ std::string to_json_text(const Terms& terms) {
 
 Terms terms_from_json_text(const std::string& text) {
   Terms terms;
-  load_from_peer(text, [&](Fields& fields) {
+  load_from_peer(text, "terms of the run", [&](Fields& fields) {
     declare_fields(fields, terms);
     declare_filled(fields, terms);
   });
@@ -188,7 +192,7 @@ std::string to_json_text(const learn::ModelSpec& spec) {
 
 learn::ModelSpec spec_from_json_text(const std::string& text) {
   learn::ModelSpec spec;
-  load_from_peer(text, [&](Fields& fields) { learn::declare_fields(fields, "model", spec); });
+  load_from_peer(text, "a model's spec", [&](Fields& fields) { learn::declare_fields(fields, "model", spec); });
   return spec;
 }
 

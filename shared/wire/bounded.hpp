@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <string>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include <cereal/archives/adapters.hpp>
@@ -16,6 +17,7 @@
 #include <cereal/cereal.hpp>
 
 #include "shared/base/error.hpp"
+#include "shared/base/printable.hpp"
 
 namespace headstart::wire {
 
@@ -64,28 +66,63 @@ struct Flag {
   }
 };
 
+/// A string of at most `max` bytes as it travels, behind its length.
+template <class Archive>
+void save_bytes(Archive& archive, const std::string& bytes) {
+  archive(static_cast<std::uint32_t>(bytes.size()), cereal::binary_data(bytes.data(), bytes.size()));
+}
+template <class Archive>
+std::string load_bytes(Archive& archive, std::size_t max) {
+  std::string bytes(load_length(archive, max, 1), '\0');
+  archive(cereal::binary_data(bytes.data(), bytes.size()));
+  return bytes;
+}
+
+/// Words and names, which may be shown, logged and passed on as they are: whoever sent them, they are printable, and
+/// what was cut says so. Texts that must not be changed (names, digests) are checked where they are made.
 template <std::size_t Max>
 struct Text {
   static constexpr std::size_t max_size = Max;
   std::string value;
 
   Text() = default;
-  /// Cut to Max bytes: texts that must not be cut (names, settings) are checked where they are made.
-  Text(std::string text) : value(std::move(text)) {  // NOLINT(google-explicit-constructor): reads as a string
-    if (value.size() > Max) value.resize(Max);
-  }
-  Text(const char* text) : Text(std::string(text)) {}  // NOLINT(google-explicit-constructor)
+  Text(const std::string& text) : value(printable(text, Max)) {}  // NOLINT(google-explicit-constructor): reads as text
+  Text(const char* text) : Text(std::string(text)) {}             // NOLINT(google-explicit-constructor)
 
   template <class Archive>
   void save(Archive& archive) const {
-    archive(static_cast<std::uint32_t>(value.size()), cereal::binary_data(value.data(), value.size()));
+    save_bytes(archive, printable(value, Max));
   }
   template <class Archive>
   void load(Archive& archive) {
-    value.resize(load_length(archive, Max, 1));
-    archive(cereal::binary_data(value.data(), value.size()));
+    value = printable(load_bytes(archive, Max), Max);
   }
   friend bool operator==(const Text&, const Text&) = default;
+};
+
+/// JSON for the other side's program, exactly as it was written. What is shown of it must be made printable.
+template <std::size_t Max>
+struct JsonText {
+  std::string value;
+
+  JsonText() = default;
+  /// Throws Error(usage) where it is longer than a message carries.
+  JsonText(std::string text) : value(std::move(text)) {  // NOLINT(google-explicit-constructor): reads as text
+    if (value.size() <= Max) return;
+    throw Error(Errc::usage,
+                std::to_string(value.size()) + " bytes of settings; a message carries at most " + std::to_string(Max));
+  }
+  JsonText(const char* text) : JsonText(std::string(text)) {}  // NOLINT(google-explicit-constructor)
+
+  template <class Archive>
+  void save(Archive& archive) const {
+    save_bytes(archive, value);
+  }
+  template <class Archive>
+  void load(Archive& archive) {
+    value = load_bytes(archive, Max);
+  }
+  friend bool operator==(const JsonText&, const JsonText&) = default;
 };
 
 template <class T, std::size_t Max>

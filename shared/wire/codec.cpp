@@ -105,6 +105,12 @@ void check_values(const EvaluationReport& report) {
     throw Error(Errc::protocol, "an evaluation report with a loss of nothing");
 }
 
+void check_values(const TaskFailed& failed) {
+  if (failed.failure > last_failure) {
+    throw Error(Errc::protocol, "a failed task of unknown kind " + std::to_string(static_cast<int>(failed.failure)));
+  }
+}
+
 void check_values(const PretrainDone& done) {
   if (!(done.seconds >= 0) || std::isinf(done.seconds)) {
     throw Error(Errc::protocol, "a pre-training report whose duration is not a finite number >= 0");

@@ -18,6 +18,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string_view>
 #include <variant>
 
 #include "shared/learn/model.hpp"
@@ -29,14 +30,15 @@ namespace headstart::wire {
 inline constexpr std::uint16_t protocol_version = 5;
 
 using TaskId = std::uint64_t;
-using Reason = Text<512>;
+inline constexpr std::size_t max_reason_bytes = 512;
+using Reason = Text<max_reason_bytes>;
 using Digest = Text<64>;
 /// ModelSpec::architecture().
 using Architecture = Text<256>;
 /// A JSON object of settings, read through declared fields.
-using Settings = Text<48 * 1024>;
+using Settings = JsonText<48 * 1024>;
 /// The same of figures of samples: learn::Reference.
-using Figures = Text<4096>;
+using Figures = JsonText<4096>;
 inline constexpr auto max_classes = static_cast<std::size_t>(learn::max_classes);
 
 // ---- client to server
@@ -115,13 +117,61 @@ struct Offer {
   }
 };
 
+/// What kept a client from doing a task. More than that does not leave a silo: what exactly happened, which may hold
+/// paths and contents of its files, stands in its own log.
+enum class Failure : std::uint8_t {
+  internal,  ///< None of the others: a bug, or more than a library could bear.
+  data,      ///< Its data or the file of its model.
+  settings,  ///< Its settings and what the task asks for.
+  storage,   ///< Its disk.
+  memory,
+  training,  ///< What it computes: it diverged, or the data do not suffice for it.
+};
+inline constexpr Failure last_failure = Failure::training;
+
+/// A word that names it, and a sentence.
+constexpr std::string_view word_of(Failure failure) {
+  switch (failure) {
+    case Failure::internal:
+      return "internal";
+    case Failure::data:
+      return "data";
+    case Failure::settings:
+      return "settings";
+    case Failure::storage:
+      return "storage";
+    case Failure::memory:
+      return "memory";
+    case Failure::training:
+      return "training";
+  }
+  return "internal";
+}
+constexpr std::string_view sentence_of(Failure failure) {
+  switch (failure) {
+    case Failure::internal:
+      return "an error inside its program";
+    case Failure::data:
+      return "its data or its model's file cannot be used";
+    case Failure::settings:
+      return "its settings do not allow what the task asks for";
+    case Failure::storage:
+      return "its disk is full or cannot be written";
+    case Failure::memory:
+      return "its memory does not suffice";
+    case Failure::training:
+      return "its training or distillation diverged, or its data do not suffice for it";
+  }
+  return "an error inside its program";
+}
+
 /// The client could not do the task and stays in the run.
 struct TaskFailed {
   TaskId task = 0;
-  Reason reason;
+  Failure failure = Failure::internal;
   template <class A>
   void serialize(A& a) {
-    a(task, reason);
+    a(task, failure);
   }
 };
 

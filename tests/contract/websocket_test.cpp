@@ -147,6 +147,16 @@ TEST_CASE("frames that break the WebSocket protocol are protocol errors") {
   }
 }
 
+TEST_CASE("a peer's reason for closing is a quotation of printable characters") {
+  const auto heard = receive_from_raw_peer(frame(0x88,
+                                                 "\x03\xe8"
+                                                 "\x1b[2Jover\n\u009b\" forged"));
+  CHECK(heard.failure.code == Errc::peer_closed);
+  CHECK(contains(heard.failure.message,
+                 "the peer has closed it: \"?[2Jover ?"
+                 "?' forged\""));
+}
+
 TEST_CASE("a connection that breaks in the middle of a message is lost, not shortened") {
   const auto task = []() -> Task<> {
     Listener listener(co_await asio::this_coro::executor, "127.0.0.1", 0);

@@ -45,7 +45,7 @@ std::vector<wire::ClientMessage> client_messages() {
           wire::PretrainDone{1, false, 12.5, 20, 17},
           wire::EvaluationReport{4, {{8, 9}}, {{10, 10}}, {{9, 11}}, 6.25},
           wire::Offer{5, 24},
-          wire::TaskFailed{6, "diverged"},
+          wire::TaskFailed{6, wire::Failure::training},
           wire::Attachment{0, 24}};
 }
 

@@ -18,6 +18,7 @@
 #include "client/check.hpp"
 #include "experiments/lab/simulation.hpp"
 #include "shared/base/files.hpp"
+#include "shared/base/printable.hpp"
 #include "shared/learn/aggregate.hpp"
 #include "shared/net/loopback.hpp"
 #include "shared/session/conversation.hpp"
@@ -40,7 +41,7 @@ class SpoilingWorker final : public test::DelegatingWorker {
 
   wire::PackedState train(const wire::PackedState& global, std::uint32_t round,
                           const client::TaskContext& context) override {
-    if (how_ == How::fail) throw Error(Errc::run_failed, "the disk is on fire");
+    if (how_ == How::fail) throw Error(Errc::run_failed, "the disk is on fire\x1b[2J\n");
     wire::PackedState update = DelegatingWorker::train(global, round, context);
     learn::Tensor tensor = update.state().at("fc1.weight");
     tensor.view({-1})[5] = how_ == How::far_away ? 1000.0F : NAN;
@@ -90,7 +91,12 @@ TEST_CASE("NaN in an update: refused by tensor and index, the client stays, the 
   auto failing = honest_clients(3);
   failing.push_back({test::small_name(3), std::make_unique<SpoilingWorker>(3, SpoilingWorker::How::fail), {}});
   const auto same = simulate(without, std::move(failing), notes);
-  CHECK(notes.all.find("the disk is on fire") != std::string::npos);
+  // What the silo's program says of its failure, files' names and all, stays in the silo's log.
+  CHECK(notes.all.find("round 1 without silo-3: client silo-3: its training or distillation diverged") !=
+        std::string::npos);
+  CHECK(notes.all.find("(training); its own log says more") != std::string::npos);
+  CHECK((notes.all + same.dump() + read_text(folder / "without/audit.jsonl") + read_text(folder / "without/journal"))
+            .find("fire") == std::string::npos);
   CHECK(same["model_digest"] == summary["model_digest"]);
 }
 
@@ -785,6 +791,44 @@ TEST_CASE("a client that does not fit is refused with the reason") {
   CHECK(answer_to(hello, [](wire::Join& join) { join.architecture = "resnet18"; }).find("would train 'resnet18'") !=
         std::string::npos);
   CHECK(answer_to(hello, [](wire::Join& join) { join.schema = "other"; }).find("another schema") != std::string::npos);
+}
+
+TEST_CASE(
+    "keys and values that a client makes up: its refusal is short and printable for it, the notes and the records") {
+  const auto refused = [](const std::string& own_model) {
+    Lobby lobby;
+    std::string answer;
+    lobby.speak([&](session::ClientConversation& conversation) -> net::Task<> {
+      conversation.post(wire::Hello{wire::protocol_version, "silo-0", "test"});
+      const auto welcome = std::get<wire::Welcome>(co_await conversation.next_message());
+      wire::Join join = test::small_worker(0)->join(session::terms_from_json_text(welcome.terms.value));
+      join.own_model = own_model;
+      conversation.post(join);
+      const wire::ServerMessage last = co_await conversation.next_message();
+      if (const auto* refusal = std::get_if<wire::Refused>(&last)) answer = refusal->reason.value;
+    });
+    std::string line;
+    std::istringstream notes(lobby.notes.all);
+    while (std::getline(notes, line)) CHECK((line.size() < 700 && is_printable(line)));
+    bool is_recorded = false;
+    std::istringstream audit(read_text(lobby.folder / "run/audit.jsonl"));
+    while (std::getline(audit, line)) {
+      CHECK((line.size() < 900 && is_printable(line)));
+      const auto event = nlohmann::json::parse(line);
+      if (event["event"] != "refused") continue;
+      is_recorded = true;
+      CHECK(is_printable(event["reason"].get<std::string>()));
+    }
+    CHECK(is_recorded);
+    return answer;
+  };
+  CHECK(refused(nlohmann::json{{"model", {{"\x1b[2J\nforged\u009b", 1}}}}.dump())
+            .find("'model.?[2J forged?"
+                  "?'") != std::string::npos);
+  CHECK(refused(nlohmann::json{{std::string(45'000, 'k'), 1}}.dump()).find("kkk...'") != std::string::npos);
+  CHECK(refused(nlohmann::json{{"model", {{"name", std::string(45'000, 'n')}}}}.dump()).find("nnn") !=
+        std::string::npos);
+  CHECK(refused("[" + std::string(45'000, 'x')).find("a model's spec: ") != std::string::npos);
 }
 
 TEST_CASE("a flood of refused clients from one address or silo hides no other's refusal") {

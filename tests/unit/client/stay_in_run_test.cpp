@@ -53,6 +53,7 @@ Attempt ended_by(Attempt::Ending ending) { return {.ending = ending}; }
 struct Outcome {
   int num_dials = 0;
   std::optional<Errc> code;  ///< Of what ended it; none: the run was over.
+  std::string message = {};
 };
 
 /// The client's life where attempt n goes as attempts[n], all further ones as the last.
@@ -69,6 +70,7 @@ class Life {
         if (failure) std::rethrow_exception(failure);
       } catch (const Error& error) {
         outcome_.code = error.code();
+        outcome_.message = error.what();
       }
     });
     io_.run();
@@ -206,6 +208,7 @@ TEST_CASE("a refusal by the run is final, also for who was in it") {
       live(options(seconds(60), seconds(3600)), {Attempt{}, ended_by(Attempt::Ending::refused_for_good), Attempt{}});
   CHECK(outcome.num_dials == 2);
   CHECK(outcome.code == Errc::rejected);
+  CHECK(outcome.message == "the server refuses this client: \"the run is over\"");
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
 #include "shared/wire/codec.hpp"
 
+#include <algorithm>
 #include <cstring>
 #include <limits>
 #include <random>
@@ -34,7 +35,7 @@ std::vector<ClientMessage> client_examples() {
           PretrainDone{3, true, 12.5, 15, 4},
           report,
           Offer{9, 44'700'000},
-          TaskFailed{9, "no memory"},
+          TaskFailed{9, Failure::memory},
           Attachment{2, std::uint64_t{5} << 32}};
 }
 
@@ -115,16 +116,68 @@ TEST_CASE("flipped bits are refused or read as another message, never more") {
   CHECK(refused > 1000);
 }
 
+/// The bytes of `words` in place of as many '#' in `frame`.
+void put(std::vector<std::byte>& frame, const std::string& words) {
+  const auto place = std::ranges::find(frame, std::byte{'#'});
+  REQUIRE(std::distance(place, frame.end()) >= std::ssize(words));
+  std::ranges::transform(words, place, [](char c) { return static_cast<std::byte>(c); });
+}
+
+TEST_CASE("words of a peer are printable whatever bytes came, and are cut and cleaned before they go out") {
+  const std::string dirty = "\x1b[2J\nforged \u009b\u202e\xff";
+  const std::string clean = "?[2J forged ??????";
+  auto frame = encode(ServerMessage(Refused{std::string(dirty.size(), '#'), false}));
+  put(frame, dirty);
+  CHECK(std::get<Refused>(std::get<ServerMessage>(decode_from_server(frame))).reason.value == clean);
+  frame = encode(ClientMessage(Hello{protocol_version, "silo-1", std::string(dirty.size(), '#'), false}));
+  put(frame, dirty);
+  CHECK(std::get<Hello>(std::get<ClientMessage>(decode_from_client(frame))).software.value == clean);
+
+  const auto arrives = [](const Finished& finished) {
+    const auto sent = encode(ServerMessage(finished));
+    return std::get<Finished>(std::get<ServerMessage>(decode_from_server(sent))).summary.value;
+  };
+  CHECK(arrives({dirty, true}) == clean);
+  CHECK(arrives({std::string(2000, 'x'), true}) == std::string(509, 'x') + "...");
+  Finished assigned;
+  assigned.summary.value = dirty + std::string(2000, 'x');
+  CHECK(arrives(assigned).starts_with(clean + "xxx"));
+}
+
+TEST_CASE("settings travel as they were written, and are refused where no message carries them") {
+  const std::string json = "{\"name\": \"\xe2\x80\x8f\\n\"}";
+  Join join;
+  join.own_model = json;
+  const auto frame = encode(ClientMessage(join));
+  CHECK(std::get<Join>(std::get<ClientMessage>(decode_from_client(frame))).own_model.value == json);
+  CHECK(test::error_of(Errc::usage, [] { (void)Settings(std::string(48 * 1024 + 1, ' ')); }).find("at most 49152") !=
+        std::string::npos);
+}
+
+TEST_CASE("a failed task says why by a code that is known") {
+  for (int i = 0; i <= static_cast<int>(last_failure); ++i) {
+    const auto failure = static_cast<Failure>(i);
+    const auto frame = encode(ClientMessage(TaskFailed{1, failure}));
+    CHECK(std::get<TaskFailed>(std::get<ClientMessage>(decode_from_client(frame))).failure == failure);
+    CHECK_FALSE(word_of(failure).empty());
+    CHECK_FALSE(sentence_of(failure).empty());
+  }
+  auto frame = encode(ClientMessage(TaskFailed{1, Failure::data}));
+  frame.back() = std::byte{200};
+  CHECK(test::error_of(Errc::protocol, [&] { decode_from_client(frame); }).find("unknown kind 200") !=
+        std::string::npos);
+}
+
 TEST_CASE("a length that lies is refused before memory is taken") {
-  auto frame = encode(ClientMessage(TaskFailed{1, "no"}));
+  auto frame = encode(ServerMessage(ResultRefused{1, "no"}));
   // head, portable-binary byte order mark, task id, then the text's length.
   const std::size_t length_at = 4 + 1 + 8;
   const std::uint32_t huge = 0xffffffff;
   std::memcpy(&frame[length_at], &huge, sizeof(huge));
-  CHECK(test::error_of([&] { decode_from_client(frame); }).find("announces 4294967295 elements") != std::string::npos);
+  CHECK(test::error_of([&] { decode_from_server(frame); }).find("announces 4294967295 elements") != std::string::npos);
   const std::uint32_t allowed_but_not_there = 500;
   std::memcpy(&frame[length_at], &allowed_but_not_there, sizeof(allowed_but_not_there));
-  CHECK(test::error_of([&] { decode_from_client(frame); }).find("bytes are left") != std::string::npos);
+  CHECK(test::error_of([&] { decode_from_server(frame); }).find("bytes are left") != std::string::npos);
 }
 
 TEST_CASE("frames of another version, kind or message are refused by name") {
