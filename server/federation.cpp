@@ -39,6 +39,26 @@ nlohmann::json samples_record(const session::Terms& terms) {
   return record;
 }
 
+/// Whether a server that is started again can go on with a run that ends with `code`. Its clients are then left waiting
+/// for it, as those of a server that was killed are; of any other end they are told, and end too.
+bool can_be_gone_on_with(Errc code) {
+  switch (code) {
+    case Errc::interrupted:  // whoever stops a server may start it again
+    case Errc::storage:      // room is made
+    case Errc::network:
+    case Errc::data:      // a damaged file of the run's folder is found and made again
+    case Errc::internal:  // a bug; the journal is whole up to it
+      return true;
+    case Errc::run_failed:  // the same would happen again, or clients are gone for good
+    case Errc::usage:
+    case Errc::rejected:
+    case Errc::protocol:
+    case Errc::peer_closed:
+      return false;
+  }
+  return false;
+}
+
 }  // namespace
 
 Federation::Federation(net::asio::any_io_executor executor, net::asio::thread_pool& pool, const ServerConfig& config,
@@ -132,15 +152,16 @@ net::Task<nlohmann::json> Federation::run() {
   } catch (const Error& error) {
     failure = error;
   } catch (const std::exception& error) {
-    // A bug, here or in a library: the clients are still told and the folder is still closed in order.
+    // A bug, here or in a library: the folder is still closed in order.
     failure = Error(Errc::internal, error.what());
   }
+  const std::string cause = failure ? failure->what() : "";
   if (failure && stop_.stop_requested()) {
     const bool has_model = recovery_.milestone || !global_.digest.empty();
     const std::string where = has_model ? fmt::format("after round {}", num_rounds_done_) : "before round 1";
-    failure = Error(Errc::interrupted, fmt::format("stopped {}; {}", where, kept()));
+    failure = Error(Errc::interrupted, fmt::format("stopped {}; {}", where, what_comes_next(Errc::interrupted)));
   } else if (failure) {
-    failure = Error(failure->code(), fmt::format("{}; {}", failure->what(), kept()));
+    failure = Error(failure->code(), fmt::format("{}; {}", failure->what(), what_comes_next(failure->code())));
   }
   if (failure) stopped_because_ = failure->what();
   const nlohmann::json result = summary(stopped_because_);
@@ -148,13 +169,14 @@ net::Task<nlohmann::json> Federation::run() {
   try {
     write_result(result, failure.has_value());
   } catch (const Error& error) {
-    if (!failure) failure = Error(error.code(), fmt::format("{}; {}", error.what(), kept()));
+    if (!failure) failure = Error(error.code(), fmt::format("{}; {}", error.what(), what_comes_next(error.code())));
     stopped_because_ = failure->what();
   }
   folder_.audit().run_ended(stopped_because_);
-  const std::string words = (failure ? "the run ended early: " : "the run is done: ") + stopped_because_;
-  // Who stops a server may start it again; its clients wait for that.
-  if (!stop_.stop_requested()) co_await finish_clients(words, failure.has_value());
+  // What is kept where is the operator's business.
+  const std::string words = failure ? "the run ended early: " + cause : "the run is done: " + stopped_because_;
+  const bool is_over = !failure || !can_be_gone_on_with(failure->code());
+  if (is_over && !stop_.stop_requested()) co_await finish_clients(words, failure.has_value());
   if (failure) throw *failure;
   end_run();
   co_return result;
@@ -606,6 +628,12 @@ std::string Federation::kept() const {
       num_measured_ < 0 ? "no line of rounds.jsonl" : fmt::format("rounds.jsonl up to round {}", num_measured_);
   const std::string model = num_kept_ < 0 ? "no checkpoint" : fmt::format("checkpoints up to round {}", num_kept_);
   return fmt::format("kept in {}: {}, {}; the same command goes on from there", folder_.path().string(), lines, model);
+}
+
+std::string Federation::what_comes_next(Errc code) const {
+  return kept() + (can_be_gone_on_with(code)
+                       ? ", and the clients wait for it (their connect.patience_once_in)"
+                       : "; the clients are told that the run ended, and must be started again too");
 }
 
 nlohmann::json Federation::run_record() const {

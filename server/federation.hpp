@@ -32,7 +32,9 @@ class Federation {
 
   /// Lobby to last round, or from where an earlier server left the run; writes the run's folder. Returns the summary.
   /// Throws Error(usage) where the folder's run is another one.
-  /// Throws Error(run_failed) and Error(interrupted) after writing what there is, the message saying what was kept.
+  /// Throws Error after writing what there is, the message saying what was kept. Where a server that is started again
+  /// can go on with the run (stopped, no room on the disk, a bug) its clients are not told and wait for that; where it
+  /// cannot (run_failed) they are told.
   /// A run that was finished and whose clients know is left as it is.
   net::Task<nlohmann::json> run();
 
@@ -93,6 +95,8 @@ class Federation {
   [[nodiscard]] std::uint64_t bytes_up() const { return earlier_bytes_up_ + cohort_.bytes_up(); }
   [[nodiscard]] std::uint64_t bytes_down() const { return earlier_bytes_down_ + cohort_.bytes_down(); }
   [[nodiscard]] std::string kept() const;
+  /// For the message of a run that ends with `code`: what is kept, and what becomes of the clients.
+  [[nodiscard]] std::string what_comes_next(Errc code) const;
 
   net::asio::any_io_executor executor_;
   ServerConfig config_;

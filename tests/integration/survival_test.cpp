@@ -523,6 +523,40 @@ server::ServerConfig stopped_in_round_3(const std::filesystem::path& folder) {
   return config;
 }
 
+TEST_CASE("stopped in the lobby after a restart: what is said to be kept is what the first server left") {
+  const test::TemporaryFolder folder;
+  const auto config = stopped_in_round_3(folder / "run");
+  StopAtPhase stopping(0);
+  const std::string message = test::error_of(
+      Errc::interrupted, [&] { run(config, {}, stopping, [](const std::function<void()>& stop) { stop(); }); });
+  CHECK(message.find("stopped after round 2; kept in") != std::string::npos);
+  CHECK(message.find("checkpoints up to round 2; the same command goes on from there") != std::string::npos);
+  CHECK(nlohmann::json::parse(read_text(folder / "run/interrupted.json"))["rounds"] == 2);
+}
+
+TEST_CASE("a run that cannot go on tells its clients so; they do not wait for it") {
+  const test::TemporaryFolder folder;
+  auto config = config_in(folder / "run", StartModel::random);
+  config.federation.min_clients = 4;
+  auto clients = clients_of();
+  clients[3].worker = std::make_unique<FailingWorker>(std::move(clients[3].worker), std::set<std::string>{"round 2"});
+  std::vector<std::string> ends;
+  for (auto& client : clients) {
+    client.on_end = [&ends](const std::exception_ptr& why) {
+      ends.push_back(test::error_of(Errc::run_failed, [&why] { std::rethrow_exception(why); }));
+    };
+  }
+  Notes notes;
+  const std::string message = test::error_of(Errc::run_failed, [&] { run(config, std::move(clients), notes); });
+  CHECK(message.find("checkpoints up to round 1; the same command goes on from there; the clients are told") !=
+        std::string::npos);
+  REQUIRE(ends.size() == 4);
+  for (const std::string& end : ends) {
+    CHECK(end.starts_with("the server says: \"the run ended early: round 2"));
+    CHECK(end.find("kept in") == std::string::npos);  // where, is none of theirs
+  }
+}
+
 TEST_CASE("a damaged newest checkpoint: the one before is taken, the message names the file, the model is the same") {
   const test::TemporaryFolder folder;
   Notes notes;
@@ -863,8 +897,7 @@ TEST_CASE("a restarted server that has too few clients says how many it needs, a
   CHECK(run(config, clients_of(2), stopping)["rounds"] == 6);
 }
 
-TEST_CASE(
-    "a summary that cannot be written: the run is not done, its clients are told so, and it can be gone on with") {
+TEST_CASE("a summary that cannot be written: the run is not done, its clients wait for a server that goes on with it") {
   class InTheWay final : public StopAtPhase {
    public:
     explicit InTheWay(std::filesystem::path place) : StopAtPhase(0), place_(std::move(place)) {}
@@ -890,9 +923,12 @@ TEST_CASE(
     };
   }
   InTheWay in_the_way(folder / "run/summary.json");
-  CHECK(test::code_of([&] { run(config, std::move(clients), in_the_way); }) == Errc::storage);
+  const std::string message = test::error_of(Errc::storage, [&] { run(config, std::move(clients), in_the_way); });
+  CHECK(message.find("checkpoints up to round 6; the same command goes on from there, and the clients wait for it") !=
+        std::string::npos);
   REQUIRE(ends.size() == 4);
-  for (const std::string& end : ends) CHECK(end.find("the run ended early") != std::string::npos);
+  // They dial again; the simulation, which has no server any more, then ends them.
+  for (const std::string& end : ends) CHECK(end == "the run is over");
   std::filesystem::remove_all(folder / "run/summary.json");
   const auto counts = std::make_shared<WorkCounts>();
   CHECK(run(config, counted(clients_of(), counts), notes)["model_digest"] == expected["model_digest"]);
@@ -1021,8 +1057,17 @@ TEST_CASE("a server whose disk fails says so at once, not when its slowest clien
   auto clients = clients_of();
   clients[3].worker = std::make_unique<WithholdingWorker>(std::move(clients[3].worker));
   FailingDisk failing(folder / "run");
+  int num_told = 0;
+  for (auto& client : clients) {
+    client.on_end = [&num_told](const std::exception_ptr& why) {
+      num_told += test::code_of([&why] { std::rethrow_exception(why); }) == Errc::run_failed ? 1 : 0;
+    };
+  }
   const std::string message = test::error_of(Errc::storage, [&] { run(config, std::move(clients), failing); });
   CHECK(message.find("models") != std::string::npos);
+  CHECK(message.find("nothing of a round yet; the same command begins again, and the clients wait for it") !=
+        std::string::npos);
+  CHECK(num_told == 0);
 }
 
 TEST_CASE("the student's client is gone for good: the next best one distils, and the summary says so") {
@@ -1051,7 +1096,8 @@ TEST_CASE("the student's client is gone for good: the next best one distils, and
   CHECK(summary["degraded"] == true);
   CHECK(summary["left_out"][0]["phase"] == "consolidation");
   CHECK(summary["left_out"][0]["client"] == best);
-  CHECK(summary["left_out"][0]["reason"].get<std::string>().find("out of memory") != std::string::npos);
+  CHECK(summary["left_out"][0]["reason"].get<std::string>().find("(training); its own log says more") !=
+        std::string::npos);
 }
 
 // ---- clients that are slow, or come late
