@@ -5,6 +5,7 @@
 
 #include <fmt/format.h>
 
+#include "client/pretrained_store.hpp"
 #include "shared/base/expiry.hpp"
 #include "shared/base/version.hpp"
 #include "shared/net/offload.hpp"
@@ -115,7 +116,7 @@ net::Task<> check_run(net::asio::any_io_executor executor, Dial dial, ClientCont
   tell(fmt::format("server      {} answers{}", conversation->peer(), who));
   conversation->post(wire::Hello{wire::protocol_version, context.name, fmt::format("headstart {}", version()), true});
   const wire::ServerMessage answer = co_await conversation->next_message();
-  if (const auto* refused = std::get_if<wire::Refused>(&answer)) throw Error(Errc::rejected, refused->reason.value);
+  if (const auto* refused = std::get_if<wire::Refused>(&answer)) throw Error(Errc::rejected, refusal_words(*refused));
   const auto* welcome = std::get_if<wire::Welcome>(&answer);
   if (welcome == nullptr) throw Error(Errc::protocol, "the server sent a message out of turn");
   const auto behind = std::chrono::milliseconds(welcome->unix_time) - wall_clock().time_since_epoch();
@@ -140,6 +141,17 @@ net::Task<> check_run(net::asio::any_io_executor executor, Dial dial, ClientCont
   tell(fmt::format("model       '{}', {:.1f} MB each way and round", join.architecture.value,
                    static_cast<double>(num_bytes) / 1e6));
   co_await conversation->close("checked");
+}
+
+void check_store(const std::filesystem::path& store, const std::function<void(const std::string&)>& tell) {
+  try {
+    PretrainedStore(store).require_writable();
+  } catch (const Error& error) {
+    throw Error(error.code(), fmt::format("store.pretrained: {}; a client that is started again would train its model "
+                                          "again. Name a folder that can be written, or none",
+                                          error.what()));
+  }
+  tell(fmt::format("store       pre-trained models are kept in {}", store.string()));
 }
 
 void check_expiry(const net::TlsExpiry& expiry, SystemTime now, const std::function<void(const std::string&)>& tell) {

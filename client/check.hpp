@@ -1,6 +1,7 @@
 // What can be known before the day of the run: does this client reach its server, is it let in, do data and model fit.
 #pragma once
 
+#include <filesystem>
 #include <functional>
 #include <string>
 
@@ -17,6 +18,10 @@ namespace headstart::client {
 /// sees a client that hung up; one of the same certificate that is in the run stays there.
 net::Task<> check_run(net::asio::any_io_executor executor, Dial dial, ClientContext context, WallClock wall_clock,
                       std::function<void(const std::string&)> tell);
+
+/// Tells that pre-trained models can be kept in `store`. Throws Error(storage) where they cannot: a client goes on
+/// without, but trains anew whenever it is started again.
+void check_store(const std::filesystem::path& store, const std::function<void(const std::string&)>& tell);
 
 /// Tells until when this client's own certificate and revocation list are good. That they are good now is known: Tls
 /// has read them.

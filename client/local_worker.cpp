@@ -44,7 +44,15 @@ LocalWorker::LocalWorker(LocalWorkerOptions options, learn::Dataset data, Clock 
                                         options_.name));
   }
   figures_ = learn::figures_of(data_);
-  if (options_.store) store_.emplace(*options_.store);
+  if (!options_.store) return;
+  try {
+    store_.emplace(*options_.store);
+  } catch (const Error& error) {
+    spdlog::warn(
+        "store.pretrained: {}; the pre-trained model is kept in memory only, and a client that is started again "
+        "trains it again",
+        error.what());
+  }
 }
 
 LocalWorker::~LocalWorker() = default;
@@ -72,6 +80,11 @@ wire::Join LocalWorker::join(const session::Terms& terms) {
     require_within_limit(*options_.own_model, "own_model", Errc::usage);
     join.own_architecture = options_.own_model->architecture();
     join.own_model = session::to_json_text(*options_.own_model);
+    if (options_.own_model->is_scripted()) {
+      spdlog::warn(
+          "own_model: the other silos do not have this script, so the model does not teach where the run distils on "
+          "student data, and is not rated at the clients; on public data it teaches");
+    }
   }
   const learn::Task mine{join.channels, join.height, join.width, join.num_classes};
   const bool fits = mine == terms.task && !learn::class_misfit(classes, terms_.samples.classes) &&
@@ -255,7 +268,7 @@ wire::PackedState LocalWorker::distill(const Consolidation& task, const TaskCont
   const learn::SoundTeachers sound =
       learn::sound_teachers(teacher_logits_->logits, task.weights.state().tensors().front().tensor);
   for (const std::int64_t dropped : sound.dropped) {
-    spdlog::warn("{}'s model does not teach, its logits are not finite",
+    spdlog::warn("the model of '{}' does not teach, its logits are not finite",
                  task.teachers[static_cast<std::size_t>(dropped)].client);
   }
   const at::Tensor targets = learn::soft_targets(sound.logits, sound.weights, options);

@@ -14,6 +14,7 @@
 #include "shared/base/cli.hpp"
 #include "shared/base/log.hpp"
 #include "shared/base/names.hpp"
+#include "shared/base/printable.hpp"
 #include "shared/base/signals.hpp"
 #include "shared/learn/platform.hpp"
 #include "shared/net/tls.hpp"
@@ -32,7 +33,7 @@ class LogObserver final : public client::ClientObserver {
   void on_task(const std::string& what) override { spdlog::info("{}", what); }
   void on_progress(std::uint64_t done, std::uint64_t total) override { spdlog::debug("{} of {} samples", done, total); }
   void on_result_refused(const std::string& reason) override {
-    spdlog::error("the server refused this client's result: {}", reason);
+    spdlog::error("the server refused this client's result: {}", quotation(reason, wire::max_reason_bytes));
   }
   void on_retry(const std::string& reason, std::chrono::milliseconds pause) override {
     spdlog::warn("{}; trying again in {:.1f} s", reason, std::chrono::duration<double>(pause).count());
@@ -81,7 +82,8 @@ int run_client(const client::ClientConfig& config, bool is_check) {
   client::ClientContext context{config.name,     &worker, &pool, &observer, std::chrono::steady_clock::now,
                                 stop.get_token()};
   const auto check = [&]() -> net::Task<std::string> {
-    const auto tell = [](const std::string& words) { std::cout << "ok  " << words << std::endl; };
+    const auto tell = [](const std::string& words) { std::cout << "ok  " << printable(words) << std::endl; };
+    if (!config.store.empty()) client::check_store(config.store, tell);
     if (channel_options.tls) {
       client::check_expiry(channel_options.tls->expiry(), std::chrono::system_clock::now(), tell);
     }

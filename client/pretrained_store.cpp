@@ -9,9 +9,19 @@
 
 namespace headstart::client {
 
+namespace {
+
+constexpr const char* parts[] = {"models", "index"};
+
+}  // namespace
+
 PretrainedStore::PretrainedStore(std::filesystem::path folder) : folder_(std::move(folder)) {
   make_private_folder(folder_);
-  for (const char* part : {"models", "index"}) make_private_folder(folder_ / part);
+  for (const char* part : parts) make_private_folder(folder_ / part);
+}
+
+void PretrainedStore::require_writable() const {
+  for (const char* part : parts) AtomicFile(folder_ / part / "trial").write("x");  // never put in place
 }
 
 std::optional<PretrainedStore::Entry> PretrainedStore::find(const std::string& key) const {

@@ -18,6 +18,9 @@ class PretrainedStore {
   /// Makes the folder where it is missing; only its owner may enter it then. Throws Error(storage).
   explicit PretrainedStore(std::filesystem::path folder);
 
+  /// Throws Error(storage) where an entry could not be written.
+  void require_writable() const;
+
   struct Entry {
     wire::PackedState model;
     wire::PretrainDone done;

@@ -133,7 +133,7 @@ Terms terms_from_json_text(const std::string& text) {
   try {
     require_sound(terms);
   } catch (const Error& error) {
-    throw Error(Errc::protocol, fmt::format("terms of the run: {}", error.what()));
+    throw Error(Errc::protocol, printable(fmt::format("terms of the run: {}", error.what()), max_error_bytes));
   }
   if (terms.samples.classes.empty()) terms.samples.classes = learn::numbered_classes(terms.task.num_classes);
   return terms;
@@ -211,12 +211,11 @@ std::string to_json_text(const SampleReport& report) {
 
 SampleReport report_from_json_text(const std::string& text) {
   SampleReport report;
-  load_from_peer(
-      text, [&](Fields& fields) { declare_fields(fields, report); }, "what the client says of its samples");
+  load_from_peer(text, "what the client says of its samples", [&](Fields& fields) { declare_fields(fields, report); });
   try {
     learn::require_whole(report.figures);
   } catch (const Error& error) {
-    throw Error(Errc::protocol, error.what());
+    throw Error(Errc::protocol, printable(error.what(), max_error_bytes));
   }
   return report;
 }
@@ -230,12 +229,12 @@ std::string to_json_text(const learn::Reference& reference) {
 
 learn::Reference reference_from_json_text(const std::string& text) {
   learn::Reference reference;
-  load_from_peer(
-      text, [&](Fields& fields) { declare_fields(fields, reference); }, "what the server says of the run's samples");
+  load_from_peer(text, "what the server says of the run's samples",
+                 [&](Fields& fields) { declare_fields(fields, reference); });
   try {
     learn::require_whole(reference.figures);
   } catch (const Error& error) {
-    throw Error(Errc::protocol, error.what());
+    throw Error(Errc::protocol, printable(error.what(), max_error_bytes));
   }
   return reference;
 }

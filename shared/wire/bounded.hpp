@@ -103,6 +103,7 @@ struct Text {
 /// JSON for the other side's program, exactly as it was written. What is shown of it must be made printable.
 template <std::size_t Max>
 struct JsonText {
+  static constexpr std::size_t max_size = Max;
   std::string value;
 
   JsonText() = default;

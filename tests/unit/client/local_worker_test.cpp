@@ -11,6 +11,7 @@
 #include <sys/resource.h>
 #include <torch/torch.h>
 
+#include "client/check.hpp"
 #include "shared/base/error.hpp"
 #include "shared/base/log.hpp"
 #include "shared/learn/distill.hpp"
@@ -262,6 +263,48 @@ TEST_CASE("a store without room costs no finished pre-training: the model is use
   CHECK_FALSE(static_cast<bool>(restarted->pretrain({}).is_reused));
   CHECK(restarted->pretrained({}).digest() == used);
   CHECK(static_cast<bool>(joined_worker(options)->pretrain({}).is_reused));
+}
+
+TEST_CASE("a store that cannot be made costs no run: the model is used, and log and check say what is wrong") {
+  const test::TemporaryFolder folder;
+  std::ofstream(folder / "file") << "no folder";
+  LocalWorkerOptions options;
+  options.store = folder / "file/\x1b[2Jstore";
+  {
+    const Log log;
+    const auto worker = joined_worker(options);
+    CHECK(log.text.str().find("store.pretrained: ") != std::string::npos);
+    CHECK(log.text.str().find("kept in memory only") != std::string::npos);
+    CHECK_FALSE(static_cast<bool>(worker->pretrain({}).is_reused));
+    Notes untrained;
+    CHECK(worker->pretrained(untrained.context()).bytes().size() > 0);
+    CHECK(untrained.done.empty());
+  }
+  const auto tell = [](const std::string&) { FAIL("nothing holds"); };
+  const std::string message = test::error_of(Errc::storage, [&] { check_store(*options.store, tell); });
+  CHECK(message.find("store.pretrained: ") != std::string::npos);
+  CHECK(message.find("would train its model again") != std::string::npos);
+
+  std::string told;
+  check_store(folder / "store", [&told](const std::string& words) { told = words; });
+  CHECK(told.find("pre-trained models are kept in") != std::string::npos);
+  CHECK(std::filesystem::is_empty(folder / "store/models"));
+  CHECK(std::filesystem::is_empty(folder / "store/index"));
+}
+
+TEST_CASE("a scripted model of the silo's own: its log says where it does not teach") {
+  LocalWorkerOptions options;
+  options.own_model = learn::ModelSpec{};
+  const auto words = [&options] {
+    const Log log;
+    // The script takes other samples than this silo's, which is refused after that.
+    (void)test::code_of([&options] { joined_worker(options); });
+    return log.text.str();
+  };
+  options.own_model->channels = {2, 2};
+  CHECK(words().empty());
+  options.own_model->name = "script:tests/golden/scripted/gated.pt";
+  CHECK(words().find("does not teach where the run distils on student data") != std::string::npos);
 }
 
 }  // namespace
