@@ -49,6 +49,22 @@ TEST_CASE("metrics: run, clients and door, with what is unknown left out") {
   CHECK(std::ranges::count(text, '#') % 2 == 0);
 }
 
+TEST_CASE("metrics: the phase is one of a few words, whatever the round and the silo") {
+  const auto label_of = [](const std::string& phase) {
+    RunStatus run = a_run();
+    run.phase = phase;
+    const std::string text = metrics_text(run, {}, {});
+    const std::string head = "headstart_phase_info{phase=\"";
+    const std::size_t begin = text.find(head) + head.size();
+    return text.substr(begin, text.find('"', begin) - begin);
+  };
+  CHECK(label_of("consolidation at st-mary") == "consolidation at a client");
+  CHECK(label_of("consolidation on the public set") == "consolidation on the public set");
+  CHECK(label_of("round 12: evaluation at the clients") == "round");
+  CHECK(label_of("round 12: distillation from 7 models") == "round");
+  CHECK(label_of("lobby") == "lobby");
+}
+
 TEST_CASE("metrics: when the server's own certificate and list end, where it has them") {
   using std::chrono::seconds;
   DoorStatus door;
