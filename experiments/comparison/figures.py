@@ -93,10 +93,10 @@ def accuracy_figure(comparison: Comparison, partition: str) -> Figure:
 
 
 def _upper_part(comparison: Comparison, partition: str) -> tuple[float, float]:
-    """From the lowest target or pre-trained start up to the best accuracy."""
+    """From the lowest target or pre-trained start up to the highest target or accuracy."""
     results = [result for start in comparison.starts() for result in comparison.results(partition, start)]
-    high = max(result.best_accuracy for result in results)
     levels = [level for level, _ in _target_levels(comparison, partition)]
+    high = max([*levels, *(result.best_accuracy for result in results)])
     seeds = [result.seed_accuracy for result in results if needs_models(result.run.start)]
     low = min([high - 0.1, *levels, *(seed for seed in seeds if seed > high - 0.35)])
     margin = 0.06 * (high - low)

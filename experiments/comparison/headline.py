@@ -20,6 +20,12 @@ def hardest_target(comparison: Comparison, reference: str | None) -> Target | No
     return max(own, key=lambda target: target.difficulty, default=None)
 
 
+def overview_targets(comparison: Comparison) -> list[Target]:
+    """The hardest of each reference, and every one below centralised training."""
+    hardest = hardest_targets(comparison)
+    return [target for target in comparison.targets if target in hardest or target.reference == CENTRAL]
+
+
 def headline_target(comparison: Comparison) -> Target | None:
     """The hardest target that the best local model sets, which starts can fail to reach; else one of the random start,
     which a distilled start often has before round 1; else the hardest there is."""

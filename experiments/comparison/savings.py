@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .accounting import Comparison, Saving, Target
-from .headline import cells_text, hardest_targets
+from .headline import cells_text, overview_targets
 from .programs import needs_models, title_of_start
 from .table import NOTHING, Table, percent
 
@@ -68,9 +68,7 @@ def partition_saving_tables(comparison: Comparison, baseline: str) -> list[Table
     """A table a target: the hardest of each reference, and every one below centralised training."""
     if baseline not in comparison.starts():
         return []
-    hardest = hardest_targets(comparison)
-    chosen = [target for target in comparison.targets if target in hardest or target.reference == "central"]
-    return [_partition_table(comparison, target, baseline) for target in chosen]
+    return [_partition_table(comparison, target, baseline) for target in overview_targets(comparison)]
 
 
 def _partition_table(comparison: Comparison, target: Target, baseline: str) -> Table:

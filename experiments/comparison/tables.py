@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .accounting import Comparison, Spread, Target
-from .headline import headline_target
+from .headline import headline_target, overview_targets
 from .programs import needs_models, title_of_start
 from .savings import partition_saving_tables, saving_table
 from .table import NOTHING, Table, amount, percent, points
@@ -14,7 +14,7 @@ ENSEMBLES = ("equal", "adaptive", "precision")
 
 def front_tables(comparison: Comparison) -> list[Table]:
     """The summary first, then savings, leads and what else concerns the whole, as far as the runs carry it."""
-    tables = [summary_table(comparison), saving_table(comparison, "best"), saving_table(comparison, "random"),
+    tables = [summary_table(comparison), overview_table(comparison), saving_table(comparison, "best"), saving_table(comparison, "random"),
               lead_table(comparison), central_table(comparison), charge_table(comparison),
               validation_table(comparison), ensemble_table(comparison)]
     return [table for table in tables if table.rows]
@@ -28,6 +28,30 @@ def target_tables(comparison: Comparison) -> list[Table]:
 
 def all_tables(comparison: Comparison) -> list[Table]:
     return front_tables(comparison) + target_tables(comparison)
+
+
+def overview_table(comparison: Comparison) -> Table:
+    """A column a start: its accuracy before round 1, and the charged rounds to one target after the other."""
+    starts, targets = comparison.starts(), overview_targets(comparison)
+    named = "; ".join(f"({number}) {target.label}" for number, target in enumerate(targets, 1))
+    table = Table("Rounds to each target", ["partition", *(title_of_start(start) for start in starts)],
+                  note=f"Test accuracy before round 1, then the rounds to {named}, own cost included; means over the "
+                       "seeds. '>=': not reached in every run.")
+    if not targets:
+        return table
+    for partition in comparison.plan.partitions:
+        row = [partition]
+        for start in starts:
+            results = comparison.results(partition, start)
+            rounds = [_mean_text(comparison.spread(target, partition, start, "rounds", True)) for target in targets]
+            seed = Spread.of(r.seed_accuracy for r in results)
+            row.append(NOTHING if seed is None else f"{100 * seed.mean:.1f}%; " + ", ".join(rounds))
+        table.rows.append(row)
+    return table
+
+
+def _mean_text(spread: Spread | None) -> str:
+    return NOTHING if spread is None else f"{spread.bound} {spread.mean:.1f}".strip().removesuffix(".0")
 
 
 def summary_table(comparison: Comparison) -> Table:

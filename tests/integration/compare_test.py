@@ -494,6 +494,9 @@ class WholeCalls(unittest.TestCase):
                                   "data": {"manifest": f"{self.out}/manifests/uniform-seed2.json"}})
         table = json.loads((self.out / "table.json").read_text())
         self.assertEqual([central["accuracy"] for central in table["central"]], [0.88, 0.87])
+        overview = (self.out / "table.md").read_text().split("### Rounds to each target")[1].splitlines()
+        self.assertRegex(overview[4], r"^\| uniform \| \d+\.\d%; .*, .*, .*, .* \|")
+        self.assertIn("(3) centralised training less 5 points; (4) centralised training less 2 points", "".join(overview))
         targets = {(run["seed"], target["target"]): target["accuracy"] for run in table["runs"]
                    for target in run["targets"]}
         self.assertAlmostEqual(targets[2, "centralised training less 5 points"], 0.82)

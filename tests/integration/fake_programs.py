@@ -132,7 +132,8 @@ def simulate(arguments: list[str]) -> None:
 def central(arguments: list[str]) -> None:
     config = load(arguments, CENTRAL_SECTIONS)
     folder, seed = make_folder(config), config["run"]["seed"]
-    (folder / "run.json").write_text(json.dumps({"program": "headstart-fake", "config": config}))
+    (folder / "run.json").write_text(json.dumps({
+        "program": "headstart-fake", "version": "0.1.0", "reproducible_with": {"libtorch": "1.13.1"}, "config": config}))
     summary = {"central": True, "accuracy": round(0.89 - 0.01 * seed, 2), "num_examples": 6000, "epochs": 5,
                "best_epoch": 4, "validation_accuracy": 0.9, "seconds": 3.0}
     (folder / "summary.json").write_text(json.dumps(summary))
