@@ -113,7 +113,8 @@ void declare_fields(Fields& fields, ServerConfig& config) {
   declare_fields(fields, "consolidation", federation.consolidation);
   fields.choice("validation.source", federation.validation,
                 "Whose data judges models: a labeled set that the server holds (validation in the manifest), or the "
-                "clients' counts on their held-out data.",
+                "clients' counts on their held-out data. A client does not count for its own pre-trained model, whose "
+                "epoch its held-out data chose, unless no other client has any.",
                 Choices<ValidationSource>(validation_words));
   fields.flag("evaluation.central", federation.central_evaluation, "Measure every round's model on the test set.");
   fields.flag("evaluation.federated", federation.federated_evaluation,

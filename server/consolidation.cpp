@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 #include <torch/torch.h>
 
+#include "server/class_weights.hpp"
 #include "shared/base/error.hpp"
 
 namespace headstart::server {
@@ -39,10 +40,10 @@ void declare_fields(Fields& fields, const std::string& prefix, ConsolidationOpti
 
 namespace {
 
-learn::Tensor rates_of(const std::vector<const Candidate*>& candidates, learn::TeacherWeighting weighting) {
-  std::vector<learn::Tensor> rates;
-  for (const Candidate* candidate : candidates) rates.push_back(learn::class_rates(*candidate->rating, weighting));
-  return torch::stack(rates);
+std::vector<learn::Evaluation> ratings_of(const std::vector<const Candidate*>& candidates) {
+  std::vector<learn::Evaluation> ratings;
+  for (const Candidate* candidate : candidates) ratings.push_back(*candidate->rating);
+  return ratings;
 }
 
 /// The candidate the student starts from or whose data it uses, or null for an untrained student on public data.
@@ -142,10 +143,8 @@ ConsolidationPlan plan_consolidation(const ConsolidationOptions& options, std::v
     plan.weights = learn::equal_weights(static_cast<std::int64_t>(teaching.size()), num_classes);
     return plan;
   }
-  const learn::Tensor student_rates =
-      plan.student ? rates_of({student}, options.weighting).squeeze(0) : torch::zeros({num_classes}, torch::kDouble);
-  plan.weights = learn::adaptive_weights(rates_of(teaching, options.weighting), rates_of(others, options.weighting),
-                                         student_rates);
+  const std::optional<learn::Evaluation> of_student = plan.student ? student->rating : std::nullopt;
+  plan.weights = class_weights(ratings_of(teaching), ratings_of(others), of_student, options.weighting);
   return plan;
 }
 

@@ -29,6 +29,15 @@ nlohmann::json measured(const std::optional<learn::Evaluation>& evaluation) {
           {"samples", evaluation->num_samples()}};
 }
 
+/// Whose data judge which models, in words for summary.json.
+nlohmann::json what_is_counted(ValidationSource source) {
+  const char* const words[] = {"nothing", "the server's validation set, for all models",
+                               "clients' held-out data: of a pre-trained model those of all clients but its own, of "
+                               "seeds and global models those of all clients"};
+  return {{"source", word_of(Choices<ValidationSource>(validation_words), source)},
+          {"counts", words[static_cast<std::size_t>(source)]}};
+}
+
 /// What a sample is, with the keys of a model file's metadata, which are JSON texts there.
 nlohmann::json samples_record(const session::Terms& terms) {
   nlohmann::json record = {{"stored", word_of(Choices<learn::Stored>(learn::stored_words), terms.samples.stored)}};
@@ -302,6 +311,7 @@ net::Task<> Federation::run_phases() {
                       {"bytes_down", bytes_down()},
                       {"pretrain_seconds", local_models_.longest_pretraining()},
                       {"pretrain_reused_seconds", reused_seconds_}};
+    count_start();
     bytes_up_ = bytes_up();
     bytes_down_ = bytes_down();
     const auto used = word_of(Choices<StartModel>(start_words), start_used_);
@@ -385,6 +395,7 @@ void Federation::resume() {
   }
   start_report_ = recovery_.start.at("report");
   before_rounds_ = recovery_.start.at("before_rounds");
+  count_start();
   reused_seconds_ = 0;  // part of earlier_seconds_
   const Recovery::Milestone& milestone = *recovery_.milestone;
   global_ = {milestone.digest, milestone.state};
@@ -400,6 +411,13 @@ void Federation::resume() {
     count(line);
   }
   observer_.on_note(fmt::format("going on after round {}", num_rounds_done_));
+}
+
+void Federation::count_start() {
+  targets_.on_start(
+      before_rounds_.at("seconds").get<double>(),
+      before_rounds_.at("bytes_up").get<std::uint64_t>() + before_rounds_.at("bytes_down").get<std::uint64_t>(),
+      config_.federation.start != StartModel::random);
 }
 
 void Federation::count(const nlohmann::json& line) {
@@ -553,7 +571,7 @@ net::Task<std::optional<learn::Evaluation>> Federation::evaluate_at_clients() {
   if (!config_.federation.federated_evaluation) co_return std::nullopt;
   observer_.on_phase(fmt::format("round {}: evaluation at the clients", num_rounds_done_), cohort_.active().size());
   const auto ask = [this](ClientSession& client) { return client.evaluate(global_); };
-  auto counting = context_.evaluate_at_clients(phase::evaluation, ask);
+  auto counting = context_.evaluate_at_clients(phase::evaluation, cohort_.active(), ask);
   const learn::Evaluation sum = co_await std::move(counting);
   co_return sum.num_samples() > 0 ? std::optional(sum) : std::nullopt;
 }
@@ -670,6 +688,7 @@ nlohmann::json Federation::summary(const std::string& stopped_because) const {
                            {"degraded", !left_out_.empty()},
                            {"share_model", {{"peers", consents_.with_peers}, {"server", consents_.with_server}}},
                            {"left_out", nlohmann::json::array()},
+                           {"validation", what_is_counted(config_.federation.validation)},
                            {"before_rounds", before_rounds_},
                            {"targets", targets_.report()},
                            {"models", local_models_.report()},

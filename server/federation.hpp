@@ -78,6 +78,7 @@ class Federation {
   /// Takes up what an earlier server had done.
   void resume();
   /// What a line of rounds.jsonl adds to targets and accuracies.
+  void count_start();
   void count(const nlohmann::json& line);
   /// Makes `state` the global model of `round` and keeps it, before anybody else is told of it.
   net::Task<> adopt(wire::PackedState state, std::int64_t round, const Participation& participation);

@@ -393,7 +393,7 @@ net::Task<KdSeed> distil_seed(const RunContext& context, const LocalModels& mode
 
 }  // namespace
 
-net::Task<learn::Evaluation> rate_seed(const RunContext& context, const wire::PackedState& state) {
+net::Task<learn::Evaluation> rate_seed(const RunContext& context, const wire::PackedState& state, std::string without) {
   if (context.options().validation == ValidationSource::server) {
     auto rating = net::offload(context.pool, [&context, &state] {
       const auto model = context.make_global_model();
@@ -409,7 +409,7 @@ net::Task<learn::Evaluation> rate_seed(const RunContext& context, const wire::Pa
   const auto ask = [&](ClientSession& client) {
     return client.evaluate_candidate({{}, context.terms().model, digest, session::source_of(state)});
   };
-  auto counting = context.evaluate_at_clients(phase::seed_rating, ask);
+  auto counting = context.evaluate_at_clients(phase::seed_rating, context.judges_of(without), ask);
   co_return co_await std::move(counting);
 }
 

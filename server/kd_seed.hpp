@@ -19,7 +19,9 @@ struct KdSeed {
 /// Error(run_failed) where nobody can be the student or nobody can teach, Error(interrupted) where the run is stopped.
 net::Task<KdSeed> kd_seed(const RunContext& context, const LocalModels& models, const Recovery& earlier);
 
-/// By the validation source. Throws Error(interrupted) where the run is stopped meanwhile.
-net::Task<learn::Evaluation> rate_seed(const RunContext& context, const wire::PackedState& state);
+/// By the validation source: under federated validation by all clients, but for `without`, where the seed is compared
+/// with the model of that one. Throws Error(interrupted) where the run is stopped meanwhile.
+net::Task<learn::Evaluation> rate_seed(const RunContext& context, const wire::PackedState& state,
+                                       std::string without = {});
 
 }  // namespace headstart::server

@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 #include <torch/torch.h>
 
+#include "server/class_weights.hpp"
 #include "server/intake.hpp"
 #include "shared/learn/distill.hpp"
 #include "shared/net/offload.hpp"
@@ -161,7 +162,8 @@ net::Task<> LocalModels::rate() {
   context_.observer.on_phase(phase::rating, models_.size());
   if (source == ValidationSource::federated) {
     context_.observer.on_note(
-        "every client is sent each pre-trained model that its silo shares with peers, to count on its held-out data");
+        "every client is sent each pre-trained model that another silo shares with peers, to count on its held-out "
+        "data");
   }
   for (auto& [name, model] : models_) {
     if (model.rating || !model.num_bytes) continue;
@@ -185,12 +187,29 @@ net::Task<> LocalModels::rate_federated(LocalModel& model) {
     return client.evaluate_candidate(
         {model.client, model.spec, model.digest, session::source_of_model_file(file, *model.num_bytes)});
   };
-  auto counting = context_.evaluate_at_clients(phase::rating, ask);
-  learn::Evaluation sum = co_await std::move(counting);
-  if (sum.num_samples() == 0) {
+  auto counting = context_.evaluate_at_clients(phase::rating, context_.judges_of(model.client), ask);
+  learn::Evaluation others = co_await std::move(counting);
+  if (others.num_samples() > 0) {
+    model.rating = std::move(others);
+    co_return;
+  }
+  std::vector<std::shared_ptr<ClientSession>> owner;
+  if (const auto client = context_.cohort.find(model.client)) owner.push_back(client);
+  auto counting_own = context_.evaluate_at_clients(phase::rating, std::move(owner), ask);
+  learn::Evaluation own = co_await std::move(counting_own);
+  if (own.num_samples() == 0) {
     throw Error(Errc::run_failed, "federated validation: no client has held-out samples; raise data.held_out");
   }
-  model.rating = sum;
+  context_.observer.on_note(fmt::format(
+      "no other client has held-out samples: {}'s model is rated by its own, which chose its epoch", model.client));
+  model.rating = std::move(own);
+  model.is_rated_by_owner = true;
+}
+
+std::string counted_by(ValidationSource source, const LocalModelRecord& model) {
+  if (source == ValidationSource::server) return "the server's validation set";
+  if (model.is_rated_by_owner) return "held-out data of its own client, as no other client has any";
+  return "held-out data of all clients but its own";
 }
 
 std::vector<Candidate> LocalModels::candidates() const {
@@ -258,11 +277,9 @@ net::Task<nlohmann::json> LocalModels::measure_ensemble() {
     if (std::ranges::all_of(members, [](const LocalModel* m) { return m->rating.has_value(); })) {
       for (const auto& [weighting, word] : learn::weighting_words) {
         if (weighting == learn::TeacherWeighting::equal) continue;
-        std::vector<at::Tensor> rates;
-        for (const LocalModel* member : members) rates.push_back(learn::class_rates(*member->rating, weighting));
-        const at::Tensor all = torch::stack(rates);
-        report[std::string(word)] =
-            accuracy(learn::adaptive_weights(all, all, torch::zeros({num_classes}, torch::kDouble)));
+        std::vector<learn::Evaluation> ratings;
+        for (const LocalModel* member : members) ratings.push_back(*member->rating);
+        report[std::string(word)] = accuracy(class_weights(ratings, ratings, std::nullopt, weighting));
       }
     }
     return report;
@@ -281,6 +298,8 @@ nlohmann::json LocalModels::report() const {
                             {"epochs", model.pretraining.num_epochs},
                             {"best_epoch", model.pretraining.best_epoch}};
     if (model.rating) {
+      entry["counted_by"] = counted_by(context_.options().validation, model);
+      entry["counted_samples"] = model.rating->num_samples();
       entry["accuracy"] = model.rating->accuracy();
       entry["loss"] = model.rating->loss();
       entry["class_accuracy"] = model.rating->class_accuracy();

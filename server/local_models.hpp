@@ -10,6 +10,9 @@
 
 namespace headstart::server {
 
+/// Who counts for a model's rating, in words for summary.json.
+std::string counted_by(ValidationSource source, const LocalModelRecord& model);
+
 /// One client's contribution, as far as it has come.
 struct LocalModel : LocalModelRecord {
   std::string client;
@@ -57,6 +60,7 @@ class LocalModels {
   /// `samples`: the validation samples, where they are rated here, in front of the public ones.
   net::Task<> collect_logits(ClientSession& client, LocalModel& model, const DigestedState& samples);
   [[nodiscard]] std::int64_t num_rated() const;
+  /// By all clients but its own; by its own where no other has held-out samples.
   net::Task<> rate_federated(LocalModel& model);
   void require_quorum(const char* phase) const;
   void keep_record(const LocalModel& model) const;

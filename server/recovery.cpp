@@ -75,6 +75,7 @@ LocalModelRecord local_model_from(const json& record) {
   model.digest = record.at("digest").get<std::string>();
   model.num_bytes = whole_number<std::uint64_t>(record.at("bytes"));
   if (record.contains("rating")) model.rating = evaluation_from(record.at("rating"));
+  if (record.contains("rated_by_owner")) model.is_rated_by_owner = record.at("rated_by_owner").get<bool>();
   return model;
 }
 
@@ -356,6 +357,7 @@ json local_model_event(const std::string& client, const LocalModelRecord& model)
     record["digest"] = model.digest;
     record["bytes"] = *model.num_bytes;
     if (model.rating) record["rating"] = to_json(*model.rating);
+    if (model.is_rated_by_owner) record["rated_by_owner"] = true;
   }
   return {{"event", "local model"}, {"client", client}, {"model", record}};
 }

@@ -46,6 +46,13 @@ struct RunContext {
     if (!terms().model.is_scripted()) return state;
     return wire::PackedState(make_global_model()->complete(state.state()));
   }
+  /// Who counts for a model of `owner`: all active clients but the owner, whose held-out data chose the model's epoch.
+  /// Empty: a model of nobody's own, which all count for.
+  [[nodiscard]] std::vector<std::shared_ptr<ClientSession>> judges_of(const std::string& owner) const {
+    std::vector<std::shared_ptr<ClientSession>> clients = cohort.active();
+    std::erase_if(clients, [&owner](const auto& client) { return client->name() == owner; });
+    return clients;
+  }
   /// Goes on without what `client` should have given to `phase`: said to the observer and recorded in the summary.
   void leave_out(const std::string& phase, const std::string& client, const std::string& reason) const {
     if (stop.stop_requested()) return;  // the phase itself will be gone through again
@@ -53,13 +60,14 @@ struct RunContext {
     left_out.push_back({phase, client, reason});
     folder.journal().append(left_out_event(left_out.back()));
   }
-  /// The active clients' counts on their own data, summed: `ask(ClientSession&)` returns Task<Evaluation>. Left out of
+  /// The counts of `clients` on their own data, summed: `ask(ClientSession&)` returns Task<Evaluation>. Left out of
   /// `phase` is whoever gives no answer, or measures an infinite loss where others measure a finite one: one client
   /// cannot have a model count as diverged. Throws Error(interrupted) where the run is stopped meanwhile, as the
   /// answers are then not all there.
   template <class Ask>
-  net::Task<learn::Evaluation> evaluate_at_clients(const char* phase, Ask ask) const {
-    auto asking = cohort.ask<learn::Evaluation>(cohort.active(), std::move(ask));
+  net::Task<learn::Evaluation> evaluate_at_clients(const char* phase,
+                                                   std::vector<std::shared_ptr<ClientSession>> clients, Ask ask) const {
+    auto asking = cohort.ask<learn::Evaluation>(std::move(clients), std::move(ask));
     const auto answers = co_await std::move(asking);
     if (stop.stop_requested()) throw Error(Errc::interrupted, "stopped while clients evaluated");
     const bool is_finite_somewhere = std::ranges::any_of(answers, [](const Answer<learn::Evaluation>& answer) {

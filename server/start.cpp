@@ -140,7 +140,9 @@ net::Task<Start> kd_start(const RunContext& context, const LocalModels& models, 
     co_return start;
   }
   context.observer.on_phase(phase::seed_rating, 1);
-  const learn::Evaluation rating = co_await rate_seed(context, start.state);
+  // By the same clients as the model that it is compared with.
+  auto judging = rate_seed(context, start.state, best->is_rated_by_owner ? std::string() : best->client);
+  const learn::Evaluation rating = co_await std::move(judging);
   if (rating.num_samples() == 0) {
     context.observer.on_note("gate: nobody rated the seed, which stands");
     co_return start;
@@ -149,6 +151,7 @@ net::Task<Start> kd_start(const RunContext& context, const LocalModels& models, 
   start.report["gate"] = {{"seed_accuracy", rating.accuracy()},
                           {"best_local_accuracy", best->rating->accuracy()},
                           {"best_local", best->client},
+                          {"both_counted_by", counted_by(context.options().validation, *best)},
                           {"passes", passes},
                           {"acts", is_gated && !passes}};
   if (!is_gated || passes) co_return start;

@@ -1,5 +1,6 @@
 #include "server/consolidation.hpp"
 
+#include <cmath>
 #include <limits>
 
 #include <doctest/doctest.h>
@@ -107,6 +108,36 @@ TEST_CASE("a class that nobody knows is shared evenly") {
   const auto plan = plan_consolidation(options_of(StudentStart::untrained, adaptive, TransferSet::public_large),
                                        {rated("a", {5, 0}), rated("b", {5, 0})}, 2);
   CHECK(close(plan.weights, {{0.5, 0.5}, {0.5, 0.5}}));
+}
+
+TEST_CASE("a class that was not measured for every model counts alike for all, whatever the weights") {
+  // Each of two silos holds a class of its own and half of the third: what others hold says nothing of what it knows
+  // best.
+  const auto of = [](std::vector<std::int64_t> correct, std::vector<std::int64_t> total) {
+    learn::Evaluation counts;
+    counts.predicted = total;
+    counts.correct = std::move(correct);
+    counts.total = std::move(total);
+    return counts;
+  };
+  const Candidate a{.client = "a", .obstacle = {}, .rating = of({0, 2, 6}, {0, 10, 10})};
+  const Candidate b{.client = "b", .obstacle = {}, .rating = of({1, 0, 2}, {10, 0, 10})};
+  for (const auto weighting : {adaptive, learn::TeacherWeighting::precision}) {
+    const auto plan =
+        plan_consolidation(options_of(StudentStart::untrained, weighting, TransferSet::public_large), {a, b}, 3);
+    const double known = weighting == adaptive ? 6.0 / 8 : 7.0 / 10;  // (6 + 1) / (10 + 3) of it and (2 + 1) / (10 + 3)
+    CHECK(close(plan.weights, {{0.5, 0.5, known}, {0.5, 0.5, 1 - known}}));
+  }
+  // A class that nobody has samples of is as it was: equal by accuracy, by precision as the predictions say.
+  auto c = rated("c", {5, 5});
+  auto d = rated("d", {5, 5});
+  c.rating->total[0] = d.rating->total[0] = c.rating->correct[0] = d.rating->correct[0] = 0;
+  c.rating->predicted[0] = 0;
+  const auto plan = plan_consolidation(
+      options_of(StudentStart::untrained, learn::TeacherWeighting::precision, TransferSet::public_large), {c, d}, 2);
+  const double first = 1.0 / 2;
+  const double second = 1.0 / (static_cast<double>(d.rating->predicted[0]) + 2);
+  CHECK(std::abs(plan.weights[0][0].item<double>() - first / (first + second)) < 1e-12);
 }
 
 TEST_CASE("ties are broken by loss, then by name") {
