@@ -62,7 +62,8 @@ void set_defaults(Advice& advice, TeacherStrength teacher) {
 
 struct Group {
   std::vector<const DoneCell*> rows;
-  double mean = 0;
+  double mean = 0;       ///< Of what decides: the gain on validation data, or on the test set where rows lack it.
+  double mean_test = 0;  ///< Of the gain on the test set.
 };
 
 using Choice = std::pair<PairMethod, PairTransfer>;
@@ -72,21 +73,45 @@ bool is_balanced(const std::string& partition) {
          partition == word_of(learn::PartitionKind::quantity_skew);
 }
 
+/// Accuracies on the validation set, which a study may have drawn none of.
+struct Validated {
+  double start, teacher, after;
+};
+
+std::optional<Validated> validated(const DoneCell& done) {
+  const auto found = done.result.metrics.find("validation");
+  if (found == done.result.metrics.end()) return std::nullopt;
+  const Validated accuracy{found->at("start").get<double>(), found->at("teacher").get<double>(),
+                           found->at("accuracy").get<double>()};
+  if (accuracy.start == 0 && accuracy.teacher == 0 && accuracy.after == 0) return std::nullopt;
+  return accuracy;
+}
+
 /// Whether a pair of the study is like the user's.
 bool is_alike(const DoneCell& done, const PairCell& cell, const Situation& situation) {
   const bool balanced = is_balanced(std::string(word_of(cell.settings.partition.kind)));
   if (balanced != (situation.balance == ClassBalance::balanced)) return false;
   if (situation.teacher == TeacherStrength::unknown) return true;
-  return done.result.metrics.at("is_strong").get<bool>() == (situation.teacher == TeacherStrength::stronger);
+  const std::optional<Validated> accuracy = validated(done);
+  const bool is_strong =
+      accuracy ? accuracy->teacher > accuracy->start : done.result.metrics.at("is_strong").get<bool>();
+  return is_strong == (situation.teacher == TeacherStrength::stronger);
 }
 
 std::string pair_of(const PairCell& cell) {
   return fmt::format("{}/{}/{}-to-{}", word_of(cell.settings.partition.kind), cell.seed, cell.teacher, cell.student);
 }
 
+double test_gain(const DoneCell& row) { return row.result.metrics.at("gain").get<double>(); }
+
+struct Ranking {
+  std::map<Choice, Group> groups;
+  bool is_by_validation = true;
+};
+
 /// The rows of the study that the user's case is like, by method and transfer set. Where a pair was computed for some
 /// choices only, those pairs are compared that all have, if there are enough.
-std::map<Choice, Group> groups_of(const Situation& situation, const std::vector<DoneCell>& cells) {
+Ranking ranking_of(const Situation& situation, const std::vector<DoneCell>& cells) {
   constexpr std::size_t fewest = 3;
   std::map<Choice, std::map<std::string, const DoneCell*>> found;
   const auto sets = sets_of(situation);
@@ -104,16 +129,25 @@ std::map<Choice, Group> groups_of(const Situation& situation, const std::vector<
   for (const auto& [choice, rows] : found) {
     std::erase_if(common, [&rows = rows](const std::string& pair) { return !rows.contains(pair); });
   }
-  std::map<Choice, Group> groups;
+  Ranking ranking;
   for (const auto& [choice, rows] : found) {
-    Group& group = groups[choice];
+    Group& group = ranking.groups[choice];
     for (const auto& [pair, row] : rows) {
-      if (common.size() < fewest || common.contains(pair)) group.rows.push_back(row);
+      if (common.size() >= fewest && !common.contains(pair)) continue;
+      group.rows.push_back(row);
+      if (!validated(*row)) ranking.is_by_validation = false;
     }
-    for (const DoneCell* row : group.rows) group.mean += row->result.metrics.at("gain").get<double>();
-    group.mean /= static_cast<double>(group.rows.size());
   }
-  return groups;
+  for (auto& [choice, group] : ranking.groups) {
+    for (const DoneCell* row : group.rows) {
+      const std::optional<Validated> accuracy = validated(*row);
+      group.mean_test += test_gain(*row);
+      group.mean += ranking.is_by_validation ? accuracy->after - accuracy->start : test_gain(*row);
+    }
+    group.mean /= static_cast<double>(group.rows.size());
+    group.mean_test /= static_cast<double>(group.rows.size());
+  }
+  return ranking;
 }
 
 double median_of(const std::vector<const DoneCell*>& rows, const char* name) {
@@ -125,6 +159,41 @@ double median_of(const std::vector<const DoneCell*>& rows, const char* name) {
 
 std::string named(const Choice& choice) {
   return fmt::format("{} on {}", word_of(choice.first), word_of(choice.second));
+}
+
+std::string_view transfer_of_federation(PairTransfer transfer) {
+  switch (transfer) {
+    case PairTransfer::public_large:
+      return "public";
+    case PairTransfer::public_small:
+      return "public-small";
+    case PairTransfer::student:
+      return "student";
+    case PairTransfer::public_labeled:
+      break;
+  }
+  return "";
+}
+
+/// A federation distils by vanilla KD, as set or tuned, on student data or on a public set without labels.
+void add_federation(Advice& advice, const Situation& situation) {
+  const auto none = [&advice](std::string why) { advice.federation_note = "none: " + std::move(why); };
+  if (!advice.method) return none("start.model best_local needs no distillation");
+  const bool is_vanilla = *advice.method == PairMethod::vanilla || is_searched(*advice.method);
+  if (!is_vanilla) return none(fmt::format("a federation has no {}", word_of(*advice.method)));
+  const std::string_view transfer = transfer_of_federation(advice.transfer);
+  if (transfer.empty()) return none("a federation distils on no labeled public set");
+  advice.federation = fmt::format("--set start.model=kd --set consolidation.transfer={} --set validation.source={}",
+                                  transfer, situation.has_validation ? "server" : "federated");
+  if (is_searched(*advice.method)) {
+    const bool is_grid = *advice.method == PairMethod::grid;
+    advice.federation += fmt::format(" --set consolidation.tune={}", is_grid ? "grid" : "auto");
+    if (*advice.method == PairMethod::tuned)
+      advice.federation_note = "auto in place of tuned, which federations have not";
+    return;
+  }
+  if (advice.temperature) advice.federation += fmt::format(" --set consolidation.temperature={}", *advice.temperature);
+  if (advice.alpha) advice.federation += fmt::format(" --set consolidation.alpha={}", *advice.alpha);
 }
 
 }  // namespace
@@ -142,7 +211,9 @@ void declare_fields(Fields& fields, Situation& situation) {
                 Choices<ClassBalance>(balance_words));
 }
 
-Advice advise(const Situation& situation) {
+namespace {
+
+Advice by_paper(const Situation& situation) {
   const auto sets = sets_of(situation);
   auto labeled = sets;
   std::erase_if(labeled, [](const auto& set) { return !has_labels(set.first); });
@@ -196,33 +267,49 @@ Advice advise(const Situation& situation) {
   return advice;
 }
 
-Advice advise(const Situation& situation, const std::vector<DoneCell>& cells) {
-  const std::map<Choice, Group> groups = groups_of(situation, cells);
-  if (groups.empty()) {
-    Advice advice = advise(situation);
+Advice by_study(const Situation& situation, const std::vector<DoneCell>& cells) {
+  const Ranking ranking = ranking_of(situation, cells);
+  if (ranking.groups.empty()) {
+    Advice advice = by_paper(situation);
     advice.reasons.emplace_back(
         "The study has fewer than three finished pairs like this case for each method: this is "
         "the paper's advice.");
     return advice;
   }
   std::vector<std::pair<Choice, const Group*>> order;
-  for (const auto& [choice, group] : groups) order.emplace_back(choice, &group);
+  for (const auto& [choice, group] : ranking.groups) order.emplace_back(choice, &group);
   std::ranges::stable_sort(order, [](const auto& a, const auto& b) { return a.second->mean > b.second->mean; });
 
   const auto& [choice, group] = order.front();
   Advice advice{.method = choice.first, .transfer = choice.second};
   advice.copy_teaches = choice.second != PairTransfer::student && choice.first != PairMethod::mutual &&
                         !std::string(word_of(choice.first)).starts_with("dp-kd");
-  advice.reasons.push_back(fmt::format("In the study, {} gains {:+.1f} points on average over {} pairs like this one.",
-                                       named(choice), 100 * group->mean, group->rows.size()));
-  if (group->mean <= 0) {
+  const char* const data = ranking.is_by_validation ? "on validation data" : "on the test set";
+  advice.reasons.push_back(
+      fmt::format("In the study, {} gains {:+.1f} points {} on average over {} pairs like this one.", named(choice),
+                  100 * group->mean, data, group->rows.size()));
+  if (ranking.is_by_validation) {
+    advice.reasons.push_back(
+        fmt::format("On the test set, which decides nothing, it gains {:+.1f} points.", 100 * group->mean_test));
+    if (is_searched(choice.first)) {
+      advice.reasons.emplace_back("A search chose by the same validation data: its gain there is a little too high.");
+    }
+  } else {
     advice.reasons.emplace_back(
-        "So no method that you can use helps such pairs on average: better leave the student as "
-        "it is, or get labels to tune with.");
+        "The study has no validation gains for all such pairs: the test set decides, and flatters what it picks.");
   }
   for (std::size_t i = 1; i < std::min<std::size_t>(order.size(), 4); ++i) {
     advice.reasons.push_back(fmt::format("Next: {}, {:+.1f} points over {}.", named(order[i].first),
                                          100 * order[i].second->mean, order[i].second->rows.size()));
+  }
+  for (const DoneCell* row : group->rows) advice.rows.push_back(row->cell.key);
+  if (group->mean <= 0) {
+    advice.method.reset();
+    advice.copy_teaches = false;
+    advice.reasons.emplace_back(
+        "So no method that you can use helps such pairs on average: better leave the student as "
+        "it is, or get labels to tune with.");
+    return advice;
   }
   const nlohmann::json& metrics = group->rows.front()->result.metrics;
   if (!metrics.at("temperature").is_null()) {
@@ -231,20 +318,38 @@ Advice advise(const Situation& situation, const std::vector<DoneCell>& cells) {
     if (is_searched(choice.first))
       advice.reasons.emplace_back("T and alpha are the medians of what the searches chose.");
   }
-  for (const DoneCell* row : group->rows) advice.rows.push_back(row->cell.key);
+  return advice;
+}
+
+}  // namespace
+
+Advice advise(const Situation& situation) {
+  Advice advice = by_paper(situation);
+  add_federation(advice, situation);
+  return advice;
+}
+
+Advice advise(const Situation& situation, const std::vector<DoneCell>& cells) {
+  Advice advice = by_study(situation, cells);
+  add_federation(advice, situation);
   return advice;
 }
 
 std::string text_of(const Advice& advice) {
-  std::string text =
-      fmt::format("method        {}\ntransfer set  {}{}\n", word_of(advice.method), word_of(advice.transfer),
-                  advice.copy_teaches ? ", the student's frozen copy as a second teacher" : "");
-  if (advice.temperature) {
-    text +=
-        fmt::format("T             {}{}\n", *advice.temperature, is_searched(advice.method) ? " to begin with" : "");
+  std::string text = fmt::format("method        {}\n", advice.method ? word_of(*advice.method) : "none");
+  if (advice.method) {
+    text += fmt::format("transfer set  {}{}\n", word_of(advice.transfer),
+                        advice.copy_teaches ? ", the student's frozen copy as a second teacher" : "");
+    const bool is_search = is_searched(*advice.method);
+    if (advice.temperature) {
+      text += fmt::format("T             {}{}\n", *advice.temperature, is_search ? " to begin with" : "");
+    }
+    if (advice.alpha) text += fmt::format("alpha         {}\n", *advice.alpha);
+    if (is_search && !advice.temperature) text += "T, alpha      chosen by validation accuracy\n";
   }
-  if (advice.alpha) text += fmt::format("alpha         {}\n", *advice.alpha);
-  if (is_searched(advice.method) && !advice.temperature) text += "T, alpha      chosen by validation accuracy\n";
+  text += fmt::format("federation    {}{}{}\n", advice.federation,
+                      advice.federation.empty() || advice.federation_note.empty() ? "" : "\n              ",
+                      advice.federation_note);
   text += "why\n";
   for (const std::string& reason : advice.reasons) text += "  - " + reason + "\n";
   if (advice.rows.empty()) return text;

@@ -34,21 +34,25 @@ struct Situation {
 void declare_fields(Fields& fields, Situation& situation);
 
 struct Advice {
-  PairMethod method = PairMethod::vanilla;
+  std::optional<PairMethod> method;  ///< Empty: none of those that can be used helps.
   PairTransfer transfer = PairTransfer::student;
   bool copy_teaches = false;          ///< The student's frozen copy is a second teacher.
   std::optional<double> temperature;  ///< Empty: the method has none, or a search chooses it.
   std::optional<double> alpha;        ///< Likewise, or the transfer set has no labels.
   std::vector<std::string> reasons;   ///< Sentences.
   std::vector<std::string> rows;      ///< Keys of the cells that it rests on; empty without a study.
+  /// What a federation's server takes for it: "--set KEY=VALUE ...". Empty where there is nothing to set.
+  std::string federation;
+  std::string federation_note;  ///< Why there is no such line, or what it leaves out.
 };
 
 /// By the paper. Throws Error(usage) where there is nothing to distil on.
 Advice advise(const Situation& situation);
 
 /// By the rows of a study: of the methods and transfer sets that the user can use, the one with the largest mean gain
-/// over pairs like the user's (strength of the teacher, balance of the partition), at least three of them. By the paper
-/// where the study has no such rows, and says so.
+/// on validation data over pairs like the user's (strength of the teacher, balance of the partition), at least three of
+/// them; no method where that gain is not above 0. Test data decide only where rows have no validation gain, which it
+/// says. By the paper where the study has no such rows, and says so.
 Advice advise(const Situation& situation, const std::vector<DoneCell>& cells);
 
 /// As a person reads it.

@@ -1,7 +1,10 @@
 #include "experiments/lab/advisor.hpp"
 
+#include <sstream>
+
 #include <doctest/doctest.h>
 
+#include "server/config.hpp"
 #include "shared/base/error.hpp"
 #include "tests/support/throws.hpp"
 
@@ -71,12 +74,88 @@ TEST_CASE("advice: nothing to distil on is said") {
   CHECK(test::code_of([] { advise({}, {}); }) == Errc::usage);
 }
 
+/// A row whose gain on the test set and on validation data is the same.
 DoneCell row(PairMethod method, PairTransfer transfer, std::int64_t teacher, double gain, bool is_strong = true,
              double temperature = 1) {
   PairCell cell{.transfer = transfer, .method = method, .teacher = teacher, .student = 9};
-  nlohmann::json metrics = {{"gain", gain}, {"is_strong", is_strong}, {"temperature", temperature}, {"alpha", 0.25}};
+  nlohmann::json metrics = {
+      {"gain", gain},
+      {"is_strong", is_strong},
+      {"temperature", temperature},
+      {"alpha", 0.25},
+      {"validation", {{"start", 0.5}, {"teacher", is_strong ? 0.6 : 0.4}, {"accuracy", 0.5 + gain}}}};
   if (method == PairMethod::mutual) metrics["temperature"] = metrics["alpha"] = nullptr;
   return {to_cell(cell), {metrics, 1, "0.1.0"}};
+}
+
+void gains(DoneCell& cell, double on_validation, double on_test) {
+  cell.result.metrics["gain"] = on_test;
+  cell.result.metrics["validation"]["accuracy"] = 0.5 + on_validation;
+}
+
+TEST_CASE("advice: validation data rank, whatever the test set says, and are named") {
+  std::vector<DoneCell> cells;
+  for (std::int64_t teacher = 0; teacher < 3; ++teacher) {
+    cells.push_back(row(PairMethod::vanilla, PairTransfer::student, teacher, 0));
+    gains(cells.back(), 0.04, 0.01);
+    cells.push_back(row(PairMethod::mutual, PairTransfer::student, teacher, 0));
+    gains(cells.back(), 0.02, 0.09);
+  }
+  const Situation situation{.student_samples = 600, .teacher = TeacherStrength::stronger};
+  const Advice advice = advise(situation, cells);
+  CHECK(advice.method == PairMethod::vanilla);
+  CHECK(has(advice.reasons, "vanilla on student gains +4.0 points on validation data"));
+  CHECK(has(advice.reasons, "On the test set, which decides nothing, it gains +1.0 points"));
+  CHECK(has(advice.reasons, "Next: dml on student, +2.0 points over 3"));
+
+  // By the test set the teachers would be weaker ones: that decides nothing either.
+  for (DoneCell& cell : cells) cell.result.metrics["is_strong"] = false;
+  CHECK(advise(situation, cells).rows.size() == 3);
+
+  // A test gain alone does not save a method that validation data reject.
+  for (DoneCell& cell : cells) gains(cell, -0.01, 0.05);
+  CHECK_FALSE(advise(situation, cells).method);
+
+  for (DoneCell& cell : cells) cell.result.metrics.erase("validation");
+  for (DoneCell& cell : cells) cell.result.metrics["is_strong"] = true;
+  const Advice by_test = advise(situation, cells);
+  CHECK(by_test.method);
+  CHECK(has(by_test.reasons, "no validation gains for all such pairs: the test set decides"));
+}
+
+/// The configuration of a server that is given the advised words.
+server::ServerConfig config_of(const std::string& words) {
+  server::ServerConfig config;
+  Fields fields;
+  server::declare_fields(fields, config);
+  std::istringstream parts(words);
+  for (std::string part; parts >> part;) {
+    if (part != "--set") fields.set(part);
+  }
+  server::check(config);
+  return config;
+}
+
+TEST_CASE("advice: a federation takes the line as it stands, or is told why there is none") {
+  const Advice vanilla = advise({.student_samples = 600, .teacher = TeacherStrength::stronger});
+  const server::ServerConfig config = config_of(vanilla.federation);
+  CHECK(config.federation.start == server::StartModel::kd);
+  CHECK(config.federation.consolidation.transfer == server::TransferSet::student);
+  CHECK(config.federation.validation == server::ValidationSource::federated);
+  CHECK(config.terms.consolidation.temperature == 3);
+  CHECK(config.terms.consolidation.alpha == 0.75);
+  CHECK(text_of(vanilla).find("federation    --set start.model=kd ") != std::string::npos);
+
+  const server::ServerConfig tuned = config_of(advise({.has_validation = true, .public_unlabeled = 500}).federation);
+  CHECK(tuned.federation.consolidation.tune == server::SettingChoice::automatic);
+  CHECK(tuned.federation.consolidation.transfer == server::TransferSet::public_small);
+  CHECK(tuned.federation.validation == server::ValidationSource::server);
+
+  const Advice mutual = advise({.student_samples = 600, .teacher = TeacherStrength::weaker});
+  CHECK(mutual.federation.empty());
+  CHECK(text_of(mutual).find("federation    none: a federation has no dml") != std::string::npos);
+  const Advice labeled = advise({.has_validation = true, .public_labeled = 500});
+  CHECK(labeled.federation_note == "none: a federation distils on no labeled public set");
 }
 
 TEST_CASE("advice: with a study it rests on the rows like the case, quotes them, and changes when they do") {
@@ -97,22 +176,26 @@ TEST_CASE("advice: with a study it rests on the rows like the case, quotes them,
   CHECK_FALSE(advice.temperature);
   CHECK(advice.rows.size() == 4);
   CHECK(advice.rows.front() == "label-dirichlet/seed-1/student/dml/0-to-9");
-  CHECK(has(advice.reasons, "dml on student gains +5.0 points on average over 4 pairs"));
+  CHECK(has(advice.reasons, "dml on student gains +5.0 points on validation data on average over 4 pairs"));
   CHECK(has(advice.reasons, "Next: vanilla on public-large, +3.0 points over 4"));
   CHECK(text_of(advice).find("label-dirichlet/seed-1/student/dml/0-to-9") != std::string::npos);
 
   for (DoneCell& cell : cells) {
-    if (pair_cell_of(cell.cell).transfer == PairTransfer::public_large) cell.result.metrics["gain"] = 0.08;
+    if (pair_cell_of(cell.cell).transfer == PairTransfer::public_large) gains(cell, 0.08, 0.08);
   }
   const Advice changed = advise(situation, cells);
   CHECK(changed.method == PairMethod::vanilla);
   CHECK(changed.transfer == PairTransfer::public_large);
   CHECK(changed.copy_teaches);
 
-  for (DoneCell& cell : cells) cell.result.metrics["gain"] = -0.02;
-  CHECK(has(advise(situation, cells).reasons, "better leave the student as it is"));
+  for (DoneCell& cell : cells) gains(cell, -0.02, -0.02);
+  const Advice none = advise(situation, cells);
+  CHECK_FALSE(none.method);
+  CHECK(none.rows.size() == 4);
+  CHECK(has(none.reasons, "better leave the student as it is"));
+  CHECK(text_of(none).starts_with("method        none\nfederation    none: "));
   for (DoneCell& cell : cells) {
-    if (pair_cell_of(cell.cell).method == PairMethod::tuned) cell.result.metrics["gain"] = 0.02;
+    if (pair_cell_of(cell.cell).method == PairMethod::tuned) gains(cell, 0.02, 0.02);
   }
 
   Situation tuning = situation;

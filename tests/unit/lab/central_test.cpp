@@ -21,6 +21,8 @@ class SmallCentral {
     settings.data = {.set = "tensors", .path = (folder / "data").string()};
     settings.model = test::small_spec(learn::Norm::none);
     settings.training.max_epochs = 4;
+    settings.training.batch_size = 8;
+    settings.training.optimizer.lr = 0.01;
   }
 
   nlohmann::json run(const std::string& name, learn::PartitionKind kind, std::int64_t num_validation = 40) {
