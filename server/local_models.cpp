@@ -189,7 +189,8 @@ net::Task<> LocalModels::rate_federated(LocalModel& model) {
   };
   auto counting = context_.evaluate_at_clients(phase::rating, context_.judges_of(model.client), ask);
   learn::Evaluation others = co_await std::move(counting);
-  if (others.num_samples() > 0) {
+  model.is_rated_by_owner = others.num_samples() == 0;
+  if (!model.is_rated_by_owner) {
     model.rating = std::move(others);
     co_return;
   }
@@ -203,7 +204,6 @@ net::Task<> LocalModels::rate_federated(LocalModel& model) {
   context_.observer.on_note(fmt::format(
       "no other client has held-out samples: {}'s model is rated by its own, which chose its epoch", model.client));
   model.rating = std::move(own);
-  model.is_rated_by_owner = true;
 }
 
 std::string counted_by(ValidationSource source, const LocalModelRecord& model) {

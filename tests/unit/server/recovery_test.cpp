@@ -38,13 +38,14 @@ json local_model() {
   model.num_bytes = 1000;
   model.digest = std::string(64, 'a');
   model.rating = learn::Evaluation{{8, 9}, {10, 10}, {9, 11}, 6.25};
+  model.is_rated_by_owner = true;
   return local_model_event("silo-1", model);
 }
 
 TEST_CASE("a pre-trained model's record reads as written, with and without its weights") {
   json collected = local_model();
   json announced = collected;
-  for (const char* key : {"digest", "bytes", "rating"}) announced["model"].erase(key);
+  for (const char* key : {"digest", "bytes", "rating", "rated_by_owner"}) announced["model"].erase(key);
   for (const json& event : {collected, announced}) {
     const Recovery recovery = replay({event}, "run").recovery;
     CHECK(local_model_event("silo-1", recovery.local_models.at("silo-1")) == event);
