@@ -103,7 +103,7 @@ class ClientLoop {
     conversation_->post(join);
     const auto joined = co_await expect<wire::Joined>();
     if (!joined.warning.value.empty()) {
-      spdlog::warn("{}: the server says of this client's samples: {}", context_.name, joined.warning.value);
+      spdlog::warn("{}: the server says of this client's samples: {}", context_.name, quotation(joined.warning.value));
     }
     context_.observer->on_joined(joined.num_present, joined.num_expected);
   }
