@@ -78,14 +78,19 @@ class ClientLoop {
     co_return *finished_;
   }
 
-  /// Sees each message as it arrives, also while work is under way.
-  void look_at(const wire::ServerMessage& message) {
+  /// Sees each message as it arrives, also while work is under way; whether that was all it was for.
+  bool look_at(const wire::ServerMessage& message) {
+    if (const auto* notice = std::get_if<wire::Notice>(&message)) {
+      context_.observer->on_notice(notice->words.value);
+      return true;
+    }
     const auto* refused = std::get_if<wire::ResultRefused>(&message);
     if (refused != nullptr && refused->task == task_) refusal_ = refused->reason.value;
     is_over_ = is_over_ || std::holds_alternative<wire::Finished>(message);
-    if (!is_unwanted()) return;
+    if (!is_unwanted()) return false;
     held_.bench.drop();
     held_.bench.wake();
+    return false;
   }
 
  private:
@@ -288,6 +293,7 @@ class ClientLoop {
   net::Task<> handle(const wire::TeacherFollows&) { return out_of_turn(); }
   net::Task<> handle(const wire::Grant&) { return out_of_turn(); }
   net::Task<> handle(const wire::Attachment&) { return out_of_turn(); }
+  net::Task<> handle(const wire::Notice&) { return out_of_turn(); }  // intercepted
   net::Task<> out_of_turn() {
     throw Error(Errc::protocol, "the server sent a message out of turn");
     co_return;
@@ -408,8 +414,8 @@ net::Task<std::string> run_client(net::asio::any_io_executor executor, std::uniq
   const auto loop = std::make_shared<ClientLoop>(conversation, std::move(context), held);
   conversation->start({.intercept =
                            [weak = std::weak_ptr(loop)](const wire::ServerMessage& message) {
-                             if (const auto alive = weak.lock()) alive->look_at(message);
-                             return false;
+                             const auto alive = weak.lock();
+                             return alive && alive->look_at(message);
                            },
                        .on_end =
                            [weak = std::weak_ptr(loop), &held] {

@@ -25,6 +25,8 @@ class ClientObserver {
   virtual void on_task(const std::string& /*what*/) {}
   virtual void on_progress(std::uint64_t /*done*/, std::uint64_t /*total*/) {}
   virtual void on_result_refused(const std::string& /*reason*/) {}
+  /// What the server wants those to know who run this client.
+  virtual void on_notice(const std::string& /*words*/) {}
   /// Without a connection for now; the next attempt follows after `pause`.
   virtual void on_retry(const std::string& /*reason*/, std::chrono::milliseconds /*pause*/) {}
 };

@@ -1,11 +1,12 @@
 // headstart-client: dials the server, trains on the silo's own data as it is told, until the run is over.
 
 #include <cmath>
+#include <cstdlib>
 #include <iostream>
 
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/io_context.hpp>
-#include <boost/asio/signal_set.hpp>
+#include <boost/asio/post.hpp>
 #include <boost/asio/thread_pool.hpp>
 
 #include "client/check.hpp"
@@ -17,6 +18,7 @@
 #include "shared/base/printable.hpp"
 #include "shared/base/signals.hpp"
 #include "shared/learn/platform.hpp"
+#include "shared/net/stop_signals.hpp"
 #include "shared/net/tls.hpp"
 #include "shared/net/websocket.hpp"
 
@@ -35,6 +37,7 @@ class LogObserver final : public client::ClientObserver {
   void on_result_refused(const std::string& reason) override {
     spdlog::error("the server refused this client's result: {}", quotation(reason, wire::max_reason_bytes));
   }
+  void on_notice(const std::string& words) override { spdlog::warn("the server says: '{}'", words); }
   void on_retry(const std::string& reason, std::chrono::milliseconds pause) override {
     spdlog::warn("{}; trying again in {:.1f} s", reason, std::chrono::duration<double>(pause).count());
   }
@@ -71,12 +74,10 @@ int run_client(const client::ClientConfig& config, bool is_check) {
   LogObserver observer;
   std::exception_ptr failure;
   std::string summary;
-  asio::signal_set signals(io);
-  for (const int number : stop_signals()) signals.add(number);
   std::stop_source stop;
-  signals.async_wait([&stop](boost::system::error_code code, int) {
-    if (!code) stop.request_stop();
-  });
+  // A working client that ends in the middle of something loses what the server asks for again.
+  const net::StopSignals signals(stop_signals(), [&] { asio::post(io, [&stop] { stop.request_stop(); }); },
+                                 {.leave = [] { std::_Exit(static_cast<int>(Errc::interrupted)); }});
   channel_options.stop = stop.get_token();
   const auto dial = [&] { return net::connect(io.get_executor(), url, channel_options); };
   client::ClientContext context{config.name,     &worker, &pool, &observer, std::chrono::steady_clock::now,
@@ -95,7 +96,6 @@ int run_client(const client::ClientConfig& config, bool is_check) {
   asio::co_spawn(io, std::move(running), [&](std::exception_ptr ended, std::string words) {
     failure = std::move(ended);
     summary = std::move(words);
-    signals.cancel();
   });
   io.run();
   pool.join();

@@ -57,19 +57,31 @@ class LobbyEntry {
 /// One handshake at a time under each name.
 class NameLease {
  public:
-  NameLease(std::set<std::string>& names, const std::string& name) : names_(names), name_(name) {
-    if (!names_.insert(name).second) {
+  using Holders = std::map<std::string, std::weak_ptr<session::ServerConversation>>;
+
+  /// `freed` is notified when the name is free again.
+  NameLease(Holders& holders, const std::string& name, const std::shared_ptr<session::ServerConversation>& holder,
+            session::Signal& freed)
+      : holders_(holders), name_(name), freed_(freed) {
+    if (!holders_.emplace(name, holder).second) {
       throw Refusal(fmt::format("another connection is just joining as '{}'", name), Refusal::Term::for_now);
     }
   }
-  ~NameLease() { names_.erase(name_); }
+  ~NameLease() {
+    holders_.erase(name_);
+    freed_.notify();
+  }
   NameLease(const NameLease&) = delete;
   NameLease& operator=(const NameLease&) = delete;
 
  private:
-  std::set<std::string>& names_;
+  Holders& holders_;
   std::string name_;
+  session::Signal& freed_;
 };
+
+/// To a server that is over there is nothing to say but why.
+constexpr std::chrono::milliseconds limit_when_closed = std::chrono::seconds(1);
 
 ClientInfo info_of(const std::string& name, const wire::Join& join) {
   ClientInfo info;
@@ -111,6 +123,9 @@ struct Admission::Seat {
   std::string name;  ///< The peer's address until it has said its name.
   std::weak_ptr<ClientSession> client;
   bool is_check = false;  ///< It wants to know whether it may join, and does not.
+  std::function<void()> on_seated;
+  bool is_told = true;                ///< Its coming and going have their lines.
+  std::optional<std::size_t> so_far;  ///< Its comings, where not every one has.
 };
 
 Admission::Admission(net::asio::any_io_executor executor, AdmissionRules rules, Lobby& lobby, Cohort& cohort,
@@ -126,10 +141,10 @@ Admission::Admission(net::asio::any_io_executor executor, AdmissionRules rules, 
       changed_(executor_),
       num_newcomers_(rules_.num_newcomers) {}
 
-net::Task<> Admission::admit(std::unique_ptr<net::MessageChannel> channel) {
+net::Task<> Admission::admit(std::unique_ptr<net::MessageChannel> channel, std::function<void()> on_seated) {
   auto conversation = std::make_shared<session::ServerConversation>(executor_, std::move(channel));
   const std::string peer = conversation->peer();
-  const auto seat = std::make_shared<Seat>(Seat{.name = peer});
+  const auto seat = std::make_shared<Seat>(Seat{.name = peer, .client = {}, .on_seated = std::move(on_seated)});
   conversation->start({.intercept =
                            [this, seat](const wire::ClientMessage& message) {
                              const auto* progress = std::get_if<wire::ProgressReport>(&message);
@@ -168,8 +183,10 @@ net::Task<> Admission::admit(std::unique_ptr<net::MessageChannel> channel) {
 
 net::Task<> Admission::greet(const std::shared_ptr<session::ServerConversation>& conversation,
                              const std::shared_ptr<Seat>& seat) {
-  std::optional<net::Deadline> deadline(std::in_place, executor_, rules_.handshake_limit,
-                                        [conversation] { conversation->abort(); });
+  const bool is_over = stage_ == Stage::closed;
+  std::optional<net::Deadline> deadline(
+      std::in_place, executor_, is_over ? std::min(limit_when_closed, rules_.handshake_limit) : rules_.handshake_limit,
+      [conversation] { conversation->abort(); });
   const auto hello = co_await expect<wire::Hello>(*conversation);
   deadline.emplace(executor_, rules_.patience.task, [conversation] { conversation->abort(); });
   if (hello.protocol != wire::protocol_version) {
@@ -186,29 +203,21 @@ net::Task<> Admission::greet(const std::shared_ptr<session::ServerConversation>&
       lobby_.is_closed() && (cohort_.find(hello.name.value) || rules_.roster.contains(hello.name.value));
   if (is_stopped_) throw Refusal("the server is being stopped", Refusal::Term::for_now);
   if (stage_ == Stage::closed || (stage_ == Stage::farewell && !is_of_the_run)) throw Refusal("the run is over");
-  const NameLease lease(in_handshake_, hello.name.value);
   seat->name = hello.name.value;
   seat->is_check = hello.is_check;
 
   if (!lobby_.is_closed()) drop_lost();
-  const auto known = cohort_.find(seat->name);
-  if (known && !known->is_lost()) {
-    // Either the client's old connection is dead and nobody has noticed yet, or another client uses its name. A
-    // certificate settles it; in the clear the one that is there stays.
-    if (conversation->identity().empty()) {
-      throw Refusal(
-          fmt::format("a client named '{}' is in this run already; give each client a name of its own", seat->name),
-          Refusal::Term::for_now);
-    }
-    if (seat->is_check) {
-      (void)co_await handshake(*conversation, *seat);
-      co_return;
-    }
-    observer_.on_note(fmt::format("{} has a new connection; the old one is given up", seat->name));
-    known->abort();
-    while (!known->is_lost()) co_await changed_.wait();
-    if (!lobby_.is_closed()) drop_lost();
+  const bool is_certified = !conversation->identity().empty();
+  const auto present = cohort_.find(seat->name);
+  if (seat->is_check && is_certified && present && !present->is_lost()) {
+    (void)co_await handshake(*conversation, *seat);
+    co_return;
   }
+  co_await replace_dead(conversation, seat);
+  const NameLease lease(in_handshake_, seat->name, conversation, changed_);
+  co_await slow_down(conversation, seat->name);
+  if (!lobby_.is_closed()) drop_lost();
+  const auto known = cohort_.find(seat->name);
   if (known && lobby_.is_closed()) {
     co_await take_back(conversation, seat, known);
   } else if (stage_ == Stage::farewell) {
@@ -217,6 +226,58 @@ net::Task<> Admission::greet(const std::shared_ptr<session::ServerConversation>&
     co_await take_in(conversation, seat);
   }
   changed_.notify();
+}
+
+net::Task<> Admission::replace_dead(const Conversation& conversation, const std::shared_ptr<Seat>& seat) {
+  const std::string name = seat->name;
+  if (const auto found = in_handshake_.find(name); found != in_handshake_.end()) {
+    const auto holder = found->second.lock();
+    bool is_alive = false;
+    if (holder) is_alive = co_await holder->answers(rules_.probe_limit);
+    if (holder && !is_alive) {
+      holder->abort();
+      const auto holds = [&] {
+        const auto still = in_handshake_.find(name);
+        return still != in_handshake_.end() && still->second.lock() == holder;
+      };
+      while (holds()) co_await changed_.wait();
+    }
+  }
+  const auto known = cohort_.find(name);
+  if (!known || known->is_lost()) co_return;
+  // Either the client's old connection is dead and nobody has noticed yet, or there are two of them.
+  const std::string there = known->peer();
+  const bool is_alive = co_await known->answers(rules_.probe_limit);
+  conversation->rethrow_if_ended();
+  if (known->is_lost()) co_return;
+  if (is_alive) {
+    if (doubles_.count(name) && !seat->is_check) {
+      known->tell(
+          fmt::format("another process, at {}, wants to join as '{}'; it was refused, as this one is alive. Is "
+                      "this client running twice?",
+                      conversation->peer(), name));
+    }
+    throw Refusal(fmt::format("a client named '{}' is in this run already; give each client a name of its own. That "
+                              "one, at {}, is alive; is this client running twice?",
+                              name, there),
+                  Refusal::Term::for_now);
+  }
+  observer_.on_note(fmt::format("{} has a new connection; the old one gives no sign of life and is given up", name));
+  known->abort();
+}
+
+net::Task<> Admission::slow_down(const Conversation& conversation, const std::string& name) {
+  const std::chrono::milliseconds pause = pace_.wait(name, clock_());
+  if (pause.count() == 0) co_return;
+  const net::Deadline deadline(executor_, pause, [this] { changed_.notify(); });
+  while (!deadline.has_expired() && !conversation->has_ended() && stage_ != Stage::closed) co_await changed_.wait();
+  conversation->rethrow_if_ended();
+}
+
+void Admission::count_coming(Seat& seat) {
+  seat.is_told = comings_.count(seat.name);
+  const Told& told = comings_.of(seat.name);
+  if (told.is_thinned_out()) seat.so_far = told.so_far();
 }
 
 net::Task<> Admission::take_in(const std::shared_ptr<session::ServerConversation>& conversation,
@@ -229,10 +290,9 @@ net::Task<> Admission::take_in(const std::shared_ptr<session::ServerConversation
   std::optional<LobbyEntry> entry;
   bool is_newcomer = false;
   if (!lobby_.is_closed()) {
-    // The last places may be held by some who have said their names and will never join, and newcomers have places of
-    // their own soon.
-    const bool may_come_in = cohort_.all().size() < lobby_.num_expected() || num_newcomers_ < rules_.num_late;
-    entry.emplace(lobby_, seat->name, may_come_in ? Refusal::Term::for_now : Refusal::Term::for_good);
+    // A place may be free a little later: its holder may never join, or be lost before the start, and newcomers have
+    // places of their own soon.
+    entry.emplace(lobby_, seat->name, Refusal::Term::for_now);
   } else if (on_roster == rules_.roster.end()) {
     if (num_newcomers_ >= rules_.num_late) throw Refusal("the run has started; clients join before that");
     if (!is_open_for_late_) {
@@ -240,6 +300,7 @@ net::Task<> Admission::take_in(const std::shared_ptr<session::ServerConversation
     }
     is_newcomer = true;
   }
+  if (!is_newcomer && !seat->is_check) seat->on_seated();
   const std::optional<wire::Join> join = co_await handshake(*conversation, *seat);
   if (!join) co_return;
   const auto earlier_offences = offences_.find(seat->name);
@@ -259,8 +320,12 @@ net::Task<> Admission::take_in(const std::shared_ptr<session::ServerConversation
   const auto client = std::make_shared<ClientSession>(conversation, std::move(info), rules_.terms.task.num_classes,
                                                       rules_.model_bytes, slots_, audit_, rules_.patience, clock_);
   client->add_offences(num_offences);
-  audit_.joined(seat->name, conversation->peer(), conversation->identity(), client->info().shares_with_peers);
-  if (!warning.empty()) {
+  count_coming(*seat);
+  if (seat->is_told) {
+    audit_.joined(seat->name, conversation->peer(), conversation->identity(), client->info().shares_with_peers,
+                  seat->so_far);
+  }
+  if (seat->is_told && !warning.empty()) {
     audit_.samples_differ(seat->name, warning);
     observer_.on_note(fmt::format("{} joins, and {}", seat->name, warning));
   }
@@ -278,11 +343,13 @@ net::Task<> Admission::take_in(const std::shared_ptr<session::ServerConversation
 
 net::Task<> Admission::take_leave(const std::shared_ptr<session::ServerConversation>& conversation,
                                   const std::shared_ptr<Seat>& seat) {
+  if (!seat->is_check) seat->on_seated();
   const std::optional<wire::Join> join = co_await handshake(*conversation, *seat);
   if (!join) co_return;
   const auto expected = static_cast<std::uint32_t>(lobby_.num_expected());
   conversation->post(wire::Joined{expected, expected});
-  audit_.returned(seat->name, conversation->peer(), conversation->identity());
+  count_coming(*seat);
+  if (seat->is_told) audit_.returned(seat->name, conversation->peer(), conversation->identity(), seat->so_far);
   try {
     auto parting = say_goodbye(conversation, farewell_, rules_.patience.absence);
     co_await std::move(parting);
@@ -296,16 +363,21 @@ net::Task<> Admission::take_leave(const std::shared_ptr<session::ServerConversat
 net::Task<> Admission::take_back(const std::shared_ptr<session::ServerConversation>& conversation,
                                  const std::shared_ptr<Seat>& seat, std::shared_ptr<ClientSession> client) {
   require_good_conduct(seat->name, client->num_offences());
+  if (!seat->is_check) seat->on_seated();
   const std::optional<wire::Join> join = co_await handshake(*conversation, *seat);
   if (!join) co_return;
   require_same(client->info(), info_of(seat->name, *join));
-  audit_.returned(seat->name, conversation->peer(), conversation->identity());
+  count_coming(*seat);
+  if (seat->is_told) audit_.returned(seat->name, conversation->peer(), conversation->identity(), seat->so_far);
   seat->client = client;
   conversation->post(wire::Joined{static_cast<std::uint32_t>(cohort_.all().size()),
                                   static_cast<std::uint32_t>(lobby_.num_expected())});
   client->return_with(conversation, join->held_model.value);
   if (conversation->has_ended()) client->on_lost();
-  observer_.on_note(fmt::format("{} is back", seat->name));
+  if (seat->is_told) {
+    observer_.on_note(fmt::format("{} is back{}", seat->name,
+                                  seat->so_far ? fmt::format("; it has come {} times so far", *seat->so_far) : ""));
+  }
 }
 
 net::Task<std::optional<wire::Join>> Admission::handshake(session::ServerConversation& conversation, const Seat& seat) {
@@ -319,6 +391,8 @@ net::Task<std::optional<wire::Join>> Admission::handshake(session::ServerConvers
       audit_.checked(seat.name, conversation.peer(), conversation.identity());
       observer_.on_note(fmt::format("{} ({}) checks whether it may join: it may", seat.name, conversation.peer()));
     }
+    // It has what it came for: its place at the door is needed.
+    const net::Deadline deadline(executor_, rules_.handshake_limit, [&conversation] { conversation.abort(); });
     try {
       (void)co_await conversation.next_message();
     } catch (const Error&) {
@@ -335,9 +409,9 @@ void Admission::on_end(Seat& seat) {
   const auto client = seat.client.lock();
   if (client) {
     client->on_lost();
-    if (stage_ == Stage::open) audit_.connection_lost(seat.name, client->ending());
+    if (stage_ == Stage::open && seat.is_told) audit_.connection_lost(seat.name, client->ending());
   }
-  if (client && lobby_.is_closed() && stage_ == Stage::open) {
+  if (client && lobby_.is_closed() && stage_ == Stage::open && seat.is_told) {
     const double seconds = std::chrono::duration<double>(rules_.patience.absence).count();
     observer_.on_note(fmt::format("{}: the connection is lost ({}); {}", seat.name, client->ending(),
                                   client->is_awaited() ? fmt::format("its place is kept for {} s", seconds)

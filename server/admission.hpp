@@ -15,6 +15,7 @@
 #include "server/cohort.hpp"
 #include "server/lobby.hpp"
 #include "server/observer.hpp"
+#include "server/pace.hpp"
 #include "shared/base/told.hpp"
 
 namespace headstart::server {
@@ -32,7 +33,8 @@ struct AdmissionRules {
   std::int64_t num_late = 0;                          ///< Newcomers that may join between rounds.
   std::chrono::milliseconds handshake_limit = std::chrono::seconds(10);  ///< From the upgrade to Hello.
   std::chrono::milliseconds silence = std::chrono::seconds(30);          ///< Told to clients, whose limit it is too.
-  std::chrono::milliseconds lobby_limit{0};                              ///< Of complete(); 0: none.
+  std::chrono::milliseconds probe_limit = std::chrono::seconds(3);  ///< For a sign of life of who is there already.
+  std::chrono::milliseconds lobby_limit{0};                         ///< Of complete(); 0: none.
   Patience patience;
   WallClock wall_clock;  ///< Told to clients, which compare it with theirs.
   /// Of the run that is being resumed: who was in it, with what. Empty for a new run.
@@ -50,8 +52,11 @@ class Admission {
 
   /// Takes one peer through the handshake and into the run: through the lobby, back to its place, or, once
   /// open_for_late() was called, as a newcomer. A peer that is refused, breaks the protocol or is lost costs nobody
-  /// else anything: it is noted, and the task ends without an exception.
-  net::Task<> admit(std::unique_ptr<net::MessageChannel> channel);
+  /// else anything: it is noted, and the task ends without an exception. One that comes under the name of a client that
+  /// is there takes its place where that one gives no sign of life, and is refused otherwise; both are told.
+  /// `on_seated`: it has a place in this run, which only as many have as the run has clients.
+  net::Task<> admit(
+      std::unique_ptr<net::MessageChannel> channel, std::function<void()> on_seated = [] {});
 
   /// Resumes when the lobby is complete, and closes it. Clients lost while waiting have left it. When lobby_limit is
   /// over the quorum suffices; throws Error(run_failed) where it is not there (a resumed run waits for it).
@@ -75,6 +80,13 @@ class Admission {
 
  private:
   struct Seat;
+  using Conversation = std::shared_ptr<session::ServerConversation>;
+  /// Makes the name free where its holder is dead; throws what the newcomer is refused with where it is alive.
+  net::Task<> replace_dead(const Conversation& conversation, const std::shared_ptr<Seat>& seat);
+  /// The pace at which one client may come.
+  net::Task<> slow_down(const Conversation& conversation, const std::string& name);
+  /// Counts its coming; the times so far where not each is told.
+  void count_coming(Seat& seat);
   net::Task<> greet(const std::shared_ptr<session::ServerConversation>& conversation,
                     const std::shared_ptr<Seat>& seat);
   net::Task<> take_in(const std::shared_ptr<session::ServerConversation>& conversation,
@@ -109,13 +121,16 @@ class Admission {
   FederationObserver& observer_;
   Clock clock_;
   session::Signal changed_;
-  std::set<std::string> in_handshake_;
-  std::vector<std::weak_ptr<session::ServerConversation>> strangers_;  ///< In their handshake.
+  std::map<std::string, std::weak_ptr<session::ServerConversation>> in_handshake_;  ///< By the name they gave.
+  std::vector<std::weak_ptr<session::ServerConversation>> strangers_;               ///< In their handshake.
   std::int64_t num_newcomers_;
   wire::Finished farewell_;
   std::set<std::string> told_;                           ///< Of the roster.
   ToldApart refusals_;                                   ///< By what a certificate proves, else by address.
   ToldApart checks_;                                     ///< By name.
+  ToldApart comings_;                                    ///< Into the run, by name.
+  ToldApart doubles_;                                    ///< Comings under the name of a client that is alive, by name.
+  Pace pace_;                                            ///< By name.
   std::map<std::string, learn::SampleFigures> figures_;  ///< Of clients that joined, by name.
   std::map<std::string, int> offences_;                  ///< Of clients that were lost before the start, and forgotten.
   enum class Stage { open, farewell, closed } stage_ = Stage::open;

@@ -54,9 +54,10 @@ void AuditLog::refused(const std::string& address, const std::string& certified_
 }
 
 void AuditLog::joined(const std::string& client, const std::string& address, const std::string& certified_as,
-                      bool shares_with_peers) {
+                      bool shares_with_peers, std::optional<std::size_t> so_far) {
   nlohmann::json line = visitor(client, address, certified_as);
   line["share_model"] = shares_with_peers ? "peers" : "server";
+  if (so_far) line["so_far"] = *so_far;
   record("joined", std::move(line));
 }
 
@@ -64,8 +65,11 @@ void AuditLog::samples_differ(const std::string& client, const std::string& how)
   record("samples differ", {{"client", client}, {"reason", how}});
 }
 
-void AuditLog::returned(const std::string& client, const std::string& address, const std::string& certified_as) {
-  record("returned", visitor(client, address, certified_as));
+void AuditLog::returned(const std::string& client, const std::string& address, const std::string& certified_as,
+                        std::optional<std::size_t> so_far) {
+  nlohmann::json line = visitor(client, address, certified_as);
+  if (so_far) line["so_far"] = *so_far;
+  record("returned", std::move(line));
 }
 
 void AuditLog::checked(const std::string& client, const std::string& address, const std::string& certified_as) {

@@ -36,12 +36,14 @@ class AuditLog {
   // What a run does. These throw Error(storage): what cannot be recorded does not go on.
 
   void server_started(const std::string& version, bool is_resumed);
-  /// `certified_as`: the name that the certificate proves; empty where there is none.
+  /// `certified_as`: the name that the certificate proves; empty where there is none. `so_far`: how often this client
+  /// has come, where not every time has its line.
   void joined(const std::string& client, const std::string& address, const std::string& certified_as,
-              bool shares_with_peers);
+              bool shares_with_peers, std::optional<std::size_t> so_far = {});
   /// Its samples lie far from those that it was compared with, and it joins nevertheless.
   void samples_differ(const std::string& client, const std::string& how);
-  void returned(const std::string& client, const std::string& address, const std::string& certified_as);
+  void returned(const std::string& client, const std::string& address, const std::string& certified_as,
+                std::optional<std::size_t> so_far = {});
   /// It was told that it may join; it did not want to yet.
   void checked(const std::string& client, const std::string& address, const std::string& certified_as);
   void sent(const std::string& client, const Cargo& cargo);

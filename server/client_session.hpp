@@ -122,6 +122,11 @@ class ClientSession {
   /// See say_goodbye().
   net::Task<> finish(wire::Finished words);
   void abort() { conversation_->abort(); }
+  /// See MessageChannel, of the connection that there is.
+  net::Task<bool> answers(std::chrono::milliseconds limit) { return conversation_->answers(limit); }
+  /// Says something to those who run the client.
+  void tell(const std::string& words) { conversation_->post(wire::Notice{words}); }
+  [[nodiscard]] std::string peer() const { return conversation_->peer(); }
   /// Why the last connection ended; empty while it stands.
   [[nodiscard]] std::string ending() const { return conversation_->ending(); }
 

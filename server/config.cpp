@@ -29,7 +29,9 @@ void declare_fields(Fields& fields, ServerConfig& config) {
   fields.flag("listen.insecure", config.insecure,
               "Listen beyond loopback without TLS: models then travel in the clear, and names prove nothing.");
   fields.integer("limits.handshakes", config.max_handshakes,
-                 "Connections at a time that have not joined yet; one address may hold a fourth of them.", {4, 100000});
+                 "Connections at a time that have not joined yet; one address may hold a fourth of them. Who has shown "
+                 "a certificate has a place apart, as many in all and four for each name.",
+                 {4, 100000});
   fields.integer("limits.receive_memory", config.receive_memory,
                  "Bytes of memory for messages above 64 KiB while they come in, over all connections; who finds none "
                  "left is not read from meanwhile.",
@@ -82,11 +84,13 @@ void declare_fields(Fields& fields, ServerConfig& config) {
   fields.integer("federation.late_clients", federation.num_late,
                  "Clients beyond federation.clients that may join while rounds are under way.", {0, 100000});
   Timeouts& timeouts = federation.timeouts;
-  fields.number("timeouts.handshake", timeouts.handshake, "Seconds for a new connection to say who it is.",
-                {0.1, 3600});
+  fields.number(
+      "timeouts.handshake", timeouts.handshake,
+      "Seconds for a new connection to say who it is; 5 of them at most for TLS, and for the WebSocket upgrade.",
+      {0.1, 3600});
   fields.number(
       "timeouts.silence", timeouts.silence,
-      "Seconds after which a connection without a sign of life is lost; a fourth of it is between heartbeats.",
+      "Seconds within which a connection without a sign of life is lost; a fourth of it is between heartbeats.",
       {0.1, 1e6});
   fields.number("timeouts.absence", timeouts.absence,
                 "Seconds for which the run waits for a client whose connection was lost.", {0, 1e6});

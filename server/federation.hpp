@@ -1,6 +1,7 @@
 // The run as a whole: lobby, start, rounds, record. The only place that changes the global model.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 
@@ -27,8 +28,11 @@ class Federation {
   Federation(net::asio::any_io_executor executor, net::asio::thread_pool& pool, const ServerConfig& config,
              CentralData data, RunFolder& folder, FederationObserver& observer, Clock clock);
 
-  /// Takes a peer through the handshake; to be spawned for each channel.
-  net::Task<> admit(std::unique_ptr<net::MessageChannel> channel) { return admission_->admit(std::move(channel)); }
+  /// Takes a peer through the handshake; to be spawned for each channel. `on_seated`: see Admission::admit().
+  net::Task<> admit(
+      std::unique_ptr<net::MessageChannel> channel, std::function<void()> on_seated = [] {}) {
+    return admission_->admit(std::move(channel), std::move(on_seated));
+  }
 
   /// Lobby to last round, or from where an earlier server left the run; writes the run's folder. Returns the summary.
   /// Throws Error(usage) where the folder's run is another one.

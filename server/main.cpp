@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <cstdlib>
 #include <filesystem>
 #include <iostream>
 #include <memory>
@@ -11,7 +12,7 @@
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/address.hpp>
-#include <boost/asio/signal_set.hpp>
+#include <boost/asio/post.hpp>
 #include <boost/asio/thread_pool.hpp>
 
 #include "server/allowed_clients.hpp"
@@ -28,6 +29,7 @@
 #include "shared/learn/platform.hpp"
 #include "shared/net/http.hpp"
 #include "shared/net/receive_memory.hpp"
+#include "shared/net/stop_signals.hpp"
 #include "shared/net/tls.hpp"
 #include "shared/net/websocket.hpp"
 
@@ -51,10 +53,11 @@ server::ViewStyle view_style(const server::ServerConfig& config) {
   return ::isatty(STDOUT_FILENO) == 1 ? server::ViewStyle::terminal : server::ViewStyle::plain;
 }
 
-/// A connection for each client and each handshake, a file for each result that is staged, and what else is open.
+/// A connection for each client and each handshake, of strangers and of the certified, a file for each result that is
+/// staged, and what else is open.
 void expect_descriptors(const server::ServerConfig& config) {
   const std::int64_t clients = config.federation.num_clients + config.federation.num_late;
-  const auto needed = static_cast<std::size_t>(2 * clients + config.max_handshakes + 64);
+  const auto needed = static_cast<std::size_t>(2 * clients + 2 * config.max_handshakes + 64);
   const std::size_t allowed = provide_descriptors(needed);
   if (allowed >= needed) return;
   spdlog::warn("this process may have {} files and sockets open; {} may be needed: raise the limit (ulimit -n)",
@@ -121,12 +124,15 @@ int run_server(const server::ServerConfig& config) {
   for (const std::string& line : server::announcement(config, listener.port())) spdlog::info("{}", line);
   if (admin) spdlog::info("probes and metrics on http://{}:{}", config.admin_address, admin->port());
 
-  asio::signal_set signals(io);
-  for (const int number : stop_signals()) signals.add(number);
-  signals.async_wait([&federation](boost::system::error_code code, int) {
-    if (!code) federation.stop();
-  });
-  const auto at_the_door = std::make_shared<server::DoorRecord>(static_cast<std::size_t>(config.max_handshakes));
+  const auto stop = [&] {
+    federation.stop();
+    listener.close();  // and with it the door
+  };
+  // A server that ends in the middle of something goes on from its journal, as after a kill.
+  const net::StopSignals signals(stop_signals(), [&io, &stop] { asio::post(io, stop); },
+                                 {.leave = [] { std::_Exit(static_cast<int>(Errc::interrupted)); }});
+  const auto at_the_door = std::make_shared<server::DoorRecord>(static_cast<std::size_t>(config.max_handshakes),
+                                                                std::chrono::steady_clock::now);
   auto door = server::keep_door(io.get_executor(), listener, channel_options, at_the_door, federation);
   asio::co_spawn(io, std::move(door), [](const std::exception_ptr&) {});  // ends when the listener is closed
   if (admin) {
@@ -148,7 +154,6 @@ int run_server(const server::ServerConfig& config) {
     failure = std::move(ended);
     listener.close();
     if (admin) admin->close();
-    signals.cancel();
     if (failure) federation.stop();  // whoever is left must not keep the server alive
   });
   io.run();

@@ -102,6 +102,7 @@ FaultyChannel::~FaultyChannel() { abort(); }
 Task<> FaultyChannel::send(View head, View body) { return State::send(state_, head, body); }
 Task<View> FaultyChannel::receive() { return State::receive(state_); }
 void FaultyChannel::limit_messages(std::size_t bytes) noexcept { state_->inner->limit_messages(bytes); }
+Task<bool> FaultyChannel::answers(std::chrono::milliseconds limit) { return state_->inner->answers(limit); }
 void FaultyChannel::limit_silence(std::chrono::milliseconds span) noexcept { state_->inner->limit_silence(span); }
 Task<> FaultyChannel::close(std::string reason) { return state_->inner->close(std::move(reason)); }
 void FaultyChannel::abort() noexcept { state_->inner->abort(); }

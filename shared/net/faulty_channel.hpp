@@ -36,6 +36,7 @@ class FaultyChannel final : public MessageChannel {
   Task<std::span<const std::byte>> receive() override;
   void limit_messages(std::size_t bytes) noexcept override;
   void limit_silence(std::chrono::milliseconds span) noexcept override;
+  Task<bool> answers(std::chrono::milliseconds limit) override;
   Task<> close(std::string reason) override;
   void abort() noexcept override;
   [[nodiscard]] std::uint64_t bytes_sent() const noexcept override;

@@ -2,6 +2,7 @@
 
 #include <memory>
 #include <utility>
+#include <vector>
 
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/redirect_error.hpp>
@@ -29,6 +30,24 @@ struct Service {
   HttpHandler handler;
   HttpLimits limits;
   std::size_t num_open = 0;
+  std::vector<std::weak_ptr<asio::ip::tcp::socket>> sockets;
+};
+
+/// Nobody who reads slowly keeps a program that ends.
+class EndOfService {
+ public:
+  explicit EndOfService(Service& service) : service_(service) {}
+  ~EndOfService() {
+    for (const auto& weak : service_.sockets) {
+      error_code ignored;
+      if (const auto socket = weak.lock()) socket->close(ignored);
+    }
+  }
+  EndOfService(const EndOfService&) = delete;
+  EndOfService& operator=(const EndOfService&) = delete;
+
+ private:
+  Service& service_;
 };
 
 Response respond(const Request& request, const HttpHandler& handler) {
@@ -73,12 +92,17 @@ Task<> serve_one(std::shared_ptr<asio::ip::tcp::socket> socket, std::shared_ptr<
 
 Task<> serve_http(asio::any_io_executor executor, Listener& listener, HttpHandler handler, HttpLimits limits) {
   const auto service = std::make_shared<Service>(std::move(handler), limits);
+  const EndOfService close_at_end(*service);
   while (true) {
-    PendingPeer pending = co_await listener.accept();
+    auto accepting = listener.accept();
+    PendingPeer pending = co_await std::move(accepting);
     if (service->num_open >= limits.connections) continue;
     ++service->num_open;
     const auto accepted = std::move(pending).release();
-    auto serving = serve_one(std::make_shared<asio::ip::tcp::socket>(std::move(accepted->socket)), service);
+    const auto socket = std::make_shared<asio::ip::tcp::socket>(std::move(accepted->socket));
+    std::erase_if(service->sockets, [](const auto& weak) { return weak.expired(); });
+    service->sockets.push_back(socket);
+    auto serving = serve_one(socket, service);
     asio::co_spawn(executor, std::move(serving), [service](const std::exception_ptr& failure) {
       --service->num_open;
       if (failure) std::rethrow_exception(failure);

@@ -8,6 +8,7 @@
 #include "shared/base/error.hpp"
 #include "shared/base/log.hpp"
 #include "shared/net/pending_peer.hpp"
+#include "shared/net/turn_away.hpp"
 #include "shared/net/websocket.hpp"
 
 namespace headstart::net {
@@ -57,11 +58,10 @@ PendingPeer& PendingPeer::operator=(PendingPeer&&) noexcept = default;
 PendingPeer::~PendingPeer() = default;
 std::string PendingPeer::peer() const { return state_->peer; }
 std::shared_ptr<PendingPeer::State> PendingPeer::release() && { return std::move(state_); }
-std::function<void(const std::string& reason)> PendingPeer::ender() const {
-  return [state = state_](const std::string& reason) {
+std::function<void(const std::string& reason)> PendingPeer::ender(bool speaks_tls) const {
+  return [state = state_, speaks_tls](const std::string& reason) {
     if (state->end) return state->end(reason);
-    error_code ignored;
-    state->socket.close(ignored);
+    turn_away(state->socket, speaks_tls);
   };
 }
 

@@ -35,6 +35,10 @@ class MessageChannel {
   /// From now on a peer from whom nothing was heard for `span` is lost. Without effect where silence is no loss.
   virtual void limit_silence(std::chrono::milliseconds span) noexcept = 0;
 
+  /// Whether the peer gives a sign of life within `limit`: answers a ping, or sends or takes anything. True at once
+  /// where silence is no loss, or nobody here waits in receive() and could hear it.
+  virtual Task<bool> answers(std::chrono::milliseconds limit);
+
   /// Says goodbye, waiting at most a few seconds for the peer. Never throws. `reason`: at most 120 bytes are sent.
   virtual Task<> close(std::string reason) = 0;
 
@@ -54,6 +58,8 @@ class MessageChannel {
   /// When that certificate ends; empty without one.
   [[nodiscard]] virtual std::optional<SystemTime> identity_expires() const { return std::nullopt; }
 };
+
+inline Task<bool> MessageChannel::answers(std::chrono::milliseconds /*limit*/) { co_return true; }
 
 /// No message is larger: a 1 MiB chunk and its head.
 inline constexpr std::size_t max_message_bytes = (std::size_t{1} << 20) + 64;

@@ -227,11 +227,46 @@ std::string verification_failure(const SSL* connection) {
   return result == X509_V_OK ? "" : X509_verify_cert_error_string(result);
 }
 
-std::string alert_of(const boost::system::error_code& error) {
-  if (error.category() != asio::error::get_ssl_category()) return "";
-  const int reason = ERR_GET_REASON(static_cast<unsigned long>(error.value()));
-  const int alert = reason - SSL_AD_REASON_OFFSET;
-  return alert > 0 && alert < 256 ? SSL_alert_desc_string_long(alert) : "";
+namespace {
+
+/// OpenSSL's reason for `error`; 0 where that is not of TLS.
+int tls_reason(const boost::system::error_code& error) {
+  if (error.category() != asio::error::get_ssl_category()) return 0;
+  return ERR_GET_REASON(static_cast<unsigned long>(error.value()));
+}
+
+/// The number of the alert that the peer has sent; 0 where `error` is none.
+int alert_of(const boost::system::error_code& error) {
+  const int alert = tls_reason(error) - SSL_AD_REASON_OFFSET;
+  return alert > 0 && alert < 256 ? alert : 0;
+}
+
+}  // namespace
+
+std::string certificate_alert_of(const boost::system::error_code& error) {
+  switch (const int alert = alert_of(error)) {
+    case SSL_AD_NO_CERTIFICATE:
+    case SSL_AD_BAD_CERTIFICATE:
+    case SSL_AD_UNSUPPORTED_CERTIFICATE:
+    case SSL_AD_CERTIFICATE_REVOKED:
+    case SSL_AD_CERTIFICATE_EXPIRED:
+    case SSL_AD_CERTIFICATE_UNKNOWN:
+    case SSL_AD_UNKNOWN_CA:
+    case SSL_AD_ACCESS_DENIED:
+    case SSL_AD_BAD_CERTIFICATE_STATUS_RESPONSE:
+    case SSL_AD_BAD_CERTIFICATE_HASH_VALUE:
+    case SSL_AD_CERTIFICATE_REQUIRED:
+      return SSL_alert_desc_string_long(alert);
+    default:
+      return "";
+  }
+}
+
+bool is_no_place_alert(const boost::system::error_code& error) { return alert_of(error) == SSL_AD_INTERNAL_ERROR; }
+
+bool speaks_no_tls(const boost::system::error_code& error) {
+  const int reason = tls_reason(error);
+  return reason == SSL_R_HTTP_REQUEST || reason == SSL_R_WRONG_VERSION_NUMBER || reason == SSL_R_PACKET_LENGTH_TOO_LONG;
 }
 
 std::string peer_name(const SSL* connection) {

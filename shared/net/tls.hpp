@@ -72,8 +72,15 @@ void expect_host(SSL* connection, const std::string& host);
 /// Why the peer's certificate did not hold, in OpenSSL's words ("certificate has expired"); empty where it did.
 std::string verification_failure(const SSL* connection);
 
-/// What the peer's TLS said as it ended the connection ("certificate revoked"); empty where `error` is no alert.
-std::string alert_of(const boost::system::error_code& error);
+/// What the peer's TLS said of this side's certificate as it ended the connection ("certificate revoked"); empty where
+/// `error` is no alert, or one about something else: a bit that was flipped on the way is no refusal.
+std::string certificate_alert_of(const boost::system::error_code& error);
+
+/// Whether `error` is the alert of a side that has no place for the connection.
+bool is_no_place_alert(const boost::system::error_code& error);
+
+/// Whether `error` is that of bytes which are no TLS at all.
+bool speaks_no_tls(const boost::system::error_code& error);
 
 /// The common name of the peer's certificate, verified; empty without one.
 std::string peer_name(const SSL* connection);

@@ -1,6 +1,7 @@
 // One TCP connection, in the clear or under TLS: the same stream to Beast either way.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <utility>
@@ -25,6 +26,9 @@ class Transport {
 
   executor_type get_executor() { return socket_.get_executor(); }
   asio::ip::tcp::socket& socket() { return socket_; }
+
+  /// Called when Beast begins to end the connection under a closed WebSocket, which waits for the peer without bound.
+  std::function<void()> on_teardown = [] {};
 
   /// From here on bytes go through TLS; its handshake is the caller's to do.
   Tls& secure(std::shared_ptr<asio::ssl::context> context) {

@@ -1,14 +1,20 @@
 #include "shared/net/websocket.hpp"
 
+#include <algorithm>
 #include <array>
 #include <optional>
 #include <utility>
+#include <vector>
 
-#include <boost/asio/connect.hpp>
+#include <boost/asio/bind_cancellation_slot.hpp>
+#include <boost/asio/cancellation_signal.hpp>
 #include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/post.hpp>
 #include <boost/asio/redirect_error.hpp>
+#include <boost/asio/ssl/error.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/use_awaitable.hpp>
+#include <boost/asio/write.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
 #include <boost/beast/http.hpp>
 #include <boost/beast/websocket.hpp>
@@ -16,12 +22,14 @@
 #include "shared/base/log.hpp"
 #include "shared/base/printable.hpp"
 #include "shared/net/deadline.hpp"
+#include "shared/net/dial.hpp"
 #include "shared/net/inbox.hpp"
 #include "shared/net/pending_peer.hpp"
 #include "shared/net/receive_memory.hpp"
 #include "shared/net/tls.hpp"
 #include "shared/net/transport.hpp"
 #include "shared/net/turn.hpp"
+#include "shared/net/turn_away.hpp"
 
 namespace headstart::net {
 
@@ -29,6 +37,7 @@ namespace headstart::net {
 /// it under TLS; TLS's own goodbye would tell nothing more.
 template <class Handler>
 static void async_teardown(boost::beast::role_type role, Transport& transport, Handler&& handler) {
+  transport.on_teardown();
   boost::beast::websocket::async_teardown(role, transport.socket(), std::forward<Handler>(handler));
 }
 
@@ -48,8 +57,8 @@ using tcp = asio::ip::tcp;
 using Milliseconds = std::chrono::milliseconds;
 using View = std::span<const std::byte>;
 
-constexpr Milliseconds goodbye_timeout = std::chrono::seconds(3);
-constexpr int beats_per_idle_timeout = 4;
+constexpr int looks_per_idle_timeout = 16;
+constexpr int looks_per_beat = 4;
 constexpr std::uint32_t max_http_header_bytes = 8192;
 constexpr std::size_t max_reason_bytes = 120;
 /// Messages up to this size need no shared memory: they are few and never awaited for long.
@@ -60,16 +69,23 @@ std::string seconds_of(Milliseconds span) {
   return count % 1000 == 0 ? std::to_string(count / 1000) + " s" : std::to_string(count) + " ms";
 }
 
+/// Printable and short, whatever it was.
+std::string plain_text(std::string_view text, std::size_t most = max_reason_bytes) {
+  std::string plain;
+  for (const char c : text.substr(0, most)) plain.push_back(c >= ' ' && c <= '~' ? c : '?');
+  return plain;
+}
+
 /// A close frame's text must be UTF-8 and short, or the peer takes the goodbye for an offence.
 websocket::close_reason close_reason_of(websocket::close_code code, const std::string& text) {
   websocket::close_reason reason(code);
-  for (const char c : text.substr(0, max_reason_bytes)) reason.reason.push_back(c >= ' ' && c <= '~' ? c : '?');
+  for (const char c : plain_text(text)) reason.reason.push_back(c);
   return reason;
 }
 
-/// Why the peer's TLS refused this side; empty where `error` is no alert.
+/// Why the peer's TLS refused this side's certificate; empty where `error` is no such refusal.
 std::string refusal_of(const error_code& error) {
-  const std::string alert = alert_of(error);
+  const std::string alert = certificate_alert_of(error);
   // OpenSSL has one alert for both.
   if (alert != "certificate expired") return alert;
   return alert + " (this side's certificate, or the revocation list of the side that refuses it)";
@@ -86,12 +102,17 @@ class Connection : public std::enable_shared_from_this<Connection> {
         peer(std::move(name)),
         options_(options),
         heartbeat_(stream.get_executor()),
+        goodbye_(stream.get_executor()),
         memory_timer_(stream.get_executor()) {}
 
   /// Once, when the upgrade is done.
   void open();
   void abort() noexcept { end("it was aborted"); }
   void end(const std::string& why, Errc code = Errc::network) noexcept;
+  /// The same; a peer to which nothing was said yet is told that there is no place.
+  void turn_away(const std::string& why) noexcept;
+  /// From here on the peer was told something.
+  void begin_to_speak() noexcept { has_spoken_ = true; }
   /// Why it has ended on this side; empty as long as it has not.
   [[nodiscard]] const std::string& why_ended() const { return why_ended_; }
   void limit_messages(std::size_t bytes) noexcept { message_limit_ = bytes; }
@@ -99,6 +120,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
   static Task<> send(std::shared_ptr<Connection> self, View head, View body);
   static Task<View> receive(std::shared_ptr<Connection> self);
+  static Task<bool> answers(std::shared_ptr<Connection> self, Milliseconds limit);
   static Task<> close(std::shared_ptr<Connection> self, websocket::close_reason reason);
 
   Stream stream;
@@ -110,8 +132,18 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
  private:
   static Task<> lend_memory(std::shared_ptr<Connection> self);
-  void schedule_beat();
+  /// Beast's operations wait for each other: a close for the read that is under way, and a read that meets a broken
+  /// frame for the close. Closing the socket ends neither of two that do; cancelling each of them does.
+  void cancel_operations();
+  void schedule_look();
+  void look();
   void beat();
+  void ping();
+  void note_sign_of_life();
+  void end_probes();
+  /// Goodbye was said, by whomever: the socket is closed soon, whatever the peer does.
+  void begin_goodbye();
+  void end_goodbye();
   /// Whether its certificate has been revoked since the handshake.
   [[nodiscard]] bool is_revoked() const;
   [[noreturn]] void fail_receive(error_code error);
@@ -127,20 +159,33 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
   WebSocketOptions options_;
   asio::steady_timer heartbeat_;
+  asio::steady_timer goodbye_;
   asio::steady_timer memory_timer_;
+  asio::cancellation_signal cancel_read_, cancel_write_, cancel_ping_, cancel_close_;
+  std::vector<std::weak_ptr<asio::steady_timer>> probes_;  ///< Of answers(), each ended by a sign of life.
+  std::uint64_t num_signs_of_life_ = 0;
   Inbox inbox_;
   std::size_t message_limit_ = max_message_bytes;
   std::string why_ended_;
   Errc end_code_ = Errc::network;
-  int silent_beats_ = 0;
+  int num_looks_ = 0;
+  int silent_looks_ = 0;
   bool is_sending_ = false;
   bool is_receiving_ = false;
   bool is_held_back_ = false;  ///< Waits for memory to receive into.
   bool is_pinging_ = false;
   bool was_heard_ = false;
   bool is_closing_ = false;
+  bool is_in_goodbye_ = false;
+  bool has_peer_closed_ = false;
+  bool has_spoken_ = false;
   bool has_ended_ = false;
 };
+
+/// For an operation of the stream that cancel_operations() must be able to end.
+auto cancellable(asio::cancellation_signal& signal, error_code& error) {
+  return asio::bind_cancellation_slot(signal.slot(), asio::redirect_error(asio::use_awaitable, error));
+}
 
 void Connection::open() {
   error_code ignored;
@@ -148,12 +193,19 @@ void Connection::open() {
   // Deadlines and heartbeats are our own: Beast's idle timer also runs while nobody reads.
   stream.set_option(
       websocket::stream_base::timeout{websocket::stream_base::none(), websocket::stream_base::none(), false});
-  stream.control_callback([this](websocket::frame_type, beast::string_view) { was_heard_ = true; });
+  stream.control_callback([this](websocket::frame_type type, beast::string_view) {
+    was_heard_ = true;
+    note_sign_of_life();
+    if (type != websocket::frame_type::close) return;
+    has_peer_closed_ = true;
+    begin_goodbye();
+  });
+  stream.next_layer().on_teardown = [this] { begin_goodbye(); };
   stream.binary(true);
   stream.auto_fragment(false);
   // receive() checks the size itself: Beast would wait without bound for the offender to hang up.
   stream.read_message_max(0);
-  schedule_beat();
+  schedule_look();
 }
 
 void Connection::end(const std::string& why, Errc code) noexcept {
@@ -163,31 +215,74 @@ void Connection::end(const std::string& why, Errc code) noexcept {
   try {
     why_ended_ = why;
     heartbeat_.cancel();
+    goodbye_.cancel();
     memory_timer_.expires_at(asio::steady_timer::time_point::min());
-  } catch (...) {  // NOLINT(bugprone-empty-catch): nothing of this is needed to end
+    end_probes();
+    // Not from here: what is cancelled goes on at once, in whatever calls this.
+    if (is_closing_) asio::post(stream.get_executor(), [self = shared_from_this()] { self->cancel_operations(); });
+  } catch (...) {  // NOLINT(bugprone-empty-catch): without memory for it the process is about to end
   }
   error_code ignored;
   stream.next_layer().socket().close(ignored);
   if (!is_receiving_) inbox_.begin();  // a lost client's connection may be kept for long
 }
 
+void Connection::turn_away(const std::string& why) noexcept {
+  if (has_ended_) return;
+  if (!has_spoken_) net::turn_away(stream.next_layer().socket(), options_.tls != nullptr);
+  end(why);
+}
+
+void Connection::cancel_operations() {
+  for (auto* signal : {&cancel_close_, &cancel_read_, &cancel_write_, &cancel_ping_}) {
+    signal->emit(asio::cancellation_type::terminal);
+  }
+}
+
+void Connection::begin_goodbye() {
+  if (has_ended_ || is_in_goodbye_) return;
+  is_in_goodbye_ = true;
+  goodbye_.expires_after(options_.goodbye_timeout);
+  goodbye_.async_wait([weak = weak_from_this()](error_code error) {
+    const auto self = weak.lock();
+    if (!error && self) self->end_goodbye();
+  });
+}
+
+void Connection::end_goodbye() {
+  if (is_closing_) return end("it was closed on this side, and the peer did not answer");
+  if (has_peer_closed_) return end("the peer has closed it, and did not hang up", Errc::peer_closed);
+  end("the peer broke the WebSocket protocol, and did not hang up when it was told", Errc::protocol);
+}
+
 void Connection::limit_silence(Milliseconds span) noexcept {
   if (has_ended_ || span == options_.idle_timeout) return;
   options_.idle_timeout = span;
-  silent_beats_ = 0;
+  silent_looks_ = 0;
   try {
-    schedule_beat();
+    schedule_look();
   } catch (const boost::system::system_error& error) {
     end(error.what());
   }
 }
 
-void Connection::schedule_beat() {
-  heartbeat_.expires_after(options_.idle_timeout / beats_per_idle_timeout);
+void Connection::schedule_look() {
+  heartbeat_.expires_after(options_.idle_timeout / looks_per_idle_timeout);
   heartbeat_.async_wait([weak = weak_from_this()](error_code error) {
     const auto self = weak.lock();
-    if (!error && self && !self->has_ended_) self->beat();
+    if (!error && self && !self->has_ended_) self->look();
   });
+}
+
+void Connection::note_sign_of_life() {
+  ++num_signs_of_life_;
+  end_probes();
+}
+
+void Connection::end_probes() {
+  for (const auto& weak : probes_) {
+    if (const auto probe = weak.lock()) probe->cancel();
+  }
 }
 
 bool Connection::is_revoked() const {
@@ -195,26 +290,50 @@ bool Connection::is_revoked() const {
   return native != nullptr && options_.tls && options_.tls->has_revoked(native);
 }
 
+void Connection::look() {
+  // Looks are counted, not time: a process that was stopped for an hour hears its peer before it gives it up.
+  // Who does not read cannot hear; back-pressure is no sign of death.
+  silent_looks_ = is_receiving_ && !is_held_back_ && !was_heard_ ? silent_looks_ + 1 : 0;
+  was_heard_ = false;
+  // A sign that came right after a look was seen by the next one only.
+  if (silent_looks_ == looks_per_idle_timeout - 1) {
+    return end("no sign of life for " + seconds_of(options_.idle_timeout));
+  }
+  if (++num_looks_ % looks_per_beat == 0) beat();
+  if (!has_ended_) schedule_look();
+}
+
 void Connection::beat() {
   if (is_revoked()) {
     spdlog::warn("{}: the certificate of '{}' has been revoked; the connection is ended", peer, identity);
     return end("its certificate has been revoked", Errc::rejected);
   }
-  // Who does not read cannot hear; back-pressure is no sign of death.
-  silent_beats_ = is_receiving_ && !is_held_back_ && !was_heard_ ? silent_beats_ + 1 : 0;
-  if (silent_beats_ > beats_per_idle_timeout) {
-    return end("no sign of life for " + seconds_of(options_.idle_timeout));
-  }
-  if (is_receiving_ && !was_heard_) inbox_.release_if_empty();
-  was_heard_ = false;
-  if (!is_pinging_ && !is_closing_) {
-    is_pinging_ = true;
-    stream.async_ping({}, [self = shared_from_this()](error_code error) {
-      self->is_pinging_ = false;
-      if (error && !self->is_closing_) self->end(error.message());
-    });
-  }
-  schedule_beat();
+  if (is_receiving_ && silent_looks_ >= looks_per_beat) inbox_.release_if_empty();
+  ping();
+}
+
+void Connection::ping() {
+  if (is_pinging_ || is_closing_ || is_in_goodbye_) return;
+  is_pinging_ = true;
+  stream.async_ping({},
+                    asio::bind_cancellation_slot(cancel_ping_.slot(), [self = shared_from_this()](error_code error) {
+                      self->is_pinging_ = false;
+                      if (error && !self->is_closing_) self->end(error.message());
+                    }));
+}
+
+Task<bool> Connection::answers(std::shared_ptr<Connection> self, Milliseconds limit) {
+  if (self->has_ended_ || self->is_closing_) co_return false;
+  if (!self->is_receiving_) co_return true;
+  const std::uint64_t before = self->num_signs_of_life_;
+  const auto timer = std::make_shared<asio::steady_timer>(self->stream.get_executor(), limit);
+  std::erase_if(self->probes_, [](const auto& probe) { return probe.expired(); });
+  self->probes_.push_back(timer);
+  self->ping();
+  error_code ignored;
+  auto waiting = timer->async_wait(asio::redirect_error(asio::use_awaitable, ignored));
+  co_await std::move(waiting);
+  co_return !self->has_ended_ && self->num_signs_of_life_ != before;
 }
 
 Task<> Connection::send(std::shared_ptr<Connection> self, View head, View body) {
@@ -223,14 +342,18 @@ Task<> Connection::send(std::shared_ptr<Connection> self, View head, View body) 
   if (self->has_ended_) throw self->ended(Errc::network);
   const std::array<asio::const_buffer, 2> message{asio::buffer(head.data(), head.size()),
                                                   asio::buffer(body.data(), body.size())};
+  const Deadline deadline(self->stream.get_executor(), self->options_.write_timeout, [self] {
+    self->end("it took nothing of a message for " + seconds_of(self->options_.write_timeout));
+  });
   error_code error;
-  auto writing = self->stream.async_write(message, asio::redirect_error(asio::use_awaitable, error));
+  auto writing = self->stream.async_write(message, cancellable(self->cancel_write_, error));
   co_await std::move(writing);
   if (error) {
     self->end(error.message());
     throw self->ended(Errc::network);
   }
   self->bytes_sent += head.size() + body.size();
+  self->note_sign_of_life();
 }
 
 std::string Connection::offence_at(bool is_first) const {
@@ -275,14 +398,15 @@ Task<View> Connection::receive(std::shared_ptr<Connection> self) {
     const auto room = inbox.prepare(hint);
     const bool is_first = inbox.size() == 0;
     error_code error;
-    auto reading = self->stream.async_read_some(asio::buffer(room.data(), room.size()),
-                                                asio::redirect_error(asio::use_awaitable, error));
+    auto reading =
+        self->stream.async_read_some(asio::buffer(room.data(), room.size()), cancellable(self->cancel_read_, error));
     inbox.commit(co_await std::move(reading));
     if (error) {
       inbox.begin();
       self->fail_receive(error);
     }
     self->was_heard_ = true;
+    self->note_sign_of_life();
     if (const auto offence = self->offence_at(is_first); !offence.empty()) {
       inbox.begin();
       const auto reason = close_reason_of(websocket::close_code::policy_error, "you " + offence);
@@ -313,10 +437,9 @@ Task<> Connection::close(std::shared_ptr<Connection> self, websocket::close_reas
   if (self->has_ended_ || self->is_closing_) co_return;
   self->is_closing_ = true;
   try {
-    const Deadline deadline(self->stream.get_executor(), goodbye_timeout,
-                            [self] { self->end("no answer to goodbye"); });
+    self->begin_goodbye();
     error_code error;
-    auto closing = self->stream.async_close(reason, asio::redirect_error(asio::use_awaitable, error));
+    auto closing = self->stream.async_close(reason, cancellable(self->cancel_close_, error));
     co_await std::move(closing);
     if (!error) self->end("it was closed on this side", Errc::peer_closed);
   } catch (...) {  // NOLINT(bugprone-empty-catch): cancelled; end() below does what is left
@@ -333,6 +456,7 @@ class WebSocketChannel final : public MessageChannel {
   Task<View> receive() override { return Connection::receive(connection_); }
   void limit_messages(std::size_t bytes) noexcept override { connection_->limit_messages(bytes); }
   void limit_silence(Milliseconds span) noexcept override { connection_->limit_silence(span); }
+  Task<bool> answers(Milliseconds limit) override { return Connection::answers(connection_, limit); }
   Task<> close(std::string reason) override {
     return Connection::close(connection_, close_reason_of(websocket::close_code::normal, reason));
   }
@@ -356,6 +480,7 @@ std::string reason_of(const Deadline& deadline, error_code error, Milliseconds l
 Task<> secure(std::shared_ptr<Connection> connection, std::shared_ptr<Tls> tls, std::optional<std::string> host,
               error_code& error) {
   Transport::Tls& stream = connection->stream.next_layer().secure(tls->context());
+  connection->begin_to_speak();
   if (host) expect_host(stream.native_handle(), *host);
   const auto side = host ? asio::ssl::stream_base::client : asio::ssl::stream_base::server;
   auto shaking = stream.async_handshake(side, asio::redirect_error(asio::use_awaitable, error));
@@ -377,9 +502,58 @@ std::string tls_failure(const Connection& connection, error_code error) {
   return error.message();
 }
 
-/// One side refused the other; otherwise the wire failed, and another attempt may succeed.
+/// One side refused the other's certificate; otherwise the wire failed, and another attempt may succeed.
 bool is_refusal(const Connection& connection, error_code error) {
-  return !verification_failure(connection.stream.next_layer().tls()).empty() || !alert_of(error).empty();
+  return !verification_failure(connection.stream.next_layer().tls()).empty() || !refusal_of(error).empty();
+}
+
+/// The same to a dialler, who wants to know what stands there.
+std::string tls_failure_at_dialler(const Connection& connection, error_code error) {
+  std::string words = tls_failure(connection, error);
+  if (is_refusal(connection, error)) return words;
+  if (is_no_place_alert(error)) return "the server's door is full (" + words + ")";
+  if (speaks_no_tls(error)) return "what answers there speaks no TLS (" + words + "); a server in the clear is ws://";
+  const bool has_hung_up = error == asio::ssl::error::stream_truncated || error == asio::error::eof ||
+                           error == asio::error::connection_reset;
+  if (has_hung_up) {
+    words +=
+        "; it hung up in the middle of TLS's handshake, as a server does whose door is full, and one in the clear "
+        "(ws://)";
+  }
+  return words;
+}
+
+bool is_of_http(error_code error) {
+  return error.category() == http::make_error_code(http::error::bad_method).category();
+}
+
+bool has_hung_up_in_http(error_code error) {
+  return error == http::error::end_of_stream || error == http::error::partial_message;
+}
+
+/// What a web server, a proxy, or a Headstart server that does not upgrade has answered.
+Error declined(const Url& url, const websocket::response_type& response) {
+  const auto header = [&response](http::field field) {
+    const auto value = response[field];
+    return plain_text(std::string_view(value.data(), value.size()));
+  };
+  const std::string status = "HTTP " + std::to_string(response.result_int()) + " " +
+                             plain_text(std::string_view(response.reason().data(), response.reason().size()));
+  const std::string server = header(http::field::server);
+  if (server == http_server_name) {
+    const std::string line = plain_text(std::string_view(response.body()).substr(0, response.body().find('\n')));
+    return {Errc::network, to_string(url) + ": " + line + " (" + status + ")"};
+  }
+  const std::string who = server.empty() ? "" : " by '" + server + "'";
+  const auto code = response.result();
+  if (code == http::status::bad_gateway || code == http::status::service_unavailable ||
+      code == http::status::gateway_timeout) {
+    return {Errc::network,
+            to_string(url) + ": a proxy in front of it answered " + status + who + "; it reaches no Headstart server"};
+  }
+  const std::string type = header(http::field::content_type);
+  return {Errc::protocol, to_string(url) + " is no Headstart server: it answered " + status + who +
+                              (type.empty() ? "" : ", '" + type + "',") + " to the WebSocket upgrade"};
 }
 
 Task<std::unique_ptr<MessageChannel>> dial(asio::any_io_executor executor, Url url, WebSocketOptions options) {
@@ -404,10 +578,14 @@ Task<std::unique_ptr<MessageChannel>> dial(asio::any_io_executor executor, Url u
       resolver->async_resolve(url.host, std::to_string(url.port), asio::redirect_error(asio::use_awaitable, error));
   const auto endpoints = co_await std::move(resolving);
   if (error || is_over()) fail("cannot find the host of ");
+  std::vector<tcp::endpoint> addresses;
+  for (const auto& entry : endpoints) addresses.push_back(entry.endpoint());
+  const bool has_several = addresses.size() > 1;
   auto& socket = connection->stream.next_layer().socket();
-  auto connecting = asio::async_connect(socket, endpoints, asio::redirect_error(asio::use_awaitable, error));
-  co_await std::move(connecting);
-  if (error || is_over()) fail("cannot connect to ");
+  auto connecting = connect_to_any(socket, std::move(addresses), options.handshake_timeout, is_over);
+  const std::string unreached = co_await std::move(connecting);
+  if (is_over() && (!has_several || options.stop.stop_requested())) fail("cannot connect to ");
+  if (!unreached.empty()) throw Error(Errc::network, "cannot connect to " + to_string(url) + ": " + unreached);
 
   if (url.is_secure) {
     std::optional<std::string> host = url.host;
@@ -415,7 +593,7 @@ Task<std::unique_ptr<MessageChannel>> dial(asio::any_io_executor executor, Url u
     co_await std::move(securing);
     if (is_over()) fail("no TLS at ");
     if (error) {
-      const std::string message = "no TLS at " + to_string(url) + ": " + tls_failure(*connection, error);
+      const std::string message = "no TLS at " + to_string(url) + ": " + tls_failure_at_dialler(*connection, error);
       if (is_refusal(*connection, error)) throw TlsRefusal(message);
       throw Error(Errc::network, message);
     }
@@ -427,47 +605,71 @@ Task<std::unique_ptr<MessageChannel>> dial(asio::any_io_executor executor, Url u
   auto upgrading = connection->stream.async_handshake(response, host_and_port(url), url.path,
                                                       asio::redirect_error(asio::use_awaitable, error));
   co_await std::move(upgrading);
-  if (error == websocket::error::upgrade_declined) {
-    throw Error(Errc::protocol, to_string(url) + " is no Headstart server: it answered HTTP " +
-                                    std::to_string(response.result_int()) + " to the WebSocket upgrade");
-  }
+  if (error == websocket::error::upgrade_declined) throw declined(url, response);
   if (const auto refusal = refusal_of(error); !refusal.empty()) {
     throw TlsRefusal(to_string(url) + " refuses this client's certificate: " + refusal);
   }
-  if (error || is_over()) fail("no WebSocket at ");
+  if (is_over()) fail("no WebSocket at ");
+  if (error) {
+    std::string words = error.message();
+    if (has_hung_up_in_http(error) || error == asio::error::connection_reset) {
+      words += "; it hung up in the middle of the opening, as a server does whose door is full";
+    } else if (is_of_http(error)) {
+      words += "; what answers there speaks no HTTP";
+    }
+    if (!url.is_secure) words += ". A server with TLS is wss://";
+    throw Error(Errc::network, "no WebSocket at " + to_string(url) + ": " + words);
+  }
   connection->open();
   co_return std::make_unique<WebSocketChannel>(std::move(connection));
 }
 
-/// Tells a browser or a health check that it came to the wrong place, as far as it listens.
-Task<> decline(std::shared_ptr<Connection> connection) {
-  http::response<http::string_body> response(http::status::upgrade_required, 11);
-  response.set(http::field::connection, "close, upgrade");
-  response.set(http::field::upgrade, "websocket");
-  response.set(http::field::content_type, "text/plain");
-  response.body() = "This is a Headstart server: it speaks WebSocket with headstart-client.\n";
-  response.prepare_payload();
+/// Tells a browser, a health check, or who mistook ws:// for wss://, that it came to the wrong place, as far as it
+/// listens. `stream`: under TLS where it is there.
+template <class Stream>
+Task<> answer_in_words(Stream& stream, tcp::socket& socket, std::string answer) {
   error_code ignored;
-  auto& transport = connection->stream.next_layer();
-  auto writing = http::async_write(transport, response, asio::redirect_error(asio::use_awaitable, ignored));
+  auto writing = asio::async_write(stream, asio::buffer(answer), asio::redirect_error(asio::use_awaitable, ignored));
   co_await std::move(writing);
-  transport.socket().shutdown(tcp::socket::shutdown_send, ignored);
+  socket.shutdown(tcp::socket::shutdown_send, ignored);
 }
 
-Task<std::unique_ptr<MessageChannel>> upgrade(std::shared_ptr<Connection> connection, WebSocketOptions options) {
-  const Deadline deadline(
-      connection->stream.get_executor(), options.handshake_timeout,
-      [connection, limit = options.handshake_timeout] { connection->end("no answer within " + seconds_of(limit)); });
+/// Bytes with which TLS begins.
+bool is_client_hello(const beast::flat_buffer& buffer) {
+  return buffer.size() > 0 && *static_cast<const unsigned char*>(buffer.data().data()) == 0x16;
+}
+
+Task<std::unique_ptr<MessageChannel>> upgrade(std::shared_ptr<Connection> connection, WebSocketOptions options,
+                                              HandshakeSteps steps) {
+  std::optional<Deadline> deadline;
+  const auto limit = std::min(options.stranger_timeout, options.handshake_timeout);
+  const auto begin_step = [&] {
+    deadline.emplace(connection->stream.get_executor(), limit,
+                     [connection, limit] { connection->end("no answer within " + seconds_of(limit)); });
+  };
+  begin_step();
   const std::string& peer = connection->peer;
+  auto& transport = connection->stream.next_layer();
   error_code error;
-  if (options.tls) {
+  // A peer that says nothing costs no TLS.
+  auto listening =
+      transport.socket().async_wait(tcp::socket::wait_read, asio::redirect_error(asio::use_awaitable, error));
+  co_await std::move(listening);
+  if (!error && connection->why_ended().empty()) steps.on_first_bytes();
+  if (options.tls && !error) {
     auto securing = secure(connection, options.tls, std::nullopt, error);
     co_await std::move(securing);
     if (error && connection->why_ended().empty()) {
+      if (speaks_no_tls(error)) {
+        auto answering = answer_in_words(transport.socket(), transport.socket(),
+                                         plain_answer("400 Bad Request", "this server speaks TLS: dial wss://"));
+        co_await std::move(answering);
+      }
       throw Error(Errc::rejected, peer + " was refused by TLS: " + tls_failure(*connection, error));
     }
+    if (!error) steps.on_certificate(connection->identity);
+    begin_step();
   }
-  auto& transport = connection->stream.next_layer();
   beast::flat_buffer buffer(max_http_header_bytes);
   http::request_parser<http::empty_body> parser;
   parser.header_limit(max_http_header_bytes);
@@ -475,10 +677,15 @@ Task<std::unique_ptr<MessageChannel>> upgrade(std::shared_ptr<Connection> connec
     auto reading = http::async_read_header(transport, buffer, parser, asio::redirect_error(asio::use_awaitable, error));
     co_await std::move(reading);
   }
-  const bool has_hung_up = error == http::error::end_of_stream || error == http::error::partial_message;
   const std::string& why_ended = connection->why_ended();
-  const bool is_no_http = error.category() == http::make_error_code(http::error::bad_method).category();
-  if (is_no_http && !has_hung_up && why_ended.empty()) {
+  if (is_of_http(error) && !has_hung_up_in_http(error) && why_ended.empty()) {
+    connection->begin_to_speak();
+    if (!options.tls && is_client_hello(buffer)) {
+      auto answering = answer_in_words(transport, transport.socket(),
+                                       plain_answer("400 Bad Request", "this server speaks no TLS: dial ws://"));
+      co_await std::move(answering);
+      throw Error(Errc::protocol, peer + " speaks TLS, and this server does not: its clients dial ws://");
+    }
     throw Error(Errc::protocol, peer + " sent no HTTP request: " + error.message());
   }
   const auto lost = [&] {
@@ -486,8 +693,13 @@ Task<std::unique_ptr<MessageChannel>> upgrade(std::shared_ptr<Connection> connec
                  peer + " did not finish its handshake: " + (why_ended.empty() ? error.message() : why_ended));
   };
   if (error || !why_ended.empty()) throw lost();
+  connection->begin_to_speak();
   if (!websocket::is_upgrade(parser.get()) || buffer.size() > 0) {
-    co_await decline(connection);
+    auto answering = answer_in_words(
+        transport, transport.socket(),
+        plain_answer("426 Upgrade Required", "This is a Headstart server: it speaks WebSocket with headstart-client.",
+                     "Connection: close, upgrade\r\nUpgrade: websocket"));
+    co_await std::move(answering);
     throw Error(Errc::protocol, peer + " sent a plain HTTP request, not a WebSocket upgrade");
   }
   auto accepting = connection->stream.async_accept(parser.get(), asio::redirect_error(asio::use_awaitable, error));
@@ -510,13 +722,13 @@ Task<std::unique_ptr<MessageChannel>> connect(asio::any_io_executor executor, co
   return dial(std::move(executor), url, std::move(options));
 }
 
-Task<std::unique_ptr<MessageChannel>> handshake(PendingPeer pending, WebSocketOptions options) {
+Task<std::unique_ptr<MessageChannel>> handshake(PendingPeer pending, WebSocketOptions options, HandshakeSteps steps) {
   const auto state = std::move(pending).release();
   auto connection = std::make_shared<Connection>(std::move(state->socket), options, state->peer);
   state->end = [weak = std::weak_ptr(connection)](const std::string& reason) {
-    if (const auto alive = weak.lock()) alive->end(reason);
+    if (const auto alive = weak.lock()) alive->turn_away(reason);
   };
-  return upgrade(std::move(connection), std::move(options));
+  return upgrade(std::move(connection), std::move(options), std::move(steps));
 }
 
 }  // namespace headstart::net

@@ -21,12 +21,20 @@ class ReceiveMemory;
 class Tls;
 
 struct WebSocketOptions {
-  /// From the first packet to the upgraded connection, name resolution included.
+  /// From the first packet to the upgraded connection, name resolution included; of a host with several addresses each
+  /// has its share.
   std::chrono::milliseconds handshake_timeout = std::chrono::seconds(10);
-  /// A peer in whose receive() we wait and from whom nothing was heard for so long is lost. Each side sends a ping four
-  /// times in that span, also while its program is busy, so only a dead process, host or wire stays silent. As often
-  /// it looks whether the other's certificate has been revoked meanwhile.
+  /// At the accepting side no longer than this for TLS, and then for the upgrade: till then a peer is a stranger.
+  std::chrono::milliseconds stranger_timeout = std::chrono::seconds(5);
+  /// A peer in whose receive() we wait and from whom nothing was heard for so long is lost, at most a sixteenth of it
+  /// sooner and no later. Each side sends a ping four times in that span, also while its program is busy, so only a
+  /// dead process, host or wire stays silent. As often it looks whether the other's certificate has been revoked
+  /// meanwhile.
   std::chrono::milliseconds idle_timeout = std::chrono::seconds(30);
+  /// A peer that takes so long for one message of ours is lost, however alive it is otherwise.
+  std::chrono::milliseconds write_timeout = std::chrono::minutes(10);
+  /// From the first goodbye, of either side, to the closed socket.
+  std::chrono::milliseconds goodbye_timeout = std::chrono::seconds(3);
   /// A dialler needs it for wss://; a server that has it accepts nothing without TLS.
   std::shared_ptr<Tls> tls = nullptr;
   /// What all connections that are given the same one share, for messages above 64 KiB; null: each has its own.
@@ -63,7 +71,8 @@ class PendingPeer {
   [[nodiscard]] std::shared_ptr<State> release() &&;
 
   /// Ends the connection, whatever has become of it meanwhile, with a reason for the log. On the listener's executor.
-  [[nodiscard]] std::function<void(const std::string& reason)> ender() const;
+  /// Where nothing was said to the peer yet, it is told that there is no place, by TLS or in the clear.
+  [[nodiscard]] std::function<void(const std::string& reason)> ender(bool speaks_tls) const;
 
  private:
   std::shared_ptr<State> state_;
@@ -92,8 +101,16 @@ class Listener {
   std::shared_ptr<State> state_;
 };
 
+/// How far a peer has come in its handshake, for whoever rations places. Each is called at most once, in this order.
+struct HandshakeSteps {
+  std::function<void()> on_first_bytes = [] {};
+  /// Its certificate holds, and proves this name. Never in the clear.
+  std::function<void(const std::string& identity)> on_certificate = [](const std::string&) {};
+};
+
 /// The server's side of the upgrade: a step of its own, so that a slow peer keeps nobody waiting.
 /// Throws Error(network) for a peer that is lost or too slow, Error(protocol) for one that speaks no WebSocket.
-Task<std::unique_ptr<MessageChannel>> handshake(PendingPeer pending, WebSocketOptions options = {});
+Task<std::unique_ptr<MessageChannel>> handshake(PendingPeer pending, WebSocketOptions options = {},
+                                                HandshakeSteps steps = {});
 
 }  // namespace headstart::net

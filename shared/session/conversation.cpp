@@ -5,6 +5,8 @@
 
 #include <boost/asio/co_spawn.hpp>
 
+#include "shared/net/deadline.hpp"
+
 namespace headstart::session {
 
 namespace {
@@ -15,6 +17,9 @@ constexpr std::size_t max_inbox_bytes = 4 * wire::max_control_bytes;
 
 /// The receiver holds one chunk for each connection that sends.
 constexpr std::size_t chunk_bytes = std::size_t{256} << 10;
+
+/// For what is queued when the conversation is closed: a peer that takes nothing is left without it.
+constexpr std::chrono::milliseconds flush_limit = std::chrono::seconds(3);
 
 auto decode(std::span<const std::byte> frame, const wire::ClientMessage*) { return wire::decode_from_client(frame); }
 auto decode(std::span<const std::byte> frame, const wire::ServerMessage*) { return wire::decode_from_server(frame); }
@@ -109,7 +114,9 @@ template <class Incoming, class Outgoing>
 net::Task<> Conversation<Incoming, Outgoing>::close(std::string reason) {
   const auto self = this->shared_from_this();
   try {
-    co_await flush();
+    const net::Deadline deadline(executor_, flush_limit, [self] { self->abort(); });
+    auto flushing = flush();
+    co_await std::move(flushing);
   } catch (const std::exception&) {
     // Lost in the meantime: there is nobody left to say goodbye to.
   }

@@ -56,9 +56,10 @@ class Conversation : public std::enable_shared_from_this<Conversation<Incoming, 
   net::Task<> receive_attachment(ByteSink& sink);
 
   /// See MessageChannel.
+  net::Task<bool> answers(std::chrono::milliseconds limit) { return channel_->answers(limit); }
   void limit_silence(std::chrono::milliseconds span) { channel_->limit_silence(span); }
 
-  /// Flushes, says goodbye, ends the connection. Never throws.
+  /// Flushes, says goodbye, ends the connection, each within a few seconds whatever the peer does. Never throws.
   net::Task<> close(std::string reason);
   /// Ends the connection now; `why`, where it is the peer's fault.
   void abort();

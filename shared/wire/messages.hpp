@@ -335,10 +335,19 @@ struct Finished {
   }
 };
 
+/// For those who run the client; it asks for nothing, and may come at any time once the client has joined.
+struct Notice {
+  Reason words;
+  template <class A>
+  void serialize(A& a) {
+    a(words);
+  }
+};
+
 using ClientMessage =
     std::variant<Hello, Join, ProgressReport, PretrainDone, EvaluationReport, Offer, TaskFailed, Attachment>;
 using ServerMessage =
     std::variant<Welcome, Joined, Refused, PretrainTask, ExchangeTask, TrainTask, EvaluateTask, LogitsTask, DistillTask,
-                 TeacherFollows, StatisticsTask, Grant, ResultRefused, Finished, Attachment>;
+                 TeacherFollows, StatisticsTask, Grant, ResultRefused, Finished, Attachment, Notice>;
 
 }  // namespace headstart::wire

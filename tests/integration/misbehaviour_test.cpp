@@ -665,6 +665,9 @@ class RemoteChannel final : public test::DelegatingChannel<> {
       : DelegatingChannel(std::move(inner)), peer_(std::move(peer)), identity_(std::move(identity)) {}
   [[nodiscard]] std::string peer() const override { return peer_; }
   [[nodiscard]] std::string identity() const override { return identity_; }
+  net::Task<bool> answers(std::chrono::milliseconds /*limit*/) override { co_return *is_alive; }
+
+  std::shared_ptr<bool> is_alive = std::make_shared<bool>(true);
 
  private:
   std::string peer_, identity_;
@@ -685,6 +688,7 @@ struct Lobby {
   asio::thread_pool pool{1};
   server::RunFolder run_folder{config.folder, {}, std::chrono::system_clock::now};
   Notes notes;
+  std::vector<std::shared_ptr<bool>> answering;  ///< Whether a connection gives signs of life, in order of coming.
   server::Federation federation{
       io.get_executor(), pool, config, test::small_central_data(), run_folder, notes, std::chrono::steady_clock::now};
 
@@ -692,6 +696,7 @@ struct Lobby {
   std::unique_ptr<net::MessageChannel> connect(std::string peer, std::string identity) {
     net::LoopbackPair pair = net::make_loopback(io.get_executor(), io.get_executor(), "test");
     auto channel = std::make_unique<RemoteChannel>(std::move(pair.first), std::move(peer), std::move(identity));
+    answering.push_back(channel->is_alive);
     auto admission = federation.admit(std::move(channel));
     asio::co_spawn(io, std::move(admission), [](std::exception_ptr failure) { CHECK_FALSE(failure); });
     return std::move(pair.second);
@@ -865,7 +870,7 @@ TEST_CASE("a flood of refused clients from one address or silo hides no other's 
   CHECK(lobby.notes.all.find("; 128 so far") != std::string::npos);
 }
 
-TEST_CASE("a check beside the client of the same certificate leaves that one there; a client takes its place") {
+TEST_CASE("a check beside the client of the same certificate leaves that one there; so does a second client of it") {
   Lobby lobby;
   asio::thread_pool pool(1);
   const auto worker = test::small_worker(0);
@@ -891,14 +896,90 @@ TEST_CASE("a check beside the client of the same certificate leaves that one the
     CHECK(read_text(lobby.folder / "run/audit.jsonl").find(R"("event":"checked")") != std::string::npos);
     CHECK(lobby.notes.all.find("was not admitted") == std::string::npos);
 
-    const auto returned = lobby.dial("192.0.2.7:50002", "silo-0");
+    const auto second = lobby.dial("192.0.2.9:50002", "silo-0");
+    second->post(wire::Hello{wire::protocol_version, "silo-0", "test"});
+    const auto refused = std::get<wire::Refused>(co_await second->next_message());
+    CHECK(refused.is_for_now);
+    CHECK(refused.reason.value.find("a client named 'silo-0' is in this run already") != std::string::npos);
+    CHECK(refused.reason.value.find("at 192.0.2.7:50000, is alive") != std::string::npos);
+    const auto notice = std::get<wire::Notice>(co_await present->next_message());
+    CHECK(notice.words.value.find("another process, at 192.0.2.9:50002, wants to join as 'silo-0'") !=
+          std::string::npos);
+    CHECK_FALSE(present->has_ended());
+    second->abort();
+
+    // The machine of the first one has lost its power.
+    *lobby.answering[1] = false;
+    const auto returned = lobby.dial("192.0.2.7:50003", "silo-0");
     returned->post(wire::Hello{wire::protocol_version, "silo-0", "test"});
     CHECK(std::holds_alternative<wire::Welcome>(co_await returned->next_message()));
     CHECK(present->has_ended());
-    returned->abort();
+    CHECK(lobby.notes.all.find("silo-0 has a new connection; the old one gives no sign of life") != std::string::npos);
+    // So has the next one, in the middle of its handshake.
+    *lobby.answering[4] = false;
+    const auto again = lobby.dial("192.0.2.7:50004", "silo-0");
+    again->post(wire::Hello{wire::protocol_version, "silo-0", "test"});
+    CHECK(std::holds_alternative<wire::Welcome>(co_await again->next_message()));
+    CHECK(returned->has_ended());
+    again->abort();
   });
   pool.join();
   CHECK(thrown == "(no error)");
+}
+
+TEST_CASE("a client that is turned away by a full run is told so, and may come again") {
+  Lobby lobby;
+  lobby.speak([&](session::ClientConversation&) -> net::Task<> {
+    std::vector<std::shared_ptr<session::ClientConversation>> present;
+    for (std::int64_t i = 0; i < lobby.config.federation.num_clients; ++i) {
+      present.push_back(lobby.dial("192.0.2.7:50000", test::small_name(i)));
+      present.back()->post(wire::Hello{wire::protocol_version, test::small_name(i), "test"});
+      CHECK(std::holds_alternative<wire::Welcome>(co_await present.back()->next_message()));
+    }
+    const auto late = lobby.dial("192.0.2.7:50000", "silo-late");
+    late->post(wire::Hello{wire::protocol_version, "silo-late", "test"});
+    const auto refused = std::get<wire::Refused>(co_await late->next_message());
+    CHECK(refused.is_for_now);
+    CHECK(refused.reason.value.starts_with("the run is full"));
+    for (const auto& client : present) client->abort();
+  });
+}
+
+TEST_CASE("a client that joins and leaves all the time is slowed, and does not fill the audit log") {
+  Lobby lobby;
+  TimePoint now{};
+  server::Federation slow{lobby.io.get_executor(), lobby.pool,  lobby.config,          test::small_central_data(),
+                          lobby.run_folder,        lobby.notes, [&now] { return now; }};
+  constexpr int num_comings = 300;
+  const auto come_and_go = [&]() -> net::Task<> {
+    for (int i = 0; i < num_comings; ++i) {
+      now += std::chrono::seconds(5);  // as often as its pace allows
+      net::LoopbackPair pair = net::make_loopback(lobby.io.get_executor(), lobby.io.get_executor(), "test");
+      auto channel = std::make_unique<RemoteChannel>(std::move(pair.first), "192.0.2.7:50000", "silo-0");
+      auto admission = slow.admit(std::move(channel));
+      asio::co_spawn(lobby.io, std::move(admission), [](std::exception_ptr failure) { CHECK_FALSE(failure); });
+      const auto conversation =
+          std::make_shared<session::ClientConversation>(lobby.io.get_executor(), std::move(pair.second));
+      conversation->start();
+      conversation->post(wire::Hello{wire::protocol_version, "silo-0", "test"});
+      const auto welcome = std::get<wire::Welcome>(co_await conversation->next_message());
+      conversation->post(test::small_worker(0)->join(session::terms_from_json_text(welcome.terms.value)));
+      CHECK(std::holds_alternative<wire::Joined>(co_await conversation->next_message()));
+      co_await conversation->close("away again");
+    }
+    slow.stop();
+  };
+  asio::co_spawn(lobby.io, slow.run(), [](std::exception_ptr failure, const nlohmann::json&) { CHECK(failure); });
+  asio::co_spawn(lobby.io, come_and_go(), [](std::exception_ptr failure) { CHECK_FALSE(failure); });
+  lobby.io.run();
+  lobby.pool.join();
+  std::map<std::string, int> recorded;
+  std::istringstream lines(read_text(lobby.folder / "run/audit.jsonl"));
+  for (std::string line; std::getline(lines, line);)
+    ++recorded[nlohmann::json::parse(line)["event"].get<std::string>()];
+  // The first hundred, the 128th and the 256th.
+  CHECK(recorded["joined"] == 102);
+  CHECK(recorded["connection lost"] <= 102);
 }
 
 TEST_CASE("a check that is stopped does not wait for the server's answer") {

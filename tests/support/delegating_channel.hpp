@@ -20,6 +20,7 @@ class DelegatingChannel : public net::MessageChannel {
   net::Task<std::span<const std::byte>> receive() override { return inner_->receive(); }
   void limit_messages(std::size_t bytes) noexcept override { inner_->limit_messages(bytes); }
   void limit_silence(std::chrono::milliseconds span) noexcept override { inner_->limit_silence(span); }
+  net::Task<bool> answers(std::chrono::milliseconds limit) override { return inner_->answers(limit); }
   net::Task<> close(std::string reason) override { return inner_->close(std::move(reason)); }
   void abort() noexcept override { inner_->abort(); }
   [[nodiscard]] std::uint64_t bytes_sent() const noexcept override { return inner_->bytes_sent(); }

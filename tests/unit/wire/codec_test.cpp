@@ -54,6 +54,7 @@ std::vector<ServerMessage> server_examples() {
           Grant{3},
           ResultRefused{3, "NaN"},
           Finished{"done", false},
+          Notice{"another one came"},
           Attachment{0, 1}};
 }
 
