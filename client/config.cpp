@@ -20,8 +20,11 @@ nlohmann::json settings_of(learn::ModelSpec spec) {
 void declare_fields(Fields& fields, ClientConfig& config) {
   fields.text("server", config.server, "The server's address, wss://HOST:PORT (TLS) or ws://HOST:PORT.");
   fields.text("name", config.name, "This client's name in the run; each client has its own.");
-  fields.number("connect.patience", config.patience,
-                "Seconds for which a server that cannot be reached is tried again; 0: one attempt.", {0, 1e6});
+  fields.number(
+      "connect.patience", config.patience,
+      "Seconds for which a server that cannot be reached, whose door or run is full, or that cannot take this "
+      "client yet, is tried again; 0: one attempt.",
+      {0, 1e6});
   fields.number("connect.patience_once_in", config.patience_once_in,
                 "The same for a client that is in a run, whose server is restarted or whose connection was lost.",
                 {0, 1e7});

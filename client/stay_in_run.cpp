@@ -14,6 +14,8 @@ namespace headstart::client {
 
 namespace {
 
+constexpr std::chrono::milliseconds longest_pause_outside = std::chrono::seconds(5);
+
 bool may_pass(const Error& error, bool is_in_run) {
   return error.code() == Errc::network || error.code() == Errc::peer_closed || error.code() == Errc::protocol ||
          dynamic_cast<const NotYet*>(&error) != nullptr ||
@@ -60,12 +62,18 @@ net::Task<std::string> stay_in_run(net::asio::any_io_executor executor, Dial dia
       failing_since = now;
       attempt = 1;
     }
-    const std::chrono::milliseconds patience = held.terms.empty() ? redial.patience : redial.patience_once_in;
-    const std::chrono::milliseconds pause = net::pause_after(redial, attempt, seed);
-    if (now + pause > *failing_since + patience) {
+    const bool is_outside = held.terms.empty();
+    const TimePoint end = *failing_since + (is_outside ? redial.patience : redial.patience_once_in);
+    if (now >= end) {
       held.bench.drop();
       throw Error(*failure);
     }
+    // A full door or run has room for a moment only, and patience is short outside.
+    net::RedialOptions pace = redial;
+    if (is_outside) pace.longest_pause = std::min(pace.longest_pause, longest_pause_outside);
+    // The last attempt is at the end of the patience, not before it.
+    const std::chrono::milliseconds pause =
+        std::min(net::pause_after(pace, attempt, seed), std::chrono::ceil<std::chrono::milliseconds>(end - now));
     context.observer->on_retry(failure->what(), pause);
     pause_timer.expires_after(pause);
     boost::system::error_code cancelled;

@@ -36,7 +36,7 @@ class IdleWorker final : public test::DelegatingWorker {
 
 /// How one attempt of the client goes.
 struct Attempt {
-  enum class Ending { lost, refused_for_good, run_over };
+  enum class Ending { lost, refused_for_good, refused_for_now, run_over };
 
   seconds until_failure = seconds(0);  ///< Of the dial: its end where it fails, else until the server answers.
   std::optional<std::string> unreachable = std::nullopt;
@@ -104,6 +104,11 @@ class Life {
       co_await conversation->close("refused");
       co_return;
     }
+    if (attempt.ending == Attempt::Ending::refused_for_now) {
+      conversation->post(wire::Refused{"the run is full: all 3 clients are there", true});
+      co_await conversation->close("refused");
+      co_return;
+    }
     conversation->post(wire::Welcome{session::to_json_text(session::Terms{}), 0, 1000});
     co_await conversation->next_message();  // Join
     conversation->post(wire::Joined{1, 1});
@@ -147,6 +152,26 @@ TEST_CASE("an address that swallows packets: patience runs on while a dial waits
   const Outcome outcome = live(options(seconds(5), seconds(3600)), {unreachable_after(seconds(10))});
   CHECK(outcome.num_dials == 2);
   CHECK(outcome.code == Errc::network);
+}
+
+TEST_CASE("a client that a full run turns away tries to the end of its patience, and comes in when there is a place") {
+  const Attempt full{.until_failure = seconds(1), .ending = Attempt::Ending::refused_for_now};
+  // Failures at 1 s to 6 s.
+  const Outcome outcome = live(options(seconds(5), seconds(3600)), {full});
+  CHECK(outcome.num_dials == 6);
+  CHECK(outcome.code == Errc::rejected);
+  const Outcome lucky =
+      live(options(seconds(5), seconds(3600)), {full, full, full, ended_by(Attempt::Ending::run_over)});
+  CHECK(lucky.num_dials == 4);
+  CHECK_FALSE(lucky.code.has_value());
+}
+
+TEST_CASE("the last attempt is at the end of the patience, however long the pause would be") {
+  auto slow = options(milliseconds(20), seconds(3600));
+  slow.first_pause = std::chrono::hours(1);
+  slow.longest_pause = std::chrono::hours(1);
+  const Outcome outcome = live(slow, {unreachable_after(seconds(0)), unreachable_after(seconds(1))});
+  CHECK(outcome.num_dials == 2);
 }
 
 TEST_CASE("without patience there is one attempt") {
