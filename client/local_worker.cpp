@@ -177,8 +177,8 @@ std::string LocalWorker::pretraining_key() const {
   learn::PretrainOptions options = terms_.pretrain;
   Fields fields;
   learn::declare_fields(fields, "pretrain", options);
-  sha.update(fmt::format("|{}|{}|{}|{}|{}", own_spec().architecture(), fields.resolved().dump(), seeds().value(),
-                         device_.str(), learn::platform_line()));
+  sha.update(fmt::format("|{}|{}|{}|{}|{}|{}", own_spec().architecture(), terms_.task.num_classes,
+                         fields.resolved().dump(), seeds().value(), device_.str(), learn::platform_line()));
   return hex(sha.finish());
 }
 

@@ -367,11 +367,12 @@ net::Task<> Admission::take_back(const std::shared_ptr<session::ServerConversati
   const std::optional<wire::Join> join = co_await handshake(*conversation, *seat);
   if (!join) co_return;
   require_same(client->info(), info_of(seat->name, *join));
+  const std::string warning = require_same_samples(seat->name, *join);
   count_coming(*seat);
   if (seat->is_told) audit_.returned(seat->name, conversation->peer(), conversation->identity(), seat->so_far);
   seat->client = client;
   conversation->post(wire::Joined{static_cast<std::uint32_t>(cohort_.all().size()),
-                                  static_cast<std::uint32_t>(lobby_.num_expected())});
+                                  static_cast<std::uint32_t>(lobby_.num_expected()), warning});
   client->return_with(conversation, join->held_model.value);
   if (conversation->has_ended()) client->on_lost();
   if (seat->is_told) {
@@ -537,6 +538,19 @@ std::string Admission::require_comparable(const std::string& client, const wire:
   if (!verdict.refusal.empty() && !is_of_the_run) throw Refusal(verdict.refusal);
   figures_.insert_or_assign(client, report.figures);
   return verdict.refusal + verdict.warning;
+}
+
+std::string Admission::require_same_samples(const std::string& client, const wire::Join& join) {
+  const auto before = figures_.find(client);
+  // A server that was started again has not seen them.
+  if (before == figures_.end() || join.samples.value.empty()) return require_comparable(client, join, true);
+  const std::string earlier = learn::words_of(before->second);
+  const std::string now = learn::words_of(session::report_from_json_text(join.samples.value).figures);
+  if (earlier == now) return {};
+  throw Refusal(
+      fmt::format("{} is in this run with samples of {}; it returns with {}. Start it with the data it "
+                  "joined with",
+                  client, earlier, now));
 }
 
 net::Task<> Admission::complete() {

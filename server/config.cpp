@@ -1,5 +1,6 @@
 #include "server/config.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <iterator>
 
@@ -44,7 +45,7 @@ void declare_fields(Fields& fields, ServerConfig& config) {
   fields.integer(
       "limits.examples", config.max_examples,
       "Most training samples that a client may announce; who announces more is refused. Averages are weighted "
-      "by these numbers. 0: as many as the training set of data.manifest has; without one, ten million.",
+      "by these numbers. 0: ten million, or as many as the training set of data.manifest has, if these are more.",
       {0, 0x1p40});
   fields.text("admin.address", config.admin_address, "Address of the port for probes and metrics.");
   fields.integer("admin.port", config.admin_port,
@@ -141,7 +142,8 @@ void declare_fields(Fields& fields, ServerConfig& config) {
 std::int64_t examples_limit(const ServerConfig& config, std::int64_t num_training) {
   constexpr std::int64_t without_knowledge = 10'000'000;
   if (config.max_examples > 0) return config.max_examples;
-  return num_training > 0 ? num_training : without_knowledge;
+  // Silos may bring data of their own, of which the server's manifest knows nothing.
+  return std::max(num_training, without_knowledge);
 }
 
 std::int64_t quorum_of(const FederationOptions& options) {

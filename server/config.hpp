@@ -117,8 +117,8 @@ void declare_fields(Fields& fields, ServerConfig& config);
 /// Error(usage) naming the settings.
 void check(const ServerConfig& config);
 
-/// Training samples that one client may announce: as set; else as many as the data set has (`num_training`, 0: not
-/// known); else ten million.
+/// Training samples that one client may announce: as set; else ten million, or `num_training` (those of the manifest's
+/// training set, 0: not known) where that is more.
 std::int64_t examples_limit(const ServerConfig& config, std::int64_t num_training);
 
 /// The least number of updates a round needs.

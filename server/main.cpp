@@ -116,8 +116,6 @@ int run_server(const server::ServerConfig& config) {
     admin.emplace(io.get_executor(), config.admin_address, static_cast<std::uint16_t>(config.admin_port));
   }
   server::RunFolder folder(config.folder, config.federation.checkpoints, std::chrono::system_clock::now);
-  if (admin) folder.write_admin_port(admin->port());
-  folder.write_port(listener.port());  // last: who sees it finds the rest
   server::LiveView view(std::cout, view_style(config), std::chrono::steady_clock::now);
   server::Federation federation(io.get_executor(), pool, config, std::move(data), folder, view,
                                 std::chrono::steady_clock::now);
@@ -131,6 +129,8 @@ int run_server(const server::ServerConfig& config) {
   // A server that ends in the middle of something goes on from its journal, as after a kill.
   const net::StopSignals signals(stop_signals(), [&io, &stop] { asio::post(io, stop); },
                                  {.leave = [] { std::_Exit(static_cast<int>(Errc::interrupted)); }});
+  if (admin) folder.write_admin_port(admin->port());
+  folder.write_port(listener.port());  // last: who sees it finds the rest, and may tell it to stop
   const auto at_the_door = std::make_shared<server::DoorRecord>(static_cast<std::size_t>(config.max_handshakes),
                                                                 std::chrono::steady_clock::now);
   auto door = server::keep_door(io.get_executor(), listener, channel_options, at_the_door, federation);

@@ -29,7 +29,7 @@ int main(int argc, char** argv) {
                                  {"model", milestone.digest},
                                  {"clients", milestone.participation.accepted}};
     const auto begin = std::chrono::steady_clock::now();
-    folder.checkpoint(milestone.round, milestone.state);
+    folder.checkpoint(milestone.round, milestone.state, {});
     folder.journal().append(server::milestone_event(milestone));
     folder.prune_checkpoints();
     folder.journal().append(server::measured_event(line));

@@ -183,7 +183,7 @@ class Spread:
 class Saving:
     """Share of a baseline's rounds, seconds or bytes that a start saves: mean over cells, below 0 where it takes more.
     at_budget: cells in which neither run reached the target, counted at their budgets. undefined: cells left out, as
-    the baseline needs nothing to the target. The cells of all planned that have both runs: spread.count + undefined."""
+    the baseline needs nothing to the target, or as a run of fewer rounds than the plan's did not reach it. The cells of all planned that have both runs: spread.count + undefined."""
 
     spread: Spread | None
     at_budget: int = 0
@@ -280,13 +280,20 @@ class Comparison:
                 if pair is None:
                     continue
                 own, base = pair
-                if getattr(base, what) == 0:
+                gave_up = any(cost.is_censored and self._is_short(partition, seed, name)
+                              for cost, name in ((own, start), (base, baseline)))
+                if gave_up or getattr(base, what) == 0:
                     undefined += 1
                     continue
                 shares.append(1 - getattr(own, what) / getattr(base, what))
                 bounds.append(_bound_of_saving(own, base))
                 at_budget += own.is_censored and base.is_censored
         return Saving(Spread.of(shares, bounds), at_budget, undefined)
+
+    def _is_short(self, partition: str, seed: int, start: str) -> bool:
+        """It ended before the plan's last round: how long it would have taken to a target nobody knows."""
+        result = self.result(partition, seed, start)
+        return result is not None and result.rounds[-1].number < self.plan.rounds
 
     def _costs_of(self, target: Target, start: str, baseline: str, is_charged: bool,
                   cell: tuple[str, int]) -> tuple[Cost, Cost] | None:

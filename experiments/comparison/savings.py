@@ -13,7 +13,8 @@ MEASURES = {"rounds": "rounds", "bytes": "MB", "seconds": "seconds"}
 BASELINE_TITLES = {"random": "the random start", "best": "the best local model"}
 NOTE = ("Mean over partitions and seeds (lowest to highest); below 0: the start takes more. Charged with what is spent "
         "before round 1, but for 'uncharged'. '>=' and '<=': a run did not reach the target and counts as its budget; "
-        "'~': in runs of both kinds, or neither run of a cell reached it ('at the budget').")
+        "'~': in runs of both kinds, or neither run of a cell reached it ('at the budget'). Cells tell nothing in "
+        "which a run of fewer rounds than the plan's does not reach it.")
 
 
 def compared_starts(comparison: Comparison, baseline: str) -> list[str]:

@@ -13,6 +13,8 @@ namespace headstart::learn {
 
 namespace {
 
+constexpr std::int64_t max_figure_samples = 1'000'000'000'000'000;
+
 /// What one channel's values, or all of them, come to.
 struct Moments {
   double min = 0, max = 0, sum = 0, sum_of_squares = 0, count = 0;
@@ -107,11 +109,13 @@ std::string of_both(const SampleFigures& own, std::string_view theirs) {
 
 void declare_fields(Fields& fields, const std::string& prefix, SampleFigures& figures) {
   fields.choice(prefix + ".stored", figures.stored, "How the samples are stored.", Choices<Stored>(stored_words));
-  fields.integer(prefix + ".samples", figures.num_samples, "Their number.", {1, 1e15});
-  fields.numbers(prefix + ".min", figures.min, "Least value per channel.");
-  fields.numbers(prefix + ".max", figures.max, "Greatest value per channel.");
-  fields.numbers(prefix + ".mean", figures.mean, "Mean per channel.");
-  fields.numbers(prefix + ".deviation", figures.deviation, "Standard deviation per channel.", {.min = 0});
+  fields.integer(prefix + ".samples", figures.num_samples, "Their number.",
+                 {1, static_cast<double>(max_figure_samples)});
+  constexpr double most = 1e39;  // more than a float32 can be; what is made of its square is finite
+  fields.numbers(prefix + ".min", figures.min, "Least value per channel.", {-most, most});
+  fields.numbers(prefix + ".max", figures.max, "Greatest value per channel.", {-most, most});
+  fields.numbers(prefix + ".mean", figures.mean, "Mean per channel.", {-most, most});
+  fields.numbers(prefix + ".deviation", figures.deviation, "Standard deviation per channel.", {0, most});
 }
 
 void require_whole(const SampleFigures& figures) {
@@ -141,7 +145,7 @@ SampleFigures figures_of(const Dataset& dataset) {
 SampleFigures pooled(const std::vector<SampleFigures>& parts) {
   SampleFigures whole;
   for (const SampleFigures& part : parts) {
-    whole.num_samples += part.num_samples;
+    whole.num_samples = std::min(whole.num_samples + part.num_samples, max_figure_samples);
     // Where one stores bytes, no value of the others can lie beyond 0 to 1 either.
     if (whole.stored != Stored::uint8) whole.stored = part.stored;
   }
@@ -192,11 +196,21 @@ FiguresVerdict compare(const SampleFigures& own, const SampleTerms& run, const T
   const auto is_larger = [](const Moments& a, const Moments& b) {
     return a.magnitude() > scale_ratio * b.magnitude() && a.root_mean_square() > scale_ratio * b.root_mean_square();
   };
-  if (is_larger(mine, other) || is_larger(other, mine)) return refusal(other);
+  // Zeros alone have no scale, and bytes only one, but for 0 and 1 stored as bytes. What is odd is warned of below.
+  const bool is_blank = mine.magnitude() == 0 || other.magnitude() == 0;
+  const bool are_bytes = own.stored == Stored::uint8 && reference->figures.stored == Stored::uint8 &&
+                         std::min(mine.magnitude(), other.magnitude()) > 1.5 / 255;
+  if (!is_blank && !are_bytes && (is_larger(mine, other) || is_larger(other, mine))) return refusal(other);
   const bool has_many_values = task.channels * task.height * task.width >= few_values;
   const auto has_negative = [](const Moments& values) { return values.min < -range_slack * values.magnitude(); };
-  const bool differs_in_sign = (mine.min >= 0 && has_negative(other)) || (other.min >= 0 && has_negative(mine));
-  if (has_many_values && differs_in_sign) return refusal(other);
+  // A few values below 0 may be of classes that the other lacks; samples scaled to -1..1 or standardised are mostly
+  // near 0.
+  const auto is_around_zero = [](const Moments& values) { return values.mean() < values.deviation(); };
+  const Moments* const negative = mine.min >= 0 && has_negative(other)   ? &other
+                                  : other.min >= 0 && has_negative(mine) ? &mine
+                                                                         : nullptr;
+  const bool differs_in_sign = negative != nullptr && has_many_values && !is_blank;
+  if (differs_in_sign && is_around_zero(*negative)) return refusal(other);
 
   const bool is_per_channel = own.mean.size() == reference->figures.mean.size();
   for (std::size_t i = 0; is_per_channel && i < own.mean.size(); ++i) {
@@ -209,6 +223,13 @@ FiguresVerdict compare(const SampleFigures& own, const SampleTerms& run, const T
         fmt::format("the values of its samples lie far from the run's{}: {}. If that is not due to which classes are "
                     "here, the samples are stored or scaled in another way",
                     own.mean.size() > 1 ? fmt::format(" (channel {})", i) : "", of_both(own, theirs))};
+  }
+  if (differs_in_sign) {
+    return {
+        {},
+        fmt::format("the samples of one side alone have values below 0: {}. If that is not due to which classes are "
+                    "here, the samples are scaled in another way",
+                    of_both(own, theirs))};
   }
   return {};
 }

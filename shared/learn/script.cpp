@@ -104,7 +104,8 @@ void Script::find_slots(const torch::jit::Module& module, const std::string& pre
     const bool is_edited = code_.edited.contains(attribute);
     const bool is_read = code_.read.contains(attribute);
     if (!value.isTensor() || !value.toTensor().defined()) {
-      const bool is_changed = (is_assigned || is_edited) && is_read;
+      // A layer without running statistics has None in their place.
+      const bool is_changed = (is_assigned || (is_edited && !value.isNone())) && is_read;
       if (is_changed || (value.isObject() && changes_objects_of(*value.toObjectRef().type()))) {
         refuse_changing_attribute(name, type->getAttribute(i)->repr_str());
       }

@@ -95,6 +95,17 @@ void find_origins(const Value* value, std::set<const Value*>& seen, std::set<Scr
   }
 }
 
+const Value* argument_of(const Node& node, std::string_view name) {
+  const torch::jit::FunctionSchema* schema = node.maybeSchema();
+  if (schema == nullptr) return nullptr;
+  const std::optional<int> index = [&]() -> std::optional<int> {
+    if (auto found = schema->argumentIndexWithName(std::string(name))) return *found;
+    return std::nullopt;
+  }();
+  if (!index || static_cast<std::size_t>(*index) >= node.inputs().size()) return nullptr;
+  return node.input(static_cast<std::size_t>(*index));
+}
+
 void note_writes(const Node& node, ScriptCode& code) {
   if (node.kind() == c10::prim::GetAttr) {
     if (auto attribute = attribute_of(node)) code.read.insert(std::move(*attribute));
@@ -112,17 +123,13 @@ void note_writes(const Node& node, ScriptCode& code) {
     std::set<const Value*> seen;
     find_origins(node.input(i), seen, code.edited);
   }
-}
-
-const Value* argument_of(const Node& node, std::string_view name) {
-  const torch::jit::FunctionSchema* schema = node.maybeSchema();
-  if (schema == nullptr) return nullptr;
-  const std::optional<int> index = [&]() -> std::optional<int> {
-    if (auto found = schema->argumentIndexWithName(std::string(name))) return *found;
-    return std::nullopt;
-  }();
-  if (!index || static_cast<std::size_t>(*index) >= node.inputs().size()) return nullptr;
-  return node.input(static_cast<std::size_t>(*index));
+  // Their schemas do not say that these are written to.
+  const std::string_view kind = kind_of(node);
+  if (kind.find("batch_norm") == kind.npos && kind != "instance_norm") return;
+  for (const char* name : {"running_mean", "running_var"}) {
+    std::set<const Value*> seen;
+    if (const Value* statistic = argument_of(node, name)) find_origins(statistic, seen, code.edited);
+  }
 }
 
 bool drops_nothing(const Node& node) {

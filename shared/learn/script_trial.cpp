@@ -171,7 +171,9 @@ class Trial {
     }
     const std::vector<std::string> changed = changed_since(before);
     changed_in_training_.insert(changed.begin(), changed.end());
-    for (const ScriptSlot& slot : script_.slots()) check_form(slot, before.at(slot.name));
+    for (const ScriptSlot& slot : script_.slots()) {
+      if (const auto earlier = before.find(slot.name); earlier != before.end()) check_form(slot, earlier->second);
+    }
   }
 
   void step_back(const Tensor& loss) const {
@@ -237,7 +239,9 @@ class Trial {
 
   [[nodiscard]] Snapshot snapshot() const {
     Snapshot tensors;
-    for (const ScriptSlot& slot : script_.slots()) tensors[slot.name] = slot.tensor().detach().clone();
+    for (const ScriptSlot& slot : script_.slots()) {
+      if (slot.holds_tensor()) tensors[slot.name] = slot.tensor().detach().clone();
+    }
     return tensors;
   }
 
@@ -247,7 +251,10 @@ class Trial {
     for (const ScriptSlot& slot : script_.slots()) {
       const bool is_dense = slot.holds_tensor() && slot.tensor().layout() == c10::kStrided;
       if (slot.kind == Kind::attribute && (!slot.is_read || !is_dense)) continue;
-      if (!slot.holds_tensor() || !has_same_bits(slot.tensor(), before.at(slot.name))) names.push_back(slot.name);
+      const auto earlier = before.find(slot.name);
+      const bool is_same =
+          earlier != before.end() && slot.holds_tensor() && has_same_bits(slot.tensor(), earlier->second);
+      if (!is_same) names.push_back(slot.name);
     }
     return names;
   }

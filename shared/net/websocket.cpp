@@ -324,7 +324,8 @@ void Connection::ping() {
 
 Task<bool> Connection::answers(std::shared_ptr<Connection> self, Milliseconds limit) {
   if (self->has_ended_ || self->is_closing_) co_return false;
-  if (!self->is_receiving_) co_return true;
+  // Who does not read cannot hear.
+  if (!self->is_receiving_ || self->is_held_back_) co_return true;
   const std::uint64_t before = self->num_signs_of_life_;
   const auto timer = std::make_shared<asio::steady_timer>(self->stream.get_executor(), limit);
   std::erase_if(self->probes_, [](const auto& probe) { return probe.expired(); });
@@ -333,7 +334,7 @@ Task<bool> Connection::answers(std::shared_ptr<Connection> self, Milliseconds li
   error_code ignored;
   auto waiting = timer->async_wait(asio::redirect_error(asio::use_awaitable, ignored));
   co_await std::move(waiting);
-  co_return !self->has_ended_ && self->num_signs_of_life_ != before;
+  co_return !self->has_ended_ && (self->is_held_back_ || self->num_signs_of_life_ != before);
 }
 
 Task<> Connection::send(std::shared_ptr<Connection> self, View head, View body) {

@@ -156,6 +156,12 @@ class Accounting(unittest.TestCase):
         self.assertEqual((saving.count, saving.at_budget, saving.spread.bound), (2, 1, "~"))
         self.assertEqual(saving_table(replace_targets(runs, Target(0.9)), "random").rows[0][-1], "2, 1 at the budget")
 
+    def test_a_run_that_was_too_short_to_reach_the_target_saves_nothing(self) -> None:
+        """A start that gives up after two of five rounds has not saved three."""
+        runs = comparison(result("random", [0.0] * 5 + [0.9]), result("kd-public", [0.5, 0.6, 0.7], before_bytes=1))
+        saving = runs.saving(Target(0.9), "kd-public", "rounds", True, ["uniform"])
+        self.assertEqual((saving.spread, saving.count, saving.undefined), (None, 0, 1))
+
     def test_savings_against_the_best_local_model_in_rounds_bytes_and_seconds(self) -> None:
         """KD needs one round less, and twice the bytes and seconds before round 1: it says in what it is slower."""
         best = result("best", [0.5, 0.6, 0.7, 0.8], before_bytes=ROUND_BYTES, before_seconds=10.0)

@@ -197,7 +197,8 @@ class Processes(ProgramsTest):
         self.assertEqual(done.returncode, 0, done.stderr)
         lines = done.stdout.splitlines()
         self.assertEqual([line.split()[1] for line in lines],
-                         ["certificate", "revocations", "server", "name", "clock", "data", "model"])
+                         ["certificate", "revocations", "server", "name", "clock", "rounds", "epochs", "rate", "start",
+                          "share_model", "data", "classes", "values", "model"])
         self.assertRegex(lines[0], r" EXPIRES SOON: \d{4}-\d\d-\d\d, 19 days; have it signed anew$")
         self.assertRegex(lines[1], r" until \d{4}-\d\d-\d\d, 364 days$")
         self.assertRegex(lines[2], r"that of 'server', EXPIRES SOON: \d{4}-\d\d-\d\d, 24 days; tell the coordinator$")

@@ -204,6 +204,20 @@ TEST_CASE("a mean far from the run's is warned of, and what label skew does is n
   CHECK(verdict(of(0.3 * mine), of(mine)).refusal.empty());
 }
 
+TEST_CASE("samples that have no scale, or only one, are not refused for it") {
+  const Tensor mine = pictures(1);
+  const Tensor blank = torch::zeros_like(mine);
+  CHECK(verdict(bytes(blank), bytes(mine)).refusal.empty());
+  CHECK(verdict(of(mine), of(blank)).refusal.empty());
+  CHECK(verdict(of(mine - 0.5), of(blank)).refusal.empty());
+  check_contains(verdict(of(blank), of(mine)).warning, {"far from the run's"});
+  CHECK(verdict(bytes(0.05 * mine), bytes(mine)).refusal.empty());
+  // A thing on a light ground, scaled to -1..1: few values lie below 0, and they may be of one class.
+  Tensor light = torch::ones({40, 1, 8, 8});
+  light.narrow(2, 0, 1).narrow(3, 0, 1).fill_(0);
+  check_contains(verdict(of(light * 2 - 1), of(light)).warning, {"below 0"});
+}
+
 TEST_CASE("a server without data compares with its settings and with the silos that came before") {
   SampleTerms run;
   run.classes = numbered_classes(3);

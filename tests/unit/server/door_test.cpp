@@ -54,7 +54,7 @@ TEST_CASE("door: beyond its fourth an address's own oldest stalled connection ma
   door.count.advance(door.guests[1], DoorCount::Progress::seated);
   CHECK(door.enter("shared").empty());
   CHECK(door.put_out == std::vector<std::size_t>{2});
-  CHECK(door.reason.find("newer connection from its address, which holds 3") != std::string::npos);
+  CHECK(door.reason.find("newer connection from shared, which holds 3") != std::string::npos);
   CHECK(door.count.num_inside() == 4);
   door.count.leave(door.guests[2]);  // its socket has noticed
   CHECK(door.count.num_inside() == 4);
