@@ -746,7 +746,10 @@ std::string answer_to(wire::Hello hello, const std::function<void(wire::Join&)>&
     const auto* refused = std::get_if<wire::Refused>(&message);
     answer = refused != nullptr ? refused->reason.value : "joined";
   });
-  if (answer != "joined") CHECK(lobby.notes.all.find("was not admitted: " + answer) != std::string::npos);
+  const std::string before_what_cannot_be_read = "the server could not take this client: ";
+  const bool is_unreadable = answer.starts_with(before_what_cannot_be_read);
+  const std::string reason = is_unreadable ? answer.substr(before_what_cannot_be_read.size()) : answer;
+  if (answer != "joined") CHECK(lobby.notes.all.find("was not admitted: " + reason) != std::string::npos);
   return answer;
 }
 

@@ -56,10 +56,12 @@ class Scripts(ProgramsTest):
         write_small_dataset(self.data)
 
     def simulate(self, name, **settings):
-        self.draw()
+        if not self.manifest.exists():
+            self.draw()
         settings = {"model.name": script(name), "federation.rounds": 10, "train.lr": 0.1, **settings}
-        done = self.run_program(LAB, "simulate", *self.server_arguments(**settings)[1:], "--set", "share_model=peers")
-        return done, self.folder / "run"
+        arguments = self.server_arguments(name, **settings)[1:]
+        done = self.run_program(LAB, "simulate", *arguments, "--set", "share_model=peers")
+        return done, self.folder / name
 
     def test_the_final_model_is_pytorchs(self):
         if torch is None:
