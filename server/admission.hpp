@@ -111,7 +111,8 @@ class Admission {
   /// Compares what the client says of its samples. Throws Refusal where they cannot be of this run; returns what else
   /// is odd about them.
   [[nodiscard]] std::string require_comparable(const std::string& client, const wire::Join& join, bool is_of_the_run);
-  /// Likewise of a client that comes back: its samples must be those that it joined with. Throws as require_same() does.
+  /// Likewise of a client that comes back: its samples must be those that it joined with. Throws as require_same()
+  /// does.
   [[nodiscard]] std::string require_same_samples(const std::string& client, const wire::Join& join);
 
   net::asio::any_io_executor executor_;

@@ -54,9 +54,9 @@ struct LocalModelRecord {
   wire::PretrainDone pretraining;
   /// Of the model's file in the run's folder, where its weights were collected.
   std::optional<std::uint64_t> num_bytes;
-  std::string digest;  ///< SHA-256 of the weights.
+  std::string digest;                       ///< SHA-256 of the weights.
   std::optional<learn::Evaluation> rating;  ///< By the validation source; at clients not by its own.
-  bool is_rated_by_owner = false;  ///< `rating` is its own client's, as no other has held-out samples.
+  bool is_rated_by_owner = false;           ///< `rating` is its own client's, as no other has held-out samples.
 };
 
 /// A consolidation with one of the settings that tuning tries.
