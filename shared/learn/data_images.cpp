@@ -29,7 +29,7 @@ namespace headstart::learn {
 
 namespace {
 
-// With these bounds one image costs at most 200 MB while it is read.
+// With these bounds one image costs at most 300 MB while it is read.
 constexpr std::uintmax_t most_file_bytes = 100'000'000;
 constexpr std::uint64_t most_pixels = 50'000'000;
 
@@ -45,8 +45,28 @@ void require_size(std::uint64_t width, std::uint64_t height) {
 
 // ------------------------------------------------------------------------------------------------------------ PNG
 
+/// The file without what it says of gamma and colour space, by which libpng would change the values and PIL does not.
+std::string without_colour_space(std::string_view bytes) {
+  constexpr std::array<std::string_view, 4> left_out = {"gAMA", "cHRM", "sRGB", "iCCP"};
+  constexpr std::size_t signature_bytes = 8;
+  constexpr std::size_t frame_bytes = 12;  // of a chunk: length, type, checksum
+  std::string kept(bytes.substr(0, signature_bytes));
+  std::size_t at = std::min(signature_bytes, bytes.size());
+  while (bytes.size() - at >= frame_bytes) {
+    std::size_t length = 0;
+    for (std::size_t i = 0; i < 4; ++i) length = length << 8 | static_cast<unsigned char>(bytes[at + i]);
+    if (length > bytes.size() - at - frame_bytes) break;  // damaged: libpng finds its words for it
+    if (std::ranges::find(left_out, bytes.substr(at + 4, 4)) == left_out.end()) {
+      kept += bytes.substr(at, frame_bytes + length);
+    }
+    at += frame_bytes + length;
+  }
+  return kept.append(bytes.substr(at));
+}
+
 /// uint8 [height, width, 4].
-Tensor decode_png(std::string_view bytes) {
+Tensor decode_png(std::string_view stored) {
+  const std::string bytes = without_colour_space(stored);
   png_image image{};
   image.version = PNG_IMAGE_VERSION;
   const auto require = [&image](int succeeded) {

@@ -95,6 +95,18 @@ TEST_CASE("pictures of every kind come out as PIL makes them") {
   }
 }
 
+TEST_CASE("pixels are what a PNG file stores, whatever it says of gamma") {
+  const TemporaryFolder folder;
+  const std::string plain = read_text(golden / "wide.png");
+  constexpr std::size_t behind_the_header = 33;
+  using namespace std::string_literals;
+  const std::string gamma_1 = "\x00\x00\x00\x04gAMA\x00\x01\x86\xa0\x31\xe8\x96\x5f"s;
+  write(folder / "train/a/1.png", plain);
+  write(folder / "train/b/1.png", plain.substr(0, behind_the_header) + gamma_1 + plain.substr(behind_the_header));
+  const Dataset dataset = load_dataset(source_of(folder), Split::train);
+  CHECK(torch::equal(dataset.images[0], dataset.images[1]));
+}
+
 TEST_CASE("class folders give labels in the order of their names, whatever the locale") {
   const TemporaryFolder folder;
   for (const char* split : {"train", "test"}) {
