@@ -122,7 +122,17 @@ net::Task<Start> average_start(const RunContext& context, const LocalModels& mod
       context.leave_out(phase::statistics, answer.client->name(), answer.reason);
     }
   }
-  auto reporting = net::offload(context.pool, [&sum] { return std::move(sum).report(); });
+  // Whatever came back beside the statistics, the parameters stay those that were sent.
+  auto reporting = net::offload(context.pool, [&] {
+    const wire::PackedState returned = std::move(sum).report();
+    const auto network = context.make_global_model();
+    network->load(returned.state());
+    const torch::NoGradGuard no_grad;
+    for (const learn::NamedTensor& named : network->named_state()) {
+      if (named.tensor.requires_grad()) named.tensor.copy_(start.state.state().at(named.name));
+    }
+    return wire::PackedState(network->state());
+  });
   start.state = co_await std::move(reporting);
   start.report["statistics"] = "clients";
   co_return start;

@@ -380,6 +380,37 @@ TEST_CASE("without a public set every client re-estimates the average's statisti
   CHECK(notes.all.find("without") == std::string::npos);
 }
 
+TEST_CASE("a client that returns other weights with the statistics of the average changes none of them") {
+  class Forger final : public test::DelegatingWorker {
+   public:
+    using DelegatingWorker::DelegatingWorker;
+    wire::PackedState reestimate_statistics(const wire::PackedState& model,
+                                            const client::TaskContext& context) override {
+      const learn::StateDict state = DelegatingWorker::reestimate_statistics(model, context).state().clone();
+      state.at("conv1.weight").fill_(1000);
+      return wire::PackedState(state);
+    }
+  };
+  const test::TemporaryFolder folder;
+  const auto weights = [&folder](const std::string& name, bool is_forged) {
+    auto config = test::small_config(folder / name);
+    config.federation.start = StartModel::average;
+    config.federation.num_rounds = 0;
+    config.terms.model.norm = learn::Norm::batch;
+    auto clients = small_clients();
+    if (is_forged) clients[0].worker = std::make_unique<Forger>(std::move(clients[0].worker));
+    server::CentralData data = test::small_central_data();
+    data.transfer = {};
+    server::RunFolder run_folder(config.folder, config.federation.checkpoints, std::chrono::system_clock::now);
+    Notes notes;
+    lab::simulate(config, std::move(data), run_folder, notes, std::move(clients), 2, system_clock);
+    return wire::load_safetensors(folder / name / "final.safetensors").model.state().at("conv1.weight");
+  };
+  const at::Tensor honest = weights("honest", false);
+  CHECK(weights("forged", true).equal(honest));
+  CHECK(honest.abs().max().item<double>() < 10);
+}
+
 TEST_CASE("measuring a model at the clients is a phase of its own, not a part of its round's progress") {
   const test::TemporaryFolder folder;
   auto config = test::small_config(folder / "run");
