@@ -19,18 +19,6 @@ using asio::experimental::awaitable_operators::operator&&;
 using tcp = asio::ip::tcp;
 using std::chrono::milliseconds;
 
-constexpr std::string_view upgrade_request =
-    "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
-    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-
-bool contains(const std::string& text, std::string_view part) { return text.find(part) != std::string::npos; }
-
-/// A frame of a client whose mask is zero.
-std::string frame(unsigned char first_byte, std::string payload) {
-  return std::string{static_cast<char>(first_byte), static_cast<char>(0x80 + payload.size())} + std::string(4, '\0') +
-         payload;
-}
-
 const std::string message = frame(0x82, std::string(60, 'm'));
 const std::string broken = frame(0x83, "an opcode that is none");
 /// A message that is refused, four more, and a broken frame.

@@ -13,8 +13,6 @@ namespace {
 using asio::experimental::awaitable_operators::operator&&;
 using std::chrono::milliseconds;
 
-bool contains(const std::string& text, std::string_view part) { return text.find(part) != std::string::npos; }
-
 HttpAnswer greet(std::string_view path) {
   if (path == "/hello") return {.body = "good day"};
   return {.status = 404, .body = "nothing here"};

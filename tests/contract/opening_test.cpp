@@ -18,8 +18,6 @@ using asio::experimental::awaitable_operators::operator&&;
 using tcp = asio::ip::tcp;
 using std::chrono::milliseconds;
 
-bool contains(const std::string& text, std::string_view part) { return text.find(part) != std::string::npos; }
-
 test::TestAuthority& authority() {
   static test::TestAuthority shared;
   return shared;

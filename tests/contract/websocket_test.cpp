@@ -26,24 +26,6 @@ using asio::experimental::awaitable_operators::operator&&;
 using tcp = asio::ip::tcp;
 using std::chrono::milliseconds;
 
-constexpr std::string_view upgrade_request =
-    "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
-    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-
-bool contains(const std::string& text, std::string_view part) { return text.find(part) != std::string::npos; }
-
-/// A frame of a client whose mask is zero, so that the payload stands there as it is.
-std::string frame(unsigned char first_byte, std::string payload) {
-  std::string bytes{static_cast<char>(first_byte)};
-  if (payload.size() < 126) {
-    bytes += static_cast<char>(0x80 + payload.size());
-  } else {
-    bytes += '\xff';
-    for (int shift = 56; shift >= 0; shift -= 8) bytes += static_cast<char>(payload.size() >> shift & 0xff);
-  }
-  return bytes + std::string(4, '\0') + payload;
-}
-
 std::string header_of(unsigned char first_byte, std::uint64_t announced) {
   std::string bytes{static_cast<char>(first_byte), '\xff'};
   for (int shift = 56; shift >= 0; shift -= 8) bytes += static_cast<char>(announced >> shift & 0xff);
