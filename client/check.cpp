@@ -52,22 +52,7 @@ void tell_plan(const session::Terms& terms, const std::function<void(const std::
 
 /// What a server would refuse. Throws Error(data).
 void require_fit(const wire::Join& join, const session::Terms& terms) {
-  if (!join.samples.value.empty()) {
-    const session::SampleReport report = session::report_from_json_text(join.samples.value);
-    if (const auto misfit = learn::class_misfit(report.classes, terms.samples.classes)) {
-      throw Error(Errc::data, "this client does not fit: " + *misfit);
-    }
-  }
-  const learn::Task mine{join.channels, join.height, join.width, join.num_classes};
-  if (mine != terms.task) {
-    throw Error(Errc::data,
-                fmt::format("this client brings samples of {}, the run has {}", words_of(mine), words_of(terms.task)));
-  }
-  if (!terms.architecture.empty() && join.architecture.value != terms.architecture) {
-    throw Error(Errc::data, fmt::format("this client would train '{}', the run trains '{}'{}", join.architecture.value,
-                                        terms.architecture,
-                                        terms.model.is_scripted() ? "; give it the server's file (model.script)" : ""));
-  }
+  if (const auto reason = session::misfit(join, terms)) throw Error(Errc::data, "this client does not fit: " + *reason);
 }
 
 /// On the client's values beside the run's. Throws Error(data) where they cannot be of this run.

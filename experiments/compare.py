@@ -24,7 +24,7 @@ from comparison.errors import INTERRUPTED, RUN_FAILED, STORAGE, USAGE, CompareEr
 from comparison.jobs import Study
 from comparison.plan import Plan, load_plan, save_json
 from comparison.programs import LAB, MODES, PARTITIONS, STARTS, Programs, is_finished, parse_assignment
-from comparison.progress import Progress
+from comparison.progress import Progress, write_to_reader
 from comparison.schedule import Outcome, Scheduler
 from paths import plain_path
 from report import write_report
@@ -143,7 +143,9 @@ class Interruption:
     def __init__(self) -> None:
         self.is_asked = False
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, self._note)
+            # nohup has SIGHUP ignored: the work outlives its terminal.
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, self._note)
 
     def _note(self, signum: int, frame: object) -> None:
         self.is_asked = True
@@ -159,8 +161,8 @@ def compare(study: Study, keep_going: bool, interruption: Interruption) -> int:
         study.draw(cell)
     outcome = Scheduler(study, progress, keep_going, lambda: interruption.is_asked).run_all()
     tables = write_report(study.folder)
-    print(tables[0].text() if tables else "No run is finished.")
-    print(f"\nReport: {study.folder / 'report.html'}")
+    table = tables[0].text() if tables else "No run is finished."
+    write_to_reader(f"{table}\n\nReport: {study.folder / 'report.html'}\n", sys.stdout)
     return _conclude(study, outcome, progress)
 
 
@@ -195,8 +197,8 @@ def main() -> int:
     except KeyboardInterrupt:
         if study is not None:
             done = sum(is_finished(study.run_folder(run)) for run in study.plan.all_runs())
-            print(f"Interrupted. {done} of {len(study.plan.all_runs())} runs are finished and kept in {study.folder}. "
-                  + _how_to_resume(study), file=sys.stderr)
+            write_to_reader(f"Interrupted. {done} of {len(study.plan.all_runs())} runs are finished and kept in "
+                            f"{study.folder}. {_how_to_resume(study)}\n", sys.stderr)
         return INTERRUPTED
 
 

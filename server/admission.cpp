@@ -441,6 +441,7 @@ void Admission::close() {
 void Admission::drop_lost() {
   cohort_.drop_lost([this](const ClientSession& client) {
     lobby_.leave(client.name());
+    figures_.erase(client.name());
     if (client.num_offences() > 0) offences_[client.name()] = client.num_offences();
   });
 }
@@ -487,28 +488,7 @@ std::optional<std::string> Admission::misfit(const wire::Join& join) const {
       return fmt::format("the client's own model: {}", error.what());
     }
   }
-  const learn::Task& task = rules_.terms.task;
-  if (join.num_examples == 0) return "the client has no training samples";
-  if (const std::uint64_t most = std::max(join.num_examples, join.num_held_out);
-      std::cmp_greater(most, rules_.max_examples)) {
-    return fmt::format("the client announces {} {} samples; limits.examples of the server allows {}", most,
-                       most == join.num_examples ? "training" : "held-out", rules_.max_examples);
-  }
-  if (!join.samples.value.empty()) {
-    const session::SampleReport report = session::report_from_json_text(join.samples.value);
-    if (const auto other = learn::class_misfit(report.classes, rules_.terms.samples.classes)) return *other;
-  }
-  if (join.channels != task.channels || join.height != task.height || join.width != task.width ||
-      join.num_classes != task.num_classes) {
-    return fmt::format("the client brings samples of {}x{}x{} in {} classes, the run has {}x{}x{} in {} classes",
-                       join.channels, join.height, join.width, join.num_classes, task.channels, task.height, task.width,
-                       task.num_classes);
-  }
-  if (join.architecture.value != rules_.architecture) {
-    return fmt::format("the client would train {}, the run trains '{}'{}",
-                       quotation(join.architecture.value, max_quoted_bytes, '\''), rules_.architecture,
-                       rules_.terms.model.is_scripted() ? "; give it the server's file (model.script)" : "");
-  }
+  if (const auto reason = session::misfit(join, rules_.terms)) return reason;
   if (join.schema.value != rules_.schema_digest) {
     return fmt::format("the client's '{}' has another schema than the server's; are the versions the same?",
                        join.architecture.value);

@@ -23,14 +23,12 @@ namespace headstart::server {
 /// What every client must fit, and how long it is waited for.
 struct AdmissionRules {
   session::Terms terms;
-  std::string schema_digest;  ///< Of the federated model.
-  std::string architecture;
+  std::string schema_digest;                    ///< Of the federated model.
   std::optional<learn::SampleFigures> figures;  ///< Of the server's own samples; nothing: clients' are compared.
   std::uint64_t model_bytes = 0;
-  std::int64_t max_examples = std::int64_t{1} << 40;  ///< Of training and of held-out samples, each.
-  std::filesystem::path allowed_clients;              ///< Names that may join, one a line; empty: no such list.
-  std::size_t quorum = 1;                             ///< Clients without whom nothing begins.
-  std::int64_t num_late = 0;                          ///< Newcomers that may join between rounds.
+  std::filesystem::path allowed_clients;  ///< Names that may join, one a line; empty: no such list.
+  std::size_t quorum = 1;                 ///< Clients without whom nothing begins.
+  std::int64_t num_late = 0;              ///< Newcomers that may join between rounds.
   std::chrono::milliseconds handshake_limit = std::chrono::seconds(10);  ///< From the upgrade to Hello.
   std::chrono::milliseconds silence = std::chrono::seconds(30);          ///< Told to clients, whose limit it is too.
   std::chrono::milliseconds probe_limit = std::chrono::seconds(3);  ///< For a sign of life of who is there already.

@@ -88,16 +88,6 @@ void agree_on_samples(const ServerConfig& config, const learn::Dataset* own, Cen
   }
 }
 
-/// The splits of one set are stored alike: the run's constants hold for both. Throws Error(data).
-void require_alike(const learn::Dataset& train, const learn::Dataset& test) {
-  if (train.images.sizes().slice(1) != test.images.sizes().slice(1) || train.size() == 0 || test.size() == 0) return;
-  const learn::FiguresVerdict verdict = learn::compare(learn::figures_of(train), learn::sample_terms(test), test.task(),
-                                                       learn::Reference{"the test split", learn::figures_of(test)});
-  if (!verdict.refusal.empty()) {
-    throw Error(Errc::data, fmt::format("data set {}, training split: {}", train.name, verdict.refusal));
-  }
-}
-
 void note_missing_classes(CentralData& data) {
   std::vector<std::string> missing;
   const at::Tensor counts = torch::bincount(data.test.y, {}, data.task.num_classes);
@@ -149,7 +139,7 @@ CentralData load_central_data(const ServerConfig& config, std::optional<learn::D
   if (!train && (needs_validation || wants_public)) train = learn::load_dataset(config.data, learn::Split::train);
   if (train && !config.manifest.empty()) learn::check_fits(manifest, *train, learn::Split::train, config.manifest);
 
-  if (train && test) require_alike(*train, *test);
+  if (train && test) learn::require_alike(*train, *test);
   agree_on_samples(config, test ? &*test : train ? &*train : nullptr, data);
   if (federation.central_evaluation) {
     data.test = learn::model_input(manifest.test.empty() ? *test : test->part(manifest.test), data.samples);

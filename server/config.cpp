@@ -42,11 +42,6 @@ void declare_fields(Fields& fields, ServerConfig& config) {
                 "values, running statistics included; one beyond it is refused. 0: none. audit.jsonl has the distances "
                 "of all updates, with and without a bound.",
                 {0, 1e30});
-  fields.integer(
-      "limits.examples", config.max_examples,
-      "Most training samples that a client may announce; who announces more is refused. Averages are weighted "
-      "by these numbers. 0: ten million, or as many as the training set of data.manifest has, if these are more.",
-      {0, 0x1p40});
   fields.text("admin.address", config.admin_address, "Address of the port for probes and metrics.");
   fields.integer("admin.port", config.admin_port,
                  "Port that answers GET /healthz, /readyz and /metrics (Prometheus), without TLS; 0: any free one, "
@@ -137,13 +132,6 @@ void declare_fields(Fields& fields, ServerConfig& config) {
                  {0, 1000000});
   fields.flag("checkpoints.best", federation.checkpoints.best,
               "Keep the best model by validation.source as best.safetensors.");
-}
-
-std::int64_t examples_limit(const ServerConfig& config, std::int64_t num_training) {
-  constexpr std::int64_t without_knowledge = 10'000'000;
-  if (config.max_examples > 0) return config.max_examples;
-  // Silos may bring data of their own, of which the server's manifest knows nothing.
-  return std::max(num_training, without_knowledge);
 }
 
 std::int64_t quorum_of(const FederationOptions& options) {

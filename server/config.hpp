@@ -100,7 +100,6 @@ struct ServerConfig {
   std::int64_t max_handshakes = 256;                     ///< Connections that have not joined yet.
   std::int64_t receive_memory = std::int64_t{32} << 20;  ///< Bytes for chunks coming in, over all connections.
   double max_update_norm = 0;                            ///< L2, from the model of the round before; 0: none.
-  std::int64_t max_examples = 0;                         ///< Training samples of one client; 0: examples_limit().
   /// Not a setting: go back to the model of this round first; what came after it is kept aside.
   std::optional<std::int64_t> back_to_round;
   std::string admin_address = "127.0.0.1";
@@ -116,10 +115,6 @@ void declare_fields(Fields& fields, ServerConfig& config);
 /// What no single setting shows: a start that needs a validation source, consolidation that cannot be. Throws
 /// Error(usage) naming the settings.
 void check(const ServerConfig& config);
-
-/// Training samples that one client may announce: as set; else ten million, or `num_training` (those of the manifest's
-/// training set, 0: not known) where that is more.
-std::int64_t examples_limit(const ServerConfig& config, std::int64_t num_training);
 
 /// The least number of updates a round needs.
 std::int64_t quorum_of(const FederationOptions& options);

@@ -103,10 +103,8 @@ Federation::Federation(net::asio::any_io_executor executor, net::asio::thread_po
   if (!recovery_.lines.empty()) refusals = recovery_.lines.back().value("refused", refusals);
   AdmissionRules rules{.terms = config_.terms,
                        .schema_digest = global_schema_.digest(),
-                       .architecture = config_.terms.architecture,
                        .figures = data_.figures,
                        .model_bytes = global_schema_.num_bytes(),
-                       .max_examples = examples_limit(config_, data_.num_training),
                        .allowed_clients = config_.allowed_clients,
                        .quorum = static_cast<std::size_t>(quorum_of(config_.federation)),
                        .num_late = config_.federation.num_late,
@@ -218,7 +216,20 @@ nlohmann::json Federation::note_changed_limits(const nlohmann::json& earlier, co
 void Federation::note_dominant_clients() {
   const auto clients = cohort_.active();
   double total = 0;
-  for (const auto& client : clients) total += static_cast<double>(client->info().num_examples);
+  double total_held_out = 0;
+  for (const auto& client : clients) {
+    total += static_cast<double>(client->info().num_examples);
+    total_held_out += static_cast<double>(client->info().num_held_out);
+  }
+  for (const auto& client : clients) {
+    const double share = static_cast<double>(client->info().num_held_out) / total_held_out;
+    const bool counts = config_.federation.validation == ValidationSource::federated && clients.size() > 1;
+    if (!counts || !(share > dominant_share) || !dominant_judges_.insert(client->name()).second) continue;
+    observer_.on_note(fmt::format(
+        "{} holds {} of {:.0f} held-out samples, {:.1f}%: what federated validation finds is mostly what it "
+        "finds",
+        client->name(), client->info().num_held_out, total_held_out, 100 * share));
+  }
   for (const auto& client : clients) {
     const std::int64_t num_examples = client->info().num_examples;
     const double share = static_cast<double>(num_examples) / total;
@@ -378,6 +389,7 @@ void Federation::apply_consents() {
 net::Task<Start> Federation::make_start() {
   const StartModel wanted = config_.federation.start;
   if (wanted == StartModel::random) co_return co_await random_start(context_);
+  note_dominant_clients();
   co_await local_models_.pretrain();
   // Models from the store were trained in an earlier run: their time counts as if it had been spent now.
   reused_seconds_ = std::max(0.0, local_models_.longest_pretraining() - local_models_.phase_seconds());
@@ -658,7 +670,6 @@ nlohmann::json Federation::run_record() const {
   ServerConfig copy = config_;
   Fields fields;
   declare_fields(fields, copy);
-  const learn::Platform here = learn::platform();
   return {{"program", "headstart"},
           {"version", version()},
           {"config", fields.resolved()},
@@ -670,12 +681,7 @@ nlohmann::json Federation::run_record() const {
           {"manifest_digest", data_.manifest_digest},
           {"validation_source", word_of(Choices<ValidationSource>(validation_words), config_.federation.validation)},
           {"models_leave_silos_for", recipients_of_local_models(config_.federation)},
-          {"reproducible_with",
-           {{"libtorch", here.libtorch},
-            {"instruction_set", here.instruction_set},
-            {"blas", here.blas},
-            {"threads", here.num_threads},
-            {"device", context_.device.str()}}}};
+          {"reproducible_with", learn::platform_record(context_.device.str())}};
 }
 
 nlohmann::json Federation::summary(const std::string& stopped_because) const {

@@ -4,6 +4,8 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <set>
+#include <string>
 
 #include <nlohmann/json.hpp>
 
@@ -15,10 +17,6 @@
 #include "server/targets.hpp"
 
 namespace headstart::server {
-
-/// A client with more than this part of all examples is named before the rounds and in the summary: its update is most
-/// of every round's model.
-inline constexpr double dominant_share = 0.5;
 
 /// One run. Channels come from a listener or from a simulation; the federation does not know which.
 /// Thread rule: all calls on `executor`, one io thread. Lifetime: until run() has ended and `pool` is joined.
@@ -64,7 +62,8 @@ class Federation {
   void go_back();
   /// Journals limits that are not as they were, and returns what run.json says of them.
   nlohmann::json note_changed_limits(const nlohmann::json& earlier, const nlohmann::json& record);
-  /// Names clients that bring more than dominant_share of all examples, each once.
+  /// Names clients that bring more than dominant_share of all examples, or of those that decide federated validation;
+  /// each once.
   void note_dominant_clients();
   /// What is known of the updates in the model of the last round, and how to go back before it; empty where nothing is.
   [[nodiscard]] std::string suspicion() const;
@@ -129,9 +128,10 @@ class Federation {
   double reused_seconds_ = 0;                    ///< Of pre-training that was done in an earlier run.
   std::uint64_t bytes_up_ = 0, bytes_down_ = 0;  ///< When the last round's model was there.
   std::int64_t num_rounds_done_ = 0;
-  std::int64_t num_measured_ = -1;  ///< The last round with a line in rounds.jsonl; -1: none.
-  std::int64_t num_kept_ = -1;      ///< The last round whose model is among the checkpoints; -1: none.
-  Norms norms_;                     ///< Of the updates in the model of the last round.
+  std::int64_t num_measured_ = -1;         ///< The last round with a line in rounds.jsonl; -1: none.
+  std::int64_t num_kept_ = -1;             ///< The last round whose model is among the checkpoints; -1: none.
+  Norms norms_;                            ///< Of the updates in the model of the last round.
+  std::set<std::string> dominant_judges_;  ///< Named, as they hold most of the held-out samples.
   nlohmann::json dominant_ = nlohmann::json::object();  ///< As summary.json has it, by client.
   std::optional<double> last_accuracy_, best_accuracy_;
   std::optional<learn::Evaluation> last_central_, last_federated_;  ///< As this server has measured the last round.

@@ -18,6 +18,9 @@
 
 namespace headstart::server {
 
+/// A client with more than this part of all examples is named: its update is most of every average.
+inline constexpr double dominant_share = 0.5;
+
 /// References outlive the run. Coroutines run on `executor` (one thread), computation on `pool`.
 struct RunContext {
   net::asio::any_io_executor executor;

@@ -1,5 +1,7 @@
 #include "server/run_terms.hpp"
 
+#include <algorithm>
+
 #include <fmt/format.h>
 
 #include "shared/base/error.hpp"
@@ -19,6 +21,12 @@ std::string wanted_of_share_model(const FederationOptions& options) {
   return text;
 }
 
+std::int64_t examples_limit(std::int64_t num_training) {
+  constexpr std::int64_t without_knowledge = 10'000'000;
+  // Silos may bring data of their own, of which the server's manifest knows nothing.
+  return std::max(num_training, without_knowledge);
+}
+
 }  // namespace
 
 session::Terms run_terms(const ServerConfig& config, const CentralData& data) {
@@ -30,6 +38,7 @@ session::Terms run_terms(const ServerConfig& config, const CentralData& data) {
   terms.plan.rounds = config.federation.num_rounds;
   terms.plan.start = word_of(Choices<StartModel>(start_words), config.federation.start);
   terms.plan.share_model = wanted_of_share_model(config.federation);
+  if (terms.max_examples == 0) terms.max_examples = examples_limit(data.num_training);
   session::require_readable(terms);
   return terms;
 }
@@ -42,7 +51,8 @@ nlohmann::json recipients_of_local_models(const FederationOptions& options) {
     recipients.push_back("every client, those shared with peers: federated validation has each of them count on them");
   }
   if (options.start == StartModel::average) {
-    recipients.push_back("every client, those shared with peers, where fewer than three are averaged");
+    recipients.push_back(
+        "every client, those shared with peers, where fewer than three are averaged or one is most of the average");
   }
   if (options.start == StartModel::best_local) {
     recipients.push_back("every client, one shared with peers: the best local model is what round 1 starts from");

@@ -34,9 +34,21 @@ namespace {
 
 using Members = std::vector<const LocalModel*>;
 
-/// Of two, each silo can work out the other's model from the average; one is its own average.
+/// An average shows a silo's model to the others where it is most of it, and where two are averaged.
 void require_consent_to_average(const Members& members) {
   if (members.empty()) throw Error(Errc::run_failed, "no pre-trained model of the federated architecture to average");
+  double total = 0;
+  for (const LocalModel* member : members) total += static_cast<double>(member->num_examples);
+  for (const LocalModel* member : members) {
+    const double share = static_cast<double>(member->num_examples) / total;
+    if (members.size() < 3 || share <= dominant_share || member->shares_with_peers) continue;
+    throw Error(
+        Errc::run_failed,
+        fmt::format("{:.1f}% of the average of {} pre-trained models would be {}'s, which shows it to the other "
+                    "silos, and that silo says share_model: server. Have it say peers, or choose another "
+                    "start.model",
+                    100 * share, members.size(), member->client));
+  }
   if (members.size() >= 3) return;
   for (const LocalModel* member : members) {
     if (member->shares_with_peers) continue;

@@ -147,7 +147,7 @@ def federation_settings(settings: Settings, mode: str = "simulation") -> Setting
 
 # What the federation's clients have of the settings of `headstart-lab central`.
 CENTRAL_PREFIXES = ("model.", "pretrain.")
-CENTRAL_KEYS = (*DATA_SET_KEYS, "data.held_out", "run.threads", "run.device")
+CENTRAL_KEYS = (*DATA_SET_KEYS, "data.mean", "data.deviation", "data.held_out", "run.threads", "run.device")
 
 
 def central_settings(settings: Settings) -> Settings:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import time
@@ -11,6 +12,17 @@ from .jobs import ActiveRun
 from .programs import read_rounds, title_of_start
 
 PLAIN_SECONDS = 15.0
+
+
+def write_to_reader(text: str, stream: TextIO) -> None:
+    """A reader that leaves (`| head`) does not end hours of work: from then on what it would see is dropped."""
+    try:
+        stream.write(text)
+        stream.flush()
+    except BrokenPipeError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
 
 
 def clock(seconds: float) -> str:
@@ -44,7 +56,7 @@ class Progress:
 
     def say(self, text: str) -> None:
         self._erase()
-        print(text, file=self._stream, flush=True)
+        write_to_reader(text + "\n", self._stream)
 
     def started(self, active: ActiveRun) -> None:
         if not self._is_live:
@@ -97,12 +109,10 @@ class Progress:
     def _draw(self, lines: list[str]) -> None:
         width = shutil.get_terminal_size().columns - 1
         self._erase()
-        for line in lines:
-            print(line[:width], file=self._stream)
-        self._stream.flush()
+        write_to_reader("".join(line[:width] + "\n" for line in lines), self._stream)
         self._height = len(lines)
 
     def _erase(self) -> None:
         if self._height:
-            self._stream.write(f"\x1b[{self._height}A\x1b[J")
+            write_to_reader(f"\x1b[{self._height}A\x1b[J", self._stream)
             self._height = 0

@@ -11,6 +11,8 @@
 #include "shared/base/version.hpp"
 #include "shared/learn/partition.hpp"
 #include "shared/learn/platform.hpp"
+#include "shared/learn/sample_figures.hpp"
+#include "shared/learn/sample_terms.hpp"
 #include "shared/wire/packed_state.hpp"
 
 namespace headstart::lab {
@@ -46,7 +48,6 @@ nlohmann::json record(const CentralSettings& settings, const std::string& datase
   CentralSettings copy = settings;
   Fields fields;
   declare_fields(fields, copy);
-  const learn::Platform here = learn::platform();
   return {{"program", "headstart"},
           {"version", version()},
           {"config", fields.resolved()},
@@ -54,12 +55,24 @@ nlohmann::json record(const CentralSettings& settings, const std::string& datase
           {"architecture", settings.model.architecture()},
           {"dataset", dataset},
           {"manifest_digest", sha256_hex_of_file(settings.manifest)},
-          {"reproducible_with",
-           {{"libtorch", here.libtorch},
-            {"instruction_set", here.instruction_set},
-            {"blas", here.blas},
-            {"threads", here.num_threads},
-            {"device", device.str()}}}};
+          {"reproducible_with", learn::platform_record(device.str())}};
+}
+
+/// Those of the settings in place of the set's own, for both splits.
+void use_constants(const CentralSettings& settings, learn::Dataset& train, learn::Dataset& test) {
+  const auto use = [&](const char* key, const std::vector<double>& given, std::vector<double> learn::Dataset::*kept) {
+    if (given.empty()) return;
+    if (std::ssize(given) != train.task().channels) {
+      throw Error(Errc::usage, fmt::format("{}: {} numbers for {} channels", key, given.size(), train.task().channels));
+    }
+    train.*kept = given;
+    test.*kept = given;
+  };
+  use("data.mean", settings.mean, &learn::Dataset::mean);
+  use("data.deviation", settings.deviation, &learn::Dataset::deviation);
+  if (train.mean.empty() != train.deviation.empty()) {
+    throw Error(Errc::usage, "data.mean and data.deviation are given both, or neither");
+  }
 }
 
 void write(const std::filesystem::path& file, const nlohmann::json& document) {
@@ -75,6 +88,11 @@ void declare_fields(Fields& fields, CentralSettings& settings) {
   fields.integer("run.threads", settings.threads, "LibTorch threads of a computation.", {1, 1024});
   fields.text("run.device", settings.device, "Where to compute: cpu, cuda or auto.");
   learn::declare_fields(fields, "data", settings.data);
+  fields.numbers("data.mean", settings.mean,
+                 "Per channel, subtracted from the values (uint8 divided by 255); empty: as the data set has it.",
+                 {-1e30, 1e30});
+  fields.numbers("data.deviation", settings.deviation, "Per channel; values are divided by it after data.mean.",
+                 {learn::smallest_deviation, 1e30});
   fields.path("data.manifest", settings.manifest, "Manifest of the partition and its draws (headstart-lab partition).");
   fields.number("data.held_out", settings.held_out,
                 "Fraction of the clients' samples that chooses the epoch where the manifest has no validation set.",
@@ -87,8 +105,10 @@ nlohmann::json train_centrally(const CentralSettings& settings, const Clock& clo
   if (settings.manifest.empty()) {
     throw Error(Errc::usage, "data.manifest is needed: whose samples to train on (headstart-lab partition)");
   }
-  const learn::Dataset train = learn::load_dataset(settings.data, learn::Split::train);
-  const learn::Dataset test = learn::load_dataset(settings.data, learn::Split::test);
+  learn::Dataset train = learn::load_dataset(settings.data, learn::Split::train);
+  learn::Dataset test = learn::load_dataset(settings.data, learn::Split::test);
+  use_constants(settings, train, test);
+  learn::require_alike(train, test);
   const learn::Manifest manifest = learn::load_manifest(settings.manifest);
   learn::check_fits(manifest, train, learn::Split::train, settings.manifest);
   learn::check_fits(manifest, test, learn::Split::test, settings.manifest);

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <stop_token>
 #include <string>
+#include <vector>
 
 #include <nlohmann/json.hpp>
 
@@ -22,6 +23,7 @@ struct CentralSettings {
   std::int64_t threads = 1;
   std::string device = "cpu";
   learn::DataSource data;
+  std::vector<double> mean, deviation;  ///< Per channel, in place of the data set's own, as a run may set them.
   std::string manifest;
   /// Held out of the clients' samples to choose the epoch; heeded only where the manifest has no validation set.
   double held_out = 0.1;

@@ -22,8 +22,8 @@ int run_central(const CentralSettings& settings) {
   learn::use_threads(settings.threads);
   const learn::KeepFreedMemory keep_freed_memory;
   std::stop_source stop;
-  SignalThread signals;
-  signals.on_stop([&stop] { stop.request_stop(); });
+  const net::StopSignals signals(
+      stop_signals(), [&stop] { stop.request_stop(); }, leave_at_once());
   const nlohmann::json summary = train_centrally(settings, std::chrono::steady_clock::now, stop.get_token());
   std::cout << fmt::format("trained on {} samples of {} clients; epoch {} of {}: test accuracy {:.2f}%\nwritten: {}\n",
                            summary["num_examples"].get<std::int64_t>(), summary["clients"].get<std::int64_t>(),

@@ -46,8 +46,8 @@ int run_pairs(const PairsCommand& command) {
 
   const learn::KeepFreedMemory keep_freed_memory;
   std::stop_source stop;
-  SignalThread signals;
-  signals.on_stop([&stop] { stop.request_stop(); });
+  const net::StopSignals signals(
+      stop_signals(), [&stop] { stop.request_stop(); }, leave_at_once());
   const bool is_terminal = ::isatty(STDOUT_FILENO) == 1;
   StudyView view(std::cout, is_terminal ? StudyView::Style::terminal : StudyView::Style::plain,
                  std::chrono::steady_clock::now);
@@ -116,8 +116,8 @@ int run_repeat(const RepeatCommand& command) {
   const learn::KeepFreedMemory keep_freed_memory;
   const StudyData data = data_of(command, store, chosen.front());
   std::stop_source stop;
-  SignalThread signals;
-  signals.on_stop([&stop] { stop.request_stop(); });
+  const net::StopSignals signals(
+      stop_signals(), [&stop] { stop.request_stop(); }, leave_at_once());
   std::int64_t num_different = 0;
   for (const DoneCell& done : chosen) {
     const CellResult again = compute_cell(done.cell, data, models_beside(command.file, command.models),

@@ -8,6 +8,9 @@
 #include "client/local_worker.hpp"
 #include "shared/base/error.hpp"
 #include "shared/base/files.hpp"
+#include "shared/learn/sample_figures.hpp"
+#include "shared/learn/sample_terms.hpp"
+#include "shared/session/terms.hpp"
 #include "shared/wire/safetensors.hpp"
 
 namespace headstart::lab {
@@ -22,7 +25,9 @@ learn::Samples on_device(const learn::Dataset& dataset, const std::vector<std::i
 }  // namespace
 
 StudyData load_study_data(const learn::DataSource& source) {
-  return {learn::load_dataset(source, learn::Split::train), learn::load_dataset(source, learn::Split::test)};
+  StudyData data{learn::load_dataset(source, learn::Split::train), learn::load_dataset(source, learn::Split::test)};
+  learn::require_alike(data.train, data.test);
+  return data;
 }
 
 Participants::Participants(PairSettings settings, const StudyData& data, std::int64_t seed, std::filesystem::path store,
@@ -109,9 +114,16 @@ void Participants::load_from_folder(Participant& participant, const std::string&
     learn::declare_fields(fields, "model", participant.spec);
     fields.load_file(file(".json"));
   }
-  const wire::PackedState state = wire::load_safetensors(file(".safetensors")).model;
-  participant.state = state.state();
-  participant.digest = state.digest();
+  const wire::ModelFile stored = wire::load_safetensors(file(".safetensors"));
+  session::Terms terms;
+  terms.task = task_;
+  terms.samples = learn::sample_terms(data_.train);
+  if (const auto misfit = session::metadata_misfit(stored.metadata, terms)) {
+    throw Error(Errc::data, fmt::format("{}: {}; a model answers only for samples as it was trained on",
+                                        file(".safetensors").string(), *misfit));
+  }
+  participant.state = stored.model.state();
+  participant.digest = stored.model.digest();
   try {
     (void)model_of(participant);
   } catch (const Error& error) {

@@ -1,6 +1,7 @@
 #include <unistd.h>
 
 #include <iostream>
+#include <optional>
 #include <thread>
 
 #include <fmt/format.h>
@@ -70,9 +71,10 @@ int run_simulation(const SimulationSettings& settings) {
                         std::chrono::steady_clock::now);
   const auto num_threads = settings.compute_threads > 0 ? static_cast<std::size_t>(settings.compute_threads)
                                                         : std::max(1U, std::thread::hardware_concurrency());
-  SignalThread signals;
-  simulate(config, std::move(data), folder, view, std::move(clients), num_threads, std::chrono::steady_clock::now,
-           [&signals](std::function<void()> stop) { signals.on_stop(std::move(stop)); });
+  std::optional<net::StopSignals> signals;
+  simulate(
+      config, std::move(data), folder, view, std::move(clients), num_threads, std::chrono::steady_clock::now,
+      [&signals](std::function<void()> stop) { signals.emplace(stop_signals(), std::move(stop), leave_at_once()); });
   view.finish("done: " + config.folder + "/summary.json, final.safetensors");
   return 0;
 }

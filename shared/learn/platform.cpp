@@ -15,6 +15,7 @@
 #include <ATen/Parallel.h>
 #include <ATen/Version.h>
 #include <fmt/format.h>
+#include <nlohmann/json.hpp>
 #include <torch/version.h>
 
 namespace headstart::learn {
@@ -98,6 +99,15 @@ Platform platform() {
     result.instruction_set = config.substr(from, config.find_first_of(" \n", from) - from);
   }
   return result;
+}
+
+nlohmann::json platform_record(const std::string& device) {
+  const Platform here = platform();
+  return {{"libtorch", here.libtorch},
+          {"instruction_set", here.instruction_set},
+          {"blas", here.blas},
+          {"threads", here.num_threads},
+          {"device", device}};
 }
 
 std::string platform_line() {

@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <string>
 
+#include <nlohmann/json_fwd.hpp>
+
 namespace headstart::learn {
 
 struct Platform {
@@ -16,6 +18,9 @@ struct Platform {
 };
 
 Platform platform();
+
+/// "reproducible_with" of a run.json: the platform here, and the device that computes ("cpu").
+nlohmann::json platform_record(const std::string& device);
 
 /// All of it in one line, for keys of stored results.
 std::string platform_line();

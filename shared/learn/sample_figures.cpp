@@ -234,4 +234,13 @@ FiguresVerdict compare(const SampleFigures& own, const SampleTerms& run, const T
   return {};
 }
 
+void require_alike(const Dataset& train, const Dataset& test) {
+  if (train.images.sizes().slice(1) != test.images.sizes().slice(1) || train.size() == 0 || test.size() == 0) return;
+  const FiguresVerdict verdict =
+      compare(figures_of(train), sample_terms(test), test.task(), Reference{"the test split", figures_of(test)});
+  if (!verdict.refusal.empty()) {
+    throw Error(Errc::data, fmt::format("data set {}, training split: {}", train.name, verdict.refusal));
+  }
+}
+
 }  // namespace headstart::learn

@@ -58,4 +58,8 @@ inline constexpr std::int64_t few_values = 8;  ///< A sample of fewer values may
 FiguresVerdict compare(const SampleFigures& own, const SampleTerms& run, const Task& task,
                        const std::optional<Reference>& reference);
 
+/// The splits of one set are stored alike, so that the same constants hold for both. Nothing is compared where the
+/// shapes differ, or a split is empty. Throws Error(data) with the figures of both.
+void require_alike(const Dataset& train, const Dataset& test);
+
 }  // namespace headstart::learn

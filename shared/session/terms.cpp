@@ -1,6 +1,7 @@
 #include "shared/session/terms.hpp"
 
 #include <algorithm>
+#include <utility>
 
 #include <fmt/format.h>
 
@@ -94,6 +95,11 @@ void declare_fields(Fields& fields, Terms& terms) {
   declare_fields(fields, "train", terms.train);
   declare_fields(fields, "consolidation", terms.consolidation);
   fields.integer(
+      "limits.examples", terms.max_examples,
+      "Most training samples that a client may announce; who announces more is refused. Averages are weighted "
+      "by these numbers. 0: ten million, or as many as the training set of data.manifest has, if these are more.",
+      {0, 0x1p40});
+  fields.integer(
       "limits.own_model", terms.max_own_model,
       "Bytes of a model that a client may pre-train in place of the federated one (own_model at the client); "
       "checked before anybody builds it. 0: four times the federated model, at least 256 MiB.",
@@ -182,6 +188,17 @@ wire::Metadata metadata_of(const Terms& terms, std::int64_t round) {
   return metadata;
 }
 
+std::optional<std::string> metadata_misfit(const wire::Metadata& file, const Terms& terms) {
+  const wire::Metadata run = metadata_of(terms, std::string());
+  for (const char* key : {"input_shape", "scale", "mean", "deviation", "classes"}) {
+    const auto said = file.find(key);
+    if (said == file.end() || said->second == run.at(key)) continue;
+    return fmt::format("its {} is {}, that of the data here is {}", key,
+                       quotation(said->second, max_quoted_bytes, '\''), quotation(run.at(key), max_quoted_bytes, '\''));
+  }
+  return std::nullopt;
+}
+
 std::string to_json_text(const learn::ModelSpec& spec) {
   learn::ModelSpec copy = spec;
   copy.forget_script_file();
@@ -194,6 +211,33 @@ learn::ModelSpec spec_from_json_text(const std::string& text) {
   learn::ModelSpec spec;
   load_from_peer(text, "a model's spec", [&](Fields& fields) { learn::declare_fields(fields, "model", spec); });
   return spec;
+}
+
+std::optional<std::string> misfit(const wire::Join& join, const Terms& terms) {
+  if (join.num_examples == 0) return "the client has no training samples";
+  if (const std::uint64_t most = std::max(join.num_examples, join.num_held_out);
+      terms.max_examples > 0 && std::cmp_greater(most, terms.max_examples)) {
+    return fmt::format("the client announces {} {} samples; limits.examples of the server allows {}", most,
+                       most == join.num_examples ? "training" : "held-out", terms.max_examples);
+  }
+  if (!join.samples.value.empty()) {
+    const SampleReport report = report_from_json_text(join.samples.value);
+    if (auto other = learn::class_misfit(report.classes, terms.samples.classes)) return other;
+  }
+  const learn::Task& task = terms.task;
+  if (const learn::Task brought{join.channels, join.height, join.width, join.num_classes}; brought != task) {
+    const auto words = [](const learn::Task& samples) {
+      return fmt::format("{}x{}x{} in {} classes", samples.channels, samples.height, samples.width,
+                         samples.num_classes);
+    };
+    return fmt::format("the client brings samples of {}, the run has {}", words(brought), words(task));
+  }
+  if (!terms.architecture.empty() && join.architecture.value != terms.architecture) {
+    return fmt::format("the client would train {}, the run trains '{}'{}",
+                       quotation(join.architecture.value, max_quoted_bytes, '\''), terms.architecture,
+                       terms.model.is_scripted() ? "; give it the server's file (model.script)" : "");
+  }
+  return std::nullopt;
 }
 
 std::string to_json_text(const SampleReport& report) {

@@ -37,6 +37,7 @@ struct Terms {
   learn::PretrainOptions pretrain;
   learn::TrainOptions train;
   learn::DistillOptions consolidation;
+  std::int64_t max_examples = 0;   ///< Training and held-out samples, each, that a client may announce; 0: no bound.
   std::int64_t max_own_model = 0;  ///< Bytes of a model that a client pre-trains in place of the federated one; 0:
                                    ///< as own_model_limit() says.
 
@@ -66,6 +67,10 @@ wire::Metadata metadata_of(const Terms& terms, const std::string& architecture);
 /// The same of the run's own model, of `round`.
 wire::Metadata metadata_of(const Terms& terms, std::int64_t round);
 
+/// Why a model file that says this of itself was not made for samples as `terms` mean them: another shape, other
+/// constants or classes; nothing where it says the same, or nothing of it.
+std::optional<std::string> metadata_misfit(const wire::Metadata& file, const Terms& terms);
+
 /// Classes without names get their numbers for names. Throws Error(protocol), naming key and bounds, where the text is
 /// not such terms.
 Terms terms_from_json_text(const std::string& text);
@@ -73,6 +78,11 @@ Terms terms_from_json_text(const std::string& text);
 /// A model's spec as it travels (without the path of a script).
 std::string to_json_text(const learn::ModelSpec& spec);
 learn::ModelSpec spec_from_json_text(const std::string& text);
+
+/// Why a client that joins with these samples and this model cannot be in the run, which both sides say before round 1;
+/// nothing where it can. Schema, own model and values of samples are compared apart. Throws Error(protocol) as
+/// report_from_json_text() does.
+std::optional<std::string> misfit(const wire::Join& join, const Terms& terms);
 
 /// What a client says of its own samples when it joins.
 struct SampleReport {

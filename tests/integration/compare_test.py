@@ -604,6 +604,21 @@ class WholeCalls(unittest.TestCase):
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertTrue((self.out / "runs" / f"{hanging}.interrupted-1").is_dir())
 
+    def test_a_reader_that_leaves_and_a_terminal_that_ends_stop_no_work(self) -> None:
+        pipe = self.folder / "pipe"
+        os.mkfifo(pipe)
+        call = subprocess.Popen(["nohup", *self.command("--out", str(self.out), "--rounds", "4")], text=True,
+                                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=self.folder,
+                                env=os.environ | {"FAKE_HANG": "label-dirichlet-seed1-best", "FAKE_UNTIL": str(pipe)})
+        assert call.stdout is not None and call.stderr is not None
+        with pipe.open("w") as until:  # a run is under way
+            call.stdout.close()
+            call.stderr.close()
+            call.send_signal(signal.SIGHUP)
+            until.write("go on")
+        self.assertEqual(call.wait(timeout=60), 0)
+        self.assertTrue((self.out / "report.html").is_file())
+
     def test_a_path_that_only_a_shell_knows_and_a_key_that_stands_twice_are_refused(self) -> None:
         for option in ("--out=~/first", "--plan=~/plan.json", "--resume=~", "--out="):
             done = self.compare(option)

@@ -108,7 +108,9 @@ def misbehave(folder: Path, number: int) -> None:
         return
     if os.environ.get("FAKE_FAIL") == folder.name:
         fail(8, "the training diverged")
-    if os.environ.get("FAKE_HANG") == folder.name:
+    if os.environ.get("FAKE_HANG") == folder.name and "FAKE_UNTIL" in os.environ:
+        Path(os.environ["FAKE_UNTIL"]).read_text()
+    elif os.environ.get("FAKE_HANG") == folder.name:
         Path(os.environ["FAKE_PIPE"]).write_text(str(os.getpid()))
         signal.pause()
 

@@ -143,7 +143,7 @@ TEST_CASE("who announces an enormous number of samples and fails changes no bit 
   std::set<std::string> digests;
   for (const int power : {0, 20, 36, 40}) {
     auto config = test::small_config(folder / std::to_string(power));
-    config.max_examples = std::int64_t{1} << 40;
+    config.terms.max_examples = std::int64_t{1} << 40;
     auto clients = honest_clients(3);
     auto failing = std::make_unique<SpoilingWorker>(3, SpoilingWorker::How::fail);
     clients.push_back(
@@ -164,6 +164,18 @@ TEST_CASE("a client that brings most of the examples is named before round 1 and
   REQUIRE(summary["dominant"].size() == 1);
   CHECK(summary["dominant"]["silo-3"]["examples"] == 800);
   CHECK(summary["dominant"]["silo-3"]["share"].get<double>() == doctest::Approx(800.0 / 872));
+}
+
+TEST_CASE("an average that is mostly one silo's model takes that silo's consent") {
+  const test::TemporaryFolder folder;
+  auto config = test::small_config(folder / "run");
+  config.federation.start = server::StartModel::average;
+  config.terms.pretrain.max_epochs = 1;
+  auto clients = honest_clients(3);
+  clients.push_back({test::small_name(3), std::make_unique<AnnouncingWorker>(test::small_worker(3), 800), {}});
+  Notes notes;
+  const std::string refusal = test::error_of(Errc::run_failed, [&] { simulate(config, std::move(clients), notes); });
+  CHECK(refusal.find("91.7% of the average of 4 pre-trained models would be silo-3's") != std::string::npos);
 }
 
 TEST_CASE("the norms of all updates stand in the audit log and in rounds.jsonl, also without a bound") {

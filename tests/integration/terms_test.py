@@ -131,6 +131,11 @@ class Terms(ProgramsTest):
         self.assertEqual(audit.count("its classes are"), 1)
         self.assertEqual(audit.count("its data have 4 classes"), 1)
 
+    def test_a_check_knows_how_many_samples_a_client_may_announce(self):
+        _, port = self.serve(clients=1, **{"limits.examples": 20})
+        write_samples(self.folder / "many", "train", of_classes(30, 0, 1, 2))
+        self.assert_refused(port, self.folder / "many", "training samples; limits.examples of the server allows 20")
+
     def test_a_far_mean_is_a_warning_at_both_ends(self):
         server, port = self.serve(clients=1)
         write_samples(self.folder / "inverted", "train", of_classes(30, 0, 1, 2), lambda byte: 255 - byte)

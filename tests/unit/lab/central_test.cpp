@@ -41,17 +41,17 @@ class SmallCentral {
     return train_centrally(settings, std::chrono::steady_clock::now);
   }
 
-  test::TemporaryFolder folder;
-  CentralSettings settings;
-
- private:
-  void write(learn::Split split, std::int64_t count, Seed seed) const {
+  void write(learn::Split split, std::int64_t count, Seed seed, double scale = 1) const {
     const learn::Samples samples = test::separable_samples(count, seed);
-    const learn::Dataset dataset{.name = "separable", .images = samples.x, .labels = samples.y, .num_classes = 4};
+    const learn::Dataset dataset{
+        .name = "separable", .images = samples.x * scale, .labels = samples.y, .num_classes = 4};
     std::vector<std::int64_t> all(static_cast<std::size_t>(count));
     for (std::size_t i = 0; i < all.size(); ++i) all[i] = static_cast<std::int64_t>(i);
     learn::save_tensors(dataset, all, split, folder / "data");
   }
+
+  test::TemporaryFolder folder;
+  CentralSettings settings;
 };
 
 TEST_CASE("central: trains on the samples of all clients, whoever holds them, and repeats itself") {
@@ -105,6 +105,31 @@ TEST_CASE("central: a folder that exists is refused, as is a missing manifest") 
   CHECK(test::error_of([&] {
           (void)train_centrally(central.settings, std::chrono::steady_clock::now);
         }).find("data.manifest is needed") == 0);
+}
+
+TEST_CASE("central: the run's constants are applied, and as many are wanted as there are channels") {
+  SmallCentral central;
+  const nlohmann::json plain = central.run("plain", learn::PartitionKind::uniform);
+  central.settings.mean = {0};
+  central.settings.deviation = {1};
+  CHECK(central.run("identity", learn::PartitionKind::uniform)["model_digest"] == plain["model_digest"]);
+  central.settings.deviation = {2};
+  CHECK(central.run("halved", learn::PartitionKind::uniform)["model_digest"] != plain["model_digest"]);
+  central.settings.mean = {0, 0};
+  CHECK(test::error_of(Errc::usage, [&] { central.run("two", learn::PartitionKind::uniform); }) ==
+        "data.mean: 2 numbers for 1 channels");
+  central.settings.mean = {};
+  CHECK(test::error_of(Errc::usage, [&] { central.run("half", learn::PartitionKind::uniform); }) ==
+        "data.mean and data.deviation are given both, or neither");
+}
+
+TEST_CASE("central: splits that are stored by another scale are refused with the figures of both") {
+  SmallCentral central;
+  central.run("before", learn::PartitionKind::uniform);
+  central.write(learn::Split::test, 160, Seed(2), 255);
+  const std::string refusal =
+      test::error_of(Errc::data, [&] { train_centrally(central.settings, std::chrono::steady_clock::now); });
+  CHECK(refusal.find("training split: ") != std::string::npos);
 }
 
 }  // namespace

@@ -358,6 +358,10 @@ TEST_CASE("pair study: models of the user's own") {
   write_text_atomically(own / "silo-1.json", R"({"model": {"norm": "none"}})");
   const auto refusal = [&] { return test::error_of(Errc::data, [&] { small.run("study.sqlite"); }); };
   CHECK(has(refusal(), "silo-2.safetensors: is not there"));
+  wire::save_safetensors(own / "silo-2.safetensors",
+                         wire::PackedState(learn::make_model(small.study.settings.model, task, Seed(5))->state()),
+                         {{"mean", "[0.3]"}});
+  CHECK(has(refusal(), "silo-2.safetensors: its mean is '[0.3]', that of the data here is '[0.0]'"));
   learn::Task other = task;
   other.num_classes = 5;
   save("silo-2.safetensors", small.study.settings.model, other);
