@@ -36,14 +36,14 @@ std::string days_left(SystemTime end, SystemTime now, std::string_view advice) {
   return fmt::format("{}{}", expiry_text(end, now), ends_soon(end, now) ? fmt::format("; {}", advice) : "");
 }
 
-std::string words_on_sharing(const session::Plan& plan) {
+std::string words_on_sharing(const plan::Plan& plan) {
   if (!plan.share_model.empty()) return "peers is wanted: a silo's pre-trained model goes to " + plan.share_model;
   return plan.start == "random" ? "is not asked for: nobody pre-trains"
                                 : "peers is not asked for: the server alone sees pre-trained models";
 }
 
 /// Four of the five lines on what the run is; the fifth needs the silo's own word.
-void tell_plan(const session::Terms& terms, const std::function<void(const std::string&)>& tell) {
+void tell_plan(const plan::Terms& terms, const std::function<void(const std::string&)>& tell) {
   tell(fmt::format("rounds      {}", terms.plan.rounds));
   tell(fmt::format("epochs      {} a round", terms.train.epochs));
   tell(fmt::format("rate        learning rate {:g}", terms.train.optimizer.lr));
@@ -51,16 +51,16 @@ void tell_plan(const session::Terms& terms, const std::function<void(const std::
 }
 
 /// What a server would refuse. Throws Error(data).
-void require_fit(const wire::Join& join, const session::Terms& terms) {
-  if (const auto reason = session::misfit(join, terms)) throw Error(Errc::data, "this client does not fit: " + *reason);
+void require_fit(const wire::Join& join, const plan::Terms& terms) {
+  if (const auto reason = plan::misfit(join, terms)) throw Error(Errc::data, "this client does not fit: " + *reason);
 }
 
 /// On the client's values beside the run's. Throws Error(data) where they cannot be of this run.
-std::string words_on_values(const wire::Join& join, const session::Terms& terms, const std::string& reference_text) {
+std::string words_on_values(const wire::Join& join, const plan::Terms& terms, const std::string& reference_text) {
   if (join.samples.value.empty()) return "values      this client says nothing of them";
-  const session::SampleReport report = session::report_from_json_text(join.samples.value);
+  const plan::SampleReport report = plan::report_from_json_text(join.samples.value);
   std::optional<learn::Reference> reference;
-  if (!reference_text.empty()) reference = session::reference_from_json_text(reference_text);
+  if (!reference_text.empty()) reference = plan::reference_from_json_text(reference_text);
   const learn::FiguresVerdict verdict = learn::compare(report.figures, terms.samples, terms.task, reference);
   if (!verdict.refusal.empty()) throw Error(Errc::data, "this client does not fit: " + verdict.refusal);
   if (!verdict.warning.empty()) return "WARNING     " + verdict.warning;
@@ -105,7 +105,7 @@ net::Task<> check_run(net::asio::any_io_executor executor, Dial dial, ClientCont
   const auto* welcome = std::get_if<wire::Welcome>(&answer);
   if (welcome == nullptr) throw Error(Errc::protocol, "the server sent a message out of turn");
   const auto behind = std::chrono::milliseconds(welcome->unix_time) - wall_clock().time_since_epoch();
-  const session::Terms terms = session::terms_from_json_text(welcome->terms.value);
+  const plan::Terms terms = plan::terms_from_json_text(welcome->terms.value);
   tell(fmt::format("name        '{}' may join", context.name));
   tell(fmt::format("clock       {}", clock_words(std::chrono::duration<double>(behind))));
 

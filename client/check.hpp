@@ -5,7 +5,7 @@
 #include <functional>
 #include <string>
 
-#include "client/stay_in_run.hpp"
+#include "client/run_with_reconnect.hpp"
 #include "shared/net/tls_files.hpp"
 
 namespace headstart::client {

@@ -27,13 +27,13 @@ using wire::PackedState;
 constexpr std::uint32_t min_silence = 100;
 
 /// What follows the name of a task that was asked for before.
-std::string_view words_of(Workbench::Found found) {
+std::string_view words_of(TaskRunner::Found found) {
   switch (found) {
-    case Workbench::Found::nothing:
+    case TaskRunner::Found::nothing:
       return "";
-    case Workbench::Found::under_way:
+    case TaskRunner::Found::under_way:
       return ", which is under way";
-    case Workbench::Found::done:
+    case TaskRunner::Found::done:
       return ", which is done and only sent again";
   }
   return "";
@@ -65,7 +65,7 @@ wire::Failure failure_of(const std::exception& failure) {
 
 class ClientLoop {
  public:
-  ClientLoop(std::shared_ptr<ClientConversation> conversation, ClientContext context, Held& held)
+  ClientLoop(std::shared_ptr<ClientConversation> conversation, ClientContext context, ClientState& held)
       : conversation_(std::move(conversation)), context_(std::move(context)), worker_(context_.worker), held_(held) {}
 
   net::Task<std::string> run() {
@@ -115,7 +115,7 @@ class ClientLoop {
 
   /// Prepares for the terms, unless an earlier connection brought the same ones.
   net::Task<> take_up(std::string text) {
-    terms_ = session::terms_from_json_text(text);
+    terms_ = plan::terms_from_json_text(text);
     if (held_.terms == text) co_return;
     held_.bench.drop();
     auto emptying = held_.bench.idle([this] { rethrow_if_ended(); });
@@ -187,7 +187,7 @@ class ClientLoop {
       co_await take_global(task.model.value, task.model_follows);
       model = *held_.global;
     } else {
-      candidate = session::spec_from_json_text(task.candidate.value);
+      candidate = plan::spec_from_json_text(task.candidate.value);
       const learn::Schema schema = co_await schema_of(*candidate);
       model = co_await receive(schema);
     }
@@ -247,7 +247,7 @@ class ClientLoop {
     given.weights = co_await receive(weights_schema);
     for (std::uint32_t k = 0; k < num_teachers; ++k) {
       const auto follows = co_await expect<wire::TeacherFollows>();
-      const learn::ModelSpec spec = session::spec_from_json_text(follows.spec.value);
+      const learn::ModelSpec spec = plan::spec_from_json_text(follows.spec.value);
       const learn::Schema schema = co_await schema_of(spec);
       const PackedState state = co_await receive(schema);
       given.teachers.push_back({follows.client.value, spec, state});
@@ -303,7 +303,7 @@ class ClientLoop {
   /// then empty, as it is where the server says meanwhile that it does not want the result any more. `what`: for the
   /// observer, unless it is empty.
   template <class Result>
-  net::Task<std::optional<Result>> attempt(wire::TaskId task, std::string what, std::string key, Workbench::Work work) {
+  net::Task<std::optional<Result>> attempt(wire::TaskId task, std::string what, std::string key, TaskRunner::Work work) {
     task_ = task;
     refusal_.reset();
     if (!what.empty()) context_.observer->on_task(what.append(words_of(held_.bench.find(key))));
@@ -322,7 +322,7 @@ class ClientLoop {
     wire::Failure code = wire::Failure::internal;
     try {
       auto working = held_.bench.result_of(std::move(key), std::move(work), listener, check);
-      Workbench::Result result = co_await std::move(working);
+      TaskRunner::Result result = co_await std::move(working);
       co_return std::get<Result>(std::move(result));
     } catch (const std::exception& error) {
       reason = error.what();
@@ -387,9 +387,9 @@ class ClientLoop {
   std::shared_ptr<ClientConversation> conversation_;
   ClientContext context_;
   Worker* worker_;  ///< What the bench does holds it, not this object, which may be gone before the work is done.
-  Held& held_;
+  ClientState& held_;
 
-  session::Terms terms_;
+  plan::Terms terms_;
   wire::TaskId task_ = 0;                       ///< Under way.
   std::optional<Consolidation> consolidation_;  ///< The last one, which may be asked for again with another setting.
   std::optional<std::string> refusal_;          ///< Of its result, before there is one.
@@ -404,7 +404,7 @@ std::string refusal_words(const wire::Refused& refused) {
 }
 
 net::Task<std::string> run_client(net::asio::any_io_executor executor, std::unique_ptr<net::MessageChannel> channel,
-                                  ClientContext context, Held& held) {
+                                  ClientContext context, ClientState& held) {
   auto conversation = std::make_shared<ClientConversation>(executor, std::move(channel));
   const std::stop_callback on_stop(context.stop, [conversation, &held] {
     held.bench.drop();

@@ -9,7 +9,7 @@
 
 #include <boost/asio/thread_pool.hpp>
 
-#include "client/workbench.hpp"
+#include "client/task_runner.hpp"
 #include "client/worker.hpp"
 #include "shared/base/clock.hpp"
 #include "shared/base/error.hpp"
@@ -50,11 +50,11 @@ struct ClientContext {
 };
 
 /// What a client keeps from one connection to the next.
-struct Held {
-  Held(net::asio::any_io_executor executor, net::asio::thread_pool& pool, Clock clock)
+struct ClientState {
+  ClientState(net::asio::any_io_executor executor, net::asio::thread_pool& pool, Clock clock)
       : bench(std::move(executor), pool, std::move(clock)) {}
 
-  Workbench bench;
+  TaskRunner bench;
   std::string terms;  ///< Of the run that it joined, as they travelled; what follows belongs to them.
   wire::Join join;
   learn::Schema global_schema;
@@ -68,6 +68,6 @@ struct Held {
 /// when the connection is lost (work under way goes on in `held`), Error(protocol) when the server breaks the protocol,
 /// Error(run_failed) where the server says that the run failed, and what the worker's join() throws.
 net::Task<std::string> run_client(net::asio::any_io_executor executor, std::unique_ptr<net::MessageChannel> channel,
-                                  ClientContext context, Held& held);
+                                  ClientContext context, ClientState& held);
 
 }  // namespace headstart::client

@@ -3,7 +3,7 @@
 #include <fmt/format.h>
 
 #include "shared/base/error.hpp"
-#include "shared/learn/partition.hpp"
+#include "shared/learn/partition/manifest.hpp"
 
 namespace headstart::client {
 

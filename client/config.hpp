@@ -7,7 +7,7 @@
 #include "client/local_worker.hpp"
 #include "shared/base/fields.hpp"
 #include "shared/base/log.hpp"
-#include "shared/learn/data.hpp"
+#include "shared/learn/data/data_set.hpp"
 #include "shared/net/tls_files.hpp"
 
 namespace headstart::client {

@@ -2,13 +2,14 @@
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include "shared/base/digest.hpp"
 #include "shared/base/log.hpp"
-#include "shared/learn/distill.hpp"
-#include "shared/learn/model_size.hpp"
-#include "shared/learn/platform.hpp"
+#include "shared/learn/core/platform.hpp"
+#include "shared/learn/data/stratified.hpp"
+#include "shared/learn/distill/distiller.hpp"
+#include "shared/learn/models/model_size.hpp"
 
 namespace headstart::client {
 
@@ -57,7 +58,7 @@ LocalWorker::LocalWorker(LocalWorkerOptions options, learn::Dataset data, Clock 
 
 LocalWorker::~LocalWorker() = default;
 
-wire::Join LocalWorker::join(const session::Terms& terms) {
+wire::Join LocalWorker::join(const plan::Terms& terms) {
   terms_ = terms;
   terms_.model = with_local_script(terms.model);
   if (terms_.samples.classes.empty()) terms_.samples.classes = learn::numbered_classes(terms.task.num_classes);
@@ -73,13 +74,13 @@ wire::Join LocalWorker::join(const session::Terms& terms) {
   join.channels = static_cast<std::uint32_t>(data_.images.size(1));
   join.height = static_cast<std::uint32_t>(data_.images.size(2));
   join.width = static_cast<std::uint32_t>(data_.images.size(3));
-  join.samples = session::to_json_text(session::SampleReport{classes, figures_});
+  join.samples = plan::to_json_text(plan::SampleReport{classes, figures_});
   join.architecture = terms_.model.architecture();
   join.shares_with_peers = options_.shares_with_peers;
   if (options_.own_model && options_.own_model->architecture() != terms_.model.architecture()) {
     require_within_limit(*options_.own_model, "own_model", Errc::usage);
     join.own_architecture = options_.own_model->architecture();
-    join.own_model = session::to_json_text(*options_.own_model);
+    join.own_model = plan::to_json_text(*options_.own_model);
     if (options_.own_model->is_scripted()) {
       spdlog::warn(
           "own_model: the other silos do not have this script, so the model does not teach where the run distils on "
@@ -157,8 +158,7 @@ learn::Model& LocalWorker::global_model() {
 learn::Schema LocalWorker::global_schema() { return global_model().schema(); }
 
 void LocalWorker::require_within_limit(const learn::ModelSpec& spec, const std::string& owner, Errc code) {
-  if (const auto excess =
-          session::beyond_own_model_limit(spec, terms_, learn::state_bytes(terms_.model, terms_.task))) {
+  if (const auto excess = plan::beyond_own_model_limit(spec, terms_, learn::state_bytes(terms_.model, terms_.task))) {
     throw Error(code, fmt::format("{}: {}", owner, *excess));
   }
 }
@@ -205,7 +205,7 @@ wire::PretrainDone LocalWorker::pretrain(const TaskContext& context) {
 
 void LocalWorker::keep(const std::string& key, const wire::PretrainDone& done) const {
   try {
-    store_->keep(key, {*pretrained_, done}, session::metadata_of(terms_, own_spec().architecture()));
+    store_->keep(key, {*pretrained_, done}, plan::metadata_of(terms_, own_spec().architecture()));
   } catch (const Error& error) {
     spdlog::warn(
         "the pre-trained model is used but could not be kept: {}; a client that is started again trains it again",

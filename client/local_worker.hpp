@@ -9,7 +9,7 @@
 #include "client/pretrained_store.hpp"
 #include "client/worker.hpp"
 #include "shared/base/error.hpp"
-#include "shared/learn/data.hpp"
+#include "shared/learn/data/data_set.hpp"
 
 namespace headstart::client {
 
@@ -29,7 +29,7 @@ class LocalWorker final : public Worker {
   LocalWorker(LocalWorkerOptions options, learn::Dataset data, Clock clock);
   ~LocalWorker() override;
 
-  wire::Join join(const session::Terms& terms) override;
+  wire::Join join(const plan::Terms& terms) override;
   [[nodiscard]] std::vector<std::string> remarks() const override { return remarks_; }
   learn::Schema global_schema() override;
   learn::Schema schema_of(const learn::ModelSpec& spec) override;
@@ -65,7 +65,7 @@ class LocalWorker final : public Worker {
   c10::Device device_;
   std::optional<PretrainedStore> store_;
 
-  session::Terms terms_;
+  plan::Terms terms_;
   std::vector<std::string> remarks_;
   learn::Samples training_;
   learn::Samples held_out_;

@@ -11,13 +11,13 @@
 
 #include "client/check.hpp"
 #include "client/config.hpp"
-#include "client/stay_in_run.hpp"
+#include "client/run_with_reconnect.hpp"
 #include "shared/base/cli.hpp"
 #include "shared/base/log.hpp"
 #include "shared/base/names.hpp"
 #include "shared/base/printable.hpp"
 #include "shared/base/signals.hpp"
-#include "shared/learn/platform.hpp"
+#include "shared/learn/core/platform.hpp"
 #include "shared/net/stop_signals.hpp"
 #include "shared/net/tls.hpp"
 #include "shared/net/websocket.hpp"
@@ -92,7 +92,7 @@ int run_client(const client::ClientConfig& config, bool is_check) {
     co_await std::move(checking);
     co_return "everything that can be known before the run holds";
   };
-  auto running = is_check ? check() : client::stay_in_run(io.get_executor(), dial, context, redial);
+  auto running = is_check ? check() : client::run_with_reconnect(io.get_executor(), dial, context, redial);
   asio::co_spawn(io, std::move(running), [&](std::exception_ptr ended, std::string words) {
     failure = std::move(ended);
     summary = std::move(words);

@@ -8,11 +8,11 @@
 #include <vector>
 
 #include "shared/base/clock.hpp"
-#include "shared/learn/metrics.hpp"
-#include "shared/learn/model.hpp"
-#include "shared/learn/setting_search.hpp"
-#include "shared/learn/train.hpp"
-#include "shared/session/terms.hpp"
+#include "shared/learn/train/evaluation.hpp"
+#include "shared/learn/models/model.hpp"
+#include "shared/learn/tune/setting_search.hpp"
+#include "shared/learn/train/train.hpp"
+#include "shared/plan/terms.hpp"
 #include "shared/wire/messages.hpp"
 #include "shared/wire/packed_state.hpp"
 
@@ -47,7 +47,7 @@ class Worker {
   virtual ~Worker() = default;
 
   /// Takes up the terms; returns what the client brings. Throws Error(data) where its data or model do not fit them.
-  virtual wire::Join join(const session::Terms& terms) = 0;
+  virtual wire::Join join(const plan::Terms& terms) = 0;
 
   /// What it noticed in its data when it took up the terms, for the silo's people: a sentence each.
   [[nodiscard]] virtual std::vector<std::string> remarks() const { return {}; }

@@ -55,7 +55,7 @@ function(headstart_library name)
   target_link_libraries(${name} PUBLIC headstart_options ${arg_LIBS})
 endfunction()
 
-# headstart_use_torch(TARGET): LibTorch as a system library, its header precompiled once for all targets.
+# headstart_use_torch(TARGET): LibTorch as a system library, its tensors precompiled once for all targets.
 function(headstart_use_torch name)
   target_include_directories(${name} SYSTEM PUBLIC ${TORCH_INCLUDE_DIRS})
   target_link_libraries(${name} PUBLIC ${TORCH_LIBRARIES})
@@ -65,11 +65,15 @@ function(headstart_use_torch name)
   endif()
 endfunction()
 
-# headstart_make_torch_pch(): to be called once, after find_package(Torch).
+# headstart_make_torch_pch(): to be called once, after find_package(Torch). Tensors alone: all of torch/torch.h (networks,
+# optimisers, data loaders) costs each unit seven seconds more, in templates that are instantiated at its end.
 function(headstart_make_torch_pch)
-  add_library(headstart_torch_pch OBJECT ${PROJECT_SOURCE_DIR}/cmake/torch_pch.cpp)
+  add_library(headstart_torch_pch OBJECT ${PROJECT_SOURCE_DIR}/cmake/precompiled.cpp)
   set_target_properties(headstart_torch_pch PROPERTIES CXX_EXTENSIONS OFF)
-  target_link_libraries(headstart_torch_pch PRIVATE headstart_options ${TORCH_LIBRARIES})
+  target_link_libraries(headstart_torch_pch PRIVATE headstart_options nlohmann_json::nlohmann_json spdlog::spdlog
+                        ${TORCH_LIBRARIES})
   target_include_directories(headstart_torch_pch SYSTEM PRIVATE ${TORCH_INCLUDE_DIRS})
-  target_precompile_headers(headstart_torch_pch PRIVATE <torch/torch.h>)
+  target_precompile_headers(headstart_torch_pch PRIVATE
+    <filesystem> <functional> <map> <memory> <optional> <string> <vector>
+    <fmt/format.h> <fmt/ranges.h> <nlohmann/json.hpp> <torch/types.h>)
 endfunction()

@@ -32,7 +32,7 @@ std::vector<std::string> announcement(const ServerConfig& config, std::uint16_t 
                   federation.num_clients, quorum_of(federation), who_may_join(config)),
       fmt::format("round 1 starts from: {} (start.model); then {} rounds of {} (federation.rounds)",
                   word_of(Choices<StartModel>(start_words), federation.start), federation.num_rounds,
-                  word_of(Choices<Strategy>(strategy_words), federation.strategy)),
+                  federation.strategy.name),
       fmt::format("listening on {}://{}:{}, {}", config.tls.is_set() ? "wss" : "ws", config.address, port,
                   reach_of(config)),
       fmt::format("run folder: {} (run.folder)", config.folder),

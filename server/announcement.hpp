@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "server/config.hpp"
+#include "server/config/server_config.hpp"
 
 namespace headstart::server {
 

@@ -15,18 +15,20 @@
 #include <boost/asio/post.hpp>
 #include <boost/asio/thread_pool.hpp>
 
-#include "server/allowed_clients.hpp"
+#include "server/admission/acceptor.hpp"
+#include "server/admission/allowed_clients.hpp"
 #include "server/announcement.hpp"
-#include "server/door.hpp"
-#include "server/live_view.hpp"
-#include "server/metrics.hpp"
-#include "server/run_terms.hpp"
+#include "server/operations/live_view.hpp"
+#include "server/operations/metrics.hpp"
+#include "server/phases/run_terms.hpp"
+#include "server/run/run.hpp"
+#include "server/sessions/patience.hpp"
 #include "shared/base/cli.hpp"
 #include "shared/base/descriptors.hpp"
 #include "shared/base/files.hpp"
 #include "shared/base/log.hpp"
 #include "shared/base/signals.hpp"
-#include "shared/learn/platform.hpp"
+#include "shared/learn/core/platform.hpp"
 #include "shared/net/http.hpp"
 #include "shared/net/receive_memory.hpp"
 #include "shared/net/stop_signals.hpp"
@@ -117,44 +119,47 @@ int run_server(const server::ServerConfig& config) {
   }
   server::RunFolder folder(config.folder, config.federation.checkpoints, std::chrono::system_clock::now);
   server::LiveView view(std::cout, view_style(config), std::chrono::steady_clock::now);
-  server::Federation federation(io.get_executor(), pool, config, std::move(data), folder, view,
-                                std::chrono::steady_clock::now);
+  server::Run run(io.get_executor(), pool, config, std::move(data), folder, view, std::chrono::steady_clock::now);
   for (const std::string& line : server::announcement(config, listener.port())) spdlog::info("{}", line);
   if (admin) spdlog::info("probes and metrics on http://{}:{}", config.admin_address, admin->port());
 
   const auto stop = [&] {
-    federation.stop();
-    listener.close();  // and with it the door
+    run.stop();
+    listener.close();  // and with it the accept loop
   };
   // A server that ends in the middle of something goes on from its journal, as after a kill.
   const net::StopSignals signals(stop_signals(), [&io, &stop] { asio::post(io, stop); },
                                  {.leave = [] { std::_Exit(static_cast<int>(Errc::interrupted)); }});
   if (admin) folder.write_admin_port(admin->port());
   folder.write_port(listener.port());  // last: who sees it finds the rest, and may tell it to stop
-  const auto at_the_door = std::make_shared<server::DoorRecord>(static_cast<std::size_t>(config.max_handshakes),
-                                                                std::chrono::steady_clock::now);
-  auto door = server::keep_door(io.get_executor(), listener, channel_options, at_the_door, federation);
-  asio::co_spawn(io, std::move(door), [](const std::exception_ptr&) {});  // ends when the listener is closed
+  const auto connections = std::make_shared<server::AcceptorRecord>(static_cast<std::size_t>(config.max_handshakes),
+                                                                    std::chrono::steady_clock::now);
+  const server::Admit admit = [&run](std::unique_ptr<net::MessageChannel> channel,
+                                     std::function<void()> on_established) {
+    return run.admit(std::move(channel), std::move(on_established));
+  };
+  auto accepting = server::accept_loop(io.get_executor(), listener, channel_options, connections, admit, run.audit());
+  asio::co_spawn(io, std::move(accepting), [](const std::exception_ptr&) {});  // ends when the listener is closed
   if (admin) {
-    const auto door_status = [at_the_door, tls = channel_options.tls] {
-      server::DoorStatus status = at_the_door->status();
+    const auto acceptor_status = [connections, tls = channel_options.tls] {
+      server::AcceptorStatus status = connections->status();
       if (tls) status.expiry = tls->expiry();
       return status;
     };
-    const auto answer = [&federation, door_status](std::string_view path) {
+    const auto answer = [&run, acceptor_status](std::string_view path) {
       return server::answer_admin(
-          path, [&federation] { return federation.status(); }, door_status);
+          path, [&run] { return run.status(); }, acceptor_status);
     };
     auto serving = net::serve_http(io.get_executor(), *admin, answer);
     asio::co_spawn(io, std::move(serving), [](const std::exception_ptr&) {});  // likewise
   }
   std::exception_ptr failure;
-  auto running = federation.run();
+  auto running = run.run();
   asio::co_spawn(io, std::move(running), [&](std::exception_ptr ended, const nlohmann::json&) {
     failure = std::move(ended);
     listener.close();
     if (admin) admin->close();
-    if (failure) federation.stop();  // whoever is left must not keep the server alive
+    if (failure) run.stop();  // whoever is left must not keep the server alive
   });
   io.run();
   pool.join();

@@ -9,8 +9,8 @@
 #include <ATen/ATen.h>
 #include <benchmark/benchmark.h>
 
-#include "shared/learn/aggregate.hpp"
-#include "shared/learn/model.hpp"
+#include "shared/learn/aggregate/weighted_mean.hpp"
+#include "shared/learn/models/model.hpp"
 
 namespace {
 
@@ -47,10 +47,10 @@ void count_bytes(benchmark::State& state, std::size_t bytes) {
 void validate(benchmark::State& state) {
   const StateDict update = resnet18(1);
   const std::vector<std::byte> bytes = raw_bytes(update);
-  const Aggregator aggregator(update.schema());
+  const WeightedMean aggregator(update.schema());
   for (auto _ : state) {
     for_each_block(bytes, [&](std::size_t offset, auto block) {
-      if (aggregator.offence_in(offset, block)) state.SkipWithError("refused");
+      if (aggregator.blocks().violation_in(offset, block)) state.SkipWithError("refused");
     });
   }
   count_bytes(state, bytes.size());
@@ -60,11 +60,11 @@ void distance(benchmark::State& state) {
   const StateDict update = resnet18(1);
   const std::vector<std::byte> bytes = raw_bytes(update);
   const std::vector<std::byte> origin = raw_bytes(resnet18(2));
-  const Aggregator aggregator(update.schema());
+  const WeightedMean aggregator(update.schema());
   for (auto _ : state) {
     double sum = 0;
     for_each_block(bytes, [&](std::size_t offset, auto block) {
-      sum += aggregator.squared_distance(offset, block, std::span(origin).subspan(offset, block.size()));
+      sum += aggregator.blocks().squared_distance(offset, block, std::span(origin).subspan(offset, block.size()));
     });
     benchmark::DoNotOptimize(sum);
   }
@@ -74,7 +74,7 @@ void distance(benchmark::State& state) {
 void fold(benchmark::State& state) {
   const StateDict update = resnet18(1);
   const std::vector<std::byte> bytes = raw_bytes(update);
-  Aggregator aggregator(update.schema());
+  WeightedMean aggregator(update.schema());
   for (auto _ : state) {
     for_each_block(bytes, [&](std::size_t offset, auto block) { aggregator.fold(offset, block, 600); });
   }
@@ -85,7 +85,7 @@ void fold(benchmark::State& state) {
 void round_of_ten(benchmark::State& state) {
   const StateDict update = resnet18(1);
   for (auto _ : state) {
-    Aggregator aggregator(update.schema());
+    WeightedMean aggregator(update.schema());
     for (int client = 0; client < 10; ++client) {
       if (add_update(aggregator, update, 600)) state.SkipWithError("refused");
     }
@@ -97,7 +97,7 @@ void round_of_ten(benchmark::State& state) {
 void verify_mean_of_two() {
   const StateDict a = resnet18(1);
   const StateDict b = resnet18(2);
-  Aggregator aggregator(a.schema());
+  WeightedMean aggregator(a.schema());
   if (!add_update(aggregator, a, 1) && !add_update(aggregator, b, 3)) {
     const StateDict mean = std::move(aggregator).report();
     if (at::allclose(mean.at("fc.weight"), a.at("fc.weight") * 0.25 + b.at("fc.weight") * 0.75)) return;

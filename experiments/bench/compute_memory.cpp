@@ -7,8 +7,8 @@
 
 #include <torch/torch.h>
 
-#include "shared/learn/distill.hpp"
-#include "shared/learn/platform.hpp"
+#include "shared/learn/core/platform.hpp"
+#include "shared/learn/distill/distiller.hpp"
 
 namespace {
 
@@ -24,7 +24,7 @@ double status_mb(const std::string& key) {
 }
 
 void bare_evaluate(learn::Model& model, const learn::Samples& samples) {
-  const torch::NoGradGuard no_grad;
+  const at::NoGradGuard no_grad;
   model.set_training(false);
   std::int64_t num_right = 0;
   for (std::int64_t begin = 0; begin < samples.size(); begin += 256) {

@@ -3,10 +3,10 @@
 #include <cstdlib>
 #include <iostream>
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include "experiments/bench/recomputed_teachers.hpp"
-#include "shared/learn/platform.hpp"
+#include "shared/learn/core/platform.hpp"
 
 int main(int argc, char** argv) {
   using namespace headstart;

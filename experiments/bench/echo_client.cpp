@@ -6,9 +6,9 @@
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/thread_pool.hpp>
 
-#include "client/stay_in_run.hpp"
+#include "client/run_with_reconnect.hpp"
 #include "experiments/bench/echo_worker.hpp"
-#include "shared/learn/platform.hpp"
+#include "shared/learn/core/platform.hpp"
 #include "shared/net/tls.hpp"
 #include "shared/net/websocket.hpp"
 
@@ -28,7 +28,7 @@ int main(int argc, char** argv) {
   client::ClientObserver silent;
   const net::Url url = net::parse_url(argv[1]);
   const auto dial = [&] { return net::connect(io.get_executor(), url, options); };
-  auto running = client::stay_in_run(io.get_executor(), dial,
+  auto running = client::run_with_reconnect(io.get_executor(), dial,
                                      {argv[2], &worker, &pool, &silent, std::chrono::steady_clock::now, {}}, {});
   int code = 0;
   boost::asio::co_spawn(io, std::move(running),

@@ -12,7 +12,7 @@ namespace headstart::bench {
 /// May be shared by clients of one run whose calls come on one thread: nothing in it is a client's own.
 class EchoWorker final : public client::Worker {
  public:
-  wire::Join join(const session::Terms& terms) override {
+  wire::Join join(const plan::Terms& terms) override {
     if (schema_.num_bytes() == 0) {
       terms_ = terms;
       schema_ = schema_of(terms.model);
@@ -63,7 +63,7 @@ class EchoWorker final : public client::Worker {
 
  private:
   static wire::PackedState refuse() { throw Error(Errc::run_failed, "the echo client has no data"); }
-  session::Terms terms_;
+  plan::Terms terms_;
   learn::Schema schema_;
 };
 

@@ -3,11 +3,11 @@
 #include <cstdlib>
 #include <iostream>
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include "experiments/bench/recomputed_teachers.hpp"
-#include "shared/learn/platform.hpp"
-#include "shared/learn/tune.hpp"
+#include "shared/learn/core/platform.hpp"
+#include "shared/learn/tune/tune.hpp"
 
 int main(int argc, char** argv) {
   using namespace headstart;

@@ -7,9 +7,9 @@
 
 #include <fmt/format.h>
 
-#include "server/recovery.hpp"
-#include "server/run_folder.hpp"
-#include "shared/learn/model.hpp"
+#include "server/record/recovery.hpp"
+#include "server/record/run_folder.hpp"
+#include "shared/learn/models/model.hpp"
 
 int main(int argc, char** argv) {
   using namespace headstart;
@@ -17,7 +17,7 @@ int main(int argc, char** argv) {
   learn::ModelSpec spec;
   spec.name = argv[2];
   const learn::Task task = spec.name == "cnn" ? learn::Task{1, 28, 28, 10} : learn::Task{3, 32, 32, 10};
-  server::Recovery::Milestone milestone;
+  server::Milestone milestone;
   milestone.state = wire::PackedState(learn::make_model(spec, task, Seed(1))->state());
   milestone.digest = milestone.state.digest();
   for (int i = 0; i < 10; ++i) milestone.participation.accepted.push_back(fmt::format("silo-{}", i));

@@ -4,10 +4,10 @@
 #include <cstdlib>
 #include <iostream>
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
-#include "shared/learn/platform.hpp"
-#include "shared/learn/train.hpp"
+#include "shared/learn/core/platform.hpp"
+#include "shared/learn/train/train.hpp"
 
 int main(int argc, char** argv) {
   using namespace headstart;

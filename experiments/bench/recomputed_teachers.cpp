@@ -4,9 +4,9 @@
 #include <cmath>
 #include <optional>
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
-#include "shared/learn/batches.hpp"
+#include "shared/learn/train/batches.hpp"
 
 namespace headstart::bench {
 
@@ -52,7 +52,7 @@ void distil_recomputed(learn::Model& student, const Teachers& teachers, const le
       const learn::Samples batch = transfer.select(indices);
       learn::Tensor targets;
       {
-        const torch::NoGradGuard no_grad;
+        const at::NoGradGuard no_grad;
         std::vector<learn::Tensor> logits;
         for (const auto& teacher : teachers) logits.push_back(teacher->forward(batch.x));
         targets = learn::soft_targets(torch::stack(logits), weights, options.temperature);

@@ -5,7 +5,7 @@
 #include <memory>
 #include <vector>
 
-#include "shared/learn/distill.hpp"
+#include "shared/learn/distill/distiller.hpp"
 
 namespace headstart::bench {
 

@@ -12,7 +12,7 @@
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/thread_pool.hpp>
 
-#include "client/stay_in_run.hpp"
+#include "client/run_with_reconnect.hpp"
 #include "experiments/bench/echo_worker.hpp"
 #include "shared/base/error.hpp"
 #include "shared/net/faulty_channel.hpp"
@@ -58,7 +58,7 @@ int main(int argc, char** argv) {
     Silo& silo = silos.emplace_back();
     silo.name = name;
     silo.options.tls = std::make_shared<net::Tls>(files, net::Tls::Side::client);
-    auto running = client::stay_in_run(
+    auto running = client::run_with_reconnect(
         io.get_executor(), [&io, url, &silo, drop_every] { return dial(io.get_executor(), url, silo, drop_every); },
         {name, &worker, &pool, &silent, std::chrono::steady_clock::now, {}}, {});
     asio::co_spawn(io, std::move(running), [&num_failed, name](const std::exception_ptr& failure, const std::string&) {

@@ -68,10 +68,7 @@ struct Group {
 
 using Choice = std::pair<PairMethod, PairTransfer>;
 
-bool is_balanced(const std::string& partition) {
-  return partition == word_of(learn::PartitionKind::uniform) ||
-         partition == word_of(learn::PartitionKind::quantity_skew);
-}
+bool is_balanced(const std::string& partition) { return partition == "uniform" || partition == "quantity-skew"; }
 
 /// Accuracies on the validation set, which a study may have drawn none of.
 struct Validated {
@@ -89,7 +86,7 @@ std::optional<Validated> validated(const DoneCell& done) {
 
 /// Whether a pair of the study is like the user's.
 bool is_alike(const DoneCell& done, const PairCell& cell, const Situation& situation) {
-  const bool balanced = is_balanced(std::string(word_of(cell.settings.partition.kind)));
+  const bool balanced = is_balanced(cell.settings.partition.kind);
   if (balanced != (situation.balance == ClassBalance::balanced)) return false;
   if (situation.teacher == TeacherStrength::unknown) return true;
   const std::optional<Validated> accuracy = validated(done);
@@ -99,7 +96,7 @@ bool is_alike(const DoneCell& done, const PairCell& cell, const Situation& situa
 }
 
 std::string pair_of(const PairCell& cell) {
-  return fmt::format("{}/{}/{}-to-{}", word_of(cell.settings.partition.kind), cell.seed, cell.teacher, cell.student);
+  return fmt::format("{}/{}/{}-to-{}", cell.settings.partition.kind, cell.seed, cell.teacher, cell.student);
 }
 
 double test_gain(const DoneCell& row) { return row.result.metrics.at("gain").get<double>(); }

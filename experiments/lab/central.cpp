@@ -3,16 +3,17 @@
 #include <algorithm>
 
 #include <fmt/format.h>
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include "shared/base/digest.hpp"
 #include "shared/base/error.hpp"
 #include "shared/base/files.hpp"
 #include "shared/base/version.hpp"
-#include "shared/learn/partition.hpp"
-#include "shared/learn/platform.hpp"
-#include "shared/learn/sample_figures.hpp"
-#include "shared/learn/sample_terms.hpp"
+#include "shared/learn/core/platform.hpp"
+#include "shared/learn/data/sample_figures.hpp"
+#include "shared/learn/data/sample_terms.hpp"
+#include "shared/learn/data/stratified.hpp"
+#include "shared/learn/partition/manifest.hpp"
 #include "shared/wire/packed_state.hpp"
 
 namespace headstart::lab {

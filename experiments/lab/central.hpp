@@ -11,9 +11,9 @@
 
 #include "shared/base/clock.hpp"
 #include "shared/base/fields.hpp"
-#include "shared/learn/data.hpp"
-#include "shared/learn/model.hpp"
-#include "shared/learn/train.hpp"
+#include "shared/learn/data/data_set.hpp"
+#include "shared/learn/models/model.hpp"
+#include "shared/learn/train/train.hpp"
 
 namespace headstart::lab {
 

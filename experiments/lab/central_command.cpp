@@ -7,7 +7,7 @@
 #include "experiments/lab/commands.hpp"
 #include "experiments/lab/signals.hpp"
 #include "shared/base/cli.hpp"
-#include "shared/learn/platform.hpp"
+#include "shared/learn/core/platform.hpp"
 
 namespace headstart::lab {
 

@@ -6,7 +6,7 @@
 #include "experiments/lab/commands.hpp"
 #include "shared/base/cli.hpp"
 #include "shared/base/error.hpp"
-#include "shared/learn/partition.hpp"
+#include "shared/learn/partition/manifest.hpp"
 
 namespace headstart::lab {
 

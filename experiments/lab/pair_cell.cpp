@@ -3,11 +3,11 @@
 #include <optional>
 #include <utility>
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include "shared/base/error.hpp"
-#include "shared/learn/pair.hpp"
-#include "shared/learn/tune.hpp"
+#include "shared/learn/distill/pair_methods.hpp"
+#include "shared/learn/tune/tune.hpp"
 
 namespace headstart::lab {
 

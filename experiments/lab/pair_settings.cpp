@@ -36,9 +36,6 @@ std::string_view word_of(PairMethod method) {
 std::string_view word_of(PairTransfer transfer) {
   return headstart::word_of(Choices<PairTransfer>(pair_transfer_words), transfer);
 }
-std::string_view word_of(learn::PartitionKind kind) {
-  return headstart::word_of(Choices<learn::PartitionKind>(learn::partition_words), kind);
-}
 
 void declare_fields(Fields& fields, PairSettings& settings) {
   learn::declare_fields(fields, "data", settings.data);
@@ -61,8 +58,8 @@ void declare_fields(Fields& fields, PairSettings& settings) {
 }
 
 void declare_fields(Fields& fields, PairPlan& plan) {
-  fields.choices("study.partitions", plan.partitions, "How the data are divided among the participants.",
-                 Choices<learn::PartitionKind>(learn::partition_words));
+  fields.words("study.partitions", plan.partitions, "How the data are divided among the participants.",
+               learn::partition_words());
   fields.integers("study.seeds", plan.seeds, "Seeds: each draws data, participants and orders of its own.",
                   {.min = 0, .max = 9007199254740992.0});
   fields.choices("study.methods", plan.methods, "How a teacher's model is distilled into a student's.",
@@ -120,7 +117,7 @@ Cell to_cell(const PairCell& pair) {
   Fields fields;
   declare_fields(fields, copy);
   json settings = fields.resolved();
-  std::string key = fmt::format("{}/seed-{}/", word_of(copy.partition.kind), pair.seed);
+  std::string key = fmt::format("{}/seed-{}/", copy.partition.kind, pair.seed);
   settings["pair"] = {{"seed", pair.seed}, {"student", pair.student}};
   if (pair.is_pair) {
     settings["pair"]["teacher"] = pair.teacher;
@@ -158,7 +155,7 @@ PairCell pair_cell_of(const Cell& cell) {
 
 std::vector<Cell> participant_cells(const PairStudy& study) {
   std::vector<Cell> cells;
-  for (const learn::PartitionKind partition : study.plan.partitions) {
+  for (const std::string& partition : study.plan.partitions) {
     for (const std::int64_t seed : study.plan.seeds) {
       PairCell cell{.settings = study.settings, .seed = seed, .is_pair = false};
       cell.settings.partition.kind = partition;
@@ -170,7 +167,7 @@ std::vector<Cell> participant_cells(const PairStudy& study) {
   return cells;
 }
 
-std::vector<Cell> pair_cells(const PairStudy& study, learn::PartitionKind partition, std::int64_t seed,
+std::vector<Cell> pair_cells(const PairStudy& study, const std::string& partition, std::int64_t seed,
                              const std::vector<Strength>& strengths) {
   const PairPlan& plan = study.plan;
   const auto pairs = spread_pairs(strengths, plan.num_pairs);

@@ -12,10 +12,10 @@
 
 #include "experiments/lab/study_store.hpp"
 #include "shared/base/fields.hpp"
-#include "shared/learn/data.hpp"
-#include "shared/learn/distill.hpp"
-#include "shared/learn/partition.hpp"
-#include "shared/learn/setting_search.hpp"
+#include "shared/learn/data/data_set.hpp"
+#include "shared/learn/distill/distiller.hpp"
+#include "shared/learn/partition/manifest.hpp"
+#include "shared/learn/tune/setting_search.hpp"
 
 namespace headstart::lab {
 
@@ -54,7 +54,6 @@ inline constexpr std::pair<PairTransfer, std::string_view> pair_transfer_words[]
 
 std::string_view word_of(PairMethod method);
 std::string_view word_of(PairTransfer transfer);
-std::string_view word_of(learn::PartitionKind kind);
 
 /// All that one cell depends on, but for which pair it is.
 struct PairSettings {
@@ -75,7 +74,7 @@ void declare_fields(Fields& fields, PairSettings& settings);
 
 /// Which cells a study has.
 struct PairPlan {
-  std::vector<learn::PartitionKind> partitions = {learn::PartitionKind::label_dirichlet};
+  std::vector<std::string> partitions = {"label-dirichlet"};
   std::vector<std::int64_t> seeds = {1};
   std::vector<PairMethod> methods = {PairMethod::vanilla, PairMethod::tuned, PairMethod::mutual,
                                      PairMethod::partitioned};
@@ -118,7 +117,7 @@ struct Strength {
 std::vector<Cell> participant_cells(const PairStudy& study);
 /// The pairs' cells of one partition and seed. Where not all pairs are taken, they are spread evenly over the order of
 /// teacher-student differences in validation accuracy.
-std::vector<Cell> pair_cells(const PairStudy& study, learn::PartitionKind partition, std::int64_t seed,
+std::vector<Cell> pair_cells(const PairStudy& study, const std::string& partition, std::int64_t seed,
                              const std::vector<Strength>& strengths);
 
 /// `count` of all ordered pairs (teacher, student), 0: all, spread evenly over the order of differences.

@@ -14,7 +14,7 @@
 #include "experiments/lab/pair_cell.hpp"
 #include "shared/base/error.hpp"
 #include "shared/base/version.hpp"
-#include "shared/learn/platform.hpp"
+#include "shared/learn/core/platform.hpp"
 
 namespace headstart::lab {
 
@@ -28,7 +28,7 @@ class ParticipantsCache {
 
   std::shared_ptr<Participants> of(const PairCell& cell) {
     const std::scoped_lock lock(mutex_);
-    const std::string key = fmt::format("{}/{}", word_of(cell.settings.partition.kind), cell.seed);
+    const std::string key = fmt::format("{}/{}", cell.settings.partition.kind, cell.seed);
     for (const auto& [kept, participants] : kept_) {
       if (kept == key) return participants;
     }
@@ -155,7 +155,7 @@ std::map<std::string, double> validation_accuracies(const StudyStore& store) {
 std::vector<Cell> owned_pairs(const PairStudy& study, const StudyStore& store, const Share& share) {
   const std::map<std::string, double> accuracies = validation_accuracies(store);
   std::vector<Cell> owned;
-  for (const learn::PartitionKind partition : study.plan.partitions) {
+  for (const std::string& partition : study.plan.partitions) {
     for (const std::int64_t seed : study.plan.seeds) {
       std::vector<Strength> strengths;
       for (std::int64_t i = 0; i < study.settings.partition.num_clients; ++i) {

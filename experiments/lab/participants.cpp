@@ -3,14 +3,14 @@
 #include <utility>
 
 #include <fmt/format.h>
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include "client/local_worker.hpp"
 #include "shared/base/error.hpp"
 #include "shared/base/files.hpp"
-#include "shared/learn/sample_figures.hpp"
-#include "shared/learn/sample_terms.hpp"
-#include "shared/session/terms.hpp"
+#include "shared/learn/data/sample_figures.hpp"
+#include "shared/learn/data/sample_terms.hpp"
+#include "shared/plan/terms.hpp"
 #include "shared/wire/safetensors.hpp"
 
 namespace headstart::lab {
@@ -66,7 +66,7 @@ Participant Participants::make(std::int64_t index, std::stop_token stop) const {
   options.script = settings_.model.script_file();
   client::LocalWorker worker(std::move(options),
                              data_.train.part(manifest_.clients.at(static_cast<std::size_t>(index))), clock_);
-  session::Terms terms;
+  plan::Terms terms;
   terms.seed = seed_;
   terms.model = settings_.model;
   terms.task = task_;
@@ -115,10 +115,10 @@ void Participants::load_from_folder(Participant& participant, const std::string&
     fields.load_file(file(".json"));
   }
   const wire::ModelFile stored = wire::load_safetensors(file(".safetensors"));
-  session::Terms terms;
+  plan::Terms terms;
   terms.task = task_;
   terms.samples = learn::sample_terms(data_.train);
-  if (const auto misfit = session::metadata_misfit(stored.metadata, terms)) {
+  if (const auto misfit = plan::metadata_misfit(stored.metadata, terms)) {
     throw Error(Errc::data, fmt::format("{}: {}; a model answers only for samples as it was trained on",
                                         file(".safetensors").string(), *misfit));
   }

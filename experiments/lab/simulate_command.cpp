@@ -10,12 +10,12 @@
 #include "experiments/lab/commands.hpp"
 #include "experiments/lab/signals.hpp"
 #include "experiments/lab/simulation.hpp"
-#include "server/live_view.hpp"
-#include "server/run_terms.hpp"
+#include "server/operations/live_view.hpp"
+#include "server/phases/run_terms.hpp"
 #include "shared/base/cli.hpp"
 #include "shared/base/log.hpp"
-#include "shared/learn/partition.hpp"
-#include "shared/learn/platform.hpp"
+#include "shared/learn/core/platform.hpp"
+#include "shared/learn/partition/manifest.hpp"
 
 namespace headstart::lab {
 

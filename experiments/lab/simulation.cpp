@@ -6,7 +6,7 @@
 #include <boost/asio/thread_pool.hpp>
 #include <fmt/format.h>
 
-#include "client/stay_in_run.hpp"
+#include "client/run_with_reconnect.hpp"
 #include "shared/base/log.hpp"
 #include "shared/net/loopback.hpp"
 
@@ -25,13 +25,13 @@ std::string words_of(const std::exception_ptr& failure) {
 }  // namespace
 
 nlohmann::json simulate(const server::ServerConfig& config, server::CentralData data, server::RunFolder& folder,
-                        server::FederationObserver& observer, std::vector<SimulatedClient> clients,
+                        server::RunObserver& observer, std::vector<SimulatedClient> clients,
                         std::size_t num_threads, const Clock& clock,
                         const std::function<void(std::function<void()>)>& on_stop) {
   namespace asio = boost::asio;
   asio::io_context io(1);
   asio::thread_pool pool(num_threads);
-  server::Federation federation(io.get_executor(), pool, config, std::move(data), folder, observer, clock);
+  server::Run federation(io.get_executor(), pool, config, std::move(data), folder, observer, clock);
   const bool is_first_lobby = folder.earlier_run().is_null();
   if (on_stop) on_stop([&io, &federation] { asio::dispatch(io, [&federation] { federation.stop(); }); });
   client::ClientObserver silent;
@@ -52,7 +52,7 @@ nlohmann::json simulate(const server::ServerConfig& config, server::CentralData 
       });
       co_return std::move(pair.second);
     };
-    auto running = client::stay_in_run(io.get_executor(), dial,
+    auto running = client::run_with_reconnect(io.get_executor(), dial,
                                        {simulated.name, simulated.worker.get(), &pool, &silent, clock, {}}, redial);
     asio::co_spawn(
         io, std::move(running),

@@ -10,7 +10,7 @@
 #include <nlohmann/json.hpp>
 
 #include "client/worker.hpp"
-#include "server/federation.hpp"
+#include "server/run/run.hpp"
 
 namespace headstart::lab {
 
@@ -24,11 +24,11 @@ struct SimulatedClient {
 };
 
 /// Runs one federation to its end, every client's work and the server's on `num_threads` compute threads.
-/// Returns the summary; throws as Federation::run() does. What ends a client is logged and costs the run that client; a
+/// Returns the summary; throws as Run::run() does. What ends a client is logged and costs the run that client; a
 /// run that has not begun and waits for one that has ended is over: Error(run_failed), with that client's words.
 /// `on_stop` is given what stops the run: before it returns where it is called by an observer, soon on another thread.
 nlohmann::json simulate(const server::ServerConfig& config, server::CentralData data, server::RunFolder& folder,
-                        server::FederationObserver& observer, std::vector<SimulatedClient> clients,
+                        server::RunObserver& observer, std::vector<SimulatedClient> clients,
                         std::size_t num_threads, const Clock& clock,
                         const std::function<void(std::function<void()>)>& on_stop = {});
 

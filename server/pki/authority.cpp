@@ -162,6 +162,41 @@ Issued issued_from(const nlohmann::json& entry) {
   return issued;
 }
 
+/// The name that a request asks for. Throws Error(data) where it is none, or another than the coordinator expects.
+std::string requested_name(const Request& request, const std::filesystem::path& file, const SignOptions& options) {
+  const std::string name = name_of(*request);
+  if (!is_valid_client_name(name)) {
+    throw Error(Errc::data, fmt::format("{}: asks for the name {}; expected 1 to 64 letters, digits, '.', '_' or '-'",
+                                        file.string(), quotation(name, max_quoted_bytes, '\'')));
+  }
+  const std::string expected = options.name.empty() ? file.stem().string() : options.name;
+  if (name != expected) {
+    throw Error(
+        Errc::data,
+        fmt::format("{0}: asks for the name '{1}', and {2} '{3}'. Who gets it may speak as '{1}': if "
+                    "that is meant, say --name {1}",
+                    file.string(), name, options.name.empty() ? "is filed as that of" : "--name says", expected));
+  }
+  return name;
+}
+
+/// Throws Error(usage) where the options do not go together.
+void check(const SignOptions& options) {
+  if (options.is_server && options.hosts.empty()) {
+    throw Error(Errc::usage, "a server's certificate needs --host, the names and addresses at which clients reach it");
+  }
+  if (!options.is_server && !options.hosts.empty()) {
+    throw Error(Errc::usage, "--host is for a server's certificate; say --server, or leave it out");
+  }
+  for (const std::string& host : options.hosts) {
+    if (is_host(host)) continue;
+    throw Error(Errc::usage,
+                fmt::format("--host: expected a name or an address alone, without scheme, port or brackets, "
+                            "and --host again for each further one, got '{}'",
+                            host));
+  }
+}
+
 }  // namespace
 
 void Authority::create(const std::filesystem::path& folder, const std::string& name, int days, SystemTime now) {
@@ -267,32 +302,8 @@ std::vector<Issued*> Authority::replaced_by(const std::string& name, const std::
 
 Signed Authority::sign(const std::filesystem::path& request_file, const SignOptions& options, SystemTime now) {
   const Request request = read_request(request_file);
-  const std::string name = name_of(*request);
-  if (!is_valid_client_name(name)) {
-    throw Error(Errc::data, fmt::format("{}: asks for the name {}; expected 1 to 64 letters, digits, '.', '_' or '-'",
-                                        request_file.string(), quotation(name, max_quoted_bytes, '\'')));
-  }
-  const std::string expected = options.name.empty() ? request_file.stem().string() : options.name;
-  if (name != expected) {
-    throw Error(Errc::data,
-                fmt::format("{0}: asks for the name '{1}', and {2} '{3}'. Who gets it may speak as '{1}': if "
-                            "that is meant, say --name {1}",
-                            request_file.string(), name, options.name.empty() ? "is filed as that of" : "--name says",
-                            expected));
-  }
-  if (options.is_server && options.hosts.empty()) {
-    throw Error(Errc::usage, "a server's certificate needs --host, the names and addresses at which clients reach it");
-  }
-  if (!options.is_server && !options.hosts.empty()) {
-    throw Error(Errc::usage, "--host is for a server's certificate; say --server, or leave it out");
-  }
-  for (const std::string& host : options.hosts) {
-    if (is_host(host)) continue;
-    throw Error(Errc::usage,
-                fmt::format("--host: expected a name or an address alone, without scheme, port or brackets, "
-                            "and --host again for each further one, got '{}'",
-                            host));
-  }
+  const std::string name = requested_name(request, request_file, options);
+  check(options);
   const SystemTime end = now + std::chrono::days(options.days);
   if (end > expires()) {
     throw Error(Errc::usage,

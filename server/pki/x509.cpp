@@ -13,23 +13,23 @@
 #include <openssl/rand.h>
 #include <openssl/x509v3.h>
 
+#include "shared/base/c_deleter.hpp"
 #include "shared/base/digest.hpp"
 #include "shared/base/error.hpp"
 #include "shared/base/expiry.hpp"
 #include "shared/base/files.hpp"
-#include "shared/base/freed.hpp"
 #include "shared/base/passphrase.hpp"
 
 namespace headstart::pki {
 namespace {
 
-using Memory = std::unique_ptr<BIO, Freed<BIO_free_all>>;
-using BigNumber = std::unique_ptr<BIGNUM, Freed<BN_free>>;
-using Integer = std::unique_ptr<ASN1_INTEGER, Freed<ASN1_INTEGER_free>>;
-using Time = std::unique_ptr<ASN1_TIME, Freed<ASN1_TIME_free>>;
-using Extension = std::unique_ptr<X509_EXTENSION, Freed<X509_EXTENSION_free>>;
-using RevocationList = std::unique_ptr<X509_CRL, Freed<X509_CRL_free>>;
-using Revoked = std::unique_ptr<X509_REVOKED, Freed<X509_REVOKED_free>>;
+using Memory = std::unique_ptr<BIO, CDeleter<BIO_free_all>>;
+using BigNumber = std::unique_ptr<BIGNUM, CDeleter<BN_free>>;
+using Integer = std::unique_ptr<ASN1_INTEGER, CDeleter<ASN1_INTEGER_free>>;
+using Time = std::unique_ptr<ASN1_TIME, CDeleter<ASN1_TIME_free>>;
+using Extension = std::unique_ptr<X509_EXTENSION, CDeleter<X509_EXTENSION_free>>;
+using RevocationList = std::unique_ptr<X509_CRL, CDeleter<X509_CRL_free>>;
+using Revoked = std::unique_ptr<X509_REVOKED, CDeleter<X509_REVOKED_free>>;
 
 /// For calls that fail only where memory or OpenSSL itself is broken.
 template <class Result>
@@ -72,7 +72,7 @@ void add_extension(X509* certificate, X509* issuer, int kind, const std::string&
 }
 
 bool is_address(const std::string& host) {
-  const std::unique_ptr<ASN1_OCTET_STRING, Freed<ASN1_OCTET_STRING_free>> address(a2i_IPADDRESS(host.c_str()));
+  const std::unique_ptr<ASN1_OCTET_STRING, CDeleter<ASN1_OCTET_STRING_free>> address(a2i_IPADDRESS(host.c_str()));
   ERR_clear_error();
   return address != nullptr;
 }

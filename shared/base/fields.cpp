@@ -224,6 +224,20 @@ void Fields::add_choices(std::string key, std::string sentence, std::vector<std:
        [current = std::move(current)] { return nlohmann::json(current()); }});
 }
 
+void Fields::word(std::string key, std::string& target, std::string sentence, std::vector<std::string> words) {
+  const auto assign_index = [&target, words](std::size_t index) { target = words[index]; };
+  add_choice(std::move(key), std::move(sentence), std::move(words), assign_index, [&target] { return target; });
+}
+
+void Fields::words(std::string key, std::vector<std::string>& target, std::string sentence,
+                   std::vector<std::string> words) {
+  const auto assign_indices = [&target, words](const std::vector<std::size_t>& indices) {
+    target.clear();
+    for (const std::size_t index : indices) target.push_back(words[index]);
+  };
+  add_choices(std::move(key), std::move(sentence), std::move(words), assign_indices, [&target] { return target; });
+}
+
 void Fields::add(Field field) {
   field.initial = field.write();
   fields_.push_back(std::move(field));

@@ -88,6 +88,11 @@ class Fields {
         });
   }
 
+  /// One of `words`.
+  void word(std::string key, std::string& target, std::string sentence, std::vector<std::string> words);
+  /// A list of `words`, none twice.
+  void words(std::string key, std::vector<std::string>& target, std::string sentence, std::vector<std::string> words);
+
   /// Takes a declared setting back: it keeps its value and is unknown from now on. Throws Error(internal).
   void withdraw(std::string_view key);
 

@@ -13,7 +13,7 @@
 #include <boost/asio/use_awaitable.hpp>
 
 #include "shared/base/error.hpp"
-#include "shared/net/turn.hpp"
+#include "shared/net/single_flight.hpp"
 
 namespace headstart::net {
 namespace {
@@ -167,14 +167,14 @@ Task<> Side::wait_for_change() const {
 
 Task<> send_from(Side side, View head, View body) {
   check_message_size(head.size() + body.size());
-  const Turn turn(side.end().is_sending, "send");
+  const SingleFlight turn(side.end().is_sending, "send");
   while (!side.try_send(head, body)) co_await side.wait_for_change();
   side.end().bytes_sent += head.size() + body.size();
 }
 
 Task<View> receive_at(Side side) {
   End& end = side.end();
-  const Turn turn(end.is_receiving, "receive");
+  const SingleFlight turn(end.is_receiving, "receive");
   auto message = side.try_receive();
   while (!message) {
     co_await side.wait_for_change();

@@ -29,7 +29,7 @@ class MessageChannel {
   /// above the limit or of the wrong kind (the channel is then closed).
   virtual Task<std::span<const std::byte>> receive() = 0;
 
-  /// From the next receive() on, a message of the peer above `bytes` is an offence; max_message_bytes until then.
+  /// From the next receive() on, a message of the peer above `bytes` is a violation; max_message_bytes until then.
   virtual void limit_messages(std::size_t bytes) noexcept = 0;
 
   /// From now on a peer from whom nothing was heard for `span` is lost. Without effect where silence is no loss.

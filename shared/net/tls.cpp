@@ -14,7 +14,7 @@
 
 #include "shared/base/error.hpp"
 #include "shared/base/expiry.hpp"
-#include "shared/base/freed.hpp"
+#include "shared/base/c_deleter.hpp"
 #include "shared/base/log.hpp"
 #include "shared/base/passphrase.hpp"
 #include "shared/base/printable.hpp"
@@ -25,9 +25,9 @@ namespace {
 
 namespace ssl = boost::asio::ssl;
 
-using Certificate = std::unique_ptr<X509, Freed<X509_free>>;
-using RevocationList = std::unique_ptr<X509_CRL, Freed<X509_CRL_free>>;
-using File = std::unique_ptr<std::FILE, Freed<std::fclose>>;
+using Certificate = std::unique_ptr<X509, CDeleter<X509_free>>;
+using RevocationList = std::unique_ptr<X509_CRL, CDeleter<X509_CRL_free>>;
+using File = std::unique_ptr<std::FILE, CDeleter<std::fclose>>;
 
 /// OpenSSL's last complaint; its queue is empty afterwards.
 std::string openssl_reason() {

@@ -33,7 +33,7 @@ void turn_away(asio::ip::tcp::socket& socket, bool speaks_tls) noexcept {
     if (!error && speaks_tls) {
       socket.write_some(asio::buffer(no_place_alert), error);
     } else if (!error) {
-      const std::string answer = plain_answer("503 Service Unavailable", "the server's door is full");
+      const std::string answer = plain_answer("503 Service Unavailable", "the server takes no more connections");
       socket.write_some(asio::buffer(answer), error);
     }
     std::array<char, 4096> unread{};

@@ -26,9 +26,9 @@
 #include "shared/net/inbox.hpp"
 #include "shared/net/pending_peer.hpp"
 #include "shared/net/receive_memory.hpp"
+#include "shared/net/single_flight.hpp"
 #include "shared/net/tls.hpp"
 #include "shared/net/transport.hpp"
-#include "shared/net/turn.hpp"
 #include "shared/net/turn_away.hpp"
 
 namespace headstart::net {
@@ -76,7 +76,7 @@ std::string plain_text(std::string_view text, std::size_t most = max_reason_byte
   return plain;
 }
 
-/// A close frame's text must be UTF-8 and short, or the peer takes the goodbye for an offence.
+/// A close frame's text must be UTF-8 and short, or the peer takes the goodbye for a violation.
 websocket::close_reason close_reason_of(websocket::close_code code, const std::string& text) {
   websocket::close_reason reason(code);
   for (const char c : plain_text(text)) reason.reason.push_back(c);
@@ -147,7 +147,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   /// Whether its certificate has been revoked since the handshake.
   [[nodiscard]] bool is_revoked() const;
   [[noreturn]] void fail_receive(error_code error);
-  [[nodiscard]] std::string offence_at(bool is_first) const;
+  [[nodiscard]] std::string violation_at(bool is_first) const;
   [[nodiscard]] Error ended(Errc code) const {
     return {code, "the connection to " + peer + " has ended: " + why_ended_};
   }
@@ -339,7 +339,7 @@ Task<bool> Connection::answers(std::shared_ptr<Connection> self, Milliseconds li
 
 Task<> Connection::send(std::shared_ptr<Connection> self, View head, View body) {
   check_message_size(head.size() + body.size());
-  const Turn turn(self->is_sending_, "send");
+  const SingleFlight turn(self->is_sending_, "send");
   if (self->has_ended_) throw self->ended(Errc::network);
   const std::array<asio::const_buffer, 2> message{asio::buffer(head.data(), head.size()),
                                                   asio::buffer(body.data(), body.size())};
@@ -357,7 +357,7 @@ Task<> Connection::send(std::shared_ptr<Connection> self, View head, View body) 
   self->note_sign_of_life();
 }
 
-std::string Connection::offence_at(bool is_first) const {
+std::string Connection::violation_at(bool is_first) const {
   if (is_first && stream.got_text()) return "sent a text message; only binary ones have a meaning here";
   // Until a frame's length is known, the hint is Inbox::first_read and says nothing about the message.
   const bool announces_more = !stream.is_message_done() && inbox_.size() + stream.read_size_hint(Inbox::first_read) >
@@ -386,7 +386,7 @@ void Connection::fail_receive(error_code error) {
 }
 
 Task<View> Connection::receive(std::shared_ptr<Connection> self) {
-  const Turn turn(self->is_receiving_, "receive");
+  const SingleFlight turn(self->is_receiving_, "receive");
   if (self->has_ended_) self->throw_end();
   Inbox& inbox = self->inbox_;
   inbox.begin();
@@ -408,11 +408,11 @@ Task<View> Connection::receive(std::shared_ptr<Connection> self) {
     }
     self->was_heard_ = true;
     self->note_sign_of_life();
-    if (const auto offence = self->offence_at(is_first); !offence.empty()) {
+    if (const auto violation = self->violation_at(is_first); !violation.empty()) {
       inbox.begin();
-      const auto reason = close_reason_of(websocket::close_code::policy_error, "you " + offence);
+      const auto reason = close_reason_of(websocket::close_code::policy_error, "you " + violation);
       co_await close(self, reason);
-      throw Error(Errc::protocol, self->peer + " " + offence);
+      throw Error(Errc::protocol, self->peer + " " + violation);
     }
   } while (!self->stream.is_message_done());
   self->bytes_received += inbox.size();
@@ -512,13 +512,14 @@ bool is_refusal(const Connection& connection, error_code error) {
 std::string tls_failure_at_dialler(const Connection& connection, error_code error) {
   std::string words = tls_failure(connection, error);
   if (is_refusal(connection, error)) return words;
-  if (is_no_place_alert(error)) return "the server's door is full (" + words + ")";
+  if (is_no_place_alert(error)) return "the server takes no more connections (" + words + ")";
   if (speaks_no_tls(error)) return "what answers there speaks no TLS (" + words + "); a server in the clear is ws://";
   const bool has_hung_up = error == asio::ssl::error::stream_truncated || error == asio::error::eof ||
                            error == asio::error::connection_reset;
   if (has_hung_up) {
     words +=
-        "; it hung up in the middle of TLS's handshake, as a server does whose door is full, and one in the clear "
+        "; it hung up in the middle of TLS's handshake, as a server does that takes no more connections, and one in "
+        "the clear "
         "(ws://)";
   }
   return words;
@@ -614,7 +615,7 @@ Task<std::unique_ptr<MessageChannel>> dial(asio::any_io_executor executor, Url u
   if (error) {
     std::string words = error.message();
     if (has_hung_up_in_http(error) || error == asio::error::connection_reset) {
-      words += "; it hung up in the middle of the opening, as a server does whose door is full";
+      words += "; it hung up in the middle of the opening, as a server does that takes no more connections";
     } else if (is_of_http(error)) {
       words += "; what answers there speaks no HTTP";
     }

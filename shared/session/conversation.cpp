@@ -263,7 +263,7 @@ std::string Conversation<Incoming, Outgoing>::ending() const {
 }
 
 template <class Incoming, class Outgoing>
-std::optional<std::string> Conversation<Incoming, Outgoing>::offence() const {
+std::optional<std::string> Conversation<Incoming, Outgoing>::violation() const {
   try {
     rethrow_if_ended();
   } catch (const Error& error) {

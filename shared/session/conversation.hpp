@@ -13,8 +13,8 @@
 #include <vector>
 
 #include "shared/net/message_channel.hpp"
-#include "shared/session/byte_flow.hpp"
-#include "shared/session/signal.hpp"
+#include "shared/net/signal.hpp"
+#include "shared/session/byte_stream.hpp"
 #include "shared/wire/codec.hpp"
 
 namespace headstart::session {
@@ -71,7 +71,7 @@ class Conversation : public std::enable_shared_from_this<Conversation<Incoming, 
   /// What ended the connection, in words; empty: it has not ended.
   [[nodiscard]] std::string ending() const;
   /// The same, where the peer broke the protocol.
-  [[nodiscard]] std::optional<std::string> offence() const;
+  [[nodiscard]] std::optional<std::string> violation() const;
   /// Whether everything queued so far has been handed to the transport.
   [[nodiscard]] bool is_flushed() const { return outbox_.empty() && !is_writing_; }
   [[nodiscard]] std::uint64_t bytes_sent() const { return channel_->bytes_sent(); }
@@ -101,7 +101,7 @@ class Conversation : public std::enable_shared_from_this<Conversation<Incoming, 
   std::deque<std::variant<Frame, Outflow>> outbox_;
   bool is_writing_ = false;
   std::uint32_t attachments_sent_ = 0;
-  Signal outbox_changed_;
+  net::Signal outbox_changed_;
 
   struct Waiting {
     Incoming message;
@@ -114,8 +114,8 @@ class Conversation : public std::enable_shared_from_this<Conversation<Incoming, 
   std::exception_ptr interruption_;
   ByteSink* sink_ = nullptr;  ///< Set while receive_attachment() waits.
   std::uint32_t attachments_received_ = 0;
-  Signal inbox_changed_;
-  Signal sink_changed_;
+  net::Signal inbox_changed_;
+  net::Signal sink_changed_;
 
   std::exception_ptr failure_;
 };

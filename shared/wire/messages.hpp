@@ -21,7 +21,7 @@
 #include <string_view>
 #include <variant>
 
-#include "shared/learn/model.hpp"
+#include "shared/learn/models/model.hpp"
 #include "shared/wire/bounded.hpp"
 
 namespace headstart::wire {
@@ -67,7 +67,7 @@ struct Join {
   Architecture own_architecture;
   Flag shares_with_peers;  ///< Consents that its pre-trained model goes to other clients as a teacher.
   Digest held_model;       ///< Global model that it still holds from an earlier connection; empty: none.
-  Settings samples = {};   ///< session::SampleReport; empty: it says nothing of its classes and values.
+  Settings samples = {};   ///< plan::SampleReport; empty: it says nothing of its classes and values.
   template <class A>
   void serialize(A& a) {
     a(num_examples, num_held_out, num_classes, channels, height, width, schema, architecture, own_model,
@@ -188,7 +188,7 @@ struct Attachment {
 // ---- server to client
 
 struct Welcome {
-  Settings terms;              ///< session::Terms.
+  Settings terms;              ///< plan::Terms.
   std::int64_t unix_time = 0;  ///< The server's time of day, in milliseconds since 1970.
   std::uint32_t silence = 0;   ///< For how many milliseconds either side may be silent; at least 1.
   Figures reference = {};      ///< learn::Reference: what the client's samples are compared with; empty: nothing yet.

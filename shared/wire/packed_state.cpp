@@ -2,10 +2,10 @@
 
 #include <bit>
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include "shared/base/digest.hpp"
-#include "shared/learn/platform.hpp"
+#include "shared/learn/core/platform.hpp"
 
 namespace headstart::wire {
 
@@ -27,7 +27,7 @@ PackedState::PackedState(const learn::Schema& schema) : num_bytes_(schema.num_by
 }
 
 PackedState::PackedState(const learn::StateDict& state) : PackedState(state.schema()) {
-  torch::NoGradGuard no_grad;
+  at::NoGradGuard no_grad;
   for (std::size_t i = 0; i < state.tensors().size(); ++i)
     learn::Tensor(state_.tensors()[i].tensor).copy_(state.tensors()[i].tensor);
 }

@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <span>
 
-#include "shared/learn/state.hpp"
+#include "shared/learn/core/state.hpp"
 
 namespace headstart::wire {
 

@@ -103,7 +103,7 @@ TEST_CASE("a connection that is slow with a large message gives way to others th
   run(body());
 }
 
-TEST_CASE_TEMPLATE("a message above the receiver's own limit is an offence", Kind, Loopback, WebSocketClient,
+TEST_CASE_TEMPLATE("a message above the receiver's own limit is a violation", Kind, Loopback, WebSocketClient,
                    WebSocketServer, TlsClient, TlsServer) {
   const auto body = []() -> Task<> {
     auto pair = co_await Kind::connect();

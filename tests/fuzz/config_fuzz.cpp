@@ -1,7 +1,7 @@
 // The settings of server and client: a JSON document where the input begins with '{', else one key=value a line.
 // Promised: what is accepted reads the same after it was resolved and written.
 #include "client/config.hpp"
-#include "server/config.hpp"
+#include "server/config/server_config.hpp"
 #include "shared/base/files.hpp"
 #include "tests/fuzz/fuzz.hpp"
 

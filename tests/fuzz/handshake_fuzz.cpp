@@ -2,7 +2,7 @@
 // it says of its samples). Promised: what is accepted reads the same after it was written and sent on, and a spec names
 // its architecture or is refused; what is said of text that is refused is short and printable, whatever the text holds.
 #include "shared/base/printable.hpp"
-#include "shared/session/terms.hpp"
+#include "shared/plan/terms.hpp"
 #include "tests/fuzz/fuzz.hpp"
 
 namespace {
@@ -10,26 +10,26 @@ namespace {
 using namespace headstart;
 
 void read_terms(const std::string& text) {
-  const std::string written = session::to_json_text(session::terms_from_json_text(text));
-  fuzz::require(session::to_json_text(session::terms_from_json_text(written)) == written, "terms read as written");
+  const std::string written = plan::to_json_text(plan::terms_from_json_text(text));
+  fuzz::require(plan::to_json_text(plan::terms_from_json_text(written)) == written, "terms read as written");
 }
 
 void read_spec(const std::string& text) {
-  const learn::ModelSpec spec = session::spec_from_json_text(text);
-  const std::string written = session::to_json_text(spec);
-  fuzz::require(session::to_json_text(session::spec_from_json_text(written)) == written, "a spec reads as written");
+  const learn::ModelSpec spec = plan::spec_from_json_text(text);
+  const std::string written = plan::to_json_text(spec);
+  fuzz::require(plan::to_json_text(plan::spec_from_json_text(written)) == written, "a spec reads as written");
   // What a scripted model's architecture is stands in the file that the spec names.
   if (!spec.is_scripted()) fuzz::is_refused([&] { (void)spec.architecture(); });
 }
 
 void read_report(const std::string& text) {
-  const std::string written = session::to_json_text(session::report_from_json_text(text));
-  fuzz::require(session::to_json_text(session::report_from_json_text(written)) == written, "a report reads as written");
+  const std::string written = plan::to_json_text(plan::report_from_json_text(text));
+  fuzz::require(plan::to_json_text(plan::report_from_json_text(written)) == written, "a report reads as written");
 }
 
 void read_reference(const std::string& text) {
-  const std::string written = session::to_json_text(session::reference_from_json_text(text));
-  fuzz::require(session::to_json_text(session::reference_from_json_text(written)) == written,
+  const std::string written = plan::to_json_text(plan::reference_from_json_text(text));
+  fuzz::require(plan::to_json_text(plan::reference_from_json_text(written)) == written,
                 "a reference reads as written");
 }
 

@@ -5,7 +5,7 @@
 
 #include <ATen/core/Tensor.h>
 
-#include "shared/learn/data.hpp"
+#include "shared/learn/data/data_set.hpp"
 #include "tests/fuzz/fuzz.hpp"
 #include "tests/support/temporary_folder.hpp"
 

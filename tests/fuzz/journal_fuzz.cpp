@@ -2,7 +2,7 @@
 // off.
 #include <algorithm>
 
-#include "server/journal.hpp"
+#include "server/record/journal.hpp"
 #include "tests/fuzz/fuzz.hpp"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {

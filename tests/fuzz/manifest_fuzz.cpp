@@ -1,5 +1,5 @@
 // A manifest. Promised: what is accepted reads the same after it was written, and can be shown as a table.
-#include "shared/learn/partition.hpp"
+#include "shared/learn/partition/manifest.hpp"
 #include "tests/fuzz/fuzz.hpp"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {

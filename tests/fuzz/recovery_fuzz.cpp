@@ -1,7 +1,7 @@
 // The events of a journal, one JSON object a line: without the digests that a journal has before each, which no
 // mutation would leave right. Promised: events are refused as those of another version, or a run can go on from any
 // milestone.
-#include "server/recovery.hpp"
+#include "server/record/recovery.hpp"
 #include "shared/base/files.hpp"
 #include "tests/fuzz/fuzz.hpp"
 
@@ -50,7 +50,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     server::Replay replay = server::replay(events_in(fuzz::text_of(data, size)), "input");
     check(recovery_at(replay, std::nullopt));
     while (!replay.milestones.empty()) {
-      Recovery::Milestone newest = std::move(replay.milestones.back());
+      server::Milestone newest = std::move(replay.milestones.back());
       replay.milestones.pop_back();
       check(recovery_at(replay, std::move(newest)));
     }

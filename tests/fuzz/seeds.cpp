@@ -4,14 +4,14 @@
 #include <fstream>
 
 #include <fmt/format.h>
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include "client/config.hpp"
 #include "server/pki/x509.hpp"
-#include "server/recovery.hpp"
+#include "server/record/recovery.hpp"
 #include "shared/base/digest.hpp"
 #include "shared/base/files.hpp"
-#include "shared/learn/partition.hpp"
+#include "shared/learn/partition/manifest.hpp"
 #include "shared/wire/codec.hpp"
 #include "shared/wire/safetensors.hpp"
 
@@ -34,7 +34,7 @@ std::string own_model() {
   learn::ModelSpec spec;
   spec.name = "resnet18";
   spec.norm = learn::Norm::group;
-  return session::to_json_text(spec);
+  return plan::to_json_text(spec);
 }
 
 std::vector<wire::ClientMessage> client_messages() {
@@ -51,7 +51,7 @@ std::vector<wire::ClientMessage> client_messages() {
 
 std::vector<wire::ServerMessage> server_messages() {
   const std::string digest(64, 'c');
-  return {wire::Welcome{session::to_json_text(session::Terms{}), 0, 30'000},
+  return {wire::Welcome{plan::to_json_text(plan::Terms{}), 0, 30'000},
           wire::Joined{3, 10},
           wire::Refused{"the run is over", false},
           wire::PretrainTask{1},
@@ -115,7 +115,7 @@ void write_settings(const std::string& name) {
 }
 
 void write_handshake() {
-  write("handshake", "terms", session::to_json_text(session::Terms{}));
+  write("handshake", "terms", plan::to_json_text(plan::Terms{}));
   write("handshake", "own-model", own_model());
   write("handshake", "script", R"({"model":{"name":"script:model.pt"}})");
   write("url", "name", "wss://fl.example.org:9840/run/1");
@@ -167,7 +167,7 @@ void write_model_files() {
 
 void write_journal() {
   using server::Recovery;
-  server::ClientInfo client{"silo-1", 600, 60, session::spec_from_json_text(own_model()), "resnet18 width=64", true};
+  server::ClientInfo client{"silo-1", 600, 60, plan::spec_from_json_text(own_model()), "resnet18 width=64", true};
   const nlohmann::json counts = {{"bytes_up", 10}, {"bytes_down", 20}};
   const auto measured = [](int round) {
     return server::measured_event(

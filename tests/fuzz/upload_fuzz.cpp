@@ -4,7 +4,7 @@
 
 #include <ATen/core/Tensor.h>
 
-#include "shared/learn/aggregate.hpp"
+#include "shared/learn/aggregate/weighted_mean.hpp"
 #include "tests/fuzz/fuzz.hpp"
 
 namespace {
@@ -49,12 +49,14 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   const std::size_t num_bytes = schema().num_bytes();
   const auto num_updates = static_cast<std::int64_t>(size / num_bytes);
   if (num_updates == 0 || num_updates > 8) return 0;
-  learn::Aggregator aggregator(schema());
+  learn::WeightedMean aggregator(schema());
   // Cut where no element is: behind the first, of eight bytes.
   constexpr std::size_t cut = 8;
   for (std::int64_t i = 0; i < num_updates; ++i) {
     const auto update = fuzz::bytes_of(data, size).subspan(static_cast<std::size_t>(i) * num_bytes, num_bytes);
-    if (aggregator.offence_in(0, update.first(cut)) || aggregator.offence_in(cut, update.subspan(cut))) continue;
+    if (aggregator.blocks().violation_in(0, update.first(cut)) ||
+        aggregator.blocks().violation_in(cut, update.subspan(cut)))
+      continue;
     aggregator.fold(cut, update.subspan(cut), examples);
     aggregator.fold(0, update.first(cut), examples);
     aggregator.accept(examples);

@@ -72,7 +72,7 @@ class Settings(unittest.TestCase):
 
 class Alerts(unittest.TestCase):
     def test_every_metric_of_the_alerts_is_one_of_the_servers(self):
-        known = set(re.findall(r'"(headstart_[a-z_]+)"', (DEPLOY.parent / "metrics.cpp").read_text()))
+        known = set(re.findall(r'"(headstart_[a-z_]+)"', (DEPLOY.parent / "operations/metrics.cpp").read_text()))
         named = set(re.findall(r"\bheadstart_[a-z_]+", (DEPLOY / "alerts.yaml").read_text()))
         self.assertGreater(len(named), 5)
         self.assertLessEqual(named, known)

@@ -9,7 +9,7 @@
 
 #include "experiments/lab/simulation.hpp"
 #include "shared/base/files.hpp"
-#include "shared/learn/platform.hpp"
+#include "shared/learn/core/platform.hpp"
 #include "tests/support/small_run.hpp"
 #include "tests/support/temporary_folder.hpp"
 #include "tests/support/throws.hpp"
@@ -20,7 +20,7 @@ namespace {
 const std::filesystem::path golden = "tests/golden/digests.json";
 
 /// Stops the run when its `count`-th phase begins; 0: never.
-class StopAtPhase final : public server::FederationObserver {
+class StopAtPhase final : public server::RunObserver {
  public:
   explicit StopAtPhase(int count) : left_(count) {}
   void on_phase(const std::string&, std::size_t) override {

@@ -31,7 +31,7 @@ class CountingWorker final : public test::DelegatingWorker {
             index, {.name = {}, .own_model = {}, .script = {}, .store = {}, .shares_with_peers = true})),
         answers_(std::move(answers)) {}
 
-  wire::Join join(const session::Terms& terms) override {
+  wire::Join join(const plan::Terms& terms) override {
     wire::Join join = DelegatingWorker::join(terms);
     join.num_held_out = static_cast<std::uint64_t>(answers_.of_own.num_samples());
     return join;
@@ -56,7 +56,7 @@ learn::Evaluation counted(const Counts& total, bool are_right) {
   return evaluation;
 }
 
-class Notes final : public server::FederationObserver {
+class Notes final : public server::RunObserver {
  public:
   void on_note(const std::string& text) override { all += text + "\n"; }
   std::string all;

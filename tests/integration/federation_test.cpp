@@ -11,9 +11,8 @@
 #include <doctest/doctest.h>
 #include <fmt/format.h>
 
-#include "client/stay_in_run.hpp"
+#include "client/run_with_reconnect.hpp"
 #include "experiments/lab/simulation.hpp"
-#include "server/round_ensemble.hpp"
 #include "shared/base/files.hpp"
 #include "shared/net/faulty_channel.hpp"
 #include "shared/net/websocket.hpp"
@@ -55,7 +54,7 @@ nlohmann::json simulate(const server::ServerConfig& config, std::vector<lab::Sim
                         std::size_t num_threads = 2) {
   server::check(config);
   server::RunFolder folder(config.folder, config.federation.checkpoints, std::chrono::system_clock::now);
-  server::FederationObserver silent;
+  server::RunObserver silent;
   return lab::simulate(config, test::small_central_data(), folder, silent, std::move(clients), num_threads,
                        system_clock);
 }
@@ -65,9 +64,8 @@ nlohmann::json run_over_websockets(const server::ServerConfig& config, std::vect
   asio::io_context io(1);
   asio::thread_pool pool(2);
   server::RunFolder folder(config.folder, config.federation.checkpoints, std::chrono::system_clock::now);
-  server::FederationObserver silent;
-  server::Federation federation(io.get_executor(), pool, config, test::small_central_data(), folder, silent,
-                                system_clock);
+  server::RunObserver silent;
+  server::Run federation(io.get_executor(), pool, config, test::small_central_data(), folder, silent, system_clock);
   net::Listener listener(io.get_executor(), "127.0.0.1", 0);
   const auto serve = [&]() -> net::Task<> {
     for (std::size_t i = 0; i < clients.size(); ++i) {
@@ -82,7 +80,7 @@ nlohmann::json run_over_websockets(const server::ServerConfig& config, std::vect
     const net::Url url{"127.0.0.1", listener.port()};
     const auto dial = [&] { return net::connect(io.get_executor(), url); };
     client::ClientContext context{simulated.name, simulated.worker.get(), &pool, &quiet, system_clock, {}};
-    auto running = client::stay_in_run(io.get_executor(), dial, std::move(context), {});
+    auto running = client::run_with_reconnect(io.get_executor(), dial, std::move(context), {});
     co_await std::move(running);
   };
   asio::co_spawn(io, serve(), [](std::exception_ptr failure) { CHECK_FALSE(failure); });
@@ -276,7 +274,7 @@ TEST_CASE("FedDF: the same bits whatever the order of arrival and over sockets, 
   const test::TemporaryFolder folder;
   const auto config_in = [&](const std::string& name) {
     auto config = test::small_config(folder / name);
-    config.federation.strategy = server::Strategy::feddf;
+    config.federation.strategy.name = "feddf";
     return config;
   };
   const auto plain = simulate(config_in("plain"), small_clients());
@@ -294,14 +292,14 @@ TEST_CASE("FedDF: the same bits whatever the order of arrival and over sockets, 
   }
   // A distillation that diverges leaves the round its average.
   auto diverging = config_in("diverging");
-  diverging.federation.feddf.optimizer = {.kind = learn::OptimizerKind::sgd, .lr = 1e30, .weight_decay = 0};
-  diverging.federation.feddf.epochs = 3;
+  diverging.federation.strategy.feddf.optimizer = {.kind = learn::OptimizerKind::sgd, .lr = 1e30, .weight_decay = 0};
+  diverging.federation.strategy.feddf.epochs = 3;
   CHECK(simulate(diverging, small_clients())["model_digest"] == average["model_digest"]);
   CHECK(lines_of(folder / "diverging/rounds.jsonl")[1]["feddf"]["failed"].get<std::string>().find("diverged") !=
         std::string::npos);
   // Without a step of the student the average stays what it is.
   auto still = config_in("still");
-  still.federation.feddf.optimizer = {.kind = learn::OptimizerKind::sgd, .lr = 0, .weight_decay = 0};
+  still.federation.strategy.feddf.optimizer = {.kind = learn::OptimizerKind::sgd, .lr = 0, .weight_decay = 0};
   still.federation.num_rounds = 1;
   simulate(still, small_clients());
   auto one = test::small_config(folder / "one");
@@ -311,29 +309,6 @@ TEST_CASE("FedDF: the same bits whatever the order of arrival and over sockets, 
     return wire::load_safetensors(run / "final.safetensors").model.state().at("fc1.weight").clone();
   };
   CHECK(torch::equal(weights_of(folder / "still"), weights_of(folder / "one")));
-}
-
-TEST_CASE("FedDF: the teachers' logits are part of what it costs") {
-  const test::TemporaryFolder folder;
-  const auto config = test::small_config(folder / "run");
-  asio::io_context io;
-  asio::thread_pool pool(1);
-  const server::CentralData data = test::small_central_data();
-  const learn::Schema schema;
-  server::RunFolder run(config.folder, config.federation.checkpoints, std::chrono::system_clock::now);
-  TimePoint now{};
-  const Clock clock = [&now] { return now += std::chrono::seconds(3); };
-  server::Cohort cohort(io.get_executor(), server::patience_of(config.federation.timeouts), clock);
-  server::FederationObserver silent;
-  std::vector<server::LeftOut> left_out;
-  const server::RunContext context{io.get_executor(), pool, config,  data, schema, run, cohort, silent, clock,
-                                   at::kCPU,          {},   left_out};
-  server::RoundEnsemble ensemble(context, 1);
-  const wire::PackedState model(context.make_global_model()->state());
-  ensemble.add("a", model);
-  ensemble.add("b", model);
-  CHECK(ensemble.num_teachers() == 2);
-  CHECK(ensemble.teaching_seconds() == 6);
 }
 
 TEST_CASE("the other starts: best local is the best client's model, the average is none of theirs") {
@@ -353,7 +328,7 @@ TEST_CASE("the other starts: best local is the best client's model, the average 
   CHECK(average["model_digest"] != best["model_digest"]);
 }
 
-class Notes final : public server::FederationObserver {
+class Notes final : public server::RunObserver {
  public:
   void on_note(const std::string& text) override { all += text + "\n"; }
   void on_phase(const std::string& name, std::size_t num_parts) override { phases.emplace_back(name, num_parts); }
@@ -638,7 +613,7 @@ TEST_CASE("a simulation ends when a client that its run cannot begin without has
   class Refusing final : public test::DelegatingWorker {
    public:
     using DelegatingWorker::DelegatingWorker;
-    wire::Join join(const session::Terms&) override { throw Error(Errc::data, "label 7, expected 0 to 2"); }
+    wire::Join join(const plan::Terms&) override { throw Error(Errc::data, "label 7, expected 0 to 2"); }
   };
   const test::TemporaryFolder folder;
   const auto refuse = [](lab::SimulatedClient& client) {
@@ -665,7 +640,7 @@ TEST_CASE("every model file of a run says what it is, and run.json too") {
   auto data = test::small_central_data();
   data.samples.classes = {"low", "mid", "high"};
   server::RunFolder run(config.folder, config.federation.checkpoints, std::chrono::system_clock::now);
-  server::FederationObserver silent;
+  server::RunObserver silent;
   lab::simulate(config, std::move(data), run, silent, small_clients(), 2, system_clock);
   const nlohmann::json record = nlohmann::json::parse(read_text(folder / "run/run.json"));
   CHECK(record["samples"]["classes"] == nlohmann::json{"low", "mid", "high"});

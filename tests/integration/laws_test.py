@@ -5,7 +5,8 @@ import unittest
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-ROOMS = ["shared/base", "shared/learn", "shared/wire", "shared/net", "shared/session", "server", "client", "experiments"]
+ROOMS = ["shared/base", "shared/learn", "shared/wire", "shared/plan", "shared/net", "shared/session", "server", "client",
+         "experiments"]
 TORCH = re.compile(r"^(torch|ATen|c10)/")
 
 # Room -> what its files may include of the project's own.
@@ -13,12 +14,39 @@ MAY_USE = {
     "shared/base": ["shared/base"],
     "shared/learn": ["shared/base", "shared/learn"],
     "shared/wire": ["shared/base", "shared/learn", "shared/wire"],
+    "shared/plan": ["shared/base", "shared/learn", "shared/wire", "shared/plan"],
     "shared/net": ["shared/base", "shared/net"],
     "shared/session": ["shared/base", "shared/learn", "shared/wire", "shared/net", "shared/session"],
     "server": ["shared", "server"],
     "server/pki": ["shared/base", "server/pki"],
     "client": ["shared", "client"],
     "experiments": ["shared", "server", "client", "experiments"],
+}
+
+# Rooms within a room -> the ones below that each may use; none uses one that is not named.
+INNER = {
+    "server": {
+        "config": ["strategies"],
+        "operations": [],
+        "strategies": [],
+        "uploads": ["operations"],
+        "sessions": ["config", "operations", "uploads"],
+        "record": ["config", "operations", "uploads", "sessions"],
+        "admission": ["config", "operations", "uploads", "sessions"],
+        "phases": ["config", "operations", "strategies", "uploads", "sessions", "record"],
+        "run": ["config", "operations", "strategies", "uploads", "sessions", "record", "admission", "phases"],
+        "pki": [],
+    },
+    "shared/learn": {
+        "core": [],
+        "aggregate": ["core"],
+        "models": ["core", "aggregate"],
+        "data": ["core"],
+        "partition": ["core", "data"],
+        "train": ["core", "models", "data"],
+        "distill": ["core", "models", "data", "train"],
+        "tune": ["core", "models", "data", "train", "distill"],
+    },
 }
 
 
@@ -47,6 +75,35 @@ class Laws(unittest.TestCase):
             own = lambda name: name.split("/")[0] in {"shared", "server", "client", "experiments", "tests"}
             self.check(room, lambda name: own(name) and not any(name.startswith(a + "/") for a in allowed),
                        f"{room} may use {', '.join(allowed)}")
+
+    def test_inner_rooms_use_only_the_rooms_below_them(self):
+        for room, inner in INNER.items():
+            folders = {path.name for path in (ROOT / room).iterdir() if path.is_dir() and list(path.rglob("*.cpp"))}
+            self.assertEqual(folders, set(inner), f"the rooms of {room}")
+            for name, below in inner.items():
+                allowed = [f"{room}/{one}/" for one in [name, *below]]
+                self.check(f"{room}/{name}", lambda used: used.startswith(room + "/") and not used.startswith(tuple(allowed)),
+                           f"{name} may use {', '.join(below) or 'no other room'} of {room}")
+
+    def test_what_decides_reaches_neither_sockets_nor_messages(self):
+        """Through all headers: a rule that is pure is tested in milliseconds, and changes rebuild little."""
+        reached = {}
+
+        def reach(file: str):
+            if file not in reached:
+                reached[file] = set()
+                for name in includes((ROOT / file).read_text()):
+                    reached[file].add(name)
+                    if (ROOT / name).is_file():
+                        reached[file] |= reach(name)
+            return reached[file]
+
+        pure = [path for room in ["server/config", "server/strategies"] for path, _ in sources(room)]
+        pure += [ROOT / "server/phases/disclosure.hpp", ROOT / "server/phases/disclosure.cpp",
+                 ROOT / "server/phases/round_machine.hpp", ROOT / "server/phases/round_machine.cpp"]
+        for path in pure:
+            far = {name for name in reach(str(path.relative_to(ROOT))) if name.startswith(("boost/", "cereal/"))}
+            self.assertEqual(far, set(), str(path.relative_to(ROOT)))
 
     def test_learn_knows_no_network(self):
         self.check("shared/learn", lambda name: name.startswith("boost/"), "learn knows no sockets")

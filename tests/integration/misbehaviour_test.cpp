@@ -13,13 +13,13 @@
 #include <boost/asio/thread_pool.hpp>
 #include <doctest/doctest.h>
 #include <fmt/format.h>
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include "client/check.hpp"
 #include "experiments/lab/simulation.hpp"
 #include "shared/base/files.hpp"
 #include "shared/base/printable.hpp"
-#include "shared/learn/aggregate.hpp"
+#include "shared/learn/aggregate/weighted_mean.hpp"
 #include "shared/net/loopback.hpp"
 #include "shared/session/conversation.hpp"
 #include "tests/support/delegating_channel.hpp"
@@ -52,7 +52,7 @@ class SpoilingWorker final : public test::DelegatingWorker {
   How how_;
 };
 
-class Notes final : public server::FederationObserver {
+class Notes final : public server::RunObserver {
  public:
   void on_note(const std::string& text) override { all += text + "\n"; }
   std::string all;
@@ -127,7 +127,7 @@ class AnnouncingWorker final : public test::DelegatingWorker {
  public:
   AnnouncingWorker(std::unique_ptr<client::Worker> inner, std::uint64_t num_examples)
       : DelegatingWorker(std::move(inner)), num_examples_(num_examples) {}
-  wire::Join join(const session::Terms& terms) override {
+  wire::Join join(const plan::Terms& terms) override {
     wire::Join join = DelegatingWorker::join(terms);
     join.num_examples = num_examples_;
     return join;
@@ -289,7 +289,7 @@ TEST_CASE(
 }
 
 TEST_CASE("a stopped run says what it has kept, also where it is stopped again in its lobby") {
-  class Stopping final : public server::FederationObserver {
+  class Stopping final : public server::RunObserver {
    public:
     void on_phase(const std::string& name, std::size_t /*num_parts*/) override {
       if (name == "round 1: evaluation at the clients") stop();
@@ -313,7 +313,7 @@ TEST_CASE("a stopped run says what it has kept, also where it is stopped again i
   asio::thread_pool pool{1};
   server::RunFolder run_folder(config.folder, config.federation.checkpoints, std::chrono::system_clock::now);
   Notes notes;
-  server::Federation federation{
+  server::Run federation{
       io.get_executor(), pool, config, test::small_central_data(), run_folder, notes, std::chrono::steady_clock::now};
   std::string message;
   asio::co_spawn(io, federation.run(), [&message](std::exception_ptr failure, const nlohmann::json&) {
@@ -701,7 +701,7 @@ struct Lobby {
   server::RunFolder run_folder{config.folder, {}, std::chrono::system_clock::now};
   Notes notes;
   std::vector<std::shared_ptr<bool>> answering;  ///< Whether a connection gives signs of life, in order of coming.
-  server::Federation federation{
+  server::Run federation{
       io.get_executor(), pool, config, test::small_central_data(), run_folder, notes, std::chrono::steady_clock::now};
 
   /// A channel to the server, which sees it come from `peer`, certified as `identity`.
@@ -750,7 +750,7 @@ std::string answer_to(wire::Hello hello, const std::function<void(wire::Join&)>&
     conversation.post(hello);
     wire::ServerMessage message = co_await conversation.next_message();
     if (const auto* welcome = std::get_if<wire::Welcome>(&message)) {
-      wire::Join join = test::small_worker(0)->join(session::terms_from_json_text(welcome->terms.value));
+      wire::Join join = test::small_worker(0)->join(plan::terms_from_json_text(welcome->terms.value));
       change(join);
       conversation.post(join);
       message = co_await conversation.next_message();
@@ -789,22 +789,22 @@ TEST_CASE("a client that does not fit is refused with the reason") {
           learn::ModelSpec own = test::small_config("").terms.model;
           own.channels = {2048, 2048};
           own.hidden = 1048576;
-          join.own_model = session::to_json_text(own);
+          join.own_model = plan::to_json_text(own);
           join.own_architecture = own.architecture();
         }).find("limits.own_model of the run allows 268435456") != std::string::npos);
   CHECK(answer_to(hello, [](wire::Join& join) {
           join.height = 32;
         }).find("samples of 1x32x12 in 3 classes, the run has 1x12x12") != std::string::npos);
   CHECK(answer_to(hello, [](wire::Join& join) {
-          join.samples = session::to_json_text(session::SampleReport{
+          join.samples = plan::to_json_text(plan::SampleReport{
               .classes = {.names = {"normal", "Pneumonia"}, .count = 2, .source = learn::ClassSource::folders},
-              .figures = session::report_from_json_text(join.samples.value).figures});
+              .figures = plan::report_from_json_text(join.samples.value).figures});
         }).find(R"(its classes are "normal", "Pneumonia"; the run's are "0", "1", "2")") != std::string::npos);
   CHECK(answer_to(hello, [](wire::Join& join) {
-          session::SampleReport report = session::report_from_json_text(join.samples.value);
+          plan::SampleReport report = plan::report_from_json_text(join.samples.value);
           for (auto* values : {&report.figures.min, &report.figures.max, &report.figures.mean}) (*values)[0] *= 255;
           report.figures.deviation[0] *= 255;
-          join.samples = session::to_json_text(report);
+          join.samples = plan::to_json_text(report);
         }).find("the values of its samples cannot be those of the run: float32 from") != std::string::npos);
   CHECK(answer_to(hello, [](wire::Join& join) { join.samples = "{}"; }).find("figures of samples") !=
         std::string::npos);
@@ -821,7 +821,7 @@ TEST_CASE(
     lobby.speak([&](session::ClientConversation& conversation) -> net::Task<> {
       conversation.post(wire::Hello{wire::protocol_version, "silo-0", "test"});
       const auto welcome = std::get<wire::Welcome>(co_await conversation.next_message());
-      wire::Join join = test::small_worker(0)->join(session::terms_from_json_text(welcome.terms.value));
+      wire::Join join = test::small_worker(0)->join(plan::terms_from_json_text(welcome.terms.value));
       join.own_model = own_model;
       conversation.post(join);
       const wire::ServerMessage last = co_await conversation.next_message();
@@ -895,7 +895,7 @@ TEST_CASE("a check beside the client of the same certificate leaves that one the
     const auto present = lobby.dial("192.0.2.7:50000", "silo-0");
     present->post(wire::Hello{wire::protocol_version, "silo-0", "test"});
     const auto welcome = std::get<wire::Welcome>(co_await present->next_message());
-    present->post(test::small_worker(0)->join(session::terms_from_json_text(welcome.terms.value)));
+    present->post(test::small_worker(0)->join(plan::terms_from_json_text(welcome.terms.value)));
     CHECK(std::holds_alternative<wire::Joined>(co_await present->next_message()));
 
     const auto dial = [&lobby]() -> net::Task<std::unique_ptr<net::MessageChannel>> {
@@ -963,8 +963,8 @@ TEST_CASE("a client that is turned away by a full run is told so, and may come a
 TEST_CASE("a client that joins and leaves all the time is slowed, and does not fill the audit log") {
   Lobby lobby;
   TimePoint now{};
-  server::Federation slow{lobby.io.get_executor(), lobby.pool,  lobby.config,          test::small_central_data(),
-                          lobby.run_folder,        lobby.notes, [&now] { return now; }};
+  server::Run slow{lobby.io.get_executor(), lobby.pool,  lobby.config,          test::small_central_data(),
+                   lobby.run_folder,        lobby.notes, [&now] { return now; }};
   constexpr int num_comings = 300;
   const auto come_and_go = [&]() -> net::Task<> {
     for (int i = 0; i < num_comings; ++i) {
@@ -978,7 +978,7 @@ TEST_CASE("a client that joins and leaves all the time is slowed, and does not f
       conversation->start();
       conversation->post(wire::Hello{wire::protocol_version, "silo-0", "test"});
       const auto welcome = std::get<wire::Welcome>(co_await conversation->next_message());
-      conversation->post(test::small_worker(0)->join(session::terms_from_json_text(welcome.terms.value)));
+      conversation->post(test::small_worker(0)->join(plan::terms_from_json_text(welcome.terms.value)));
       CHECK(std::holds_alternative<wire::Joined>(co_await conversation->next_message()));
       co_await conversation->close("away again");
     }

@@ -18,7 +18,7 @@
 #include <sys/resource.h>
 
 #include "experiments/lab/simulation.hpp"
-#include "server/journal.hpp"
+#include "server/record/journal.hpp"
 #include "shared/base/files.hpp"
 #include "shared/net/faulty_channel.hpp"
 #include "tests/support/delegating_channel.hpp"
@@ -76,7 +76,7 @@ std::vector<SimulatedClient> clients_of(std::int64_t count = test::small_num_cli
   return clients;
 }
 
-class Notes : public server::FederationObserver {
+class Notes : public server::RunObserver {
  public:
   void on_note(const std::string& text) override { all += text + "\n"; }
   [[nodiscard]] bool has(const std::string& words) const { return all.find(words) != std::string::npos; }
@@ -84,8 +84,7 @@ class Notes : public server::FederationObserver {
 };
 
 nlohmann::json run(const server::ServerConfig& config, std::vector<SimulatedClient> clients,
-                   server::FederationObserver& observer,
-                   const std::function<void(std::function<void()>)>& on_stop = {}) {
+                   server::RunObserver& observer, const std::function<void(std::function<void()>)>& on_stop = {}) {
   server::RunFolder folder(config.folder, config.federation.checkpoints, std::chrono::system_clock::now);
   return lab::simulate(config, test::small_central_data(), folder, observer, std::move(clients), 2,
                        std::chrono::steady_clock::now, on_stop);
@@ -460,7 +459,7 @@ TEST_CASE("stopped while settings are tried and started again: no trial is repea
 server::ServerConfig feddf_in(const std::filesystem::path& folder) {
   auto config = config_in(folder, StartModel::random);
   config.federation.num_rounds = 3;
-  config.federation.strategy = server::Strategy::feddf;
+  config.federation.strategy.name = "feddf";
   return config;
 }
 
@@ -488,7 +487,7 @@ TEST_CASE("FedDF stopped at any phase and started again: the same bytes, and eve
   run(feddf_in(folder / "whole"), clients_of(), undisturbed);
   const int num_phases = static_cast<int>(undisturbed.phases.size());
   CHECK(std::ranges::count_if(undisturbed.phases, [](const std::string& name) {
-          return name.ends_with(": distillation from 4 models");
+          return name.ends_with(": distillation from the round's models");
         }) == 3);
   for (int phase = 1; phase <= num_phases; ++phase) {
     CAPTURE(undisturbed.phases[static_cast<std::size_t>(phase - 1)]);

@@ -14,7 +14,7 @@ class DelegatingWorker : public client::Worker {
  public:
   explicit DelegatingWorker(std::unique_ptr<client::Worker> inner) : inner_(std::move(inner)) {}
 
-  wire::Join join(const session::Terms& terms) override { return inner_->join(terms); }
+  wire::Join join(const plan::Terms& terms) override { return inner_->join(terms); }
   learn::Schema global_schema() override { return inner_->global_schema(); }
   learn::Schema schema_of(const learn::ModelSpec& spec) override { return inner_->schema_of(spec); }
   wire::PretrainDone pretrain(const client::TaskContext& context) override { return inner_->pretrain(context); }

@@ -6,11 +6,11 @@
 #include <vector>
 
 #include <nlohmann/json.hpp>
-#include <torch/torch.h>
+#include <torch/types.h>
 
-#include "shared/learn/data.hpp"
-#include "shared/learn/model.hpp"
-#include "shared/learn/random.hpp"
+#include "shared/learn/core/random.hpp"
+#include "shared/learn/data/data_set.hpp"
+#include "shared/learn/models/model.hpp"
 
 namespace headstart::test {
 

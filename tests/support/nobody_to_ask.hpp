@@ -8,7 +8,7 @@
 #include <openssl/pem.h>
 #include <openssl/ui.h>
 
-#include "shared/base/freed.hpp"
+#include "shared/base/c_deleter.hpp"
 
 namespace headstart::test {
 
@@ -40,7 +40,7 @@ enum class KeyFormat { pkcs8, traditional };
 
 /// A private key in PEM form, encrypted with a pass phrase.
 inline std::string encrypted_pem(EVP_PKEY& key, KeyFormat format) {
-  const std::unique_ptr<BIO, Freed<BIO_free_all>> out(BIO_new(BIO_s_mem()));
+  const std::unique_ptr<BIO, CDeleter<BIO_free_all>> out(BIO_new(BIO_s_mem()));
   std::string phrase = "secret";
   auto* bytes = reinterpret_cast<unsigned char*>(phrase.data());
   if (format == KeyFormat::pkcs8) {

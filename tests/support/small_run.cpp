@@ -3,10 +3,10 @@
 #include <algorithm>
 
 #include <fmt/format.h>
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include "shared/base/files.hpp"
-#include "shared/learn/random.hpp"
+#include "shared/learn/core/random.hpp"
 
 namespace headstart::test {
 

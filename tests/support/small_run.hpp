@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "client/local_worker.hpp"
-#include "server/federation.hpp"
+#include "server/run/run.hpp"
 
 namespace headstart::test {
 

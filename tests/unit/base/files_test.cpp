@@ -7,7 +7,7 @@
 
 #include "shared/base/digest.hpp"
 #include "shared/base/expiry.hpp"
-#include "shared/base/freed.hpp"
+#include "shared/base/c_deleter.hpp"
 #include "shared/base/time_text.hpp"
 #include "tests/support/temporary_folder.hpp"
 #include "tests/support/throws.hpp"
@@ -201,7 +201,7 @@ TEST_CASE("what runs out: days left in whole ones, words that change at 30 and a
   CHECK(days_until(now - seconds(1), now) == -1);
 
   const auto date_of = [](const char* text) {
-    const std::unique_ptr<ASN1_TIME, Freed<ASN1_TIME_free>> time(ASN1_TIME_new());
+    const std::unique_ptr<ASN1_TIME, CDeleter<ASN1_TIME_free>> time(ASN1_TIME_new());
     REQUIRE(ASN1_TIME_set_string(time.get(), text) == 1);
     return system_time_of(time.get());
   };

@@ -9,13 +9,13 @@
 #include <doctest/doctest.h>
 #include <spdlog/sinks/ostream_sink.h>
 #include <sys/resource.h>
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include "client/check.hpp"
 #include "shared/base/error.hpp"
 #include "shared/base/log.hpp"
-#include "shared/learn/distill.hpp"
-#include "shared/learn/random.hpp"
+#include "shared/learn/core/random.hpp"
+#include "shared/learn/distill/distiller.hpp"
 #include "tests/support/small_run.hpp"
 #include "tests/support/temporary_folder.hpp"
 #include "tests/support/throws.hpp"
@@ -28,7 +28,7 @@ constexpr std::int64_t silo = 3;
 constexpr std::int64_t num_training = 40;
 constexpr std::int64_t num_held_out = 10;
 
-session::Terms small_terms() { return test::small_config("").terms; }
+plan::Terms small_terms() { return test::small_config("").terms; }
 
 std::unique_ptr<LocalWorker> joined_worker(const LocalWorkerOptions& options = {}) {
   auto worker = test::small_worker(silo, options);
@@ -37,7 +37,7 @@ std::unique_ptr<LocalWorker> joined_worker(const LocalWorkerOptions& options = {
 }
 
 wire::PackedState model_of(std::uint64_t seed) {
-  const session::Terms terms = small_terms();
+  const plan::Terms terms = small_terms();
   return wire::PackedState(learn::make_model(terms.model, terms.task, Seed(seed))->state());
 }
 
@@ -92,7 +92,7 @@ TEST_CASE("a model above limits.own_model is refused before it is built: the cli
   CHECK(test::error_of(Errc::protocol, [&] { (void)worker->schema_of(enormous()); }).find("a model from the server") !=
         std::string::npos);
   CHECK(peak_memory() - before < std::int64_t{200} << 20);
-  session::Terms tight = small_terms();
+  plan::Terms tight = small_terms();
   tight.max_own_model = 900;
   learn::ModelSpec small = tight.model;
   small.hidden = 9;
@@ -186,7 +186,7 @@ TEST_CASE("a silo trains on what the run's terms make of its stored values, its 
                       .deviation = {0.1}};
   data.classes = {"cat", "eel"};
   data.class_source = learn::ClassSource::folders;
-  session::Terms terms = small_terms();
+  plan::Terms terms = small_terms();
   terms.samples = {.classes = {"ant", "cat", "eel"},
                    .stored = learn::Stored::uint8,
                    .range = {0, 1},
@@ -209,13 +209,13 @@ TEST_CASE("a silo trains on what the run's terms make of its stored values, its 
   terms.samples.classes = {"ant", "Cat", "eel"};
   const wire::Join misfit = worker.join(terms);
   CHECK(misfit.schema.value.empty());
-  const session::SampleReport report = session::report_from_json_text(misfit.samples.value);
+  const plan::SampleReport report = plan::report_from_json_text(misfit.samples.value);
   CHECK(report.classes.names == data.classes);
   CHECK(report.figures.stored == learn::Stored::uint8);
 }
 
 TEST_CASE("another file than the server's script is not taken for it") {
-  session::Terms terms = small_terms();
+  plan::Terms terms = small_terms();
   terms.architecture = "cnn of another kind";
   const auto worker = test::small_worker(silo);
   CHECK(worker->join(terms).schema.value.empty());

@@ -4,7 +4,7 @@
 
 #include <doctest/doctest.h>
 
-#include "server/config.hpp"
+#include "server/config/server_config.hpp"
 #include "shared/base/error.hpp"
 #include "tests/support/throws.hpp"
 

@@ -1,5 +1,3 @@
-#include "shared/learn/aggregate.hpp"
-
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -9,10 +7,11 @@
 #include <vector>
 
 #include <doctest/doctest.h>
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include "shared/base/error.hpp"
-#include "shared/learn/random.hpp"
+#include "shared/learn/aggregate/weighted_mean.hpp"
+#include "shared/learn/core/random.hpp"
 #include "tests/support/throws.hpp"
 
 using namespace headstart;
@@ -65,7 +64,7 @@ std::vector<Update> random_updates(std::uint64_t seed) {
 }
 
 StateDict average(const std::vector<Update>& updates) {
-  Aggregator aggregator(updates.front().state.schema());
+  WeightedMean aggregator(updates.front().state.schema());
   for (const Update& update : updates) {
     REQUIRE_FALSE(add_update(aggregator, update.state, update.num_examples).has_value());
   }
@@ -80,7 +79,7 @@ StateDict one_tensor(const Tensor& tensor, const std::string& name = "w") { retu
 
 }  // namespace
 
-TEST_CASE("Aggregator: the weighted mean in float64 within 2^-30") {
+TEST_CASE("WeightedMean: the weighted mean in float64 within 2^-30") {
   for (std::uint64_t seed = 0; seed < 20; ++seed) {
     CAPTURE(seed);
     auto generator = learn::generator(Seed(seed));
@@ -97,7 +96,7 @@ TEST_CASE("Aggregator: the weighted mean in float64 within 2^-30") {
   }
 }
 
-TEST_CASE("Aggregator: a single client gets its own float32 values back") {
+TEST_CASE("WeightedMean: a single client gets its own float32 values back") {
   auto generator = learn::generator(Seed(3));
   const Tensor w = torch::randn({5000}, generator).clamp_(-100, 100);
   const Tensor exact = torch::where(w.abs() < 0x1p-12, torch::zeros_like(w), w);
@@ -106,7 +105,7 @@ TEST_CASE("Aggregator: a single client gets its own float32 values back") {
   }
 }
 
-TEST_CASE("Aggregator: any order of clients gives the same bits") {
+TEST_CASE("WeightedMean: any order of clients gives the same bits") {
   for (std::uint64_t seed = 0; seed < 20; ++seed) {
     std::vector<Update> updates = random_updates(seed);
     const StateDict reference = average(updates);
@@ -140,7 +139,7 @@ std::vector<std::pair<std::uint64_t, std::uint64_t>> random_blocks(const Schema&
 
 }  // namespace
 
-TEST_CASE("Aggregator: any cut into blocks, at any address, gives the same bits") {
+TEST_CASE("WeightedMean: any cut into blocks, at any address, gives the same bits") {
   for (std::uint64_t seed = 0; seed < 6; ++seed) {
     const std::vector<Update> updates = random_updates(seed);
     const StateDict reference = average(updates);
@@ -150,14 +149,14 @@ TEST_CASE("Aggregator: any cut into blocks, at any address, gives the same bits"
       CAPTURE(seed);
       CAPTURE(one_in);
       std::mt19937_64 random(seed * 31 + one_in);
-      Aggregator aggregator(updates.front().state.schema());
+      WeightedMean aggregator(updates.front().state.schema());
       for (const Update& update : updates) {
         Bytes shifted(3);
         const Bytes bytes = raw_bytes(update.state);
         shifted.insert(shifted.end(), bytes.begin(), bytes.end());
-        for (const auto& [offset, size] : random_blocks(aggregator.schema(), random, one_in)) {
+        for (const auto& [offset, size] : random_blocks(aggregator.blocks().schema(), random, one_in)) {
           const std::span<const std::byte> block(shifted.data() + 3 + offset, size);
-          REQUIRE_FALSE(aggregator.offence_in(offset, block).has_value());
+          REQUIRE_FALSE(aggregator.blocks().violation_in(offset, block).has_value());
           aggregator.fold(offset, block, update.num_examples);
         }
         aggregator.accept(update.num_examples);
@@ -167,7 +166,7 @@ TEST_CASE("Aggregator: any cut into blocks, at any address, gives the same bits"
   }
 }
 
-TEST_CASE("Aggregator: every way of rounding is rint, halves to even") {
+TEST_CASE("WeightedMean: every way of rounding is rint, halves to even") {
   std::mt19937_64 random(7);
   std::uniform_real_distribution<double> exponent(-40, 24);
   std::vector<double> values = {0.5, 1.5, 2.5, -0.5, -1.5, -2.5, 0.0, -0.0};
@@ -219,7 +218,7 @@ Tensor values_between(double smallest_exponent, double largest_exponent, std::in
 
 }  // namespace
 
-TEST_CASE("Aggregator: the sums are exact whatever the counts, the magnitudes and the order") {
+TEST_CASE("WeightedMean: the sums are exact whatever the counts, the magnitudes and the order") {
   std::mt19937_64 random(17);
   for (std::uint64_t seed = 0; seed < 12; ++seed) {
     CAPTURE(seed);
@@ -241,7 +240,7 @@ TEST_CASE("Aggregator: the sums are exact whatever the counts, the magnitudes an
   }
 }
 
-TEST_CASE("Aggregator: float32 precision whatever share of all examples the accepted ones are") {
+TEST_CASE("WeightedMean: float32 precision whatever share of all examples the accepted ones are") {
   const Tensor small = values_between(-12, 4, 3000, 5).to(torch::kFloat32);
   const Tensor large = values_between(-12, 4, 3000, 6).to(torch::kFloat32);
   for (int power = 0; power <= 40; ++power) {
@@ -263,7 +262,7 @@ TEST_CASE("Aggregator: float32 precision whatever share of all examples the acce
   }
 }
 
-TEST_CASE("Aggregator: values at the bound 2^24 of every client neither overflow nor lose the mean") {
+TEST_CASE("WeightedMean: values at the bound 2^24 of every client neither overflow nor lose the mean") {
   const Tensor w = torch::tensor({0x1p24, -0x1p24, 0x1p24 - 1, 1.0});
   std::vector<Update> updates;
   for (std::int64_t n = 1; n <= 1000; ++n) updates.push_back({one_tensor(w), n});
@@ -272,7 +271,7 @@ TEST_CASE("Aggregator: values at the bound 2^24 of every client neither overflow
   CHECK(torch::equal(average(updates).at("w"), w));
 }
 
-TEST_CASE("Aggregator: integers and booleans take the element-wise maximum of the accepted updates") {
+TEST_CASE("WeightedMean: integers and booleans take the element-wise maximum of the accepted updates") {
   const auto state = [](std::vector<std::int64_t> counts, std::vector<std::int64_t> mask) {
     return StateDict({{"counts", torch::tensor(counts)},
                       {"bytes", torch::tensor(counts).abs().to(torch::kUInt8)},
@@ -286,8 +285,8 @@ TEST_CASE("Aggregator: integers and booleans take the element-wise maximum of th
   CHECK(torch::equal(mean.at("mask"), torch::tensor({1, 1, 0}, torch::kInt64).to(torch::kBool)));
 }
 
-TEST_CASE("Aggregator: any byte but zero counts as true") {
-  Aggregator aggregator(one_tensor(torch::zeros({3}, torch::kBool)).schema());
+TEST_CASE("WeightedMean: any byte but zero counts as true") {
+  WeightedMean aggregator(one_tensor(torch::zeros({3}, torch::kBool)).schema());
   const Bytes bytes = {std::byte{2}, std::byte{0}, std::byte{255}};
   aggregator.fold(0, bytes, 1);
   aggregator.accept(1);
@@ -295,7 +294,7 @@ TEST_CASE("Aggregator: any byte but zero counts as true") {
   CHECK((raw_bytes(mask) == Bytes{std::byte{1}, std::byte{0}, std::byte{1}}));
 }
 
-TEST_CASE("Aggregator: half and bfloat16 are averaged at full precision and rounded once") {
+TEST_CASE("WeightedMean: half and bfloat16 are averaged at full precision and rounded once") {
   for (const auto dtype : {torch::kFloat16, torch::kBFloat16}) {
     auto generator = learn::generator(Seed(5));
     const Tensor a = torch::randn({999}, generator).to(dtype);
@@ -307,7 +306,7 @@ TEST_CASE("Aggregator: half and bfloat16 are averaged at full precision and roun
   }
 }
 
-TEST_CASE("Aggregator: refuses what is not finite or above 2^24, by tensor and index, and keeps the sum") {
+TEST_CASE("WeightedMean: refuses what is not finite or above 2^24, by tensor and index, and keeps the sum") {
   struct Bad {
     double value;
     std::string word;
@@ -321,18 +320,18 @@ TEST_CASE("Aggregator: refuses what is not finite or above 2^24, by tensor and i
                                 {-0x1p30, "-1.07374182e+09"}};
   for (const auto dtype : {torch::kFloat32, torch::kFloat64}) {
     for (const std::int64_t index : {0, 1, 2047, 2048, 4999}) {
-      for (const Bad& offence : bad) {
+      for (const Bad& violation : bad) {
         CAPTURE(index);
-        CAPTURE(offence.word);
+        CAPTURE(violation.word);
         const StateDict good({{"first", torch::ones({3}, dtype)}, {"layer.weight", torch::ones({50, 100}, dtype)}});
         const StateDict broken = good.clone();
-        broken.at("layer.weight").view({-1})[index] = offence.value;
-        Aggregator aggregator(good.schema());
+        broken.at("layer.weight").view({-1})[index] = violation.value;
+        WeightedMean aggregator(good.schema());
         REQUIRE_FALSE(add_update(aggregator, good, 4).has_value());
         const auto refused = add_update(aggregator, broken, 12);
         REQUIRE(refused.has_value());
         CHECK(refused->find("tensor 'layer.weight'") != std::string::npos);
-        CHECK(refused->find(offence.word + " at index " + std::to_string(index)) != std::string::npos);
+        CHECK(refused->find(violation.word + " at index " + std::to_string(index)) != std::string::npos);
         CHECK(aggregator.accepted_examples() == 4);
         CHECK(bitwise_equal(std::move(aggregator).report(), good));
       }
@@ -340,18 +339,18 @@ TEST_CASE("Aggregator: refuses what is not finite or above 2^24, by tensor and i
   }
 }
 
-TEST_CASE("Aggregator: half has no finite value above the bound, infinity and NaN are refused") {
-  const Aggregator aggregator(one_tensor(torch::zeros({2}, torch::kFloat16)).schema());
-  const auto offence = [&](double value) {
+TEST_CASE("WeightedMean: half has no finite value above the bound, infinity and NaN are refused") {
+  const WeightedMean aggregator(one_tensor(torch::zeros({2}, torch::kFloat16)).schema());
+  const auto violation = [&](double value) {
     const StateDict state = one_tensor(torch::tensor({1.0, value}).to(torch::kFloat16));
-    return aggregator.offence_in(0, raw_bytes(state));
+    return aggregator.blocks().violation_in(0, raw_bytes(state));
   };
-  CHECK_FALSE(offence(-65504).has_value());
-  CHECK(offence(1e6).value().find("inf at index 1") != std::string::npos);
-  CHECK(offence(std::nan("")).value().find("nan at index 1") != std::string::npos);
+  CHECK_FALSE(violation(-65504).has_value());
+  CHECK(violation(1e6).value().find("inf at index 1") != std::string::npos);
+  CHECK(violation(std::nan("")).value().find("nan at index 1") != std::string::npos);
 }
 
-TEST_CASE("Aggregator: the squared distance is of the floating-point values alone, in any cut into blocks") {
+TEST_CASE("WeightedMean: the squared distance is of the floating-point values alone, in any cut into blocks") {
   const StateDict state = random_state(3);
   const StateDict origin = random_state(4);
   double expected = 0;
@@ -360,39 +359,39 @@ TEST_CASE("Aggregator: the squared distance is of the floating-point values alon
     if (!a.is_floating_point()) continue;
     expected += (a.to(torch::kFloat64) - origin.tensors()[i].tensor.to(torch::kFloat64)).square().sum().item<double>();
   }
-  const Aggregator aggregator(state.schema());
+  const WeightedMean aggregator(state.schema());
   const Bytes bytes = raw_bytes(state);
   const Bytes others = raw_bytes(origin);
   std::mt19937_64 random(5);
   for (const int one_in : {1, 50}) {
     double sum = 0;
-    for (const auto& [offset, size] : random_blocks(aggregator.schema(), random, one_in)) {
-      sum += aggregator.squared_distance(offset, std::span(bytes).subspan(offset, size),
-                                         std::span(others).subspan(offset, size));
+    for (const auto& [offset, size] : random_blocks(aggregator.blocks().schema(), random, one_in)) {
+      sum += aggregator.blocks().squared_distance(offset, std::span(bytes).subspan(offset, size),
+                                                  std::span(others).subspan(offset, size));
     }
     CHECK(sum == doctest::Approx(expected).epsilon(1e-12));
   }
 }
 
-TEST_CASE("Aggregator: the first offence counts from the tensor's begin in any block") {
+TEST_CASE("WeightedMean: the first violation counts from the tensor's begin in any block") {
   const StateDict state({{"a", torch::zeros({10})}, {"b", torch::zeros({10})}});
   state.at("b")[7] = std::nan("");
   const Bytes bytes = raw_bytes(state);
-  const Aggregator aggregator(state.schema());
-  CHECK(aggregator.offence_in(32, std::span(bytes).subspan(32)).value().find("'b' holds nan at index 7") !=
+  const WeightedMean aggregator(state.schema());
+  CHECK(aggregator.blocks().violation_in(32, std::span(bytes).subspan(32)).value().find("'b' holds nan at index 7") !=
         std::string::npos);
-  CHECK_FALSE(aggregator.offence_in(0, std::span(bytes).first(68)).has_value());
+  CHECK_FALSE(aggregator.blocks().violation_in(0, std::span(bytes).first(68)).has_value());
 }
 
-TEST_CASE("Aggregator: an update of another schema is refused with the difference") {
-  Aggregator aggregator(one_tensor(torch::zeros({3})).schema());
+TEST_CASE("WeightedMean: an update of another schema is refused with the difference") {
+  WeightedMean aggregator(one_tensor(torch::zeros({3})).schema());
   CHECK(add_update(aggregator, one_tensor(torch::zeros({4})), 5).value().find("tensor 'w'") != std::string::npos);
   CHECK(add_update(aggregator, one_tensor(torch::zeros({3}), "v"), 5).has_value());
   CHECK(aggregator.accepted_examples() == 0);
 }
 
-TEST_CASE("Aggregator: nothing accepted is a failed round") {
-  Aggregator aggregator(one_tensor(torch::zeros({3})).schema());
+TEST_CASE("WeightedMean: nothing accepted is a failed round") {
+  WeightedMean aggregator(one_tensor(torch::zeros({3})).schema());
   try {
     (void)std::move(aggregator).report();
     FAIL("a mean of nothing");
@@ -401,15 +400,16 @@ TEST_CASE("Aggregator: nothing accepted is a failed round") {
   }
 }
 
-TEST_CASE("Aggregator: blocks and example counts that cannot be are bugs of the caller") {
+TEST_CASE("WeightedMean: blocks and example counts that cannot be are bugs of the caller") {
   const Schema schema = one_tensor(torch::zeros({3})).schema();
-  Aggregator aggregator(schema);
+  WeightedMean aggregator(schema);
   const Bytes bytes(16);
   CHECK(test::code_of([&] { aggregator.fold(0, bytes, 1); }) == Errc::internal);
   CHECK(test::code_of([&] { aggregator.fold(~std::uint64_t{3}, bytes, 1); }) == Errc::internal);
   CHECK(test::code_of([&] { aggregator.fold(2, std::span(bytes).first(4), 1); }) == Errc::internal);
   CHECK(test::code_of([&] { aggregator.fold(4, std::span(bytes).first(3), 1); }) == Errc::internal);
-  CHECK(test::code_of([&] { (void)aggregator.offence_in(12, std::span(bytes).first(4)); }) == Errc::internal);
+  CHECK(test::code_of([&] { (void)aggregator.blocks().violation_in(12, std::span(bytes).first(4)); }) ==
+        Errc::internal);
   CHECK(test::code_of([&] { aggregator.fold(0, std::span(bytes).first(4), 0); }) == Errc::internal);
   CHECK(test::code_of([&] { aggregator.fold(0, std::span(bytes).first(4), max_total_examples + 1); }) ==
         Errc::internal);

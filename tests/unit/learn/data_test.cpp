@@ -1,5 +1,3 @@
-#include "shared/learn/data.hpp"
-
 #include <zlib.h>
 
 #include <cmath>
@@ -11,10 +9,11 @@
 
 #include <doctest/doctest.h>
 #include <fmt/format.h>
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include "shared/base/error.hpp"
 #include "shared/base/fields.hpp"
+#include "shared/learn/data/data_set.hpp"
 #include "tests/support/temporary_folder.hpp"
 #include "tests/support/throws.hpp"
 

@@ -1,4 +1,4 @@
-#include "shared/learn/distill.hpp"
+#include "shared/learn/distill/distiller.hpp"
 
 #include <algorithm>
 #include <cmath>
@@ -14,7 +14,7 @@
 
 #include "shared/base/error.hpp"
 #include "shared/base/files.hpp"
-#include "shared/learn/batches.hpp"
+#include "shared/learn/train/batches.hpp"
 #include "tests/support/learning.hpp"
 #include "tests/support/throws.hpp"
 

@@ -1,11 +1,11 @@
 // Three rounds of FedAvg against PyTorch, from the inputs that both programs read.
 #include <doctest/doctest.h>
 #include <nlohmann/json.hpp>
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include "shared/base/files.hpp"
-#include "shared/learn/aggregate.hpp"
-#include "shared/learn/train.hpp"
+#include "shared/learn/aggregate/weighted_mean.hpp"
+#include "shared/learn/train/train.hpp"
 
 namespace headstart::learn {
 
@@ -56,7 +56,7 @@ Federation federation_of(const nlohmann::json& reference, c10::ScalarType floati
 
 StateDict round(Federation& federation, const StateDict& start, const nlohmann::json& orders) {
   const auto& clients = federation.clients;
-  Aggregator aggregator(start.schema());
+  WeightedMean aggregator(start.schema());
   for (std::size_t i = 0; i < clients.size(); ++i) {
     std::vector<Tensor> client_orders;
     for (const auto& order : orders[i]) client_orders.push_back(order_of(order));

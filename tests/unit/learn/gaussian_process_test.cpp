@@ -1,4 +1,4 @@
-#include "shared/learn/gaussian_process.hpp"
+#include "shared/learn/tune/gaussian_process.hpp"
 
 #include <cmath>
 

@@ -4,13 +4,13 @@
 
 #include <doctest/doctest.h>
 #include <fmt/format.h>
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include "shared/base/error.hpp"
 #include "shared/base/fields.hpp"
 #include "shared/base/files.hpp"
-#include "shared/learn/data.hpp"
-#include "shared/learn/partition.hpp"
+#include "shared/learn/data/data_set.hpp"
+#include "shared/learn/partition/manifest.hpp"
 #include "tests/support/temporary_folder.hpp"
 #include "tests/support/throws.hpp"
 
@@ -143,7 +143,7 @@ TEST_CASE("a manifest notices an image that was renamed, and not where the folde
   const Manifest manifest = draw_manifest(
       train, train,
       {.validation = 0, .public_large = 0, .public_small = 0, .public_labeled = 0, .clients = 6, .test = 0},
-      {.kind = PartitionKind::uniform, .num_clients = 2, .min_samples = 1}, 1);
+      {.kind = "uniform", .num_clients = 2, .min_samples = 1}, 1);
   std::filesystem::rename(folder / "here", folder / "there");
   CHECK_NOTHROW(check_fits(manifest, load("there"), Split::train, "m.json"));
   // The samples of the class change their order, its labels do not.
@@ -336,7 +336,7 @@ TEST_CASE("a split may lack classes: a folder is empty, missing, or there is onl
   check_contains(error_of(Errc::data,
                           [&] {
                             (void)draw_manifest(one, one, {.validation = 0, .clients = 1, .test = 0},
-                                                {.kind = PartitionKind::uniform, .num_clients = 1}, 1);
+                                                {.kind = "uniform", .num_clients = 1}, 1);
                           }),
                  {"one class only"});
 }

@@ -1,12 +1,11 @@
-#include "shared/learn/metrics.hpp"
-
 #include <cmath>
 #include <limits>
 
 #include <doctest/doctest.h>
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include "shared/base/error.hpp"
+#include "shared/learn/train/evaluation.hpp"
 #include "tests/support/throws.hpp"
 
 namespace headstart::learn {

@@ -1,4 +1,4 @@
-#include "shared/learn/model.hpp"
+#include "shared/learn/models/model.hpp"
 
 #include <algorithm>
 #include <cmath>
@@ -10,7 +10,7 @@
 
 #include "shared/base/error.hpp"
 #include "shared/base/files.hpp"
-#include "shared/learn/model_size.hpp"
+#include "shared/learn/models/model_size.hpp"
 #include "tests/support/temporary_folder.hpp"
 #include "tests/support/throws.hpp"
 
@@ -38,7 +38,7 @@ Tensor wave(at::IntArrayRef shape, double phase) {
 void fill(Model& model) {
   std::vector<NamedTensor> state = model.named_state();
   std::ranges::sort(state, {}, &NamedTensor::name);
-  const torch::NoGradGuard no_grad;
+  const at::NoGradGuard no_grad;
   for (std::size_t t = 0; t < state.size(); ++t) {
     const auto& [name, tensor] = state[t];
     if (!tensor.is_floating_point()) continue;
@@ -112,7 +112,7 @@ TEST_CASE("resnet18 computes what PyTorch computes with weights of torchvision's
     std::ranges::sort(names);
     CHECK(names == expected["names"].get<std::vector<std::string>>());
     fill(*model);
-    const torch::NoGradGuard no_grad;
+    const at::NoGradGuard no_grad;
     const Tensor x = wave({3, 3, 32, 32}, 0.5).to(torch::kFloat);
     model->set_training(false);
     CHECK(model->forward(x).allclose(matrix_of(expected["evaluation"]), 1e-4, 1e-4));

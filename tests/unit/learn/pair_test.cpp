@@ -1,4 +1,4 @@
-#include "shared/learn/pair.hpp"
+#include "shared/learn/distill/pair_methods.hpp"
 
 #include <optional>
 

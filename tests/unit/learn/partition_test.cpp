@@ -1,5 +1,3 @@
-#include "shared/learn/partition.hpp"
-
 #include <algorithm>
 #include <cmath>
 #include <fstream>
@@ -11,11 +9,14 @@
 
 #include <doctest/doctest.h>
 #include <fmt/format.h>
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include "shared/base/error.hpp"
 #include "shared/base/files.hpp"
-#include "shared/learn/random.hpp"
+#include "shared/learn/core/random.hpp"
+#include "shared/learn/data/stratified.hpp"
+#include "shared/learn/partition/manifest.hpp"
+#include "shared/learn/partition/scheme.hpp"
 #include "tests/support/temporary_folder.hpp"
 #include "tests/support/throws.hpp"
 
@@ -73,7 +74,7 @@ void check_contains(const std::string& text, const std::vector<std::string>& par
   }
 }
 
-PartitionOptions options_of(PartitionKind kind, std::int64_t num_clients) {
+PartitionOptions options_of(const std::string& kind, std::int64_t num_clients) {
   PartitionOptions options;
   options.kind = kind;
   options.num_clients = num_clients;
@@ -91,7 +92,7 @@ DrawOptions small_draws() {
   return {.validation = 60, .public_large = 101, .public_small = 33, .public_labeled = 20, .clients = 500, .test = 70};
 }
 
-Manifest small_manifest(std::uint64_t seed, PartitionKind kind = PartitionKind::label_dirichlet) {
+Manifest small_manifest(std::uint64_t seed, const std::string& kind = "label-dirichlet") {
   const Dataset train = dataset_of(balanced_labels(10, 100, 1), 10);
   const Dataset test = dataset_of(balanced_labels(10, 20, 2), 10);
   return draw_manifest(train, test, small_draws(), options_of(kind, 5), seed);
@@ -110,9 +111,9 @@ const std::vector<std::pair<std::string, Indices Manifest::*>>& draws_of_trainin
 
 TEST_CASE("every partition gives each sample to one client or lists it as unused, and repeats from its seed") {
   const std::vector<std::pair<std::int64_t, std::int64_t>> shapes = {{3, 10}, {10, 2}, {10, 10}, {10, 100}, {25, 10}};
-  for (const auto& [kind, word] : partition_words) {
+  for (const std::string& kind : partition_words()) {
     for (const auto& [num_clients, num_classes] : shapes) {
-      CAPTURE(word);
+      CAPTURE(kind);
       CAPTURE(num_clients);
       CAPTURE(num_classes);
       const PartitionOptions options = options_of(kind, num_clients);
@@ -126,7 +127,7 @@ TEST_CASE("every partition gives each sample to one client or lists it as unused
         lists.push_back(drawn.unused);
         check_shares_everything_out(lists, labels.size(0));
         for (const Indices& client : drawn.clients) CHECK(std::ssize(client) >= options.min_samples);
-        if (kind != PartitionKind::random_chunks) CHECK(drawn.unused.empty());
+        if (kind != "random-chunks") CHECK(drawn.unused.empty());
         CHECK(partition(labels, num_classes, options, Seed(seed)).clients == drawn.clients);
         different.insert(drawn.clients);
       }
@@ -139,7 +140,7 @@ TEST_CASE("uniform counts differ by at most one, per class and in all") {
   for (std::uint64_t seed = 0; seed < num_seeds; ++seed) {
     for (const std::int64_t num_clients : {3, 10, 25}) {
       const Tensor labels = labels_of({97, 251, 60, 33, 104}, seed);
-      const Partition drawn = partition(labels, 5, options_of(PartitionKind::uniform, num_clients), Seed(seed));
+      const Partition drawn = partition(labels, 5, options_of("uniform", num_clients), Seed(seed));
       for (std::size_t c = 0; c < 5; ++c) {
         Indices held;
         for (const Indices& client : drawn.clients) held.push_back(count_classes(client, labels, 5)[c]);
@@ -155,7 +156,7 @@ TEST_CASE("uniform counts differ by at most one, per class and in all") {
 TEST_CASE("specialized: ten clients of ten classes hold 91% of their own class and 1% of each other") {
   for (std::uint64_t seed = 0; seed < num_seeds; ++seed) {
     const Tensor labels = balanced_labels(10, 600, seed);
-    const Partition drawn = partition(labels, 10, options_of(PartitionKind::specialized, 10), Seed(seed));
+    const Partition drawn = partition(labels, 10, options_of("specialized", 10), Seed(seed));
     for (std::size_t i = 0; i < 10; ++i) {
       Indices expected(10, 6);
       expected[i] = 546;
@@ -166,7 +167,7 @@ TEST_CASE("specialized: ten clients of ten classes hold 91% of their own class a
 
 TEST_CASE("specialized: the own share stays within rounding where classes do not divide") {
   const Tensor labels = balanced_labels(10, 597, 3);
-  const Partition drawn = partition(labels, 10, options_of(PartitionKind::specialized, 10), Seed(3));
+  const Partition drawn = partition(labels, 10, options_of("specialized", 10), Seed(3));
   for (std::size_t i = 0; i < 10; ++i) {
     const Indices held = count_classes(drawn.clients[i], labels, 10);
     // 597 = 543 own (543.27) + 54 = 9 x 6.
@@ -179,7 +180,7 @@ TEST_CASE("specialized: owners of one class share it, a class without owner is s
   const auto counts = [](std::int64_t num_clients, std::int64_t num_classes, std::int64_t per_class) {
     const Tensor labels = balanced_labels(num_classes, per_class, 4);
     std::vector<Indices> held;
-    const PartitionOptions options = options_of(PartitionKind::specialized, num_clients);
+    const PartitionOptions options = options_of("specialized", num_clients);
     for (const Indices& client : partition(labels, num_classes, options, Seed(4)).clients) {
       held.push_back(count_classes(client, labels, num_classes));
     }
@@ -212,7 +213,7 @@ TEST_CASE("specialized: owners of one class share it, a class without owner is s
 
 TEST_CASE("random chunks: each holding is made of whole chunks, and a class is left only when it is spent") {
   for (std::uint64_t seed = 0; seed < num_seeds; ++seed) {
-    PartitionOptions options = options_of(PartitionKind::random_chunks, 10);
+    PartitionOptions options = options_of("random-chunks", 10);
     options.chunk_min = 100;
     options.chunk_max = 500;
     const Tensor labels = balanced_labels(10, 2000, seed);
@@ -232,7 +233,7 @@ TEST_CASE("random chunks: each holding is made of whole chunks, and a class is l
 }
 
 TEST_CASE("random chunks: chunk sizes and numbers of classes are uniform over their ranges") {
-  PartitionOptions options = options_of(PartitionKind::random_chunks, 1);
+  PartitionOptions options = options_of("random-chunks", 1);
   options.chunk_min = 3;
   options.chunk_max = 6;
   options.min_samples = 0;
@@ -291,12 +292,12 @@ TEST_CASE("Dirichlet draws have the means and variances of their concentrations"
       CHECK(square - mean * mean == doctest::Approx(expected_variance).epsilon(0.35));
     }
   };
-  check_moments(shares(options_of(PartitionKind::quantity_skew, 4)), {0.5, 0.5, 0.5, 0.5});
-  check_moments(shares(options_of(PartitionKind::label_dirichlet, 5)), {0.1, 0.5, 0.1, 0.5, 0.1});
+  check_moments(shares(options_of("quantity-skew", 4)), {0.5, 0.5, 0.5, 0.5});
+  check_moments(shares(options_of("label-dirichlet", 5)), {0.1, 0.5, 0.1, 0.5, 0.1});
 }
 
 TEST_CASE("quantity skew changes sizes, not the mixture of classes") {
-  PartitionOptions options = options_of(PartitionKind::quantity_skew, 10);
+  PartitionOptions options = options_of("quantity-skew", 10);
   const Tensor labels = balanced_labels(4, 5000, 0);
   for (std::uint64_t seed = 0; seed < num_seeds; ++seed) {
     const Partition drawn = partition(labels, 4, options, Seed(seed));
@@ -317,23 +318,23 @@ TEST_CASE("impossible partitions are refused with the settings and the best draw
   const auto refusal = [&](const PartitionOptions& options) {
     return error_of(Errc::usage, [&] { partition(labels, 10, options, Seed(1)); });
   };
-  PartitionOptions options = options_of(PartitionKind::label_dirichlet, 10);
+  PartitionOptions options = options_of("label-dirichlet", 10);
   options.min_samples = 11;
   check_contains(refusal(options), {"label-dirichlet", "100 samples", "clients 10", "label_betas 0.1 / 0.5",
                                     "min_samples 11", "best of 1000 draws", "11 are needed"});
-  options.kind = PartitionKind::quantity_skew;
+  options.kind = "quantity-skew";
   check_contains(refusal(options), {"quantity-skew", "quantity_beta 0.5", "best of 1000 draws"});
-  options.kind = PartitionKind::uniform;
+  options.kind = "uniform";
   check_contains(refusal(options), {"uniform", "the smallest client has 10 samples", "11 are needed"});
-  options.kind = PartitionKind::specialized;
+  options.kind = "specialized";
   check_contains(refusal(options), {"specialized_share 0.91", "min_samples 11"});
-  options.kind = PartitionKind::random_chunks;
+  options.kind = "random-chunks";
   options.chunk_min = 11;
   check_contains(refusal(options),
                  {"chunk_min 11, chunk_max 12", "the smallest client has 0 samples", "smaller chunks"});
 
   const auto refused_with = [&](auto change, const std::string& part) {
-    PartitionOptions bad = options_of(PartitionKind::uniform, 3);
+    PartitionOptions bad = options_of("uniform", 3);
     change(bad);
     check_contains(refusal(bad), {part});
   };
@@ -346,13 +347,13 @@ TEST_CASE("impossible partitions are refused with the settings and the best draw
   refused_with([](PartitionOptions& bad) { bad.chunk_min = 0; }, "chunk_min 0");
   refused_with([](PartitionOptions& bad) { bad.chunk_max = 4; }, "chunk_max 4 is below chunk_min 5");
 
-  check_contains(error_of(Errc::data, [&] { partition(labels, 9, options_of(PartitionKind::uniform, 2), Seed(1)); }),
+  check_contains(error_of(Errc::data, [&] { partition(labels, 9, options_of("uniform", 2), Seed(1)); }),
                  {"label 9", "0 to 8"});
 }
 
 TEST_CASE("a draw that once in many succeeds is found") {
   // A single draw leaves a client of ten below 15 of 500 samples nearly always.
-  PartitionOptions options = options_of(PartitionKind::label_dirichlet, 10);
+  PartitionOptions options = options_of("label-dirichlet", 10);
   options.min_samples = 15;
   const Tensor labels = balanced_labels(10, 50, 0);
   int first_draws_that_fit = 0;
@@ -401,9 +402,9 @@ TEST_CASE("every sample of a class has the same chance to be drawn") {
 
 TEST_CASE("a manifest holds disjoint stratified draws and every training sample once") {
   const Tensor labels = balanced_labels(10, 100, 1);
-  for (const auto& [kind, word] : partition_words) {
+  for (const std::string& kind : partition_words()) {
     for (std::uint64_t seed = 0; seed < num_seeds; ++seed) {
-      CAPTURE(word);
+      CAPTURE(kind);
       CAPTURE(seed);
       const Manifest manifest = small_manifest(seed, kind);
       std::vector<Indices> lists = manifest.clients;
@@ -424,14 +425,14 @@ TEST_CASE("a manifest holds disjoint stratified draws and every training sample 
         held += manifest.clients[i].size();
         CHECK(manifest.class_counts[i] == count_classes(manifest.clients[i], labels, 10));
       }
-      CHECK((held == 500 || (kind == PartitionKind::random_chunks && held < 500)));
+      CHECK((held == 500 || (kind == "random-chunks" && held < 500)));
     }
   }
 }
 
 TEST_CASE("one seed gives all kinds of partition the same draws, another seed other ones") {
   const Manifest dirichlet = small_manifest(1);
-  const Manifest uniform = small_manifest(1, PartitionKind::uniform);
+  const Manifest uniform = small_manifest(1, "uniform");
   const Manifest other = small_manifest(2);
   for (const auto& [key, list] : draws_of_training_split()) {
     CHECK(dirichlet.*list == uniform.*list);
@@ -449,7 +450,7 @@ TEST_CASE("without a number of client and test samples a manifest takes all") {
   DrawOptions draws = small_draws();
   draws.clients = 0;
   draws.test = 0;
-  const PartitionOptions options = options_of(PartitionKind::uniform, 5);
+  const PartitionOptions options = options_of("uniform", 5);
   const Manifest manifest = draw_manifest(train, test, draws, options, 7);
   std::size_t held = 0;
   for (const Indices& client : manifest.clients) held += client.size();
@@ -474,7 +475,7 @@ TEST_CASE("without a number of client and test samples a manifest takes all") {
 TEST_CASE("a manifest survives its file") {
   const test::TemporaryFolder folder;
   const std::filesystem::path file = folder / "manifest.json";
-  Manifest manifest = small_manifest(3, PartitionKind::random_chunks);
+  Manifest manifest = small_manifest(3, "random-chunks");
   manifest.seed = 0xfedcba9876543210;
   save_manifest(manifest, file);
   const Manifest loaded = load_manifest(file);
@@ -567,7 +568,7 @@ TEST_CASE("a manifest is held against the data it is used with") {
 }
 
 TEST_CASE("the summary shows counts of few classes and condenses many") {
-  const Manifest few = small_manifest(3, PartitionKind::uniform);
+  const Manifest few = small_manifest(3, "uniform");
   const std::string table = summary_table(few);
   check_contains(table, {"tensors, uniform, 5 clients, seed 3", "public_large 101", "unused 286", "test 70"});
   std::istringstream lines(table);
@@ -584,7 +585,7 @@ TEST_CASE("the summary shows counts of few classes and condenses many") {
   const Dataset train = dataset_of(balanced_labels(100, 20, 1), 100);
   const DrawOptions draws{
       .validation = 0, .public_large = 0, .public_small = 0, .public_labeled = 0, .clients = 0, .test = 0};
-  const PartitionOptions options = options_of(PartitionKind::label_dirichlet, 10);
+  const PartitionOptions options = options_of("label-dirichlet", 10);
   const Manifest many = draw_manifest(train, train, draws, options, 1);
   std::istringstream condensed(summary_table(many));
   std::getline(condensed, line);
@@ -614,6 +615,28 @@ TEST_CASE("permutations are complete, repeat from their seed, and ignore the pro
   at::manual_seed(2);
   permutation(1000, Seed(7));
   CHECK(torch::equal(next, torch::rand({4})));
+}
+
+TEST_CASE("extension: a scheme needs no more than its row") {
+  // All of class i mod N to client i.
+  const PartitionScheme owners{.name = "owners",
+                               .draw = [](const Pools& pools, const PartitionOptions&, const at::Generator&) {
+                                 Counts counts = pools.zeros();
+                                 for (std::size_t pool = 0; pool < pools.size(); ++pool) {
+                                   counts[pool % pools.num_clients][pool] = pools.sizes[pool];
+                                 }
+                                 return counts;
+                               }};
+  const Tensor labels = torch::arange(60, torch::kLong) % 6;
+  const Partition drawn = partition(labels, 6, options_of("owners", 3), Seed(1), owners);
+  REQUIRE(drawn.clients.size() == 3);
+  for (std::size_t i = 0; i < 3; ++i) {
+    CHECK(drawn.clients[i].size() == 20);
+    for (const std::int64_t sample : drawn.clients[i]) CHECK(static_cast<std::size_t>(sample) % 3 == i);
+  }
+  CHECK(error_of(Errc::usage, [&] {
+          partition(labels, 6, options_of("owners", 3), Seed(1));
+        }).starts_with("partition.kind 'owners': expected one of uniform, quantity-skew"));
 }
 
 }  // namespace headstart::learn

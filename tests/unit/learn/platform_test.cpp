@@ -1,4 +1,4 @@
-#include "shared/learn/platform.hpp"
+#include "shared/learn/core/platform.hpp"
 
 #include <unistd.h>
 

@@ -1,11 +1,11 @@
-#include "shared/learn/sample_terms.hpp"
+#include "shared/learn/data/sample_terms.hpp"
 
 #include <doctest/doctest.h>
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include "shared/base/error.hpp"
-#include "shared/learn/random.hpp"
-#include "shared/learn/sample_figures.hpp"
+#include "shared/learn/core/random.hpp"
+#include "shared/learn/data/sample_figures.hpp"
 #include "tests/support/throws.hpp"
 
 namespace headstart::learn {

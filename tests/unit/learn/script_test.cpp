@@ -13,11 +13,11 @@
 
 #include "shared/base/error.hpp"
 #include "shared/base/files.hpp"
-#include "shared/learn/aggregate.hpp"
-#include "shared/learn/distill.hpp"
-#include "shared/learn/pair.hpp"
-#include "shared/learn/script_trial.hpp"
-#include "shared/learn/train.hpp"
+#include "shared/learn/aggregate/weighted_mean.hpp"
+#include "shared/learn/distill/distiller.hpp"
+#include "shared/learn/distill/pair_methods.hpp"
+#include "shared/learn/models/script_trial.hpp"
+#include "shared/learn/train/train.hpp"
 
 namespace headstart::learn {
 
@@ -48,12 +48,12 @@ const TrainOptions options{.optimizer = {.lr = 0.02, .momentum = 0.9, .weight_de
 StateDict after_rounds(Model& model, int num_rounds) {
   StateDict global = model.state();
   for (int round = 0; round < num_rounds; ++round) {
-    Aggregator aggregator(global.schema());
+    WeightedMean aggregator(global.schema());
     for (const Samples& samples : clients()) {
       model.load(global);
       train(model, samples, options, {torch::arange(samples.size(), torch::kLong)});
-      const auto offence = add_update(aggregator, model.state(), samples.size());
-      REQUIRE_MESSAGE(!offence, offence.value_or(""));
+      const auto violation = add_update(aggregator, model.state(), samples.size());
+      REQUIRE_MESSAGE(!violation, violation.value_or(""));
     }
     global = std::move(aggregator).report();
   }
@@ -220,9 +220,9 @@ TEST_CASE("tied weights travel once, and files have them by both names") {
 
 TEST_CASE("trying a script leaves the process-wide generator as it was, under a lease too") {
   const auto undisturbed = [](auto action) {
-    torch::manual_seed(7);
+    at::manual_seed(7);
     const Tensor expected = torch::rand(3);
-    torch::manual_seed(7);
+    at::manual_seed(7);
     action();
     return torch::rand(3).equal(expected);
   };
@@ -231,7 +231,7 @@ TEST_CASE("trying a script leaves the process-wide generator as it was, under a 
   CHECK(undisturbed([&] { CHECK_THROWS_AS((void)try_script(file_of("NoiseInEvaluation"), task), Error); }));
   const GlobalGeneratorLease lease(Seed(7));
   const Tensor expected = torch::rand(3);
-  torch::manual_seed(7);
+  at::manual_seed(7);
   (void)try_script(file, task);
   CHECK(torch::rand(3).equal(expected));
 }

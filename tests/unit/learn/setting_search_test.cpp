@@ -1,4 +1,4 @@
-#include "shared/learn/setting_search.hpp"
+#include "shared/learn/tune/setting_search.hpp"
 
 #include <cmath>
 #include <map>
@@ -7,7 +7,7 @@
 #include <doctest/doctest.h>
 
 #include "shared/base/error.hpp"
-#include "shared/learn/tune.hpp"
+#include "shared/learn/tune/tune.hpp"
 #include "tests/support/learning.hpp"
 #include "tests/support/throws.hpp"
 

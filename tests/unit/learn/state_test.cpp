@@ -1,10 +1,10 @@
-#include "shared/learn/state.hpp"
+#include "shared/learn/core/state.hpp"
 
 #include <cmath>
 #include <set>
 
 #include <doctest/doctest.h>
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include "shared/base/error.hpp"
 

@@ -3,7 +3,7 @@
 #include <doctest/doctest.h>
 
 #include "shared/base/files.hpp"
-#include "shared/learn/distill.hpp"
+#include "shared/learn/distill/distiller.hpp"
 #include "tests/support/learning.hpp"
 #include "tests/support/throws.hpp"
 

@@ -1,4 +1,4 @@
-#include "shared/learn/train.hpp"
+#include "shared/learn/train/train.hpp"
 
 #include <algorithm>
 #include <cmath>
@@ -7,10 +7,12 @@
 #include <thread>
 
 #include <doctest/doctest.h>
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include "shared/base/error.hpp"
-#include "shared/learn/random.hpp"
+#include "shared/learn/core/random.hpp"
+#include "shared/learn/data/stratified.hpp"
+#include "shared/learn/train/local_objective.hpp"
 #include "tests/support/throws.hpp"
 
 namespace headstart::learn {
@@ -102,7 +104,7 @@ TEST_CASE("the returned loss is the mean over the samples of the last epoch, not
   const OptimizerOptions still{.lr = 0, .weight_decay = 0};
   const Samples samples{torch::ones({7, 1, 1, 1}), torch::zeros({7}, torch::kLong)};
   {
-    const torch::NoGradGuard no_grad;
+    const at::NoGradGuard no_grad;
     model.parameters()[0][0][0].fill_(1);
     samples.x.narrow(0, 4, 3).fill_(-1);
   }
@@ -341,6 +343,17 @@ TEST_CASE("settings are declared under their prefix, the optimiser's beside the 
   CHECK(options.optimizer.lr == 0.5);
   CHECK(options.batch_size == 7);
   CHECK_THROWS_AS(fields.set("train.batch_size=0"), Error);
+}
+
+TEST_CASE("FedProx: the gradient is pulled towards the model as it was received") {
+  const Tensor parameter = torch::tensor({1.0}, torch::kDouble);
+  const auto term = make_proximal_term({.proximal_mu = 0.01}, {parameter});
+  REQUIRE(term != nullptr);
+  parameter.fill_(1.1);
+  parameter.mutable_grad() = torch::tensor({0.3}, torch::kDouble);
+  term->correct_gradients({parameter});
+  CHECK(parameter.grad().item<double>() == doctest::Approx(0.301).epsilon(1e-12));
+  CHECK(make_proximal_term({}, {parameter}) == nullptr);
 }
 
 }  // namespace headstart::learn

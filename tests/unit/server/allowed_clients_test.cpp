@@ -1,4 +1,4 @@
-#include "server/allowed_clients.hpp"
+#include "server/admission/allowed_clients.hpp"
 
 #include <doctest/doctest.h>
 

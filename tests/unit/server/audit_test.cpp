@@ -1,4 +1,4 @@
-#include "server/audit.hpp"
+#include "server/operations/audit_log.hpp"
 
 #include <csignal>
 #include <sstream>

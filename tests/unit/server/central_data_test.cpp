@@ -1,11 +1,11 @@
-#include "server/central_data.hpp"
+#include "server/phases/central_data.hpp"
 
 #include <numeric>
 
 #include <doctest/doctest.h>
-#include <torch/torch.h>
+#include <torch/types.h>
 
-#include "shared/learn/partition.hpp"
+#include "shared/learn/partition/manifest.hpp"
 #include "tests/support/learning.hpp"
 #include "tests/support/temporary_folder.hpp"
 #include "tests/support/throws.hpp"
@@ -26,8 +26,8 @@ class SmallData {
     learn::save_tensors(train, all, Split::test, folder / "data");
     config.data = {.set = "tensors", .path = (folder / "data").string()};
     config.manifest = (folder / "manifest.json").string();
-    const auto manifest = learn::draw_manifest(
-        train, train, draws, {.kind = learn::PartitionKind::uniform, .num_clients = 2, .min_samples = 1}, 1);
+    const auto manifest =
+        learn::draw_manifest(train, train, draws, {.kind = "uniform", .num_clients = 2, .min_samples = 1}, 1);
     learn::save_manifest(manifest, config.manifest);
   }
 
@@ -45,14 +45,14 @@ std::string refusal_of(const ServerConfig& config, const learn::Dataset& train) 
 
 TEST_CASE("a set that the manifest has not: one sentence says who needs it and what draws it") {
   SmallData small(no_public_sets);
-  small.config.federation.strategy = Strategy::feddf;
+  small.config.federation.strategy.name = "feddf";
   CHECK(refusal_of(small.config, small.train) ==
         "federation.strategy feddf needs a large public set, and the manifest " + small.config.manifest +
             " has none; draw one with draw.public_large above 0");
   small.config.manifest.clear();
   CHECK(refusal_of(small.config, small.train) ==
         "federation.strategy feddf needs data.manifest: it says which samples are the public set");
-  small.config.federation.strategy = Strategy::fedavg;
+  small.config.federation.strategy.name = "fedavg";
   small.config.federation.validation = ValidationSource::server;
   CHECK(refusal_of(small.config, small.train) ==
         "validation.source server needs data.manifest: it says which samples are the validation set");
@@ -123,7 +123,7 @@ TEST_CASE("a training split that is loaded already is not read again") {
   draws.public_large = 12;
   SmallData small(draws);
   small.config.federation.validation = ValidationSource::server;
-  small.config.federation.strategy = Strategy::feddf;
+  small.config.federation.strategy.name = "feddf";
   CHECK(test::error_of(Errc::data, [&] { load_central_data(small.config); }).find("train-images.npy") !=
         std::string::npos);
   const CentralData data = load_central_data(small.config, small.train);

@@ -1,7 +1,8 @@
-#include "server/config.hpp"
+#include "server/config/server_config.hpp"
 
 #include <doctest/doctest.h>
 
+#include "server/sessions/patience.hpp"
 #include "tests/support/throws.hpp"
 
 namespace headstart::server {

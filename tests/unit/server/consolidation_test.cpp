@@ -1,11 +1,10 @@
-#include "server/consolidation.hpp"
-
 #include <cmath>
 #include <limits>
 
 #include <doctest/doctest.h>
-#include <torch/torch.h>
+#include <torch/types.h>
 
+#include "server/phases/consolidation_plan.hpp"
 #include "tests/support/throws.hpp"
 
 namespace headstart::server {
@@ -20,7 +19,7 @@ Candidate rated(std::string client, std::vector<std::int64_t> correct) {
   }
   rating.correct = std::move(correct);
   rating.loss_sum = 1;
-  return {.client = std::move(client), .obstacle = {}, .rating = rating};
+  return {.client = std::move(client), .reason = {}, .rating = rating};
 }
 
 // Accuracies: a 0.5, b 0.7, c 0.3.
@@ -120,8 +119,8 @@ TEST_CASE("a class that was not measured for every model counts alike for all, w
     counts.total = std::move(total);
     return counts;
   };
-  const Candidate a{.client = "a", .obstacle = {}, .rating = of({0, 2, 6}, {0, 10, 10})};
-  const Candidate b{.client = "b", .obstacle = {}, .rating = of({1, 0, 2}, {10, 0, 10})};
+  const Candidate a{.client = "a", .reason = {}, .rating = of({0, 2, 6}, {0, 10, 10})};
+  const Candidate b{.client = "b", .reason = {}, .rating = of({1, 0, 2}, {10, 0, 10})};
   for (const auto weighting : {adaptive, learn::TeacherWeighting::precision}) {
     const auto plan =
         plan_consolidation(options_of(StudentStart::untrained, weighting, TransferSet::public_large), {a, b}, 3);
@@ -155,7 +154,7 @@ TEST_CASE("who cannot teach is left out with the reason; who has another archite
   auto candidates = three();
   candidates[0].has_federated_architecture = false;
   candidates[1].can_teach = false;
-  candidates[1].obstacle = "does not share";
+  candidates[1].reason = "does not share";
   const auto plan = plan_consolidation(options_of(StudentStart::best, adaptive, TransferSet::student), candidates, 2);
   CHECK(plan.student == "a");
   CHECK(plan.teachers == std::vector<std::string>{"b"});

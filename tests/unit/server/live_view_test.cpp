@@ -1,4 +1,4 @@
-#include "server/live_view.hpp"
+#include "server/operations/live_view.hpp"
 
 #include <sstream>
 

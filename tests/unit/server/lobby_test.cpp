@@ -1,4 +1,4 @@
-#include "server/lobby.hpp"
+#include "server/admission/lobby.hpp"
 
 #include <doctest/doctest.h>
 

@@ -1,4 +1,4 @@
-#include "server/metrics.hpp"
+#include "server/operations/metrics.hpp"
 
 #include <algorithm>
 #include <sstream>
@@ -67,7 +67,7 @@ TEST_CASE("metrics: the phase is one of a few words, whatever the round and the 
 
 TEST_CASE("metrics: when the server's own certificate and list end, where it has them") {
   using std::chrono::seconds;
-  DoorStatus door;
+  AcceptorStatus door;
   CHECK(metrics_text({}, door, {}).find("expiry") == std::string::npos);
   door.expiry = net::TlsExpiry{SystemTime(seconds(1'800'000'001)), {}};
   CHECK(value_of(metrics_text({}, door, {}), "headstart_certificate_expiry_timestamp_seconds") == 1'800'000'001);
@@ -90,7 +90,7 @@ TEST_CASE("admin port: alive, ready while clients are taken in, metrics, and not
     status.takes_clients = takes_clients;
     return status;
   };
-  const auto door = [] { return DoorStatus{}; };
+  const auto door = [] { return AcceptorStatus{}; };
   CHECK(answer_admin("/healthz", run, door).status == 200);
   CHECK(answer_admin("/readyz", run, door).status == 200);
   CHECK(answer_admin("/metrics", run, door).content_type.find("version=0.0.4") != std::string::npos);
@@ -101,7 +101,7 @@ TEST_CASE("admin port: alive, ready while clients are taken in, metrics, and not
 }
 
 TEST_CASE("status board: what was observed, with the progress of those who have not reported as none") {
-  FederationObserver silent;
+  RunObserver silent;
   TimePoint now{};
   StatusBoard board(silent, [&now] { return now; });
   board.on_phase("round 2", 4);

@@ -1,4 +1,4 @@
-#include "server/recovery.hpp"
+#include "server/record/recovery.hpp"
 
 #include <cmath>
 #include <limits>
@@ -17,7 +17,7 @@ const json no_bytes = {{"bytes_up", 0}, {"bytes_down", 0}};
 json started() { return started_event("random", json::object(), no_bytes); }
 
 json model(std::int64_t round) {
-  Recovery::Milestone milestone;
+  Milestone milestone;
   milestone.round = round;
   milestone.bytes_up = static_cast<std::uint64_t>(round) * 10;
   return milestone_event(milestone);
@@ -81,7 +81,7 @@ TEST_CASE("a run stands where its newest usable milestone says, with the lines u
 }
 
 json resumed(std::int64_t round) {
-  std::optional<Recovery::Milestone> milestone;
+  std::optional<Milestone> milestone;
   if (round >= 0) milestone.emplace().round = round;
   return resumed_event(milestone);
 }
@@ -112,7 +112,7 @@ TEST_CASE("a run that was taken back stands there, without the best model of a l
 }
 
 TEST_CASE("the norms of a round's updates are kept with its model") {
-  Recovery::Milestone milestone;
+  Milestone milestone;
   milestone.participation.norms = {{"silo-1", 0.5}, {"silo-2", 1e6}};
   const Replay read = replay({started(), milestone_event(milestone)}, "run");
   CHECK(read.milestones.back().participation.norms == milestone.participation.norms);
@@ -157,7 +157,7 @@ TEST_CASE("what a run had to do without: but for what was, or will be, gone thro
                                     left_out("round 2", "g")};
   const auto left_out_at = [&](std::vector<json> all, std::int64_t round) {
     Replay whole = replay(all, "run");
-    std::optional<Recovery::Milestone> milestone;
+    std::optional<Milestone> milestone;
     for (const auto& kept : whole.milestones) {
       if (kept.round == round) milestone = kept;
     }
@@ -198,14 +198,14 @@ TEST_CASE("a roster is there as a whole; newcomers join it") {
 }
 
 TEST_CASE("what FedDF cost comes back with the model that it made") {
-  Recovery::Milestone milestone;
+  Milestone milestone;
   milestone.round = 1;
   milestone.participation = {
-      .accepted = {"a"}, .excluded = {{"b", "late"}}, .fusion = {{"teachers", 1}, {"seconds", 0.5}}};
+      .accepted = {"a"}, .excluded = {{"b", "late"}}, .strategy = {{"feddf", {{"teachers", 1}, {"seconds", 0.5}}}}};
   const Replay replayed = replay({started(), model(0), milestone_event(milestone)}, "run");
-  CHECK(replayed.milestones[0].participation.fusion.is_null());
-  CHECK(replayed.milestones[1].participation.fusion == milestone.participation.fusion);
-  CHECK_FALSE(model(0).contains("feddf"));
+  CHECK(replayed.milestones[0].participation.strategy.empty());
+  CHECK(replayed.milestones[1].participation.strategy == milestone.participation.strategy);
+  CHECK_FALSE(model(0).contains("strategy"));
 }
 
 TEST_CASE("events of another version are refused as such, whatever is amiss") {
@@ -217,8 +217,8 @@ TEST_CASE("events of another version are refused as such, whatever is amiss") {
   bytes_negative["before_rounds"]["bytes_down"] = -1;
   json fractional = model(1);
   fractional["round"] = 1e300;
-  json text_fusion = model(1);
-  text_fusion["feddf"] = "cheap";
+  json text_strategy = model(1);
+  text_strategy["strategy"] = "cheap";
   json without_round = measured(1);
   without_round["line"].erase("round");
   json text_accuracy = measured(1);
@@ -235,7 +235,7 @@ TEST_CASE("events of another version are refused as such, whatever is amiss") {
                                                 {bytes_missing},
                                                 {bytes_negative},
                                                 {started(), fractional},
-                                                {started(), text_fusion},
+                                                {started(), text_strategy},
                                                 {without_round},
                                                 {text_accuracy},
                                                 {model(1)},

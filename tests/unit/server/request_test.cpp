@@ -10,8 +10,8 @@
 #include <sys/file.h>
 
 #include "server/pki/authority.hpp"
+#include "shared/base/c_deleter.hpp"
 #include "shared/base/files.hpp"
-#include "shared/base/freed.hpp"
 #include "tests/support/nobody_to_ask.hpp"
 #include "tests/support/temporary_folder.hpp"
 #include "tests/support/throws.hpp"
@@ -80,14 +80,14 @@ bool contains(const std::string& text, std::string_view part) { return text.find
 /// Whether the list that a server would read has revoked this certificate.
 bool is_on_list(const std::filesystem::path& list, const std::string& serial) {
   const std::string pem = read_text(list);
-  const std::unique_ptr<BIO, Freed<BIO_free_all>> in(BIO_new_mem_buf(pem.data(), static_cast<int>(pem.size())));
-  const std::unique_ptr<X509_CRL, Freed<X509_CRL_free>> parsed(
+  const std::unique_ptr<BIO, CDeleter<BIO_free_all>> in(BIO_new_mem_buf(pem.data(), static_cast<int>(pem.size())));
+  const std::unique_ptr<X509_CRL, CDeleter<X509_CRL_free>> parsed(
       PEM_read_bio_X509_CRL(in.get(), nullptr, nullptr, nullptr));
   REQUIRE(parsed != nullptr);
   BIGNUM* number = nullptr;
   REQUIRE(BN_hex2bn(&number, serial.c_str()) > 0);
-  const std::unique_ptr<BIGNUM, Freed<BN_free>> owned(number);
-  const std::unique_ptr<ASN1_INTEGER, Freed<ASN1_INTEGER_free>> wanted(BN_to_ASN1_INTEGER(number, nullptr));
+  const std::unique_ptr<BIGNUM, CDeleter<BN_free>> owned(number);
+  const std::unique_ptr<ASN1_INTEGER, CDeleter<ASN1_INTEGER_free>> wanted(BN_to_ASN1_INTEGER(number, nullptr));
   X509_REVOKED* entry = nullptr;
   return X509_CRL_get0_by_serial(parsed.get(), &entry, wanted.get()) == 1;
 }
@@ -121,14 +121,14 @@ TEST_CASE("a revocation that was cut short is nowhere, or stands in the record a
   const std::filesystem::path record = folder / "pki/issued.json";
   {
     Authority authority(folder / "pki");
-    const Obstacle obstacle(record);
+    const Obstacle reason(record);
     CHECK(test::code_of([&] { authority.revoke("silo-1", now); }) == Errc::storage);
     CHECK_FALSE(is_on_list(list, serial));
   }
   CHECK_FALSE(Authority(folder / "pki").issued().front().revoked.has_value());
   {
     Authority authority(folder / "pki");
-    const Obstacle obstacle(list);
+    const Obstacle reason(list);
     const SystemTime later = now + std::chrono::days(10);
     CHECK(test::code_of([&] { authority.revoke("silo-1", later); }) == Errc::storage);
   }

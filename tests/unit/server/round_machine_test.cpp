@@ -1,4 +1,4 @@
-#include "server/round_machine.hpp"
+#include "server/phases/round_machine.hpp"
 
 #include <doctest/doctest.h>
 

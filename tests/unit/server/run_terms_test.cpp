@@ -1,8 +1,8 @@
-#include "server/run_terms.hpp"
+#include "server/phases/run_terms.hpp"
 
 #include <doctest/doctest.h>
 #include <fmt/format.h>
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include "tests/support/throws.hpp"
 
@@ -52,16 +52,16 @@ TEST_CASE("the terms say what a silo's people want to know, and read as written"
                   .range = {0, 1},
                   .mean = {0.2860},
                   .deviation = {0.3530}};
-  const session::Terms terms = run_terms(config, data);
+  const plan::Terms terms = run_terms(config, data);
   CHECK(terms.plan.rounds == 12);
   CHECK(terms.plan.start == "kd");
   CHECK(terms.plan.share_model.find("federated validation") != std::string::npos);
-  const session::Terms read = session::terms_from_json_text(session::to_json_text(terms));
+  const plan::Terms read = plan::terms_from_json_text(plan::to_json_text(terms));
   CHECK(read.samples.classes == data.samples.classes);
   CHECK(read.samples.stored == learn::Stored::uint8);
   CHECK(read.samples.mean == data.samples.mean);
   CHECK(read.architecture == terms.model.architecture());
-  CHECK(session::digest_of(read) == session::digest_of(terms));
+  CHECK(plan::digest_of(read) == plan::digest_of(terms));
   config.federation.start = StartModel::random;
   CHECK(run_terms(config, data).plan.share_model.empty());
 }
@@ -69,8 +69,8 @@ TEST_CASE("the terms say what a silo's people want to know, and read as written"
 TEST_CASE("a model file's metadata name shape, scale, constants, classes, architecture, round, version and terms") {
   CentralData data = data_of({2, 3, 4, 2});
   data.samples.classes = {"a", "b"};
-  const session::Terms terms = run_terms({}, data);
-  const wire::Metadata metadata = session::metadata_of(terms, 7);
+  const plan::Terms terms = run_terms({}, data);
+  const wire::Metadata metadata = plan::metadata_of(terms, 7);
   CHECK(metadata.at("input_shape") == "[2,3,4]");
   CHECK(metadata.at("scale") == R"({"float32":1,"uint8":255})");
   CHECK(metadata.at("mean") == "[0.0,0.0]");
@@ -79,7 +79,7 @@ TEST_CASE("a model file's metadata name shape, scale, constants, classes, archit
   CHECK(metadata.at("architecture") == terms.model.architecture());
   CHECK(metadata.at("round") == "7");
   CHECK_FALSE(metadata.at("headstart").empty());
-  CHECK(metadata.at("terms") == session::digest_of(terms));
+  CHECK(metadata.at("terms") == plan::digest_of(terms));
 }
 
 }  // namespace

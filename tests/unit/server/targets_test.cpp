@@ -1,8 +1,8 @@
-#include "server/targets.hpp"
+#include "server/run/targets.hpp"
 
 #include <doctest/doctest.h>
 
-#include "server/config.hpp"
+#include "server/config/server_config.hpp"
 
 namespace headstart::server {
 namespace {

@@ -1,4 +1,4 @@
-#include "server/update_norms.hpp"
+#include "server/uploads/update_norms.hpp"
 
 #include <doctest/doctest.h>
 

@@ -1,4 +1,4 @@
-#include "server/upload_slots.hpp"
+#include "server/uploads/upload_slots.hpp"
 
 #include <fcntl.h>
 #include <unistd.h>

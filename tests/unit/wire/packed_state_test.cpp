@@ -3,7 +3,7 @@
 #include <cstring>
 
 #include <doctest/doctest.h>
-#include <torch/torch.h>
+#include <torch/types.h>
 
 namespace headstart::wire {
 namespace {

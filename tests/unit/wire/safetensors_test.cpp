@@ -4,7 +4,7 @@
 
 #include <doctest/doctest.h>
 #include <fmt/format.h>
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include "shared/base/files.hpp"
 #include "tests/support/temporary_folder.hpp"

@@ -1,1 +1,0 @@
-// Carries the precompiled torch/torch.h of all targets; holds nothing itself.

@@ -1,0 +1,45 @@
+#include "server/config/consolidation_options.hpp"
+
+namespace headstart::server {
+
+void declare_fields(Fields& fields, const std::string& prefix, ConsolidationOptions& options) {
+  fields.choice(
+      prefix + ".student", options.student,
+      "What the student starts from: the best or the worst pre-trained model by the validation source, or the "
+      "untrained global model.",
+      Choices<StudentStart>(student_words));
+  fields.choice(prefix + ".weights", options.weighting,
+                "Teacher weights: by class accuracy (adaptive), by class precision, or equal.",
+                Choices<learn::TeacherWeighting>(learn::weighting_words));
+  fields.choice(prefix + ".transfer", options.transfer,
+                "Where distillation happens: on the large or the small public unlabeled set at the server, or on the "
+                "student's own data at its client, which is then sent the other clients' models.",
+                Choices<TransferSet>(transfer_words));
+  fields.choice(prefix + ".keep", options.keep, "State kept: of the last epoch, or the best by the validation source.",
+                Choices<KeptState>(kept_words));
+  fields.flag(prefix + ".gate", options.gate,
+              "Start from the seed only where the validation source rates it above the best local model.");
+  fields.flag(prefix + ".divide_label_prior", options.divides_label_prior,
+              "Divide out of each teacher's probabilities how often it answers with a class on validation data; on "
+              "public sets.");
+  fields.choice(prefix + ".tune", options.tune,
+                "Choose temperature and alpha by the validation source: none (they are as set), auto (a search with "
+                "some 7 consolidations in place of one), or grid (all settings of consolidation.grid).",
+                Choices<SettingChoice>(choice_words));
+  learn::declare_fields(fields, prefix + ".grid", options.grid);
+}
+
+std::unique_ptr<learn::SettingSearch> search_of(const ConsolidationOptions& options, std::int64_t epochs) {
+  const bool has_labels = options.transfer == TransferSet::student;
+  switch (options.tune) {
+    case SettingChoice::automatic:
+      return learn::automatic_search(options.grid, epochs, has_labels);
+    case SettingChoice::grid:
+      return learn::grid_search(options.grid, epochs, has_labels);
+    case SettingChoice::as_set:
+      break;
+  }
+  return nullptr;
+}
+
+}  // namespace headstart::server

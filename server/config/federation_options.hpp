@@ -1,0 +1,69 @@
+// The settings of a federation: who takes part, how long they are waited for, and what the rounds do.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "server/config/consolidation_options.hpp"
+#include "server/strategies/strategy_options.hpp"
+
+namespace headstart::server {
+
+/// What round 1 starts from.
+enum class StartModel { random, best_local, average, kd };
+inline constexpr std::pair<StartModel, std::string_view> start_words[] = {{StartModel::random, "random"},
+                                                                          {StartModel::best_local, "best_local"},
+                                                                          {StartModel::average, "average"},
+                                                                          {StartModel::kd, "kd"}};
+
+/// Whose data decides (best, worst, class-wise accuracies, gate, kept checkpoint).
+enum class ValidationSource { none, server, federated };
+inline constexpr std::pair<ValidationSource, std::string_view> validation_words[] = {
+    {ValidationSource::none, "none"}, {ValidationSource::server, "server"}, {ValidationSource::federated, "federated"}};
+
+struct TargetOptions {
+  std::vector<double> accuracies;  ///< Absolute, 0..1.
+  double reference = 0;            ///< An accuracy that fractions refer to; 0: none.
+  std::vector<double> fractions;   ///< Of the reference.
+  bool stop = false;               ///< End the run at the first round that reaches all targets.
+};
+
+struct CheckpointOptions {
+  std::int64_t every = 1;  ///< Rounds between checkpoints; 0: none.
+  std::int64_t keep = 2;   ///< Newest ones kept; 0: all.
+  bool best = true;        ///< Keep the best model by the validation source.
+};
+
+/// How long something is waited for, in seconds. check() holds handshake <= silence <= task <= phase, absence <= phase.
+struct Timeouts {
+  double handshake = 10;  ///< A new connection's way to its first message.
+  double silence = 30;    ///< A connection without a heartbeat.
+  double absence = 120;   ///< A client without a connection.
+  double task = 600;      ///< A task without progress.
+  double phase = 86400;   ///< A round, or one phase before them.
+  double lobby = 0;       ///< Clients that have not come yet; 0: for ever.
+};
+
+struct FederationOptions {
+  std::int64_t num_clients = 10;
+  std::int64_t num_rounds = 100;
+  std::int64_t min_clients = 0;  ///< Updates that a round needs; 0: half of the clients, rounded up.
+  std::int64_t num_late = 0;     ///< Newcomers that may join between rounds.
+  Timeouts timeouts;
+  StrategyOptions strategy;
+  StartModel start = StartModel::random;
+  ConsolidationOptions consolidation;
+  ValidationSource validation = ValidationSource::none;
+  bool central_evaluation = true;
+  bool federated_evaluation = true;
+  TargetOptions targets;
+  CheckpointOptions checkpoints;
+  std::int64_t upload_memory = 0;  ///< Bytes for updates in flight; 0: two models, at most 1 GiB.
+};
+
+/// The least number of updates a round needs.
+std::int64_t quorum_of(const FederationOptions& options);
+
+}  // namespace headstart::server

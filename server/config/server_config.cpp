@@ -1,0 +1,218 @@
+#include "server/config/server_config.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <iterator>
+
+#include <fmt/format.h>
+
+#include "server/strategies/strategy.hpp"
+#include "shared/base/error.hpp"
+
+namespace headstart::server {
+
+void declare_fields(Fields& fields, ServerConfig& config) {
+  FederationOptions& federation = config.federation;
+  fields.path("run.folder", config.folder,
+              "Folder of the run: made new, or that of the same run unfinished, which then goes on.");
+  plan::declare_fields(fields, config.terms);
+  fields.integer("run.threads", config.threads,
+                 "LibTorch threads of each computation at the server; clients have a setting of their own, and for a "
+                 "repeatable run "
+                 "all are the same.",
+                 {1, 1024});
+  fields.text("run.device", config.device, "Where the server computes: cpu, cuda or auto.");
+  fields.text("run.log", config.log, "Log level: trace, debug, info, warn, error, off.");
+  fields.choice("run.log_format", config.log_format, "Log lines as text, or as JSON objects.",
+                Choices<LogFormat>(log_format_words));
+  fields.text("listen.address", config.address, "Address to listen on.");
+  fields.integer("listen.port", config.port,
+                 "Port to listen on; 0: any free one, written to the file port in the run's folder.", {0, 65535});
+  fields.flag("listen.insecure", config.insecure,
+              "Listen beyond loopback without TLS: models then travel in the clear, and names prove nothing.");
+  fields.integer("limits.handshakes", config.max_handshakes,
+                 "Connections at a time that have not joined yet; one address may hold a fourth of them. Who has shown "
+                 "a certificate has a place apart, as many in all and four for each name.",
+                 {4, 100000});
+  fields.integer("limits.receive_memory", config.receive_memory,
+                 "Bytes of memory for messages above 64 KiB while they come in, over all connections; who finds none "
+                 "left is not read from meanwhile.",
+                 {1 << 21, 1e12});
+  fields.number("limits.update_norm", config.max_update_norm,
+                "Largest L2 distance of a client's update from the model that it was sent, over all floating-point "
+                "values, running statistics included; one beyond it is refused. 0: none. audit.jsonl has the distances "
+                "of all updates, with and without a bound.",
+                {0, 1e30});
+  fields.text("admin.address", config.admin_address, "Address of the port for probes and metrics.");
+  fields.integer("admin.port", config.admin_port,
+                 "Port that answers GET /healthz, /readyz and /metrics (Prometheus), without TLS; 0: any free one, "
+                 "written to the file admin-port in the run's folder; -1: none.",
+                 {-1, 65535});
+  net::declare_fields(fields, "tls", config.tls);
+  fields.path("listen.allowed", config.allowed_clients,
+              "File with the names of the clients that may join, one a line, '#' begins a comment; read again when a "
+              "client comes and before each round. Empty: all that the authority has certified.");
+  learn::declare_fields(fields, "data", config.data);
+  SampleSettings& samples = config.samples;
+  fields.names(
+      "data.classes", samples.classes,
+      "Names of the classes by label, or their number: for data that do not say it, or a server without data.");
+  fields.integers(
+      "data.shape", samples.shape,
+      "Channels, height and width of a sample, for a server without data (evaluation.central false); a known "
+      "set needs none.",
+      {1, static_cast<double>(learn::max_extent)});
+  fields.numbers("data.mean", samples.mean,
+                 "Per channel, subtracted from every silo's values (uint8 divided by 255); empty: as the server's data "
+                 "have it.",
+                 {-1e30, 1e30});
+  fields.numbers("data.deviation", samples.deviation, "Per channel; values are divided by it after data.mean.",
+                 {learn::smallest_deviation, 1e30});
+  fields.numbers(
+      "data.range", samples.range,
+      "Least and greatest value of a sample before data.mean, for a server without data; a silo whose values "
+      "lie beyond is refused. Empty: not known.",
+      {-1e30, 1e30});
+  fields.path("data.manifest", config.manifest, "Manifest of the partition and its draws (headstart-lab partition).");
+  fields.integer("federation.clients", federation.num_clients, "Clients that the run waits for.", {1, 100000});
+  fields.integer("federation.rounds", federation.num_rounds, "Rounds of FedAvg.", {0, 1000000});
+  fields.integer("federation.min_clients", federation.min_clients,
+                 "Updates that a round needs to count; 0: half of the clients, rounded up.", {0, 100000});
+  fields.integer("federation.late_clients", federation.num_late,
+                 "Clients beyond federation.clients that may join while rounds are under way.", {0, 100000});
+  Timeouts& timeouts = federation.timeouts;
+  fields.number(
+      "timeouts.handshake", timeouts.handshake,
+      "Seconds for a new connection to say who it is; 5 of them at most for TLS, and for the WebSocket upgrade.",
+      {0.1, 3600});
+  fields.number(
+      "timeouts.silence", timeouts.silence,
+      "Seconds within which a connection without a sign of life is lost; a fourth of it is between heartbeats.",
+      {0.1, 1e6});
+  fields.number("timeouts.absence", timeouts.absence,
+                "Seconds for which the run waits for a client whose connection was lost.", {0, 1e6});
+  fields.number("timeouts.task", timeouts.task,
+                "Seconds without progress (a report, a byte) after which a client's task is given up.", {0.1, 1e6});
+  fields.number("timeouts.phase", timeouts.phase,
+                "Seconds that a round, or a phase before the rounds, may take; later results are refused as late.",
+                {0.1, 1e7});
+  fields.number("timeouts.lobby", timeouts.lobby,
+                "Seconds after which the run starts with the clients that are there, if they are enough "
+                "(federation.min_clients); 0: it waits for all.",
+                {0, 1e7});
+  fields.integer("federation.upload_memory", federation.upload_memory,
+                 "Bytes of memory for updates in flight, more are staged on disk; 0: two models, at most 1 GiB.",
+                 {0, 1e13});
+  declare_fields(fields, federation.strategy);
+  fields.choice("start.model", federation.start, "What round 1 starts from.", Choices<StartModel>(start_words));
+  declare_fields(fields, "consolidation", federation.consolidation);
+  fields.choice("validation.source", federation.validation,
+                "Whose data judges models: a labeled set that the server holds (validation in the manifest), or the "
+                "clients' counts on their held-out data. A client does not count for its own pre-trained model, whose "
+                "epoch its held-out data chose, unless no other client has any.",
+                Choices<ValidationSource>(validation_words));
+  fields.flag("evaluation.central", federation.central_evaluation, "Measure every round's model on the test set.");
+  fields.flag("evaluation.federated", federation.federated_evaluation,
+              "Have the clients measure every round's model on their held-out data.");
+  fields.numbers("targets.accuracies", federation.targets.accuracies, "Test accuracies to reach.", {0, 1});
+  fields.number("targets.reference", federation.targets.reference,
+                "A test accuracy that targets.fractions refer to; 0: none.", {0, 1});
+  fields.numbers("targets.fractions", federation.targets.fractions, "Targets as fractions of targets.reference.",
+                 {0, 2});
+  fields.flag("targets.stop", federation.targets.stop, "Stop at the first round that reaches every target.");
+  fields.integer("checkpoints.every", federation.checkpoints.every, "Rounds between checkpoints; 0: none.",
+                 {0, 1000000});
+  fields.integer("checkpoints.keep", federation.checkpoints.keep,
+                 "Newest checkpoints that are kept; 0: all. With two, a damaged newest one costs one round.",
+                 {0, 1000000});
+  fields.flag("checkpoints.best", federation.checkpoints.best,
+              "Keep the best model by validation.source as best.safetensors.");
+}
+
+std::int64_t quorum_of(const FederationOptions& options) {
+  return options.min_clients > 0 ? options.min_clients : (options.num_clients + 1) / 2;
+}
+
+void check(const ServerConfig& config) {
+  const FederationOptions& federation = config.federation;
+  const auto refuse = [](const std::string& what) { throw Error(Errc::usage, what); };
+  if (config.folder.empty()) refuse("run.folder is empty: name the folder that the run leaves its results in");
+  const Timeouts& timeouts = federation.timeouts;
+  const std::pair<const char*, double> order[] = {{"timeouts.handshake", timeouts.handshake},
+                                                  {"timeouts.silence", timeouts.silence},
+                                                  {"timeouts.task", timeouts.task},
+                                                  {"timeouts.phase", timeouts.phase}};
+  for (std::size_t i = 1; i < std::size(order); ++i) {
+    if (order[i - 1].second <= order[i].second) continue;
+    refuse(fmt::format("{} ({} s) is longer than {} ({} s): what is waited for would never be waited out",
+                       order[i - 1].first, order[i - 1].second, order[i].first, order[i].second));
+  }
+  const SampleSettings& samples = config.samples;
+  if (!samples.shape.empty() && samples.shape.size() != 3) {
+    refuse("data.shape: expected three numbers: channels, height and width");
+  }
+  if (samples.mean.size() != samples.deviation.size()) {
+    refuse(fmt::format("data.mean has {} numbers and data.deviation has {}; both have one a channel",
+                       samples.mean.size(), samples.deviation.size()));
+  }
+  if (!samples.range.empty() && (samples.range.size() != 2 || samples.range[0] >= samples.range[1])) {
+    refuse("data.range: expected two numbers, the least value and the greatest");
+  }
+  if (timeouts.absence > timeouts.phase) refuse("timeouts.absence is longer than timeouts.phase");
+  const bool has_source = federation.validation != ValidationSource::none;
+  if (federation.start == StartModel::best_local && !has_source) {
+    refuse("start.model best_local needs validation.source (server or federated): it says which model is best");
+  }
+  if (federation.start == StartModel::kd) {
+    const ConsolidationOptions& kd = federation.consolidation;
+    if (kd.student != StudentStart::untrained && !has_source) {
+      refuse("consolidation.student best or worst needs validation.source (server or federated)");
+    }
+    if (kd.weighting != learn::TeacherWeighting::equal && !has_source) {
+      refuse("consolidation.weights adaptive or precision needs validation.source (server or federated)");
+    }
+    if (kd.transfer == TransferSet::student && !has_source) {
+      refuse("consolidation.transfer student needs validation.source (server or federated): it names the student");
+    }
+    if (kd.tune != SettingChoice::as_set && !has_source) {
+      refuse("consolidation.tune needs validation.source (server or federated): it rates the settings");
+    }
+    if (kd.tune != SettingChoice::as_set) (void)search_of(kd, config.terms.consolidation.epochs);
+    if (kd.divides_label_prior && (!has_source || kd.transfer == TransferSet::student)) {
+      refuse(
+          "consolidation.divide_label_prior needs validation.source (server or federated), which shows it, and "
+          "consolidation.transfer public or public-small");
+    }
+    if (kd.gate && !has_source) refuse("consolidation.gate needs validation.source (server or federated)");
+    if (kd.keep == KeptState::best &&
+        (federation.validation != ValidationSource::server || kd.transfer == TransferSet::student)) {
+      refuse("consolidation.keep best needs validation.source server and consolidation.transfer public");
+    }
+  }
+  if (federation.validation == ValidationSource::federated && config.terms.held_out == 0) {
+    refuse("validation.source federated needs held-out samples at the clients: data.held_out above 0");
+  }
+  const bool needs_teachers = federation.start == StartModel::kd;
+  if (needs_teachers && federation.num_clients < 2) {
+    refuse("start.model kd needs at least two clients: one model cannot teach itself");
+  }
+  if (federation.min_clients > federation.num_clients) {
+    refuse("federation.min_clients is larger than federation.clients");
+  }
+  if (const StrategyRow& strategy = strategy_row(federation.strategy.name);
+      quorum_of(federation) < strategy.min_updates) {
+    refuse(
+        fmt::format("federation.strategy {} takes {} updates a round at least, and federation.min_clients asks for {}",
+                    strategy.name, strategy.min_updates, quorum_of(federation)));
+  }
+  if (!federation.targets.fractions.empty() && federation.targets.reference <= 0) {
+    refuse("targets.fractions need targets.reference");
+  }
+  if (federation.targets.stop && federation.targets.accuracies.empty() && federation.targets.fractions.empty()) {
+    refuse("targets.stop needs targets.accuracies or targets.fractions");
+  }
+  const bool has_targets = !federation.targets.accuracies.empty() || !federation.targets.fractions.empty();
+  if (has_targets && !federation.central_evaluation) refuse("targets need evaluation.central true");
+}
+
+}  // namespace headstart::server

@@ -1,0 +1,111 @@
+#include "server/phases/consolidation_plan.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+#include <fmt/format.h>
+#include <torch/types.h>
+
+#include "server/phases/class_weights.hpp"
+#include "shared/base/error.hpp"
+
+namespace headstart::server {
+
+namespace {
+
+std::vector<learn::Evaluation> ratings_of(const std::vector<const Candidate*>& candidates) {
+  std::vector<learn::Evaluation> ratings;
+  for (const Candidate* candidate : candidates) ratings.push_back(*candidate->rating);
+  return ratings;
+}
+
+/// The candidate the student starts from or whose data it uses, or null for an untrained student on public data.
+const Candidate* student_of(const ConsolidationOptions& options, std::vector<const Candidate*> eligible) {
+  const bool needs_one = options.student != StudentStart::untrained || options.transfer == TransferSet::student;
+  if (!needs_one) return nullptr;
+  const bool must_host = options.transfer == TransferSet::student;
+  const bool must_share = options.student != StudentStart::untrained;
+  std::erase_if(eligible, [must_host, must_share](const Candidate* c) {
+    return !c->has_federated_architecture || !c->rating || (must_host && !c->can_host) ||
+           (must_share && !c->shares_with_peers);
+  });
+  if (eligible.empty()) {
+    throw Error(
+        Errc::run_failed,
+        fmt::format("consolidation: no pre-trained model of the federated architecture with a rating{} to start "
+                    "from{}",
+                    must_share ? " and share_model: peers" : "",
+                    must_host ? ", whose client is there to distil on its data" : ""));
+  }
+  const auto by_rank = [](const Candidate* a, const Candidate* b) { return ranks_before(*a, *b); };
+  return options.student == StudentStart::worst ? *std::ranges::max_element(eligible, by_rank)
+                                                : *std::ranges::min_element(eligible, by_rank);
+}
+
+std::string refusal_of(const ConsolidationPlan& plan) {
+  std::string text = "consolidation: no client can teach";
+  for (const auto& [client, reason] : plan.left_out) text += "; " + client + ": " + reason;
+  return text;
+}
+
+}  // namespace
+
+bool has_diverged(const Candidate& candidate) { return candidate.rating && std::isinf(candidate.rating->loss()); }
+
+bool ranks_before(const Candidate& a, const Candidate& b) {
+  if (a.rating->accuracy() != b.rating->accuracy()) return a.rating->accuracy() > b.rating->accuracy();
+  if (a.rating->loss() != b.rating->loss()) return a.rating->loss() < b.rating->loss();
+  return a.client < b.client;
+}
+
+ConsolidationPlan plan_consolidation(const ConsolidationOptions& options, std::vector<Candidate> candidates,
+                                     std::int64_t num_classes) {
+  std::ranges::sort(candidates, {}, &Candidate::client);
+  ConsolidationPlan plan;
+  std::vector<const Candidate*> all;
+  for (const Candidate& candidate : candidates) {
+    if (has_diverged(candidate)) {
+      plan.left_out.emplace_back(candidate.client, "its model diverged: its loss on the validation data is infinite");
+    } else {
+      all.push_back(&candidate);
+    }
+  }
+  const Candidate* student = student_of(options, all);
+  const bool on_student_data = options.transfer == TransferSet::student;
+  const bool is_equal = options.weighting == learn::TeacherWeighting::equal;
+
+  if (on_student_data) plan.place = student->client;
+  if (options.student != StudentStart::untrained) plan.student = student->client;
+  plan.copy_teaches = plan.student && !on_student_data;
+  plan.is_published = !(options.student == StudentStart::untrained && on_student_data) &&
+                      options.weighting != learn::TeacherWeighting::precision && !options.divides_label_prior;
+
+  std::vector<const Candidate*> others;
+  for (const Candidate* candidate : all) {
+    if (candidate == student) continue;
+    if (on_student_data && !candidate->shares_with_peers) {
+      plan.left_out.emplace_back(candidate->client, "it does not share its model with other clients (share_model)");
+    } else if (!candidate->can_teach) {
+      plan.left_out.emplace_back(candidate->client, candidate->reason);
+    } else if ((!is_equal || options.divides_label_prior) && !candidate->rating) {
+      plan.left_out.emplace_back(candidate->client,
+                                 "its weights by class, or its label prior, need a rating, which nobody measured");
+    } else {
+      others.push_back(candidate);
+    }
+  }
+  for (const Candidate* candidate : others) plan.teachers.push_back(candidate->client);
+  if (others.empty()) throw Error(Errc::run_failed, refusal_of(plan));
+
+  std::vector<const Candidate*> teaching = others;
+  if (plan.copy_teaches) teaching.push_back(student);
+  if (is_equal) {
+    plan.weights = learn::equal_weights(static_cast<std::int64_t>(teaching.size()), num_classes);
+    return plan;
+  }
+  const std::optional<learn::Evaluation> of_student = plan.student ? student->rating : std::nullopt;
+  plan.weights = class_weights(ratings_of(teaching), ratings_of(others), of_student, options.weighting);
+  return plan;
+}
+
+}  // namespace headstart::server

@@ -1,0 +1,94 @@
+#include "server/phases/disclosure.hpp"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include "shared/base/error.hpp"
+
+namespace headstart::server {
+
+namespace {
+
+std::string list_of(const std::vector<std::string>& names) {
+  return names.empty() ? "nobody" : fmt::format("{}", fmt::join(names, ", "));
+}
+
+/// How many silos must share with peers for `options`, and the setting that wants it.
+struct Need {
+  std::size_t num_silos = 0;
+  std::string why;
+};
+
+Need need_of(const FederationOptions& options, TransferSet transfer) {
+  const ConsolidationOptions& kd = options.consolidation;
+  Need need;
+  const auto raise = [&need](std::size_t num_silos, std::string why) {
+    if (num_silos > need.num_silos) need = {num_silos, std::move(why)};
+  };
+  const bool is_rated_at_clients = options.validation == ValidationSource::federated;
+  if (options.start == StartModel::best_local)
+    raise(1, "start.model best_local hands one silo's weights to all others");
+  if (options.start != StartModel::kd) return need;
+  if (kd.student != StudentStart::untrained) {
+    raise(1, fmt::format("consolidation.student {} starts from one silo's weights, which reach all others",
+                         word_of(Choices<StudentStart>(student_words), kd.student)));
+  }
+  if (is_rated_at_clients && kd.weighting != learn::TeacherWeighting::equal) {
+    raise(kd.student == StudentStart::untrained ? 1 : 2,
+          fmt::format("consolidation.weights {} with validation.source federated has other silos rate the teachers",
+                      word_of(Choices<learn::TeacherWeighting>(learn::weighting_words), kd.weighting)));
+  }
+  if (transfer == TransferSet::student) {
+    raise(2, "consolidation.transfer student sends the teachers' models to the student's silo");
+  }
+  return need;
+}
+
+}  // namespace
+
+ConsentRuling rule_on_consents(const FederationOptions& options, const Consents& consents, bool has_public_set) {
+  ConsentRuling ruling{.transfer = options.consolidation.transfer, .fallback = {}, .refusal = {}};
+  const std::size_t num_sharing = consents.with_peers.size();
+  const bool is_on_student_data =
+      options.start == StartModel::kd && options.consolidation.transfer == TransferSet::student;
+  if (is_on_student_data && num_sharing < 2 && has_public_set) {
+    ruling.transfer = TransferSet::public_large;
+    ruling.fallback = fmt::format(
+        "consolidation on the public set instead of student data: that takes two silos with share_model: peers, and "
+        "there are {}",
+        num_sharing);
+  }
+  const std::size_t num_silos = num_sharing + consents.with_server.size();
+  if (options.start == StartModel::average && num_silos < 3 && num_sharing < num_silos) {
+    ruling.refusal = fmt::format(
+        "start.model average of fewer than three silos' models shows each its peer's; that takes share_model: peers at "
+        "all {} of them, and it is not set at {}. Have them set it, or choose another start.model",
+        num_silos, list_of(consents.with_server));
+    return ruling;
+  }
+  if (const Need need = need_of(options, ruling.transfer); num_sharing < need.num_silos) {
+    ruling.refusal = fmt::format(
+        "{}; that takes share_model: peers at {} silo(s), and it is set at {} ({}). Have them set it, or choose "
+        "another start, consolidation.student untrained, consolidation.weights equal, or a validation set at the "
+        "server",
+        need.why, need.num_silos, num_sharing, list_of(consents.with_peers));
+  }
+  return ruling;
+}
+
+std::string words_of(const Consents& consents) {
+  return fmt::format("share_model: other silos may see the pre-trained models of {}; the server alone those of {}",
+                     list_of(consents.with_peers), list_of(consents.with_server));
+}
+
+ReleasedModel DisclosurePolicy::release(const std::string& owner, const LocalModelRecord& model,
+                                        std::shared_ptr<session::ByteSource> state) const {
+  if (!model.shares_with_peers && owner != recipient_) {
+    throw Error(Errc::internal, fmt::format("{}'s pre-trained model was to be sent to {}, and {} says share_model: "
+                                            "server; it was not sent",
+                                            owner, recipient_, owner));
+  }
+  return {owner, model.spec, model.digest, std::move(state)};
+}
+
+}  // namespace headstart::server

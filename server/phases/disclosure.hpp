@@ -1,0 +1,62 @@
+// Whose pre-trained models may reach other silos, and what a run may do within that.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "server/config/federation_options.hpp"
+#include "server/record/run_events.hpp"
+#include "server/sessions/released_model.hpp"
+
+namespace headstart::server {
+
+/// What the silos said (share_model), in name order.
+struct Consents {
+  std::vector<std::string> with_peers;   ///< Other silos may see the model.
+  std::vector<std::string> with_server;  ///< The server alone may.
+};
+
+/// What of the configured run hands one silo's weights to others, beyond what they consented to, and what the rule
+/// makes of it.
+struct ConsentRuling {
+  TransferSet transfer = TransferSet::public_large;  ///< To be used in place of the configured one.
+  std::string fallback;                              ///< A sentence where it is another one.
+  std::string refusal;                               ///< A sentence where the run cannot be made; then nothing begins.
+};
+
+/// The rule, the same at every start of a run, before anything is trained:
+///   - distilling on student data takes two silos that share with peers, as student and teacher; with fewer it is done
+///     on the large public set where the server has one, else the run is refused;
+///   - the starts best_local and kd with a student from best or worst hand one silo's weights on: they are picked among
+///     those that share with peers, and without one the run is refused;
+///   - a one-shot average of fewer than three models shows each silo the other's: all of them share with peers, or the
+///     run is refused;
+///   - federated validation sends models to other silos: only theirs that share with peers are rated. Where weights by
+///     class or the pick of a student need ratings, too few of them mean a refusal.
+ConsentRuling rule_on_consents(const FederationOptions& options, const Consents& consents, bool has_public_set);
+
+/// The gate: what of a silo's model may leave the server, asked once more where it leaves. Rules and plans keep to the
+/// consents before; where one of them errs, the model still does not leave.
+class DisclosurePolicy {
+ public:
+  explicit DisclosurePolicy(std::string recipient) : recipient_(std::move(recipient)) {}
+
+  /// The pre-trained model of `owner`, for the recipient. Throws Error(internal) where the owner says share_model:
+  /// server and is another silo.
+  [[nodiscard]] ReleasedModel release(const std::string& owner, const LocalModelRecord& model,
+                                      std::shared_ptr<session::ByteSource> state) const;
+
+  /// A model that the server distilled from several silos' answers.
+  [[nodiscard]] static ReleasedModel release_distilled(learn::ModelSpec spec, std::string digest,
+                                                       std::shared_ptr<session::ByteSource> state) {
+    return {std::string(), std::move(spec), std::move(digest), std::move(state)};
+  }
+
+ private:
+  std::string recipient_;
+};
+
+/// A sentence for people.
+std::string words_of(const Consents& consents);
+
+}  // namespace headstart::server

@@ -1,0 +1,95 @@
+// What every phase of a run works with.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <stop_token>
+
+#include <boost/asio/thread_pool.hpp>
+#include <fmt/format.h>
+
+#include "server/config/server_config.hpp"
+#include "server/operations/run_observer.hpp"
+#include "server/phases/central_data.hpp"
+#include "server/record/recovery.hpp"
+#include "server/record/run_folder.hpp"
+#include "server/sessions/roster.hpp"
+#include "server/uploads/inspection.hpp"
+#include "shared/base/clock.hpp"
+
+namespace headstart::server {
+
+/// A client with more than this part of all examples is named: its update is most of every average.
+inline constexpr double dominant_share = 0.5;
+
+/// References outlive the run. Coroutines run on `executor` (one thread), computation on `pool`.
+struct RunContext {
+  net::asio::any_io_executor executor;
+  net::asio::thread_pool& pool;
+  const ServerConfig& config;
+  const CentralData& data;
+  const learn::Schema& global_schema;
+  RunFolder& folder;
+  Roster& roster;
+  RunObserver& observer;
+  Clock clock;
+  c10::Device device;
+  std::stop_token stop;
+  std::vector<LeftOut>& left_out;
+
+  [[nodiscard]] Intake intake() const { return {pool, folder.audit()}; }
+  [[nodiscard]] const FederationOptions& options() const { return config.federation; }
+  [[nodiscard]] const plan::Terms& terms() const { return config.terms; }
+  /// The untrained global model: the random start.
+  [[nodiscard]] std::unique_ptr<learn::Model> make_global_model() const {
+    auto model = learn::make_model(terms().model, data.task, terms().seeds().child("model"));
+    model->to(device);
+    return model;
+  }
+  /// What a file for the user holds of the global state `state`: see learn::Model::complete().
+  [[nodiscard]] wire::PackedState complete(const wire::PackedState& state) const {
+    if (!terms().model.is_scripted()) return state;
+    return wire::PackedState(make_global_model()->complete(state.state()));
+  }
+  /// Who counts for a model of `owner`: all active clients but the owner, whose held-out data chose the model's epoch.
+  /// Empty: a model of nobody's own, which all count for.
+  [[nodiscard]] std::vector<std::shared_ptr<ClientSession>> judges_of(const std::string& owner) const {
+    std::vector<std::shared_ptr<ClientSession>> clients = roster.active();
+    std::erase_if(clients, [&owner](const auto& client) { return client->name() == owner; });
+    return clients;
+  }
+  /// Goes on without what `client` should have given to `phase`: said to the observer and recorded in the summary.
+  void leave_out(const std::string& phase, const std::string& client, const std::string& reason) const {
+    if (stop.stop_requested()) return;  // the phase itself will be gone through again
+    observer.on_note(fmt::format("{} without {}: {}", phase, client, reason));
+    left_out.push_back({phase, client, reason});
+    folder.journal().append(left_out_event(left_out.back()));
+  }
+  /// The counts of `clients` on their own data, summed: `ask(ClientSession&)` returns Task<Evaluation>. Left out of
+  /// `phase` is whoever gives no answer, or measures an infinite loss where others measure a finite one: one client
+  /// cannot have a model count as diverged. Throws Error(interrupted) where the run is stopped meanwhile, as the
+  /// answers are then not all there.
+  template <class Ask>
+  net::Task<learn::Evaluation> evaluate_at_clients(const char* phase,
+                                                   std::vector<std::shared_ptr<ClientSession>> clients, Ask ask) const {
+    auto asking = roster.ask<learn::Evaluation>(std::move(clients), std::move(ask));
+    const auto answers = co_await std::move(asking);
+    if (stop.stop_requested()) throw Error(Errc::interrupted, "stopped while clients evaluated");
+    const bool is_finite_somewhere = std::ranges::any_of(answers, [](const Answer<learn::Evaluation>& answer) {
+      return answer.value && answer.value->num_samples() > 0 && std::isfinite(answer.value->loss_sum);
+    });
+    auto sum = learn::Evaluation::of_none(data.task.num_classes);
+    for (const Answer<learn::Evaluation>& answer : answers) {
+      if (!answer.value) {
+        leave_out(phase, answer.client->name(), answer.reason);
+      } else if (is_finite_somewhere && !std::isfinite(answer.value->loss_sum)) {
+        leave_out(phase, answer.client->name(), "it measured an infinite loss, and others a finite one");
+      } else {
+        sum += *answer.value;
+      }
+    }
+    co_return sum;
+  }
+};
+
+}  // namespace headstart::server

@@ -1,0 +1,74 @@
+#include "server/phases/run_terms.hpp"
+
+#include <algorithm>
+
+#include <fmt/format.h>
+
+#include "shared/base/error.hpp"
+
+namespace headstart::server {
+
+namespace {
+
+/// The recipients among other silos: what needs their consent.
+std::string wanted_of_share_model(const FederationOptions& options) {
+  std::string text;
+  for (const nlohmann::json& recipient : recipients_of_local_models(options)) {
+    const auto words = recipient.get<std::string>();
+    if (words.find("shared with peers") == std::string::npos) continue;
+    text += (text.empty() ? "" : "; ") + words;
+  }
+  return text;
+}
+
+std::int64_t examples_limit(std::int64_t num_training) {
+  constexpr std::int64_t without_knowledge = 10'000'000;
+  // Silos may bring data of their own, of which the server's manifest knows nothing.
+  return std::max(num_training, without_knowledge);
+}
+
+}  // namespace
+
+plan::Terms run_terms(const ServerConfig& config, const CentralData& data) {
+  plan::Terms terms = config.terms;
+  terms.task = data.task;
+  terms.samples = data.samples;
+  if (terms.samples.classes.empty()) terms.samples.classes = learn::numbered_classes(data.task.num_classes);
+  terms.architecture = terms.model.architecture();
+  terms.plan.rounds = config.federation.num_rounds;
+  terms.plan.start = word_of(Choices<StartModel>(start_words), config.federation.start);
+  terms.plan.share_model = wanted_of_share_model(config.federation);
+  if (terms.max_examples == 0) terms.max_examples = examples_limit(data.num_training);
+  plan::require_readable(terms);
+  return terms;
+}
+
+nlohmann::json recipients_of_local_models(const FederationOptions& options) {
+  nlohmann::json recipients = nlohmann::json::array();
+  if (options.start == StartModel::random) return recipients;
+  recipients.push_back("the server");
+  if (options.validation == ValidationSource::federated) {
+    recipients.push_back("every client, those shared with peers: federated validation has each of them count on them");
+  }
+  if (options.start == StartModel::average) {
+    recipients.push_back(
+        "every client, those shared with peers, where fewer than three are averaged or one is most of the average");
+  }
+  if (options.start == StartModel::best_local) {
+    recipients.push_back("every client, one shared with peers: the best local model is what round 1 starts from");
+  }
+  if (options.start == StartModel::kd && options.consolidation.student != StudentStart::untrained) {
+    recipients.push_back("every client, one shared with peers: the seed is distilled from its weights on");
+  }
+  if (options.start == StartModel::kd && options.consolidation.gate) {
+    recipients.push_back(
+        "every client, one shared with peers, where the gate refuses the seed: the best local model is then what round "
+        "1 starts from");
+  }
+  if (options.start == StartModel::kd && options.consolidation.transfer == TransferSet::student) {
+    recipients.push_back("the student's client, those shared with peers: they teach on its data");
+  }
+  return recipients;
+}
+
+}  // namespace headstart::server

@@ -1,0 +1,18 @@
+// The terms of a run as the server offers them: its settings, and what its data and its model add.
+#pragma once
+
+#include <nlohmann/json.hpp>
+
+#include "server/config/server_config.hpp"
+#include "server/phases/central_data.hpp"
+
+namespace headstart::server {
+
+/// Throws Error(data), naming the number and its bound, where clients could not read them: more classes or
+/// larger samples than a run may have, names that are none. To be called before the server listens.
+plan::Terms run_terms(const ServerConfig& config, const CentralData& data);
+
+/// Who gets to see pre-trained models of single silos, in words, for run.json.
+nlohmann::json recipients_of_local_models(const FederationOptions& options);
+
+}  // namespace headstart::server

@@ -1,0 +1,754 @@
+#include "server/run/run.hpp"
+
+#include <cmath>
+
+#include <fmt/format.h>
+
+#include "server/phases/round.hpp"
+#include "server/phases/run_terms.hpp"
+#include "server/record/round_record.hpp"
+#include "shared/base/version.hpp"
+#include "shared/learn/core/platform.hpp"
+#include "shared/net/offload.hpp"
+
+namespace headstart::server {
+
+namespace {
+
+constexpr std::uint64_t max_default_upload_memory = std::uint64_t{1} << 30;
+
+std::uint64_t upload_budget(const FederationOptions& options, std::uint64_t model_bytes) {
+  if (options.upload_memory > 0) return static_cast<std::uint64_t>(options.upload_memory);
+  return std::min(2 * model_bytes, max_default_upload_memory);
+}
+
+/// Whose data judge which models, in words for summary.json.
+nlohmann::json what_is_counted(ValidationSource source) {
+  const char* const words[] = {"nothing", "the server's validation set, for all models",
+                               "clients' held-out data: of a pre-trained model those of all clients but its own, of "
+                               "seeds and global models those of all clients"};
+  return {{"source", word_of(Choices<ValidationSource>(validation_words), source)},
+          {"counts", words[static_cast<std::size_t>(source)]}};
+}
+
+/// What a sample is, with the keys of a model file's metadata, which are JSON texts there.
+nlohmann::json samples_record(const plan::Terms& terms) {
+  nlohmann::json record = {{"stored", word_of(Choices<learn::Stored>(learn::stored_words), terms.samples.stored)}};
+  const wire::Metadata metadata = plan::metadata_of(terms, terms.architecture);
+  for (const char* key : {"input_shape", "scale", "range", "mean", "deviation", "classes"}) {
+    record[key] = parse_json(metadata.at(key), key);
+  }
+  return record;
+}
+
+/// Whether a server that is started again can go on with a run that ends with `code`. Its clients are then left waiting
+/// for it, as those of a server that was killed are; of any other end they are told, and end too.
+bool can_be_gone_on_with(Errc code) {
+  switch (code) {
+    case Errc::interrupted:  // whoever stops a server may start it again
+    case Errc::storage:      // room is made
+    case Errc::network:
+    case Errc::data:      // a damaged file of the run's folder is found and made again
+    case Errc::internal:  // a bug; the journal is whole up to it
+      return true;
+    case Errc::run_failed:  // the same would happen again, or clients are gone for good
+    case Errc::usage:
+    case Errc::rejected:
+    case Errc::protocol:
+    case Errc::peer_closed:
+      return false;
+  }
+  return false;
+}
+
+}  // namespace
+
+Run::Run(net::asio::any_io_executor executor, net::asio::thread_pool& pool, const ServerConfig& config,
+         CentralData data, RunFolder& folder, RunObserver& observer, Clock clock)
+    : config_(config),
+      data_(std::move(data)),
+      folder_(folder),
+      observer_(observer, clock),
+      recovery_(recover(folder, observer_, config.back_to_round)),
+      clients_{Roster(executor, patience_of(config.federation.timeouts), clock), {}, {}, {}},
+      context_{std::move(executor),
+               pool,
+               config_,
+               data_,
+               federated_.schema,
+               folder,
+               clients_.roster,
+               observer_,
+               std::move(clock),
+               learn::device_of(config.device),
+               stop_.get_token(),
+               state_.left_out},
+      local_models_(context_),
+      targets_(config.federation.targets) {
+  config_.terms = run_terms(config_, data_);
+  federated_.measured = context_.make_global_model();
+  federated_.schema = federated_.measured->schema();
+  federated_.strategy =
+      strategy_row(config_.federation.strategy.name).make(config_.federation.strategy, strategy_tools());
+  if (data_.test.size() == 0 && data_.validation.size() == 0) federated_.measured.reset();
+  clients_.slots = std::make_unique<UploadSlots>(
+      context_.executor, upload_budget(config_.federation, federated_.schema.num_bytes()), folder.staging());
+  const std::size_t num_expected =
+      recovery_.roster.empty() ? static_cast<std::size_t>(config_.federation.num_clients) : recovery_.roster.size();
+  clients_.lobby = std::make_unique<Lobby>(num_expected);
+  if (recovery_.milestone) state_.num_rounds_done = state_.num_kept = recovery_.milestone->round;
+  if (!recovery_.lines.empty()) state_.num_measured = recovery_.lines.back().at("round").get<std::int64_t>();
+  clients_.admission =
+      std::make_unique<Admission>(context_.executor, admission_rules(), *clients_.lobby, clients_.roster,
+                                  *clients_.slots, folder.audit(), observer_, context_.clock);
+}
+
+AdmissionRules Run::admission_rules() {
+  const Timeouts& timeouts = config_.federation.timeouts;
+  std::map<std::string, RefusalCounts> refusals;
+  if (!recovery_.lines.empty()) refusals = recovery_.lines.back().value("refused", refusals);
+  return {.terms = config_.terms,
+          .schema_digest = federated_.schema.digest(),
+          .figures = data_.figures,
+          .model_bytes = federated_.schema.num_bytes(),
+          .allowed_clients = config_.allowed_clients,
+          .quorum = static_cast<std::size_t>(quorum_of(config_.federation)),
+          .num_late = config_.federation.num_late,
+          .handshake_limit = milliseconds_of(timeouts.handshake),
+          .silence = milliseconds_of(timeouts.silence),
+          .lobby_limit = milliseconds_of(timeouts.lobby),
+          .patience = patience_of(timeouts),
+          .wall_clock = folder_.audit().clock(),
+          .roster = recovery_.roster,
+          .refusals = std::move(refusals),
+          .num_newcomers = recovery_.num_newcomers,
+          .keep_newcomer = [this](const ClientInfo& client) {
+            folder_.journal().append(joined_event(client));
+            note_consent(client);
+          }};
+}
+
+StrategyTools Run::strategy_tools() const {
+  StrategyTools tools{.make_model = [this] { return context_.make_global_model(); },
+                      .public_samples = {},
+                      .num_classes = data_.task.num_classes,
+                      .seeds = config_.terms.seeds(),
+                      .clock = context_.clock,
+                      .stop = stop_.get_token()};
+  if (data_.transfer.size() > 0) tools.public_samples = data_.transfer.x.to(context_.device);
+  for (const learn::NamedTensor& named : federated_.measured->named_state()) {
+    if (named.tensor.requires_grad()) tools.parameters.insert(named.name);
+  }
+  return tools;
+}
+
+net::Task<nlohmann::json> Run::run() {
+  nlohmann::json record = run_record();
+  const bool goes_back = config_.back_to_round.has_value();
+  nlohmann::json finished = goes_back ? nlohmann::json() : folder_.earlier_summary();
+  const nlohmann::json earlier = folder_.earlier_run();
+  if (!earlier.is_null()) {
+    require_same_run(earlier, record, folder_.path().string(),
+                     finished.is_null() ? "an unfinished run" : "a finished run");
+  }
+  if (folder_.is_over() && !goes_back) co_return report_finished(std::move(finished));
+  require_enough_clients();
+  if (!finished.is_null()) {
+    auto parting = resume_farewell(std::move(finished));
+    co_return co_await std::move(parting);
+  }
+  if (goes_back) go_back();
+  if (!earlier.is_null()) record["changed"] = note_changed_limits(earlier, record);
+  if (!recovery_.roster.empty()) folder_.journal().append(resumed_event(recovery_.milestone));
+  folder_.discard_checkpoints_after(recovery_.milestone ? recovery_.milestone->round : -1);
+  folder_.rewrite_rounds(recovery_.lines);
+  folder_.write_run(record);
+  folder_.audit().server_started(std::string(version()), !recovery_.roster.empty());
+  std::optional<Error> failure;
+  try {
+    co_await run_phases();
+  } catch (const Error& error) {
+    failure = error;
+  } catch (const std::exception& error) {
+    // A bug, here or in a library: the folder is still closed in order.
+    failure = Error(Errc::internal, error.what());
+  }
+  auto concluding = conclude(std::move(failure));
+  co_return co_await std::move(concluding);
+}
+
+void Run::require_enough_clients() const {
+  const FederationOptions& options = config_.federation;
+  const std::size_t num_clients = recovery_.roster.size();
+  if (num_clients == 0 || options.num_late > 0 || std::cmp_less_equal(quorum_of(options), num_clients)) return;
+  throw Error(Errc::usage, fmt::format("federation.min_clients: {} are needed, and the run that is gone on with has {} "
+                                       "clients",
+                                       quorum_of(options), num_clients));
+}
+
+net::Task<nlohmann::json> Run::conclude(std::optional<Error> failure) {
+  const std::string cause = failure ? failure->what() : "";
+  if (failure && stop_.stop_requested()) {
+    const bool has_model = recovery_.milestone || !state_.global.digest.empty();
+    const std::string where = has_model ? fmt::format("after round {}", state_.num_rounds_done) : "before round 1";
+    failure = Error(Errc::interrupted, fmt::format("stopped {}; {}", where, what_comes_next(Errc::interrupted)));
+  } else if (failure) {
+    failure = Error(failure->code(), fmt::format("{}; {}", failure->what(), what_comes_next(failure->code())));
+  }
+  if (failure) state_.stopped_because = failure->what();
+  const nlohmann::json result = summary(state_.stopped_because);
+  // Clients are told whatever becomes of the files; but a run whose summary is not there is not done.
+  try {
+    write_result(result, failure.has_value());
+  } catch (const Error& error) {
+    if (!failure) failure = Error(error.code(), fmt::format("{}; {}", error.what(), what_comes_next(error.code())));
+    state_.stopped_because = failure->what();
+  }
+  folder_.audit().run_ended(state_.stopped_because);
+  // What is kept where is the operator's business.
+  const std::string words = failure ? "the run ended early: " + cause : "the run is done: " + state_.stopped_because;
+  const bool is_over = !failure || !can_be_gone_on_with(failure->code());
+  if (is_over && !stop_.stop_requested()) co_await finish_clients(words, failure.has_value());
+  if (failure) throw *failure;
+  end_run();
+  co_return result;
+}
+
+void Run::go_back() {
+  const std::int64_t round = *config_.back_to_round;
+  const std::string aside = folder_.keep_aside(round, recovery_.is_best_later);
+  folder_.journal().append(taken_back_event(round, aside, recovery_.is_best_later));
+  folder_.reopen(recovery_.is_best_later);
+  folder_.audit().taken_back(round, aside);
+  observer_.on_note(fmt::format("gone back to the model of round {}; what came after it lies in {}", round,
+                                (folder_.path() / aside).string()));
+}
+
+nlohmann::json Run::note_changed_limits(const nlohmann::json& earlier, const nlohmann::json& record) {
+  nlohmann::json all = earlier.value("changed", nlohmann::json::array());
+  const nlohmann::json changes = changed_limits(earlier, record);
+  if (changes.empty()) return all;
+  folder_.journal().append(limits_changed_event(changes));
+  for (nlohmann::json change : changes) {
+    observer_.on_note(fmt::format("{} was {}, is {} from here on", change.at("setting").get<std::string>(),
+                                  change.at("was").dump(), change.at("is").dump()));
+    change["after_round"] = recovery_.milestone ? recovery_.milestone->round : -1;
+    all.push_back(std::move(change));
+  }
+  return all;
+}
+
+void Run::note_dominant_clients() {
+  const auto clients = clients_.roster.active();
+  double total = 0;
+  double total_held_out = 0;
+  for (const auto& client : clients) {
+    total += static_cast<double>(client->info().num_examples);
+    total_held_out += static_cast<double>(client->info().num_held_out);
+  }
+  for (const auto& client : clients) {
+    const double share = static_cast<double>(client->info().num_held_out) / total_held_out;
+    const bool counts = config_.federation.validation == ValidationSource::federated && clients.size() > 1;
+    if (!counts || !(share > dominant_share) || !state_.dominant_judges.insert(client->name()).second) continue;
+    observer_.on_note(fmt::format(
+        "{} holds {} of {:.0f} held-out samples, {:.1f}%: what federated validation finds is mostly what it "
+        "finds",
+        client->name(), client->info().num_held_out, total_held_out, 100 * share));
+  }
+  for (const auto& client : clients) {
+    const std::int64_t num_examples = client->info().num_examples;
+    const double share = static_cast<double>(num_examples) / total;
+    if (clients.size() < 2 || share <= dominant_share || state_.dominant.contains(client->name())) continue;
+    state_.dominant[client->name()] = {{"examples", num_examples}, {"share", share}};
+    observer_.on_note(
+        fmt::format("{} brings {} of {:.0f} examples, {:.1f}%: its update is as much of every round's model",
+                    client->name(), num_examples, total, 100 * share));
+  }
+}
+
+std::string Run::suspicion() const {
+  if (state_.norms.empty()) return "";
+  std::string words = largest_update_words(state_.num_rounds_done, state_.norms);
+  if (folder_.has_checkpoint(state_.num_rounds_done - 1)) {
+    words += fmt::format("; --back-to-round {} goes back before it", state_.num_rounds_done - 1);
+  }
+  return words;
+}
+
+void Run::note_collapse(const std::optional<learn::Evaluation>& now, const std::optional<learn::Evaluation>& before) {
+  if (!now) return;
+  const bool is_worse = before && (now->loss() > 10 * before->loss() || now->accuracy() < before->accuracy() / 2);
+  if (std::isfinite(now->loss()) && !is_worse) return;
+  const auto words_of = [](const learn::Evaluation& evaluation) {
+    return fmt::format("accuracy {:.4f}, loss {:.6g}", evaluation.accuracy(), evaluation.loss());
+  };
+  const std::string suspect = suspicion();
+  observer_.on_note(fmt::format("round {}: the model has collapsed: {}{}{}", state_.num_rounds_done, words_of(*now),
+                                before ? ", after " + words_of(*before) : "", suspect.empty() ? "" : "; " + suspect));
+}
+
+nlohmann::json Run::report_finished(nlohmann::json summary) {
+  observer_.on_note(fmt::format("{}: this run is finished, and nothing is left to do; another one needs another folder",
+                                folder_.path().string()));
+  clients_.lobby->close();
+  clients_.admission->close();
+  return summary;
+}
+
+void Run::end_run() {
+  if (stop_.stop_requested()) {
+    throw Error(Errc::interrupted,
+                fmt::format("{}: the run is finished, but stopped before every client was told; the same command tells "
+                            "the others",
+                            folder_.path().string()));
+  }
+  folder_.journal().append(over_event());
+}
+
+net::Task<nlohmann::json> Run::resume_farewell(nlohmann::json summary) {
+  const std::string words = "the run is done: " + summary.value("stopped_because", std::string());
+  observer_.on_note(fmt::format("{}: the run is finished; telling the clients that come within {} s",
+                                folder_.path().string(), config_.federation.timeouts.absence));
+  folder_.audit().server_started(std::string(version()), true);
+  clients_.lobby->close();
+  clients_.admission->start_farewell(words, false);
+  co_await clients_.admission->wait_until_told();
+  clients_.admission->close();
+  folder_.discard_temporary();
+  end_run();
+  co_return summary;
+}
+
+void Run::write_result(const nlohmann::json& result, bool is_failure) {
+  // A run that failed leaves its summary under another name, so that nobody takes it for a finished one, and what an
+  // operator needs to go on with it.
+  if (is_failure) return folder_.write_interrupted(result);
+  folder_.write_summary(result);
+  folder_.discard_temporary();
+}
+
+net::Task<> Run::run_phases() {
+  local_models_.restore(recovery_.local_models);
+  state_.left_out = recovery_.left_out;
+  state_.best_score = recovery_.best_score;
+  co_await gather_clients();
+  state_.began_at = context_.clock();
+  if (recovery_.milestone) {
+    resume();
+  } else {
+    apply_consents();
+    Start start = co_await make_start();
+    if (!state_.consent_fallback.empty()) start.report["fell_back"] = state_.consent_fallback;
+    state_.start_used = start.used;
+    state_.start_report = std::move(start.report);
+    state_.before_rounds = {{"seconds", seconds()},
+                            {"bytes_up", bytes_up()},
+                            {"bytes_down", bytes_down()},
+                            {"pretrain_seconds", local_models_.longest_pretraining()},
+                            {"pretrain_reused_seconds", state_.reused_seconds}};
+    count_start();
+    state_.bytes_up = bytes_up();
+    state_.bytes_down = bytes_down();
+    const auto used = word_of(Choices<StartModel>(start_words), state_.start_used);
+    folder_.journal().append(started_event(std::string(used), state_.start_report, state_.before_rounds));
+    const Participation nobody;
+    ServerState first{std::move(start.state), {}};
+    auto adopting = adopt(std::move(first), 0, nobody);
+    co_await std::move(adopting);
+    co_await record_round(0, nobody);
+  }
+  co_await run_rounds();
+  if (!local_models_.models().empty() && data_.test.size() > 0) {
+    observer_.on_phase("ensemble of the local models, for the record", 0);
+    state_.ensemble = co_await local_models_.measure_ensemble();
+  }
+  auto keeping = net::offload(context_.pool, [this] {
+    wire::Metadata metadata = plan::metadata_of(config_.terms, state_.num_rounds_done);
+    metadata["rounds"] = std::to_string(state_.num_rounds_done);
+    folder_.write_final(context_.complete(state_.global.state), metadata);
+  });
+  co_await std::move(keeping);
+  // Until its summary is written a run can be stopped; a server that is started again then does the rest.
+  if (stop_.stop_requested()) throw Error(Errc::interrupted, "stopped");
+}
+
+net::Task<> Run::gather_clients() {
+  for (const auto& [name, client] : recovery_.roster) clients_.roster.expect(name);
+  co_await clients_.admission->complete();
+  if (!recovery_.roster.empty()) {
+    for (const auto& [name, client] : recovery_.roster) note_consent(client);
+    const std::string reason =
+        fmt::format("it did not return within timeouts.absence to the server that goes on {}",
+                    recovery_.milestone ? fmt::format("after round {}", recovery_.milestone->round)
+                                        : std::string("before round 1"));
+    for (const std::string& name : clients_.roster.missing()) context_.leave_out(phase::absence, name, reason);
+    co_return;
+  }
+  std::vector<ClientInfo> clients;
+  for (const auto& client : clients_.roster.all()) {
+    clients.push_back(client->info());
+    note_consent(client->info());
+  }
+  folder_.journal().append(roster_event(clients));
+  if (const std::size_t num_missing = clients_.lobby->num_expected() - clients.size(); num_missing > 0) {
+    context_.leave_out(phase::lobby, fmt::format("{} of {} clients", num_missing, clients_.lobby->num_expected()),
+                       "they did not come within timeouts.lobby");
+  }
+}
+
+void Run::note_consent(const ClientInfo& client) {
+  if (config_.federation.start == StartModel::random) return;  // nothing but updates leaves the silos
+  (client.shares_with_peers ? state_.consents.with_peers : state_.consents.with_server).push_back(client.name);
+}
+
+void Run::apply_consents() {
+  if (config_.federation.start == StartModel::random) return;
+  observer_.on_note(words_of(state_.consents));
+  const ConsentRuling ruling = rule_on_consents(config_.federation, state_.consents, data_.transfer.size() > 0);
+  if (!ruling.refusal.empty()) throw Error(Errc::run_failed, ruling.refusal);
+  if (ruling.fallback.empty()) return;
+  observer_.on_note(ruling.fallback);
+  state_.consent_fallback = ruling.fallback;
+  config_.federation.consolidation.transfer = ruling.transfer;
+}
+
+net::Task<Start> Run::make_start() {
+  const StartModel wanted = config_.federation.start;
+  if (wanted == StartModel::random) co_return co_await random_start(context_);
+  note_dominant_clients();
+  co_await local_models_.pretrain();
+  // Models from the store were trained in an earlier run: their time counts as if it had been spent now.
+  state_.reused_seconds = std::max(0.0, local_models_.longest_pretraining() - local_models_.phase_seconds());
+  co_await local_models_.collect();
+  co_await local_models_.rate();
+  if (wanted == StartModel::best_local) co_return co_await best_local_start(context_, local_models_);
+  if (wanted == StartModel::average) co_return co_await average_start(context_, local_models_);
+  co_return co_await kd_start(context_, local_models_, recovery_);
+}
+
+void Run::resume() {
+  const auto used = recovery_.start.at("used").get<std::string>();
+  for (const auto& [start, word] : start_words) {
+    if (word == used) state_.start_used = start;
+  }
+  state_.start_report = recovery_.start.at("report");
+  state_.before_rounds = recovery_.start.at("before_rounds");
+  count_start();
+  state_.reused_seconds = 0;  // part of state_.earlier_seconds
+  const Milestone& milestone = *recovery_.milestone;
+  ServerState kept = unpacked(milestone.state);
+  state_.memory = std::move(kept.memory);
+  state_.global = {state_.memory.is_empty() ? milestone.digest : kept.model.digest(), std::move(kept.model)};
+  state_.norms = milestone.participation.norms;
+  state_.earlier_seconds = milestone.seconds;
+  state_.earlier_bytes_up = milestone.bytes_up;
+  state_.earlier_bytes_down = milestone.bytes_down;
+  state_.bytes_up = state_.before_rounds.at("bytes_up").get<std::uint64_t>();
+  state_.bytes_down = state_.before_rounds.at("bytes_down").get<std::uint64_t>();
+  for (const nlohmann::json& line : recovery_.lines) {
+    state_.bytes_up += line.at("bytes_up").get<std::uint64_t>();
+    state_.bytes_down += line.at("bytes_down").get<std::uint64_t>();
+    count(line);
+  }
+  observer_.on_note(fmt::format("going on after round {}", state_.num_rounds_done));
+}
+
+void Run::count_start() {
+  targets_.on_start(state_.before_rounds.at("seconds").get<double>(),
+                    state_.before_rounds.at("bytes_up").get<std::uint64_t>() +
+                        state_.before_rounds.at("bytes_down").get<std::uint64_t>(),
+                    config_.federation.start != StartModel::random);
+}
+
+void Run::count(const nlohmann::json& line) {
+  if (!line.contains("accuracy")) return;
+  state_.last_accuracy = line.at("accuracy").get<double>();
+  state_.best_accuracy = std::max(state_.best_accuracy.value_or(0), *state_.last_accuracy);
+  targets_.on_round(line.at("round").get<std::int64_t>(), *state_.last_accuracy, line.at("seconds").get<double>(),
+                    state_.bytes_up + state_.bytes_down);
+}
+
+net::Task<> Run::adopt(ServerState state, std::int64_t round, const Participation& participation) {
+  state_.global.state = std::move(state.model);
+  state_.memory = std::move(state.memory);
+  state_.num_rounds_done = round;
+  state_.norms = participation.norms;
+  Milestone milestone{.round = round,
+                      .digest = {},
+                      .participation = participation,
+                      .bytes_up = bytes_up(),
+                      .bytes_down = bytes_down(),
+                      .seconds = seconds(),
+                      .state = {}};
+  auto keeping = net::offload(context_.pool, [this, &milestone] {
+    state_.global.digest = state_.global.state.digest();
+    const wire::PackedState kept = packed({state_.global.state, state_.memory});
+    milestone.digest = state_.memory.is_empty() ? state_.global.digest : kept.digest();
+    // The file first: the journal names only what is there.
+    const wire::Metadata metadata = plan::metadata_of(config_.terms, milestone.round);
+    if (!folder_.checkpoint(milestone.round, kept, metadata)) return;
+    folder_.journal().append(milestone_event(milestone));
+    state_.num_kept = milestone.round;
+    folder_.prune_checkpoints();
+  });
+  co_await std::move(keeping);
+  folder_.audit().global_model(round, state_.global.digest, participation.accepted);
+}
+
+net::Task<> Run::keep_best(std::int64_t round, std::optional<double> score) {
+  if (!score || !config_.federation.checkpoints.best || *score <= state_.best_score) co_return;
+  state_.best_score = *score;
+  auto keeping = net::offload(context_.pool, [this, round] {
+    wire::Metadata metadata = plan::metadata_of(config_.terms, round);
+    metadata["validation_accuracy"] = fmt::format("{:.6f}", state_.best_score);
+    folder_.write_best(context_.complete(state_.global.state), metadata);
+    folder_.journal().append(best_event(round, state_.best_score));
+  });
+  co_await std::move(keeping);
+}
+
+net::Task<> Run::run_rounds() {
+  const bool is_measured = !recovery_.lines.empty() && recovery_.lines.back().at("round") == state_.num_rounds_done;
+  if (recovery_.milestone && !is_measured) {
+    // The earlier server ended between keeping this model and measuring it.
+    co_await record_round(state_.num_rounds_done, recovery_.milestone->participation);
+  }
+  clients_.admission->open_for_late();
+  const std::int64_t num_rounds = config_.federation.num_rounds;
+  state_.stopped_because = fmt::format("all {} rounds are done", num_rounds);
+  for (std::int64_t round = state_.num_rounds_done + 1; round <= num_rounds; ++round) {
+    if (config_.federation.targets.stop && targets_.all_reached()) break;
+    if (stop_.stop_requested()) throw Error(Errc::interrupted, "stopped");
+    clients_.admission->disconnect_removed_clients();
+    note_dominant_clients();
+    std::optional<RoundOutcome> outcome;
+    try {
+      const ServerState state{state_.global.state, state_.memory};
+      auto running = run_round(context_, *federated_.strategy, state, state_.global, static_cast<std::uint32_t>(round),
+                               outlier_in(state_.norms));
+      outcome = co_await std::move(running);
+    } catch (const Error& error) {
+      // Updates that cannot be used come from honest clients too, where the model that they were sent is poisoned.
+      if (error.code() != Errc::run_failed || !outlier_in(state_.norms)) throw;
+      throw Error(error.code(), fmt::format("{}; {}", error.what(), suspicion()));
+    }
+    if (!outcome->participation.excluded.empty() && outlier_in(state_.norms)) {
+      observer_.on_note(
+          fmt::format("round {} began from a model in which one update stands out: {}", round, suspicion()));
+    }
+    auto adopting = adopt(std::move(outcome->state), round, outcome->participation);
+    co_await std::move(adopting);
+    co_await record_round(round, outcome->participation);
+  }
+  if (config_.federation.targets.stop && targets_.all_reached()) state_.stopped_because = "every target is reached";
+}
+
+net::Task<> Run::record_round(std::int64_t round, const Participation& participation) {
+  // Counted before federated evaluation: the model it sends is the next round's download.
+  const std::uint64_t up = bytes_up();
+  const std::uint64_t down = bytes_down();
+  const std::uint64_t up_now = up - std::exchange(state_.bytes_up, up);
+  const std::uint64_t down_now = down - std::exchange(state_.bytes_down, down);
+  const auto central = co_await evaluate_here(data_.test);
+  const double seconds_now = seconds();
+  std::optional<double> score;
+  if (config_.federation.checkpoints.best) {
+    const auto validation = co_await evaluate_here(data_.validation);
+    if (validation) score = validation->accuracy();
+  }
+  const auto federated = co_await evaluate_at_clients();
+  if (federated && config_.federation.validation == ValidationSource::federated) score = federated->accuracy();
+  co_await keep_best(round, score);
+  note_collapse(central, state_.last_central);
+  if (!central) note_collapse(federated, state_.last_federated);
+  state_.last_central = central;
+  state_.last_federated = federated;
+
+  RoundRecord record{.round = round,
+                     .seconds = seconds_now,
+                     .bytes_up = up_now,
+                     .bytes_down = down_now,
+                     .model_digest = state_.global.digest,
+                     .participation = participation,
+                     .central = central,
+                     .federated = federated,
+                     .validation_accuracy = score};
+  for (const auto& client : clients_.roster.all()) {
+    if (!client->refusals().empty()) record.refused[client->name()] = client->refusals();
+  }
+  const nlohmann::json line = to_json(record);
+  auto keeping = net::offload(context_.pool, [this, &line, round] {
+    folder_.journal().append(measured_event(line));
+    folder_.append_round(line);
+    state_.num_measured = round;
+  });
+  co_await std::move(keeping);
+  count(line);
+  observer_.on_round(view_of(record));
+}
+
+RoundView Run::view_of(const RoundRecord& record) const {
+  RoundView view;
+  view.round = record.round;
+  view.num_rounds = config_.federation.num_rounds;
+  view.accuracy = state_.last_accuracy;
+  if (record.central) view.loss = record.central->loss();
+  if (record.federated) view.federated_accuracy = record.federated->accuracy();
+  view.seconds = record.seconds;
+  view.num_bytes = record.bytes_up + record.bytes_down;
+  view.num_updates = record.participation.accepted.size();
+  view.next_target = targets_.next();
+  return view;
+}
+
+net::Task<std::optional<learn::Evaluation>> Run::evaluate_here(const learn::Samples& samples) {
+  if (samples.size() == 0) co_return std::nullopt;
+  auto measuring = net::offload(context_.pool, [this, &samples] {
+    const learn::KeepFreedMemory keep_freed_memory;
+    federated_.measured->load(state_.global.state.state());
+    return learn::evaluate(*federated_.measured, samples, data_.task.num_classes);
+  });
+  co_return co_await std::move(measuring);
+}
+
+net::Task<std::optional<learn::Evaluation>> Run::evaluate_at_clients() {
+  if (!config_.federation.federated_evaluation) co_return std::nullopt;
+  observer_.on_phase(fmt::format("round {}: evaluation at the clients", state_.num_rounds_done),
+                     clients_.roster.active().size());
+  const auto ask = [this](ClientSession& client) { return client.evaluate(state_.global); };
+  auto counting = context_.evaluate_at_clients(phase::evaluation, clients_.roster.active(), ask);
+  const learn::Evaluation sum = co_await std::move(counting);
+  co_return sum.num_samples() > 0 ? std::optional(sum) : std::nullopt;
+}
+
+net::Task<> Run::finish_clients(const std::string& words, bool is_failure) {
+  // Also those that are away for the moment: they would go on looking for the server.
+  const auto part = [&words, is_failure](ClientSession& client) -> net::Task<bool> {
+    auto parting = client.finish(wire::Finished{words, is_failure});
+    co_await std::move(parting);
+    co_return true;
+  };
+  clients_.admission->start_farewell(words, is_failure);
+  for (const auto& client : clients_.roster.active()) {
+    if (client->is_lost()) {
+      observer_.on_note(fmt::format("waiting for {}, which is away, to tell it that the run is over", client->name()));
+    }
+  }
+  auto parting = clients_.roster.ask<bool>(clients_.roster.active(), part);
+  const auto answers = co_await std::move(parting);
+  for (const auto& answer : answers) {
+    if (answer.value) continue;
+    observer_.on_note(fmt::format("{} may not know that the run is over: {}", answer.client->name(), answer.reason));
+  }
+  clients_.admission->close();
+}
+
+void Run::stop() {
+  stop_.request_stop();
+  clients_.admission->stop();
+  clients_.roster.abort_all();
+}
+
+RunStatus Run::status() const {
+  RunStatus status;
+  observer_.report(status);
+  status.takes_clients = clients_.admission->is_open();
+  status.round = state_.num_rounds_done;
+  status.num_rounds = config_.federation.num_rounds;
+  status.seconds = seconds();
+  status.num_expected = clients_.lobby->num_expected();
+  status.num_left_out = state_.left_out.size();
+  for (const auto& client : clients_.roster.all()) {
+    status.clients.push_back({.name = client->name(),
+                              .is_connected = !client->is_lost(),
+                              .num_connections = client->num_connections(),
+                              .bytes_received = client->bytes_up(),
+                              .bytes_sent = client->bytes_down(),
+                              .refusals = client->refusals()});
+  }
+  for (const std::string& name : clients_.roster.missing()) {
+    status.clients.push_back({.name = name,
+                              .is_connected = false,
+                              .num_connections = 0,
+                              .bytes_received = 0,
+                              .bytes_sent = 0,
+                              .refusals = {}});
+  }
+  status.upload_memory = clients_.slots->used();
+  status.num_staged = clients_.slots->num_staged();
+  return status;
+}
+
+double Run::seconds() const {
+  return state_.began_at
+             ? state_.earlier_seconds + seconds_between(*state_.began_at, context_.clock()) + state_.reused_seconds
+             : 0;
+}
+
+std::string Run::kept() const {
+  if (state_.num_measured < 0 && state_.num_kept < 0) {
+    return fmt::format("kept in {}: nothing of a round yet; the same command begins again", folder_.path().string());
+  }
+  const std::string lines = state_.num_measured < 0 ? "no line of rounds.jsonl"
+                                                    : fmt::format("rounds.jsonl up to round {}", state_.num_measured);
+  const std::string model =
+      state_.num_kept < 0 ? "no checkpoint" : fmt::format("checkpoints up to round {}", state_.num_kept);
+  return fmt::format("kept in {}: {}, {}; the same command goes on from there", folder_.path().string(), lines, model);
+}
+
+std::string Run::what_comes_next(Errc code) const {
+  return kept() + (can_be_gone_on_with(code)
+                       ? ", and the clients wait for it (their connect.patience_once_in)"
+                       : "; the clients are told that the run ended, and must be started again too");
+}
+
+nlohmann::json Run::run_record() const {
+  ServerConfig copy = config_;
+  Fields fields;
+  declare_fields(fields, copy);
+  return {{"program", "headstart"},
+          {"version", version()},
+          {"config", fields.resolved()},
+          {"seed", config_.terms.seed},
+          {"architecture", config_.terms.architecture},
+          {"dataset", data_.dataset},
+          {"samples", samples_record(config_.terms)},
+          {"terms", plan::digest_of(config_.terms)},
+          {"manifest_digest", data_.manifest_digest},
+          {"validation_source", word_of(Choices<ValidationSource>(validation_words), config_.federation.validation)},
+          {"models_leave_silos_for", recipients_of_local_models(config_.federation)},
+          {"reproducible_with", learn::platform_record(context_.device.str())}};
+}
+
+nlohmann::json Run::summary(const std::string& stopped_because) const {
+  const auto start_word = [](StartModel start) { return word_of(Choices<StartModel>(start_words), start); };
+  nlohmann::json result = {
+      {"start", start_word(config_.federation.start)},
+      {"start_used", start_word(state_.start_used)},
+      {"start_report", state_.start_report},
+      {"rounds", state_.num_rounds_done},
+      {"stopped_because", stopped_because},
+      {"degraded", !state_.left_out.empty()},
+      {"share_model", {{"peers", state_.consents.with_peers}, {"server", state_.consents.with_server}}},
+      {"left_out", nlohmann::json::array()},
+      {"validation", what_is_counted(config_.federation.validation)},
+      {"before_rounds", state_.before_rounds},
+      {"targets", targets_.report()},
+      {"models", local_models_.report()},
+      {"dominant", state_.dominant},
+      {"ensemble", state_.ensemble},
+      {"seconds", seconds()},
+      {"bytes_up", bytes_up()},
+      {"bytes_down", bytes_down()},
+      {"final_accuracy", nullptr},
+      {"best_accuracy", nullptr}};
+  if (state_.last_accuracy) result["final_accuracy"] = *state_.last_accuracy;
+  if (state_.best_accuracy) result["best_accuracy"] = *state_.best_accuracy;
+  if (!state_.global.digest.empty()) result["model_digest"] = state_.global.digest;
+  for (const LeftOut& left : state_.left_out) {
+    result["left_out"].push_back({{"phase", left.phase}, {"client", left.client}, {"reason", left.reason}});
+  }
+  return result;
+}
+
+}  // namespace headstart::server

@@ -1,0 +1,33 @@
+// What the server knows of a client that has no connection.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+
+#include "shared/learn/models/model.hpp"
+
+namespace headstart::server {
+
+/// What a client brought when it joined; binds for the run.
+struct ClientInfo {
+  std::string name;
+  std::int64_t num_examples = 0;
+  std::int64_t num_held_out = 0;
+  std::optional<learn::ModelSpec> own_model;  ///< Where it pre-trains another architecture.
+  std::string own_architecture;
+  bool shares_with_peers = false;  ///< Its pre-trained model may go to other clients.
+};
+
+/// How a client's own model came to be.
+struct Pretraining {
+  bool is_reused = false;  ///< Taken from the client's store of pre-trained models.
+  double seconds = 0;      ///< From receiving the task to the model being ready, as first trained.
+  std::uint32_t num_epochs = 0, best_epoch = 0;
+};
+
+/// Results that did not count, by kind.
+using RefusalCounts = std::map<std::string, std::int64_t>;
+
+}  // namespace headstart::server

@@ -1,0 +1,56 @@
+// FedAvg with server momentum: v <- beta v + D, x <- x + eta v, where D is the mean update.
+// Source: Hsu et al. 2019 (arXiv 1909.06335).
+
+#include <nlohmann/json.hpp>
+#include <torch/types.h>
+
+#include "server/strategies/strategy.hpp"
+#include "shared/learn/aggregate/weighted_mean.hpp"
+
+namespace headstart::server {
+
+namespace {
+
+class FedAvgM final : public Strategy {
+ public:
+  FedAvgM(const ServerOptimizerOptions& options, std::set<std::string> parameters)
+      : options_(options), parameters_(std::move(parameters)) {}
+
+  /// Parameters alone have a momentum: running statistics would become negative with one. They are the weighted mean.
+  [[nodiscard]] ServerState finish(const RoundPlan& plan, std::unique_ptr<learn::Aggregator> aggregator,
+                                   nlohmann::json&) const override {
+    auto& mean = static_cast<learn::WeightedMean&>(*aggregator);
+    if (options_.momentum == 0 && options_.lr == 1) return {wire::PackedState(std::move(mean).report()), {}};
+    const learn::StateDict means = std::move(mean).report_in_double();
+    std::vector<learn::NamedTensor> model;
+    std::vector<learn::NamedTensor> momenta;
+    for (const learn::NamedTensor& before : plan.state.model.state().tensors()) {
+      const learn::Tensor& mean_value = means.at(before.name);
+      if (!parameters_.contains(before.name)) {
+        model.push_back({before.name, mean_value.to(before.tensor.scalar_type())});
+        continue;
+      }
+      // In double from the exact sums on: the update is small beside the model.
+      const learn::Tensor start = before.tensor.to(at::kDouble);
+      learn::Tensor velocity = mean_value.to(at::kDouble) - start;
+      if (!plan.state.memory.is_empty()) {
+        velocity += plan.state.memory.at("m/" + before.name).to(at::kDouble) * options_.momentum;
+      }
+      model.push_back({before.name, (start + velocity * options_.lr).to(before.tensor.scalar_type())});
+      momenta.push_back({"m/" + before.name, velocity.to(at::kFloat)});
+    }
+    return {wire::PackedState(learn::StateDict(std::move(model))), learn::StateDict(std::move(momenta))};
+  }
+
+ private:
+  ServerOptimizerOptions options_;
+  std::set<std::string> parameters_;
+};
+
+}  // namespace
+
+std::unique_ptr<Strategy> make_fedavgm(const StrategyOptions& options, StrategyTools tools) {
+  return std::make_unique<FedAvgM>(options.server, std::move(tools.parameters));
+}
+
+}  // namespace headstart::server

@@ -1,0 +1,32 @@
+#include "shared/learn/models/model_size.hpp"
+
+#include <filesystem>
+#include <system_error>
+
+#include "shared/base/error.hpp"
+#include "shared/learn/models/networks.hpp"
+
+namespace headstart::learn {
+
+namespace {
+
+std::uint64_t file_bytes(const std::string& file) {
+  std::error_code code;
+  const std::uintmax_t size = std::filesystem::file_size(file, code);
+  if (code) throw Error(Errc::data, file + ": cannot be read (" + code.message() + ")");
+  return size;
+}
+
+}  // namespace
+
+std::uint64_t state_bytes(const ModelSpec& spec, const Task& task) {
+  if (spec.is_scripted()) return file_bytes(spec.script_file());
+  (void)spec.architecture();  // refuses unknown names
+  const Norm norm = resolved_norm(spec);
+  // Doubles do not overflow, and hold every size that there is memory for exactly.
+  const double bytes = spec.name == "cnn" ? cnn_bytes(spec, task, norm) : resnet18_bytes(spec, task, norm);
+  constexpr double limit = 0x1p63;
+  return static_cast<std::uint64_t>(bytes < limit ? bytes : limit);
+}
+
+}  // namespace headstart::learn

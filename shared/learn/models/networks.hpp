@@ -1,0 +1,95 @@
+// The built-in networks and the loader of scripts, as make_model() puts them together. Private to learn.
+#pragma once
+
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include <torch/nn/module.h>
+
+#include "shared/learn/models/model.hpp"
+
+namespace headstart::learn {
+
+/// A built-in network, its parameters not yet initialised.
+struct Network : torch::nn::Module {
+  virtual Tensor forward(const Tensor& x) = 0;
+};
+
+/// A layer of weight and bias. torch::nn::Linear and Conv2d do not serve: they draw their first values from the
+/// process-wide generator, and so disturb whoever holds it.
+struct AffineLayer : torch::nn::Module {
+  Tensor weight;
+  Tensor bias;  ///< Undefined for a layer without bias.
+
+  AffineLayer(at::IntArrayRef weight_shape, bool has_bias);
+  /// Weight and bias from U(-b, b), b = 1 / sqrt(fan_in): PyTorch's default for Linear and Conv2d.
+  virtual void initialise(Seed seed);
+};
+
+/// A convolution with square filters.
+struct Convolution : AffineLayer {
+  struct Options {
+    std::int64_t kernel = 3;
+    std::int64_t stride = 1;
+    std::int64_t padding = 0;
+    bool has_bias = true;
+  };
+  Convolution(std::int64_t in, std::int64_t out, const Options& options);
+  Tensor forward(const Tensor& x) const;
+
+ private:
+  std::int64_t stride_;
+  std::int64_t padding_;
+};
+
+struct Linear : AffineLayer {
+  Linear(std::int64_t in, std::int64_t out);
+  Tensor forward(const Tensor& x) const;
+};
+
+/// BatchNorm (momentum 0.1, eps 1e-5), GroupNorm over gcd(channels, 32) groups, or nothing, with the tensor names of
+/// PyTorch's modules.
+struct Normalisation : torch::nn::Module {
+  Normalisation(Norm kind, std::int64_t channels);
+  Tensor forward(const Tensor& x);
+
+  Norm kind;
+  std::int64_t groups;
+  Tensor weight, bias, running_mean, running_var, num_batches_tracked;
+};
+
+/// The specification's, with `automatic` resolved.
+Norm resolved_norm(const ModelSpec& spec);
+
+/// `norm` replaces the specification's. Throw Error(usage) for impossible sizes, before anything is allocated.
+std::shared_ptr<Network> make_cnn(const ModelSpec& spec, const Task& task, Norm norm);
+std::shared_ptr<Network> make_resnet18(const ModelSpec& spec, const Task& task, Norm norm);
+
+/// Bytes of the state that these would have. Throw as they do.
+double cnn_bytes(const ModelSpec& spec, const Task& task, Norm norm);
+double resnet18_bytes(const ModelSpec& spec, const Task& task, Norm norm);
+/// Likewise of one normalisation of so many channels.
+double normalisation_bytes(Norm kind, double channels);
+
+/// A script is tried once in a process (see try_script()); what is to be warned of is logged then.
+std::unique_ptr<Model> load_script(const ModelSpec& spec, const Task& task);
+
+/// The process-wide CPU generator, seeded, for work whose draws nobody may notice: waits for the holder of a
+/// GlobalGeneratorLease, where that is another thread, and leaves the generator as it found it.
+class GeneratorLoan {
+ public:
+  explicit GeneratorLoan(Seed seed);
+  ~GeneratorLoan();
+  GeneratorLoan(const GeneratorLoan&) = delete;
+  GeneratorLoan& operator=(const GeneratorLoan&) = delete;
+
+ private:
+  std::unique_lock<std::mutex> lock_;
+  Tensor state_;
+};
+
+/// Moves tensors to `device` in place, without their gradients: every holder sees the moved ones.
+void move_tensors(const std::vector<NamedTensor>& tensors, c10::Device device);
+
+}  // namespace headstart::learn

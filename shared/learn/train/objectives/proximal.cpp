@@ -1,0 +1,34 @@
+#include "shared/learn/train/local_objective.hpp"
+#include "shared/learn/train/train.hpp"
+
+namespace headstart::learn {
+
+namespace {
+
+/// Adds mu (w - x) to the gradient. Memory: the model once more.
+class ProximalTerm final : public LocalObjective {
+ public:
+  ProximalTerm(double mu, const std::vector<Tensor>& received) : mu_(mu) {
+    for (const Tensor& parameter : received) received_.push_back(parameter.detach().clone());
+  }
+
+  void correct_gradients(const std::vector<Tensor>& parameters) override {
+    for (std::size_t i = 0; i < parameters.size(); ++i) {
+      const Tensor& gradient = parameters[i].grad();
+      if (gradient.defined()) gradient.add_(parameters[i].detach() - received_[i], mu_);
+    }
+  }
+
+ private:
+  double mu_;
+  std::vector<Tensor> received_;
+};
+
+}  // namespace
+
+std::unique_ptr<LocalObjective> make_proximal_term(const TrainOptions& options, const std::vector<Tensor>& received) {
+  if (options.proximal_mu == 0) return nullptr;
+  return std::make_unique<ProximalTerm>(options.proximal_mu, received);
+}
+
+}  // namespace headstart::learn

@@ -1,0 +1,287 @@
+#include "shared/plan/terms.hpp"
+
+#include <algorithm>
+#include <utility>
+
+#include <fmt/format.h>
+
+#include "shared/base/digest.hpp"
+#include "shared/base/error.hpp"
+#include "shared/base/files.hpp"
+#include "shared/base/printable.hpp"
+#include "shared/base/version.hpp"
+#include "shared/learn/models/model_size.hpp"
+#include "shared/wire/messages.hpp"
+
+namespace headstart::plan {
+
+namespace {
+
+/// What the server fills in.
+void declare_filled(Fields& fields, Terms& terms) {
+  const Bounds extent{1, static_cast<double>(learn::max_extent)};
+  fields.integer("task.channels", terms.task.channels, "Channels of a sample.",
+                 {1, static_cast<double>(learn::max_channels)});
+  fields.integer("task.height", terms.task.height, "Height of a sample.", extent);
+  fields.integer("task.width", terms.task.width, "Width of a sample.", extent);
+  fields.integer("task.classes", terms.task.num_classes, "Number of classes.",
+                 {2, static_cast<double>(learn::max_classes)});
+  fields.text("architecture", terms.architecture, "The server's model.");
+  learn::declare_fields(fields, "samples", terms.samples);
+  fields.integer("plan.rounds", terms.plan.rounds, "Rounds of FedAvg.", {0, 1'000'000});
+  fields.text("plan.start", terms.plan.start, "What round 1 starts from.");
+  fields.text("plan.share_model", terms.plan.share_model, "What pre-trained models are wanted at other silos for.");
+}
+
+/// What names and constants must be beyond their bounds. Throws Error(data).
+void require_sound(const Terms& terms) {
+  const learn::SampleTerms& samples = terms.samples;
+  if (!samples.classes.empty() && std::ssize(samples.classes) != terms.task.num_classes) {
+    throw Error(Errc::data,
+                fmt::format("there are {} names for {} classes", samples.classes.size(), terms.task.num_classes));
+  }
+  learn::require_class_names(samples.classes);
+  const bool is_normalised = !samples.mean.empty() || !samples.deviation.empty();
+  if (is_normalised &&
+      (std::ssize(samples.mean) != terms.task.channels || std::ssize(samples.deviation) != terms.task.channels)) {
+    throw Error(Errc::data, fmt::format("{} means and {} deviations for {} channels", samples.mean.size(),
+                                        samples.deviation.size(), terms.task.channels));
+  }
+  if (!samples.range.empty() && (samples.range.size() != 2 || samples.range[0] > samples.range[1])) {
+    throw Error(Errc::data, "a range is two numbers, the least and the greatest");
+  }
+}
+
+void declare_fields(Fields& fields, SampleReport& report) {
+  fields.texts("classes.names", report.classes.names, "Names of the classes.");
+  fields.integer("classes.count", report.classes.count, "Their number.", {0, 1e9});
+  fields.choice("classes.source", report.classes.source, "Where they are from.",
+                Choices<learn::ClassSource>(learn::class_source_words));
+  learn::declare_fields(fields, "figures", report.figures);
+}
+
+void declare_fields(Fields& fields, learn::Reference& reference) {
+  fields.text("whose", reference.whose, "Whose figures these are.");
+  learn::declare_fields(fields, "figures", reference.figures);
+}
+
+std::string dump(const nlohmann::json& value) {
+  return value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+}
+
+/// Of an error that names the peer's own keys and values.
+constexpr std::size_t max_error_bytes = 400;
+
+template <class Declare>
+void load_from_peer(const std::string& text, std::string_view name, Declare declare) {
+  try {
+    const nlohmann::json document = parse_json(text, name);
+    Fields fields;
+    declare(fields);
+    fields.load(document, name);
+  } catch (const Error& error) {
+    throw Error(Errc::protocol, printable(error.what(), max_error_bytes));
+  }
+}
+
+}  // namespace
+
+void declare_fields(Fields& fields, Terms& terms) {
+  fields.integer("run.seed", terms.seed, "Seed of the run; every random stream derives from it.",
+                 {0, 9007199254740992.0});
+  declare_fields(fields, "model", terms.model);
+  fields.number("data.held_out", terms.held_out,
+                "Fraction of a client's samples that it keeps for early stopping and federated evaluation.", {0, 0.9});
+  declare_fields(fields, "pretrain", terms.pretrain);
+  declare_fields(fields, "train", terms.train);
+  declare_fields(fields, "consolidation", terms.consolidation);
+  fields.integer(
+      "limits.examples", terms.max_examples,
+      "Most training samples that a client may announce; who announces more is refused. Averages are weighted "
+      "by these numbers. 0: ten million, or as many as the training set of data.manifest has, if these are more.",
+      {0, 0x1p40});
+  fields.integer(
+      "limits.own_model", terms.max_own_model,
+      "Bytes of a model that a client may pre-train in place of the federated one (own_model at the client); "
+      "checked before anybody builds it. 0: four times the federated model, at least 256 MiB.",
+      {0, 1e13});
+}
+
+std::uint64_t own_model_limit(const Terms& terms, std::uint64_t federated_bytes) {
+  constexpr std::uint64_t floor = std::uint64_t{256} << 20;
+  if (terms.max_own_model > 0) return static_cast<std::uint64_t>(terms.max_own_model);
+  return std::max(4 * federated_bytes, floor);
+}
+
+std::optional<std::string> beyond_own_model_limit(const learn::ModelSpec& spec, const Terms& terms,
+                                                  std::uint64_t federated_bytes) {
+  const std::uint64_t bytes = learn::state_bytes(spec, terms.task);
+  const std::uint64_t limit = own_model_limit(terms, federated_bytes);
+  if (bytes <= limit) return std::nullopt;
+  return fmt::format("'{}' would have {} bytes; limits.own_model of the run allows {}", spec.architecture(), bytes,
+                     limit);
+}
+
+std::string to_json_text(const Terms& terms) {
+  Terms copy = terms;
+  copy.model.forget_script_file();
+  Fields fields;
+  declare_fields(fields, copy);
+  declare_filled(fields, copy);
+  return dump(fields.resolved());
+}
+
+Terms terms_from_json_text(const std::string& text) {
+  Terms terms;
+  load_from_peer(text, "terms of the run", [&](Fields& fields) {
+    declare_fields(fields, terms);
+    declare_filled(fields, terms);
+  });
+  try {
+    require_sound(terms);
+  } catch (const Error& error) {
+    throw Error(Errc::protocol, printable(fmt::format("terms of the run: {}", error.what()), max_error_bytes));
+  }
+  if (terms.samples.classes.empty()) terms.samples.classes = learn::numbered_classes(terms.task.num_classes);
+  return terms;
+}
+
+void require_readable(const Terms& terms) {
+  try {
+    require_sound(terms);
+    const std::string text = to_json_text(terms);
+    if (text.size() > wire::Settings::max_size) {
+      throw Error(Errc::data, fmt::format("they take {} bytes, and a client reads {} at most; names of the {} "
+                                          "classes, means and deviations make up most of it: shorten the names",
+                                          text.size(), wire::Settings::max_size, terms.samples.classes.size()));
+    }
+    (void)terms_from_json_text(text);
+  } catch (const Error& error) {
+    throw Error(Errc::data, fmt::format("the run's terms cannot be told to clients: {}", error.what()));
+  }
+}
+
+std::string digest_of(const Terms& terms) { return sha256_hex(to_json_text(terms)); }
+
+wire::Metadata metadata_of(const Terms& terms, const std::string& architecture) {
+  const learn::SampleTerms& samples = terms.samples;
+  const auto channels = static_cast<std::size_t>(terms.task.channels);
+  const auto or_each = [channels](const std::vector<double>& values, double value) {
+    return dump(values.empty() ? std::vector<double>(channels, value) : values);
+  };
+  return {
+      {"headstart", std::string(version())},
+      {"architecture", architecture},
+      {"terms", digest_of(terms)},
+      {"input_shape", dump({terms.task.channels, terms.task.height, terms.task.width})},
+      {"scale", dump({{"uint8", 255}, {"float32", 1}})},
+      {"stored", std::string(word_of(Choices<learn::Stored>(learn::stored_words), samples.stored))},
+      {"range", dump(samples.range)},
+      {"mean", or_each(samples.mean, 0)},
+      {"deviation", or_each(samples.deviation, 1)},
+      {"classes", dump(samples.classes.empty() ? learn::numbered_classes(terms.task.num_classes) : samples.classes)}};
+}
+
+wire::Metadata metadata_of(const Terms& terms, std::int64_t round) {
+  wire::Metadata metadata =
+      metadata_of(terms, terms.architecture.empty() ? terms.model.architecture() : terms.architecture);
+  metadata["round"] = std::to_string(round);
+  return metadata;
+}
+
+std::optional<std::string> metadata_misfit(const wire::Metadata& file, const Terms& terms) {
+  const wire::Metadata run = metadata_of(terms, std::string());
+  for (const char* key : {"input_shape", "scale", "mean", "deviation", "classes"}) {
+    const auto said = file.find(key);
+    if (said == file.end() || said->second == run.at(key)) continue;
+    return fmt::format("its {} is {}, that of the data here is {}", key,
+                       quotation(said->second, max_quoted_bytes, '\''), quotation(run.at(key), max_quoted_bytes, '\''));
+  }
+  return std::nullopt;
+}
+
+std::string to_json_text(const learn::ModelSpec& spec) {
+  learn::ModelSpec copy = spec;
+  copy.forget_script_file();
+  Fields fields;
+  learn::declare_fields(fields, "model", copy);
+  return fields.resolved().dump();
+}
+
+learn::ModelSpec spec_from_json_text(const std::string& text) {
+  learn::ModelSpec spec;
+  load_from_peer(text, "a model's spec", [&](Fields& fields) { learn::declare_fields(fields, "model", spec); });
+  return spec;
+}
+
+std::optional<std::string> misfit(const wire::Join& join, const Terms& terms) {
+  if (join.num_examples == 0) return "the client has no training samples";
+  if (const std::uint64_t most = std::max(join.num_examples, join.num_held_out);
+      terms.max_examples > 0 && std::cmp_greater(most, terms.max_examples)) {
+    return fmt::format("the client announces {} {} samples; limits.examples of the server allows {}", most,
+                       most == join.num_examples ? "training" : "held-out", terms.max_examples);
+  }
+  if (!join.samples.value.empty()) {
+    const SampleReport report = report_from_json_text(join.samples.value);
+    if (auto other = learn::class_misfit(report.classes, terms.samples.classes)) return other;
+  }
+  const learn::Task& task = terms.task;
+  if (const learn::Task brought{join.channels, join.height, join.width, join.num_classes}; brought != task) {
+    const auto words = [](const learn::Task& samples) {
+      return fmt::format("{}x{}x{} in {} classes", samples.channels, samples.height, samples.width,
+                         samples.num_classes);
+    };
+    return fmt::format("the client brings samples of {}, the run has {}", words(brought), words(task));
+  }
+  if (!terms.architecture.empty() && join.architecture.value != terms.architecture) {
+    return fmt::format("the client would train {}, the run trains '{}'{}",
+                       quotation(join.architecture.value, max_quoted_bytes, '\''), terms.architecture,
+                       terms.model.is_scripted() ? "; give it the server's file (model.script)" : "");
+  }
+  return std::nullopt;
+}
+
+std::string to_json_text(const SampleReport& report) {
+  SampleReport copy = report;
+  constexpr std::size_t room_for_figures = 2048;  // less than what else the terms hold, which have the same names
+  std::size_t num_bytes = 0;
+  for (std::size_t i = 0; i < copy.classes.names.size(); ++i) {
+    num_bytes += dump(copy.classes.names[i]).size() + 1;
+    if (num_bytes > wire::Settings::max_size - room_for_figures) copy.classes.names.resize(i);
+  }
+  Fields fields;
+  declare_fields(fields, copy);
+  return dump(fields.resolved());
+}
+
+SampleReport report_from_json_text(const std::string& text) {
+  SampleReport report;
+  load_from_peer(text, "what the client says of its samples", [&](Fields& fields) { declare_fields(fields, report); });
+  try {
+    learn::require_whole(report.figures);
+  } catch (const Error& error) {
+    throw Error(Errc::protocol, printable(error.what(), max_error_bytes));
+  }
+  return report;
+}
+
+std::string to_json_text(const learn::Reference& reference) {
+  learn::Reference copy = reference;
+  Fields fields;
+  declare_fields(fields, copy);
+  return dump(fields.resolved());
+}
+
+learn::Reference reference_from_json_text(const std::string& text) {
+  learn::Reference reference;
+  load_from_peer(text, "what the server says of the run's samples",
+                 [&](Fields& fields) { declare_fields(fields, reference); });
+  try {
+    learn::require_whole(reference.figures);
+  } catch (const Error& error) {
+    throw Error(Errc::protocol, printable(error.what(), max_error_bytes));
+  }
+  return reference;
+}
+
+}  // namespace headstart::plan
