@@ -112,7 +112,14 @@ void LocalWorker::note_what_is_odd() {
   for (std::int64_t label = 0; label < terms_.task.num_classes; ++label) {
     if (counts[label].item<std::int64_t>() == 0) missing.push_back(run.classes[static_cast<std::size_t>(label)]);
   }
-  if (!missing.empty()) remarks_.push_back(fmt::format("no samples of {} are here", learn::list_text(missing)));
+  if (!missing.empty()) {
+    const bool may_count_from_1 = missing.front() == run.classes.front() && missing.back() != run.classes.back() &&
+                                  data_.class_source == learn::ClassSource::labels;
+    remarks_.push_back(
+        fmt::format("no samples of {} are here{}", learn::list_text(missing),
+                    may_count_from_1 ? "; are the labels counted from 1? The first class is label 0" : ""));
+  }
+  if (std::string odd = learn::odd_inputs(figures_, run); !odd.empty()) remarks_.push_back(std::move(odd));
   if (data_.classes.empty() && run.classes != learn::numbered_classes(terms_.task.num_classes)) {
     remarks_.push_back(
         fmt::format("the data here do not name their classes (classes in meta.json): label 0 is taken for "

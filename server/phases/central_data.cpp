@@ -79,6 +79,11 @@ void agree_on_samples(const ServerConfig& config, const learn::Dataset* own, Cen
   }
   data.task = {shape[0], shape[1], shape[2], std::ssize(data.samples.classes)};
   if (own != nullptr) data.figures = learn::figures_of(*own);
+  if (data.figures) {
+    if (std::string odd = learn::odd_inputs(*data.figures, data.samples); !odd.empty()) {
+      data.remarks.push_back(std::move(odd));
+    }
+  }
   if (const auto twins = learn::names_that_differ_in_case(data.samples.classes)) {
     data.remarks.push_back(fmt::format("classes '{}' and '{}' differ only in upper and lower case; are they two?",
                                        twins->first, twins->second));

@@ -237,8 +237,14 @@ Tensor resized(const Tensor& plane, std::int64_t side) {
   return scaled.view({side, side}).add(0.5).clamp_(0, 255).to(at::kByte);
 }
 
-/// Fills `target`: uint8 [channels, side, side].
-void read_image(const std::filesystem::path& file, const Tensor& target) {
+/// A PNG file says the bits of a value in the byte after width and height.
+bool has_16_bits(std::string_view bytes) {
+  constexpr std::size_t depth_at = 24;
+  return bytes.starts_with("\x89PNG") && bytes.size() > depth_at && bytes[depth_at] == 16;
+}
+
+/// Fills `target`: uint8 [channels, side, side]. Whether the file has more bits a value than are kept.
+bool read_image(const std::filesystem::path& file, const Tensor& target) {
   std::error_code code;
   const std::uintmax_t num_bytes = std::filesystem::file_size(file, code);
   if (code) throw BadImage(fmt::format("cannot be read ({})", code.message()));
@@ -248,6 +254,7 @@ void read_image(const std::filesystem::path& file, const Tensor& target) {
   for (std::int64_t channel = 0; channel < target.size(0); ++channel) {
     target.select(0, channel).copy_(resized(plane_of(square, channel, target.size(0)), target.size(1)));
   }
+  return has_16_bits(bytes);
 }
 
 // ------------------------------------------------------------------------------------------ what belongs to a split
@@ -258,13 +265,6 @@ void read_image(const std::filesystem::path& file, const Tensor& target) {
 
 /// The images of each class by their paths. Both are ordered by the bytes of their names, whatever the locale.
 using Classes = std::map<std::string, std::vector<std::filesystem::path>>;
-
-/// Without what is hidden, sorted.
-std::vector<std::filesystem::path> entries_of(const std::filesystem::path& folder) {
-  std::vector<std::filesystem::path> entries = entries_in(folder, Errc::data);
-  std::erase_if(entries, [](const auto& entry) { return entry.filename().native().starts_with('.'); });
-  return entries;
-}
 
 std::string lower_case(std::string text) {
   std::ranges::transform(text, text.begin(),
@@ -298,6 +298,17 @@ class OtherFiles {
     ++files.by_ending[file.has_extension() ? lower_case(file.extension().string()) : "without a suffix"];
   }
 
+  /// The entries of a folder, sorted, without what is hidden, which is counted.
+  std::vector<std::filesystem::path> shown_in(const std::filesystem::path& folder) {
+    std::vector<std::filesystem::path> entries = entries_in(folder, Errc::data);
+    std::erase_if(entries, [this](const std::filesystem::path& entry) {
+      if (!entry.filename().native().starts_with('.')) return false;
+      if (num_hidden_++ == 0) first_hidden_ = entry;
+      return true;
+    });
+    return entries;
+  }
+
   /// Throws Error(data) where images may be missed; logs what is skipped.
   void account_for(std::size_t num_images) const {
     if (unknown_.count > 0) {
@@ -305,6 +316,10 @@ class OtherFiles {
                                 "first is {}); only PNG and JPEG are read: convert them, or move away what is no image",
                                 unknown_.count, unknown_.count + skipped_.count + num_images, endings_of(unknown_),
                                 unknown_.first.string()));
+    }
+    if (num_hidden_ > 0) {
+      spdlog::info("{}: skipped, as they are hidden: {} files or folders, the first {}", folder_.string(), num_hidden_,
+                   first_hidden_.string());
     }
     if (skipped_.count == 0) return;
     spdlog::info("{}: skipped, as they are no images: {}", folder_.string(), endings_of(skipped_));
@@ -332,13 +347,15 @@ class OtherFiles {
   std::filesystem::path folder_;
   Files unknown_;
   Files skipped_;
+  std::size_t num_hidden_ = 0;
+  std::filesystem::path first_hidden_;
 };
 
 Classes classes_in_folders(const std::filesystem::path& folder) {
   Classes classes;
   OtherFiles others(folder);
   std::size_t num_images = 0;
-  for (const std::filesystem::path& home : entries_of(folder)) {
+  for (const std::filesystem::path& home : others.shown_in(folder)) {
     if (!is_folder(home, Errc::data)) {
       const Kind kind = kind_of(home);
       if (kind == Kind::image) fail(home, "an image outside the class folders");
@@ -346,7 +363,7 @@ Classes classes_in_folders(const std::filesystem::path& folder) {
       continue;
     }
     std::vector<std::filesystem::path>& images = classes[home.filename().string()];
-    for (const std::filesystem::path& file : entries_of(home)) {
+    for (const std::filesystem::path& file : others.shown_in(home)) {
       if (is_folder(file, Errc::data)) fail(file, "a folder within a class folder");
       const Kind kind = kind_of(file);
       if (kind == Kind::image) {
@@ -476,6 +493,7 @@ RawImages read_images(const DataSource& source, Split split) {
   }
   std::int64_t row = 0;
   std::int64_t num_bad = 0;
+  std::int64_t num_with_16_bits = 0;
   std::string first_bad;
   const auto note_bad = [&](const std::filesystem::path& file, const std::string& what) {
     if (num_bad++ == 0) first_bad = file.string() + ": " + what;
@@ -485,7 +503,7 @@ RawImages read_images(const DataSource& source, Split split) {
     for (const std::filesystem::path& file : images) {
       raw.split.labels[row] = label;
       try {
-        read_image(file, raw.split.images[row]);
+        if (read_image(file, raw.split.images[row])) ++num_with_16_bits;
       } catch (const BadImage& bad) {
         note_bad(file, bad.what());
       }
@@ -494,6 +512,12 @@ RawImages read_images(const DataSource& source, Split split) {
   }
   if (num_bad > 0) {
     throw Error(Errc::data, fmt::format("{}; {} of {} images cannot be used", first_bad, num_bad, count));
+  }
+  if (num_with_16_bits > 0) {
+    spdlog::warn(
+        "{}: {} of {} images have 16 bits a value, of which the upper 8 are kept: scale images of 12 bits to the "
+        "whole range first, or store them as NumPy files",
+        listed->origin.string(), num_with_16_bits, count);
   }
   return raw;
 }

@@ -92,7 +92,8 @@ std::string numbers_text(const std::vector<double>& values) {
 std::string advice_for(const SampleFigures& own, const Moments& mine, const Moments& theirs, Stored run_stored) {
   const double ratio = theirs.magnitude() > 0 ? mine.magnitude() / theirs.magnitude() : 0;
   constexpr double near_255 = 100;
-  if (own.stored == Stored::float32 && ratio > near_255 && ratio < 1000) {
+  const bool may_be_bytes = mine.min >= 0 && mine.max <= 255 && mine.max > 1.5;
+  if (own.stored == Stored::float32 && may_be_bytes && ratio > near_255 && ratio < 1000) {
     return "Divide the values by 255, or store them as uint8";
   }
   if (own.stored == Stored::uint8 && run_stored != Stored::uint8) {
@@ -165,6 +166,30 @@ std::string words_of(const SampleFigures& figures) {
                      figures.stored == Stored::uint8 ? "uint8, divided by 255,"
                                                      : word_of(Choices<Stored>(stored_words), figures.stored),
                      all.min, all.max, numbers_text(figures.mean), numbers_text(figures.deviation));
+}
+
+std::string odd_inputs(const SampleFigures& own, const SampleTerms& run) {
+  const bool is_per_channel = run.mean.empty() || run.mean.size() == own.mean.size();
+  for (std::size_t i = 0; is_per_channel && i < own.mean.size(); ++i) {
+    const double scale = run.deviation.empty() ? 1 : run.deviation[i];
+    const double mean = (own.mean[i] - (run.mean.empty() ? 0 : run.mean[i])) / scale;
+    const double deviation = own.deviation[i] / scale;
+    const bool is_odd = std::abs(mean) > largest_input_mean || deviation < smallest_input_deviation ||
+                        deviation > largest_input_deviation;
+    if (!is_odd) continue;
+    const std::string constants =
+        run.mean.empty() ? std::string("and the run normalises nothing (data.mean, data.deviation)")
+                         : fmt::format("and the run's mean is {:.4g}, its deviation {:.4g}", run.mean[i], scale);
+    return fmt::format(
+        "the model would see values of mean {:.4g} and deviation {:.4g}{}, from which it hardly learns: "
+        "stored are {}, {}. {}",
+        mean, deviation, own.mean.size() > 1 ? fmt::format(" in channel {}", i) : "", words_of(own), constants,
+        own.stored == Stored::uint8
+            ? "uint8 is divided by 255 first: constants are for values of 0 to 1, and codes or 0/1 "
+              "features belong into float32"
+            : "Scale the values, or set the two constants");
+  }
+  return {};
 }
 
 FiguresVerdict compare(const SampleFigures& own, const SampleTerms& run, const Task& task,

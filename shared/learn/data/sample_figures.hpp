@@ -58,6 +58,16 @@ inline constexpr std::int64_t few_values = 8;  ///< A sample of fewer values may
 FiguresVerdict compare(const SampleFigures& own, const SampleTerms& run, const Task& task,
                        const std::optional<Reference>& reference);
 
+// What a model can learn from at the usual rates: inputs far from 0, or nearly all the same, come from constants or
+// types that do not belong to the values.
+inline constexpr double largest_input_mean = 10;        ///< Of a channel's normalised values, in magnitude.
+inline constexpr double smallest_input_deviation = 0.05;
+inline constexpr double largest_input_deviation = 20;
+
+/// A sentence where the values, normalised by the run's constants, are no inputs that a model learns from; empty
+/// otherwise. All silos may have stored the same, and then no comparison shows it.
+std::string odd_inputs(const SampleFigures& own, const SampleTerms& run);
+
 /// The splits of one set are stored alike, so that the same constants hold for both. Nothing is compared where the
 /// shapes differ, or a split is empty. Throws Error(data) with the figures of both.
 void require_alike(const Dataset& train, const Dataset& test);

@@ -240,4 +240,24 @@ TEST_CASE("a table of one figure a sample may be all positive at a silo by chanc
 
 }  // namespace
 
+TEST_CASE("inputs from which no model learns are named, whoever else stores the same") {
+  const auto figures = [](Stored stored, double min, double max, double mean, double deviation) {
+    return SampleFigures{stored, 100, {min}, {max}, {mean}, {deviation}};
+  };
+  const SampleTerms plain;
+  const SampleTerms normalised{.mean = {0.286}, .deviation = {0.353}};
+  const SampleTerms of_bytes{.mean = {127}, .deviation = {50}};
+  const SampleFigures images = figures(Stored::uint8, 0, 1, 0.29, 0.35);
+  CHECK(odd_inputs(images, plain).empty());
+  CHECK(odd_inputs(images, normalised).empty());
+  CHECK(odd_inputs(figures(Stored::float32, -3, 3, 0, 1), plain).empty());
+  // Constants for values of 0 to 255, features of 0 and 1 as bytes, and values that nobody scaled.
+  CHECK(odd_inputs(images, of_bytes).find("mean -2.534 and deviation 0.007") != std::string::npos);
+  CHECK(odd_inputs(images, of_bytes).find("uint8 is divided by 255 first") != std::string::npos);
+  CHECK(odd_inputs(figures(Stored::uint8, 0, 1.0 / 255, 0.002, 0.00196), plain).find("belong into float32") !=
+        std::string::npos);
+  CHECK(odd_inputs(figures(Stored::float32, 0, 255, 73, 90), plain).find("the run normalises nothing") !=
+        std::string::npos);
+}
+
 }  // namespace headstart::learn
