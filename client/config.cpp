@@ -20,6 +20,7 @@ nlohmann::json settings_of(learn::ModelSpec spec) {
 void declare_fields(Fields& fields, ClientConfig& config) {
   fields.text("server", config.server, "The server's address, wss://HOST:PORT (TLS) or ws://HOST:PORT.");
   fields.text("name", config.name, "This client's name in the run; each client has its own.");
+  fields.group("connect", "How long an unreachable server is tried again");
   fields.number(
       "connect.patience", config.patience,
       "Seconds for which a server that cannot be reached, whose door or run is full, or that cannot take this "
@@ -33,13 +34,16 @@ void declare_fields(Fields& fields, ClientConfig& config) {
   fields.path("data.manifest", config.manifest,
               "Manifest that says which samples of the data set are this client's; empty: all of them.");
   fields.integer("data.share", config.share, "Which client of the manifest this one is, from 0.", {-1, 100000});
+  fields.group("model", "This silo's copy of the federated model");
   fields.path("model.script", config.script, "This silo's copy of the scripted model, where the run trains one.");
   fields.checked_text(
       "own_model", config.own_model,
       "Pre-train this architecture instead of the federated one (cnn, resnet18, script:FILE); it still teaches.",
       learn::require_script_path);
   learn::declare_fields(fields, "own", config.own_spec);
+  fields.group("own", "Sizes of the network that own_model names");
   fields.withdraw("own.name");
+  fields.group("store", "Where pre-trained models are kept");
   fields.path("store.pretrained", config.store, "Folder that keeps pre-trained models for later runs; empty: none.");
   fields.choice("share_model", config.share_model,
                 "Whom this silo's pre-trained model may reach: the server alone, or other silos too (as a teacher on "

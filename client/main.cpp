@@ -114,7 +114,9 @@ int main(int argc, char** argv) {
   Fields fields;
   client::declare_fields(fields, config);
   CLI::App app("Headstart client: trains on this silo's data as the server asks; the data never leaves.");
-  add_settings(app, fields);
+  add_settings(
+      app, fields,
+      {"server", "name", "data.set", "data.path", "share_model", "tls.authority", "tls.certificate", "tls.key"});
   app.add_option("--server", config.server, "The server's address, wss://HOST:PORT (TLS) or ws://HOST:PORT");
   app.add_option("--name", config.name, "This client's name in the run");
   bool is_check = false;

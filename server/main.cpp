@@ -175,7 +175,10 @@ int main(int argc, char** argv) {
   Fields fields;
   server::declare_fields(fields, config);
   CLI::App app("Headstart server: coordinates one federation and leaves a run folder.");
-  add_settings(app, fields);
+  add_settings(
+      app, fields,
+      {"run.folder", "federation.clients", "federation.rounds", "data.set", "data.path", "model.name", "start.model",
+       "validation.source", "listen.address", "listen.port", "tls.authority", "tls.certificate", "tls.key"});
   app.add_option("--back-to-round", config.back_to_round,
                  "Go back to the model of this round and go on from there, with the other settings as they were (0: "
                  "what round 1 starts from). Its checkpoint must still be there (checkpoints.keep); what came after it "

@@ -83,6 +83,7 @@ void write(const std::filesystem::path& file, const nlohmann::json& document) {
 }  // namespace
 
 void declare_fields(Fields& fields, CentralSettings& settings) {
+  fields.group("run", "Folder, seed and device of the training");
   fields.path("run.folder", settings.folder, "New folder for run.json and summary.json.");
   fields.integer("run.seed", settings.seed, "Seed of the initial weights and of the samples' order.",
                  {0, 9007199254740992.0});

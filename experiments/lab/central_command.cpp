@@ -39,7 +39,7 @@ Command add_central(CLI::App& app) {
       "central", "Trains one model on the data of all clients together: a reference that no federation can be");
   const auto held = std::make_shared<CentralCommand>();
   declare_fields(held->fields, held->settings);
-  add_settings(*command, held->fields);
+  add_settings(*command, held->fields, {"data.manifest", "data.set", "data.path", "run.folder", "model.name"});
   return {command, [held] { return run_central(held->settings); }};
 }
 

@@ -7,6 +7,7 @@
 int main(int argc, char** argv) {
   using namespace headstart;
   CLI::App app("Headstart lab: what runs without a network.");
+  app.footer("headstart-lab SUBCOMMAND --help shows the options and settings of a subcommand.\n\n" + exit_code_help());
   app.require_subcommand(1);
   const std::vector<lab::Command> commands = {lab::add_partition(app), lab::add_export(app), lab::add_simulate(app),
                                               lab::add_central(app),   lab::add_pairs(app),  lab::add_repeat(app),

@@ -49,6 +49,7 @@ void declare_fields(Fields& fields, PairSettings& settings) {
                 "Fraction of a participant's samples kept for the early stopping of its pre-training.",
                 {.min = 0, .max = 0.9});
   learn::declare_fields(fields, "pretrain", settings.pretrain);
+  fields.group("kd", "How a teacher's model is distilled into a student's");
   learn::declare_fields(fields, "kd", settings.kd);
   learn::declare_fields(fields, "grid", settings.grid);
   fields.flag("grid.rate_epochs", settings.rates_epochs,
@@ -58,6 +59,7 @@ void declare_fields(Fields& fields, PairSettings& settings) {
 }
 
 void declare_fields(Fields& fields, PairPlan& plan) {
+  fields.group("study", "What the study varies: partitions, seeds, methods, transfer sets, pairs");
   fields.words("study.partitions", plan.partitions, "How the data are divided among the participants.",
                learn::partition_words());
   fields.integers("study.seeds", plan.seeds, "Seeds: each draws data, participants and orders of its own.",

@@ -66,7 +66,9 @@ Command add_pairs(CLI::App& app) {
   CLI::App* sub = app.add_subcommand("pairs", "Distils between all pairs of pre-trained models, by several methods");
   const auto command = std::make_shared<PairsCommand>();
   declare_fields(command->fields, command->study);
-  add_settings(*sub, command->fields);
+  add_settings(*sub, command->fields,
+               {"data.set", "data.path", "partition.clients", "study.partitions", "study.seeds", "study.methods",
+                "study.transfers", "model.name"});
   add_path(*sub, "--study", command->file,
            "Database of the study; made where it is missing, gone on with where it is there. Processes on one "
            "machine may share it")

@@ -44,7 +44,9 @@ Command add_partition(CLI::App& app) {
   learn::declare_fields(settings->fields, "draw", settings->draws);
   learn::declare_fields(settings->fields, "partition", settings->partition);
   settings->fields.integer("seed", settings->seed, "Seed of the draws and the partition.", {0, 9007199254740992.0});
-  add_settings(*command, settings->fields);
+  add_settings(
+      *command, settings->fields,
+      {"data.set", "data.path", "partition.kind", "partition.clients", "draw.validation", "draw.public_large", "seed"});
   add_path(*command, "--out", settings->out, "Manifest to write; an existing file is never overwritten");
   return {command, [settings] { return draw(*settings); }};
 }

@@ -85,14 +85,18 @@ Command add_simulate(CLI::App& app) {
   CLI::App* command = app.add_subcommand("simulate", "Runs server and clients of one federation in this process");
   const auto settings = std::make_shared<SimulationSettings>();
   server::declare_fields(settings->fields, settings->server);
+  settings->fields.group("store", "Where pre-trained models are kept");
   settings->fields.path("store.pretrained", settings->store,
                         "Folder that keeps the clients' pre-trained models for later runs; empty: none.");
   settings->fields.choice("share_model", settings->share_model,
                           "Whom every client's pre-trained model may reach: the server alone, or other silos too.",
                           Choices<client::Sharing>(client::sharing_words));
+  settings->fields.group("simulate", "How the simulation uses this machine");
   settings->fields.integer("simulate.threads", settings->compute_threads,
                            "Computations at the same time; 0: one a core.", {0, 1024});
-  add_settings(*command, settings->fields);
+  add_settings(*command, settings->fields,
+               {"data.manifest", "data.set", "data.path", "run.folder", "federation.clients", "federation.rounds",
+                "model.name", "start.model", "validation.source", "share_model"});
   return {command, [settings] { return run_simulation(*settings); }};
 }
 

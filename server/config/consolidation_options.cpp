@@ -3,6 +3,7 @@
 namespace headstart::server {
 
 void declare_fields(Fields& fields, const std::string& prefix, ConsolidationOptions& options) {
+  fields.group(prefix, "How pre-trained models are distilled into one, for start.model kd");
   fields.choice(
       prefix + ".student", options.student,
       "What the student starts from: the best or the worst pre-trained model by the validation source, or the "

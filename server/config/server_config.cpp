@@ -13,6 +13,7 @@ namespace headstart::server {
 
 void declare_fields(Fields& fields, ServerConfig& config) {
   FederationOptions& federation = config.federation;
+  fields.group("run", "Folder, seed, device and log of the run");
   fields.path("run.folder", config.folder,
               "Folder of the run: made new, or that of the same run unfinished, which then goes on.");
   plan::declare_fields(fields, config.terms);
@@ -25,6 +26,7 @@ void declare_fields(Fields& fields, ServerConfig& config) {
   fields.text("run.log", config.log, "Log level: trace, debug, info, warn, error, off.");
   fields.choice("run.log_format", config.log_format, "Log lines as text, or as JSON objects.",
                 Choices<LogFormat>(log_format_words));
+  fields.group("listen", "Where the server listens, and to whom");
   fields.text("listen.address", config.address, "Address to listen on.");
   fields.integer("listen.port", config.port,
                  "Port to listen on; 0: any free one, written to the file port in the run's folder.", {0, 65535});
@@ -43,6 +45,7 @@ void declare_fields(Fields& fields, ServerConfig& config) {
                 "values, running statistics included; one beyond it is refused. 0: none. audit.jsonl has the distances "
                 "of all updates, with and without a bound.",
                 {0, 1e30});
+  fields.group("admin", "The port for probes and metrics");
   fields.text("admin.address", config.admin_address, "Address of the port for probes and metrics.");
   fields.integer("admin.port", config.admin_port,
                  "Port that answers GET /healthz, /readyz and /metrics (Prometheus), without TLS; 0: any free one, "
@@ -53,6 +56,7 @@ void declare_fields(Fields& fields, ServerConfig& config) {
               "File with the names of the clients that may join, one a line, '#' begins a comment; read again when a "
               "client comes and before each round. Empty: all that the authority has certified.");
   learn::declare_fields(fields, "data", config.data);
+  fields.group("data", "The data set, its files and its partition, and what a sample means");
   SampleSettings& samples = config.samples;
   fields.names(
       "data.classes", samples.classes,
@@ -74,6 +78,7 @@ void declare_fields(Fields& fields, ServerConfig& config) {
       "lie beyond is refused. Empty: not known.",
       {-1e30, 1e30});
   fields.path("data.manifest", config.manifest, "Manifest of the partition and its draws (headstart-lab partition).");
+  fields.group("federation", "Clients, rounds, and what becomes of their updates");
   fields.integer("federation.clients", federation.num_clients, "Clients that the run waits for.", {1, 100000});
   fields.integer("federation.rounds", federation.num_rounds, "Rounds of FedAvg.", {0, 1000000});
   fields.integer("federation.min_clients", federation.min_clients,
@@ -81,6 +86,7 @@ void declare_fields(Fields& fields, ServerConfig& config) {
   fields.integer("federation.late_clients", federation.num_late,
                  "Clients beyond federation.clients that may join while rounds are under way.", {0, 100000});
   Timeouts& timeouts = federation.timeouts;
+  fields.group("timeouts", "How long the server waits for whom");
   fields.number(
       "timeouts.handshake", timeouts.handshake,
       "Seconds for a new connection to say who it is; 5 of them at most for TLS, and for the WebSocket upgrade.",
@@ -104,22 +110,27 @@ void declare_fields(Fields& fields, ServerConfig& config) {
                  "Bytes of memory for updates in flight, more are staged on disk; 0: two models, at most 1 GiB.",
                  {0, 1e13});
   declare_fields(fields, federation.strategy);
+  fields.group("start", "The model that round 1 starts from");
   fields.choice("start.model", federation.start, "What round 1 starts from.", Choices<StartModel>(start_words));
   declare_fields(fields, "consolidation", federation.consolidation);
+  fields.group("validation", "The data that rate models");
   fields.choice("validation.source", federation.validation,
                 "Whose data judges models: a labeled set that the server holds (validation in the manifest), or the "
                 "clients' counts on their held-out data. A client does not count for its own pre-trained model, whose "
                 "epoch its held-out data chose, unless no other client has any.",
                 Choices<ValidationSource>(validation_words));
+  fields.group("evaluation", "Where the model of each round is measured");
   fields.flag("evaluation.central", federation.central_evaluation, "Measure every round's model on the test set.");
   fields.flag("evaluation.federated", federation.federated_evaluation,
               "Have the clients measure every round's model on their held-out data.");
+  fields.group("targets", "Accuracies whose round is recorded, or ends the run");
   fields.numbers("targets.accuracies", federation.targets.accuracies, "Test accuracies to reach.", {0, 1});
   fields.number("targets.reference", federation.targets.reference,
                 "A test accuracy that targets.fractions refer to; 0: none.", {0, 1});
   fields.numbers("targets.fractions", federation.targets.fractions, "Targets as fractions of targets.reference.",
                  {0, 2});
   fields.flag("targets.stop", federation.targets.stop, "Stop at the first round that reaches every target.");
+  fields.group("checkpoints", "How often models are kept, and how many");
   fields.integer("checkpoints.every", federation.checkpoints.every, "Rounds between checkpoints; 0: none.",
                  {0, 1000000});
   fields.integer("checkpoints.keep", federation.checkpoints.keep,

@@ -95,9 +95,11 @@ void declare_fields(Fields& fields, StrategyOptions& options) {
   std::string sentence = "What becomes of a round's updates.";
   for (const StrategyRow& row : strategies()) sentence += fmt::format(" {}: {}.", row.name, row.sentence);
   fields.word("federation.strategy", options.name, std::move(sentence), strategy_words());
+  fields.group("server", "What federation.strategy fedavgm does with the average");
   fields.number("server.lr", options.server.lr, "fedavgm: what the accumulated update is multiplied by.", {1e-12, 1e6});
   fields.number("server.momentum", options.server.momentum,
                 "fedavgm: what remains of the accumulated update from round to round.", {0, 0.999999});
+  fields.group("feddf", "How federation.strategy feddf distils in each round");
   learn::declare_fields(fields, "feddf", options.feddf);
   fields.withdraw("feddf.alpha");
 }

@@ -8,6 +8,7 @@
 
 #include "shared/base/descriptors.hpp"
 #include "shared/base/error.hpp"
+#include "shared/base/help.hpp"
 #include "shared/base/printable.hpp"
 #include "shared/base/signals.hpp"
 #include "shared/base/version.hpp"
@@ -38,9 +39,32 @@ void set_in_order(Fields& fields, const std::vector<std::string>& assignments) {
   }
 }
 
+/// All of `app`. The program itself knows the whole name of a subcommand.
+std::string complete_help(const CLI::App& app) {
+  const CLI::App* program = &app;
+  while (program->get_parent() != nullptr) program = program->get_parent();
+  return program->help();
+}
+
 }  // namespace
 
-void add_settings(CLI::App& app, Fields& fields) {
+void add_settings(CLI::App& app, Fields& fields, std::vector<std::string> first) {
+  app.set_help_flag();  // ours may have a value
+  const auto help = [&app, &fields, first = std::move(first)](const std::string& name) {
+    if (name.empty()) {
+      std::cout << short_help(app, fields, first);
+    } else {
+      std::cout << (name == "all" ? complete_help(app) : group_help(fields, name));
+    }
+    throw CLI::Success();
+  };
+  app.add_option_function<std::string>("-h,--help", help, "Print this help; GROUP: its settings; all: every setting")
+      ->expected(0, 1)
+      ->type_name("[GROUP]")
+      ->trigger_on_parse();
+  app.failure_message([](const CLI::App*, const CLI::Error& error) {
+    return fmt::format("{}\nRun with --help for more information.\n", error.what());
+  });
   app.add_option_function<std::string>(
          "--config", [&fields](const std::string& file) { fields.load_file(file); }, "JSON file with settings")
       ->check(path_fault)

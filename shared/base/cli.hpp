@@ -4,6 +4,7 @@
 #include <functional>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include <CLI/CLI.hpp>
 
@@ -11,10 +12,11 @@
 
 namespace headstart {
 
-/// Adds --config FILE and --set key=value to `app`, and the settings' help to its --help.
+/// Adds --config FILE and --set key=value to `app`, and has its --help show the settings: those with the keys `first`,
+/// which a first run needs, and the groups; --help GROUP shows one group, --help all every setting.
 /// The settings are loaded when the command line is parsed: the file first, then each --set in order. Where two give
 /// one setting different values the last one counts, and standard error says so.
-void add_settings(CLI::App& app, Fields& fields);
+void add_settings(CLI::App& app, Fields& fields, std::vector<std::string> first = {});
 
 /// What is wrong with a path on the command line: it is empty, or require_path() refuses it. Empty where nothing is.
 std::string path_fault(const std::string& path);

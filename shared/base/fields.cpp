@@ -75,6 +75,17 @@ std::vector<std::string> parts_of(const std::string& text) {
   return parts;
 }
 
+/// The name of the group that help lists a setting in.
+std::string group_of(const std::string& key) {
+  const std::size_t dot = key.find('.');
+  return dot == std::string::npos ? std::string(Fields::general_group) : key.substr(0, dot);
+}
+
+/// What help says of one setting.
+std::string paragraph_of(const Fields::Field& field) {
+  return fmt::format("  {}  ({}; default {})\n      {}\n", field.key, field.type, field.initial.dump(), field.sentence);
+}
+
 }  // namespace
 
 void require_path(std::string_view path) {
@@ -243,6 +254,8 @@ void Fields::add(Field field) {
   fields_.push_back(std::move(field));
 }
 
+void Fields::group(const std::string& name, std::string words) { words_of_groups_[name] = std::move(words); }
+
 void Fields::withdraw(std::string_view key) {
   if (std::erase_if(fields_, [key](const Field& field) { return field.key == key; }) != 1) {
     throw Error(Errc::internal, fmt::format("there is no setting '{}' to withdraw", key));
@@ -256,7 +269,7 @@ void Fields::assign(const std::string& key, const nlohmann::json& value, std::st
     for (const Field& field : fields_) keys.push_back(field.key);
     const std::string near = nearest(key, keys);
     throw Error(Errc::usage, fmt::format("{}: unknown setting {}{}", origin, quotation(key, max_quoted_bytes, '\''),
-                                         near.empty() ? "; --help lists them" : "; did you mean '" + near + "'?"));
+                                         near.empty() ? "; --help all lists them" : "; did you mean '" + near + "'?"));
   }
   try {
     found->read(value);
@@ -329,11 +342,35 @@ nlohmann::json Fields::resolved() const {
 
 std::string Fields::help() const {
   std::string text;
+  for (const Field& field : fields_) text += paragraph_of(field);
+  return text;
+}
+
+std::string Fields::help(std::string_view name) const {
+  const std::string prefix = std::string(name) + ".";
+  std::string text;
   for (const Field& field : fields_) {
-    text +=
-        fmt::format("  {}  ({}; default {})\n      {}\n", field.key, field.type, field.initial.dump(), field.sentence);
+    const bool is_meant = field.key == name || field.key.starts_with(prefix) ||
+                          (name == general_group && group_of(field.key) == general_group);
+    if (is_meant) text += paragraph_of(field);
   }
   return text;
+}
+
+std::vector<Fields::Group> Fields::groups() const {
+  std::vector<Group> groups;
+  for (const Field& field : fields_) {
+    const std::string name = group_of(field.key);
+    auto found = std::ranges::find(groups, name, &Group::name);
+    if (found == groups.end()) {
+      const auto words = words_of_groups_.find(name);
+      found = groups.insert(found, {name, words == words_of_groups_.end() ? "" : words->second, 0});
+      if (name == general_group) found->words = "Without a dot:";
+    }
+    if (name == general_group) found->words += (found->num_settings == 0 ? " " : ", ") + field.key;
+    ++found->num_settings;
+  }
+  return groups;
 }
 
 }  // namespace headstart

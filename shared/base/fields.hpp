@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <functional>
 #include <limits>
+#include <map>
 #include <set>
 #include <span>
 #include <string>
@@ -93,6 +94,10 @@ class Fields {
   /// A list of `words`, none twice.
   void words(std::string key, std::vector<std::string>& target, std::string sentence, std::vector<std::string> words);
 
+  /// Says in a few words what the settings below `name` are about ("train" for "train.lr"). The help lists groups by
+  /// the part of a key before its first dot. Of words for the same name the later ones count.
+  void group(const std::string& name, std::string words);
+
   /// Takes a declared setting back: it keeps its value and is unknown from now on. Throws Error(internal).
   void withdraw(std::string_view key);
 
@@ -110,6 +115,21 @@ class Fields {
 
   /// One paragraph a setting: key, type and bounds, default (the value at declaration), sentence.
   [[nodiscard]] std::string help() const;
+
+  /// The same for the setting `name` and those below it ("train" has "train.lr"), or for those without a dot where it
+  /// is general_group. Empty where there is none.
+  [[nodiscard]] std::string help(std::string_view name) const;
+
+  /// The name of the group of all settings without a dot.
+  static constexpr std::string_view general_group = "general";
+
+  struct Group {
+    std::string name;   ///< The part of its keys before the first dot, or general_group.
+    std::string words;  ///< What group() said; the keys themselves for general_group.
+    std::size_t num_settings = 0;
+  };
+  /// The groups of all settings, in the order of declaration.
+  [[nodiscard]] std::vector<Group> groups() const;
 
   struct Field {
     std::string key;
@@ -133,6 +153,7 @@ class Fields {
                   std::set<std::string>& seen);
 
   std::vector<Field> fields_;
+  std::map<std::string, std::string> words_of_groups_;
 };
 
 }  // namespace headstart

@@ -100,6 +100,7 @@ void expect_named(const std::string& file, const char* key) {
 }  // namespace
 
 void declare_fields(Fields& fields, const std::string& prefix, TlsFiles& files) {
+  fields.group(prefix, "Certificates and key of this side, for mutual TLS");
   fields.path(prefix + ".authority", files.authority, "Certificate of the authority that signed both sides (PEM).");
   fields.path(prefix + ".certificate", files.certificate,
               "This side's certificate (PEM); for TLS all three are needed.");

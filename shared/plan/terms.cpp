@@ -87,6 +87,7 @@ void load_from_peer(const std::string& text, std::string_view name, Declare decl
 }  // namespace
 
 void declare_fields(Fields& fields, Terms& terms) {
+  fields.group("limits", "What clients may send and announce at most");
   fields.integer("run.seed", terms.seed, "Seed of the run; every random stream derives from it.",
                  {0, 9007199254740992.0});
   declare_fields(fields, "model", terms.model);

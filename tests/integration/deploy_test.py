@@ -28,7 +28,8 @@ PROGRAMS = {
 
 @functools.cache
 def settings_of(program: str) -> set:
-    done = subprocess.run([*map(str, PROGRAMS[program]), "--help"], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([*map(str, PROGRAMS[program]), "--help", "all"], capture_output=True, text=True, timeout=60,
+                          check=True)
     return set(re.findall(r"^  ([a-z_]+(?:\.[a-z_]+)*)  \(", done.stdout, re.MULTILINE))
 
 

@@ -385,10 +385,46 @@ class Processes(ProgramsTest):
         self.assert_fails(self.run_program(CLIENT, "--name", "a b", "--server", "ws://127.0.0.1:1"), 2, "--name")
         self.assert_fails(self.run_program(CLIENT, "--name", "a", "--server", "http://x"), 2, "ws://")
         self.assertEqual(self.run_program(LAB, "nonsense").returncode, 2)
-        for program in (SERVER, CLIENT):
-            done = self.run_program(program, "--help")
-            self.assertEqual(done.returncode, 0)
-            self.assertIn("Exit codes:", done.stdout)
+
+    def help_of(self, *call):
+        done = self.run_program(*call)
+        self.assertEqual((done.returncode, done.stderr), (0, ""), call)
+        return done.stdout
+
+    def test_help_fits_on_two_screens_and_shows_settings_by_group(self):
+        for program in ([SERVER], [CLIENT], [LAB, "simulate"], [LAB, "partition"], [LAB, "central"], [LAB, "pairs"],
+                        [LAB, "export"], [LAB, "advise"]):
+            with self.subTest(program=program):
+                short = self.help_of(*program, "--help")
+                lines = short.splitlines()
+                self.assertLessEqual(len(lines), 80)
+                self.assertEqual([line for line in lines if len(line) > 100], [])
+                self.assertIn("Exit codes:\n  0    done\n", short)
+                everything = self.help_of(*program, "--help", "all")
+                self.assertIn("Exit codes:\n  0    done\n", everything)
+                keys = re.findall(r"^  (\S+)  \(.*; default ", everything, re.MULTILINE)
+                if "Groups of settings" not in short:  # there is only one
+                    self.assertEqual(re.findall(r"^  (\S+)  \(.*; default ", short, re.MULTILINE), keys)
+                    continue
+                rows = short.split("Groups of settings", 1)[1].split("\n\n")[0].splitlines()[1:]
+                # Name, number, words: the row of a group without words is none.
+                groups = [re.fullmatch(r"  (\S+) +(\d+)  (\S.*)", row) for row in rows]
+                self.assertNotIn(None, groups, rows)
+                shown = []
+                for name, number, _ in (group.groups() for group in groups):
+                    paragraphs = self.help_of(*program, "--help", name)
+                    self.assertIn(paragraphs.splitlines()[0], everything)
+                    own = re.findall(r"^  (\S+)  \(.*; default ", paragraphs, re.MULTILINE)
+                    self.assertEqual(len(own), int(number), name)
+                    shown += own
+                self.assertEqual(sorted(shown), sorted(keys))
+
+    def test_help_of_an_unknown_group_names_the_nearest_and_all(self):
+        self.assert_fails(self.run_program(SERVER, "--help", "lisetn"), 2, "--help: unknown group 'lisetn'",
+                          "did you mean 'listen'", "federation", "checkpoints and all")
+        self.assert_fails(self.run_program(CLIENT, "--help", "own_modle"), 2, "did you mean 'own_model'", "connect")
+        self.assert_fails(self.run_program(LAB, "simulate", "--help", "simulat"), 2, "did you mean 'simulate'")
+        self.assertIn("Exit codes:", self.help_of(LAB, "--help"))
 
     def test_data_mistakes(self):
         self.draw()

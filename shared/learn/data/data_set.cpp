@@ -200,6 +200,7 @@ std::string Dataset::digest() const {
 }
 
 void declare_fields(Fields& fields, const std::string& prefix, DataSource& source) {
+  fields.group(prefix, "The data set, and where its files are");
   std::vector<std::string_view> names;
   for (const KnownSet& set : known_sets()) names.push_back(set.name);
   fields.text(prefix + ".set", source.set, fmt::format("The data set: {}.", fmt::join(names, ", ")));

@@ -74,6 +74,7 @@ std::string ModelSpec::architecture() const {
 }
 
 void declare_fields(Fields& fields, const std::string& prefix, ModelSpec& spec) {
+  fields.group(prefix, "The network and its sizes");
   fields.checked_text(prefix + ".name", spec.name, "Network: cnn, resnet18, or script:FILE, a TorchScript file.",
                       require_script_path);
   fields.integers(prefix + ".channels", spec.channels, "cnn: filters of its two convolutions.",

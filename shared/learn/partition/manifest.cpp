@@ -230,6 +230,7 @@ std::string held_rows(const Manifest& manifest) {
 }  // namespace
 
 void declare_fields(Fields& fields, const std::string& prefix, DrawOptions& options) {
+  fields.group(prefix, "How many samples the validation, public and test sets have");
   constexpr Bounds count{.min = 0, .max = 1e9};
   fields.integer(prefix + ".validation", options.validation, "Samples of the server's validation set.", count);
   fields.integer(prefix + ".public_large", options.public_large, "Samples of the large unlabeled public set.", count);

@@ -84,6 +84,7 @@ std::vector<std::string> partition_words() {
 }
 
 void declare_fields(Fields& fields, const std::string& prefix, PartitionOptions& options) {
+  fields.group(prefix, "How samples are shared out to the clients");
   // Below 0.01 the gamma variates of a Dirichlet draw vanish in double precision.
   constexpr Bounds beta{.min = 0.01, .max = 1e6};
   constexpr double many = 1e9;

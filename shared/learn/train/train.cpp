@@ -71,6 +71,7 @@ void declare_fields(Fields& fields, const std::string& prefix, OptimizerOptions&
 }
 
 void declare_fields(Fields& fields, const std::string& prefix, TrainOptions& options) {
+  fields.group(prefix, "How a client trains in a round");
   declare_fields(fields, prefix, options.optimizer);
   fields.integer(prefix + ".epochs", options.epochs, "Local epochs a round.", {.min = 1, .max = 1e6});
   fields.number(
@@ -82,6 +83,7 @@ void declare_fields(Fields& fields, const std::string& prefix, TrainOptions& opt
 }
 
 void declare_fields(Fields& fields, const std::string& prefix, PretrainOptions& options) {
+  fields.group(prefix, "How a model is trained on its own, with early stopping");
   declare_fields(fields, prefix, options.optimizer);
   fields.integer(prefix + ".max_epochs", options.max_epochs, "Epochs at most.", {.min = 1, .max = 1e6});
   fields.integer(prefix + ".patience", options.patience,

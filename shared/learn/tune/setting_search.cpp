@@ -12,6 +12,7 @@
 namespace headstart::learn {
 
 void declare_fields(Fields& fields, const std::string& prefix, SettingGrid& grid) {
+  fields.group(prefix, "Temperatures and alphas that a search tries");
   fields.numbers(prefix + ".temperatures", grid.temperatures, "Temperatures that a search tries.",
                  {.min = 0.05, .max = 100});
   fields.numbers(prefix + ".alphas", grid.alphas, "Weights of the distillation term that a search tries.",

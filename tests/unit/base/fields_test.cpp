@@ -95,7 +95,7 @@ TEST_CASE("settings: what is wrong is named with its origin, key and what was ex
     return test::error_of([&] { fields.load(nlohmann::json::parse(text), "run.json"); });
   };
   CHECK(load(R"({"train": {"lt": 1}})") == "run.json: unknown setting 'train.lt'; did you mean 'train.lr'?");
-  CHECK(load(R"({"entirely_else": 1})") == "run.json: unknown setting 'entirely_else'; --help lists them");
+  CHECK(load(R"({"entirely_else": 1})") == "run.json: unknown setting 'entirely_else'; --help all lists them");
   CHECK(load(R"({"train": {"lr": 2}})") == "run.json: setting 'train.lr': expected number from 0 to 1, got 2");
   CHECK(load(R"({"train": {"lr": "fast"}})") ==
         "run.json: setting 'train.lr': expected number from 0 to 1, got \"fast\"");
@@ -165,7 +165,7 @@ TEST_CASE("settings: long or unprintable keys and values are cut and cleaned in 
   const auto load = [&](const std::string& key, const nlohmann::json& value) {
     return test::error_of([&] { fields.load(nlohmann::json{{key, value}}, "run.json"); });
   };
-  CHECK(load("\x1b[2J\n'", 1) == "run.json: unknown setting '?[2J \"'; --help lists them");
+  CHECK(load("\x1b[2J\n'", 1) == "run.json: unknown setting '?[2J \"'; --help all lists them");
   CHECK(load(std::string(45'000, 'k'), 1).size() < 300);
   CHECK(load("gate", std::string(45'000, 'v')).size() < 300);
   CHECK(load("gate", "\u009b31m").find("got \"??31m\"") != std::string::npos);
@@ -177,6 +177,32 @@ TEST_CASE("settings: help shows key, type, default and sentence") {
   const std::string help = fields_of(options).help();
   CHECK(help.find("train.lr  (number from 0 to 1; default 0.01)\n      Learning rate.") != std::string::npos);
   CHECK(help.find("color  (one of red, green; default \"red\")") != std::string::npos);
+}
+
+TEST_CASE("settings: groups have what stands before the first dot, and help shows one of them or what is below a key") {
+  Options options;
+  Fields fields = fields_of(options);
+  fields.number("train.tuned.lr", options.rate, "Another rate.");
+  fields.group("train", "Later words count");
+  fields.group("train", "How to train");
+  const std::vector<Fields::Group> groups = fields.groups();
+  REQUIRE(groups.size() == 4);
+  CHECK(groups[0].name == "train");
+  CHECK(groups[0].words == "How to train");
+  CHECK(groups[0].num_settings == 2);
+  CHECK(groups[1].name == "general");
+  CHECK(groups[1].words == "Without a dot: rounds, gate, targets, color, palette");
+  CHECK(groups[1].num_settings == 5);
+  CHECK(groups[2].name == "model");
+  CHECK(groups[2].words.empty());
+  CHECK(groups[3].name == "run");
+
+  CHECK(fields.help("train").starts_with("  train.lr  (number from 0 to 1; default 0.01)\n      Learning rate.\n"));
+  CHECK(fields.help("train.tuned") == "  train.tuned.lr  (number; default 0.01)\n      Another rate.\n");
+  CHECK(fields.help("gate") == "  gate  (true or false; default false)\n      Gate.\n");
+  CHECK(fields.help("general").find("  palette  (") != std::string::npos);
+  CHECK(fields.help("general").find("train.lr") == std::string::npos);
+  CHECK(fields.help("tra").empty());
 }
 
 }  // namespace

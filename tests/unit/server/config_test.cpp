@@ -31,6 +31,16 @@ TEST_CASE("no setting is declared twice, and defaults are within their bounds") 
   CHECK_NOTHROW(fields.load(fields.resolved(), "defaults"));
 }
 
+TEST_CASE("every group of settings has words that help shows") {
+  ServerConfig config;
+  Fields fields;
+  declare_fields(fields, config);
+  for (const Fields::Group& group : fields.groups()) {
+    CAPTURE(group.name);
+    CHECK(!group.words.empty());
+  }
+}
+
 TEST_CASE("timeouts that contain one another the wrong way round are refused by both names") {
   CHECK(refusal_of({}) == "(no error)");
   const std::string message = refusal_of({"timeouts.silence=700"});
