@@ -99,7 +99,8 @@ net::Task<> check_run(net::asio::any_io_executor executor, Dial dial, ClientCont
                       days_left(*server_expires, wall_clock(), "tell the coordinator"));
   }
   tell(fmt::format("server      {} answers{}", conversation->peer(), who));
-  conversation->post(wire::Hello{wire::protocol_version, context.name, fmt::format("headstart {}", version()), true});
+  conversation->post(
+      wire::Hello{.name = context.name, .software = fmt::format("headstart {}", version()), .is_check = true});
   const wire::ServerMessage answer = co_await conversation->next_message();
   if (const auto* refused = std::get_if<wire::Refused>(&answer)) throw Error(Errc::rejected, refusal_words(*refused));
   const auto* welcome = std::get_if<wire::Welcome>(&answer);

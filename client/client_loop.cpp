@@ -95,7 +95,7 @@ class ClientLoop {
 
  private:
   net::Task<> join() {
-    conversation_->post(wire::Hello{wire::protocol_version, context_.name, fmt::format("headstart {}", version())});
+    conversation_->post(wire::Hello{.name = context_.name, .software = fmt::format("headstart {}", version())});
     const auto welcome = co_await expect<wire::Welcome>();
     if (welcome.silence < min_silence) {
       throw Error(Errc::protocol, fmt::format("the server allows {} ms of silence; {} at least are expected",
@@ -303,7 +303,8 @@ class ClientLoop {
   /// then empty, as it is where the server says meanwhile that it does not want the result any more. `what`: for the
   /// observer, unless it is empty.
   template <class Result>
-  net::Task<std::optional<Result>> attempt(wire::TaskId task, std::string what, std::string key, TaskRunner::Work work) {
+  net::Task<std::optional<Result>> attempt(wire::TaskId task, std::string what, std::string key,
+                                           TaskRunner::Work work) {
     task_ = task;
     refusal_.reset();
     if (!what.empty()) context_.observer->on_task(what.append(words_of(held_.bench.find(key))));

@@ -96,6 +96,32 @@ ClientInfo info_of(const std::string& name, const wire::Join& join) {
   return info;
 }
 
+/// The version that is spoken with this client. Throws Refusal where there is none.
+std::uint16_t version_for(const wire::Hello& hello) {
+  const auto version = wire::common_version(hello.versions(), wire::spoken_versions);
+  if (version) return *version;
+  const std::string& software = hello.software.value;
+  throw Refusal(
+      fmt::format("this client speaks protocol {}, the server {}; use headstart of the same version on both sides{}",
+                  words_of(hello.versions()), words_of(wire::spoken_versions),
+                  software.empty() ? std::string() : fmt::format(" (the client says: {})", quotation(software))));
+}
+
+/// Throws Refusal where the run may ask the client for what it does not know.
+void require_tasks(const wire::Hello& hello, const std::vector<wire::TaskKind>& needed) {
+  std::vector<std::string> missing;
+  for (const auto& [kind, word] : wire::task_words) {
+    const auto id = static_cast<std::uint8_t>(kind);
+    const bool is_known = std::ranges::find(hello.tasks.values, id) != hello.tasks.values.end();
+    const bool is_needed = std::ranges::find(needed, kind) != needed.end();
+    if (is_needed && !is_known) missing.push_back(fmt::format("{} ({})", word, id));
+  }
+  if (missing.empty()) return;
+  throw Refusal(
+      fmt::format("the run has tasks that this client does not know: {}; use a version of headstart that does",
+                  fmt::join(missing, ", ")));
+}
+
 void require_good_conduct(const std::string& name, int num_violations) {
   if (num_violations < ClientSession::max_violations) return;
   throw Refusal(fmt::format("{} has broken the protocol {} times", name, num_violations));
@@ -122,7 +148,8 @@ void require_same(const ClientInfo& before, const ClientInfo& now) {
 struct Admission::HandshakeState {
   std::string name;  ///< The peer's address until it has said its name.
   std::weak_ptr<ClientSession> client;
-  bool is_check = false;  ///< It wants to know whether it may join, and does not.
+  std::uint16_t protocol = wire::protocol_version;  ///< That is spoken with it.
+  bool is_check = false;                            ///< It wants to know whether it may join, and does not.
   std::function<void()> on_established;
   bool is_told = true;                      ///< Its coming and going have their lines.
   std::optional<std::size_t> count_so_far;  ///< Its comings, where not every one has.
@@ -190,16 +217,12 @@ net::Task<> Admission::greet(const std::shared_ptr<session::ServerConversation>&
       [conversation] { conversation->abort(); });
   const auto hello = co_await expect<wire::Hello>(*conversation);
   deadline.emplace(executor_, rules_.patience.task, [conversation] { conversation->abort(); });
-  if (hello.protocol != wire::protocol_version) {
-    throw Refusal(
-        fmt::format("protocol version {} is not spoken here, {} is; use headstart of the same version on "
-                    "both sides (the client says: {})",
-                    hello.protocol, wire::protocol_version, quotation(hello.software.value)));
-  }
+  state->protocol = version_for(hello);
   if (!is_valid_client_name(hello.name.value)) {
     throw Refusal("the client's name must be 1 to 64 letters, digits, '.', '_' or '-', the first a letter or digit");
   }
   if (const auto reason = identity_mismatch(hello.name.value, conversation->identity())) throw Refusal(*reason);
+  require_tasks(hello, rules_.tasks);
   const bool is_of_the_run =
       lobby_.is_closed() && (roster_.find(hello.name.value) || rules_.roster.contains(hello.name.value));
   if (is_stopped_) throw Refusal("the server is being stopped", Refusal::Term::for_now);
@@ -387,7 +410,7 @@ net::Task<std::optional<wire::Join>> Admission::handshake(session::ServerConvers
                                                           const HandshakeState& state) {
   const auto now = std::chrono::floor<std::chrono::milliseconds>(rules_.wall_clock().time_since_epoch());
   const std::optional<learn::Reference> reference = reference_for(state.name);
-  conversation.post(wire::Welcome{plan::to_json_text(rules_.terms), now.count(),
+  conversation.post(wire::Welcome{state.protocol, plan::to_json_text(rules_.terms), now.count(),
                                   static_cast<std::uint32_t>(rules_.silence.count()),
                                   reference ? plan::to_json_text(*reference) : std::string()});
   if (state.is_check) {

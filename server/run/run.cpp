@@ -108,6 +108,7 @@ AdmissionRules Run::admission_rules() {
   std::map<std::string, RefusalCounts> refusals;
   if (!recovery_.lines.empty()) refusals = recovery_.lines.back().value("refused", refusals);
   return {.terms = config_.terms,
+          .tasks = tasks_of(config_.federation, data_),
           .schema_digest = federated_.schema.digest(),
           .figures = data_.figures,
           .model_bytes = federated_.schema.num_bytes(),

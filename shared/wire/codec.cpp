@@ -51,9 +51,10 @@ class VectorWriter final : public std::streambuf {
   std::vector<std::byte>& out_;
 };
 
-template <class Variant>
-std::vector<std::byte> encode_control(const Variant& message) {
-  std::vector<std::byte> frame{frame_version, control_kind, static_cast<std::byte>(message.index()), std::byte{0}};
+template <class Table>
+std::vector<std::byte> encode_control(const typename Table::Message& message) {
+  const auto id = static_cast<std::byte>(Table::ids[message.index()]);
+  std::vector<std::byte> frame{frame_version, control_kind, id, std::byte{0}};
   VectorWriter buffer(frame);
   std::ostream stream(&buffer);
   OutputArchive archive(stream);
@@ -66,16 +67,32 @@ std::vector<std::byte> encode_control(const Variant& message) {
   return frame;
 }
 
-template <class Variant, std::size_t I = 0>
-void emplace_by_index(Variant& variant, std::size_t index) {
-  if constexpr (I < std::variant_size_v<Variant>) {
-    if (index == I) {
-      variant.template emplace<I>();
+/// Makes `message` the one of this id. Throws Error(protocol) where that side has none.
+template <class Table, std::size_t I = 0>
+void emplace_by_id(typename Table::Message& message, std::uint8_t id) {
+  if constexpr (I < Table::ids.size()) {
+    if (id == Table::ids[I]) {
+      message.template emplace<I>();
     } else {
-      emplace_by_index<Variant, I + 1>(variant, index);
+      emplace_by_id<Table, I + 1>(message, id);
     }
   } else {
-    throw Error(Errc::protocol, "unknown message " + std::to_string(index) + "; is the peer of another version?");
+    throw Error(Errc::protocol, "unknown message " + std::to_string(id) + " from the " + std::string(Table::side) +
+                                    "; is it of another version?");
+  }
+}
+
+void check_values(const Hello& hello) {
+  if (const Versions range = hello.versions(); range.oldest > range.newest) {
+    throw Error(Errc::protocol, "a client that speaks protocol versions from " + std::to_string(range.oldest) + " to " +
+                                    std::to_string(range.newest));
+  }
+}
+
+void check_values(const Welcome& welcome) {
+  if (!spoken_versions.contains(welcome.protocol)) {
+    throw Error(Errc::protocol, "the server chose protocol version " + std::to_string(welcome.protocol) +
+                                    "; this client speaks " + words_of(spoken_versions));
   }
 }
 
@@ -126,8 +143,15 @@ void check_values(const DistillTask& task) {
 template <class Message>
 void check_values(const Message&) {}
 
-template <class Variant>
-Variant decode_control(std::span<const std::byte> frame) {
+/// Whether what follows the fields that this program knows is another version's.
+template <class Message>
+bool may_go_on(const Message&) {
+  return false;
+}
+bool may_go_on(const Hello& hello) { return hello.newest != protocol_version; }
+
+template <class Table>
+typename Table::Message decode_control(std::span<const std::byte> frame) {
   if (frame.size() > max_control_bytes) {
     throw Error(Errc::protocol, "a control frame of " + std::to_string(frame.size()) + " bytes; at most " +
                                     std::to_string(max_control_bytes) + " are allowed");
@@ -137,8 +161,8 @@ Variant decode_control(std::span<const std::byte> frame) {
   if (frame.size() > control_head_bytes && frame[control_head_bytes] != little_endian_mark) {
     throw Error(Errc::protocol, "a control frame that is not little-endian");
   }
-  Variant message;
-  emplace_by_index(message, std::to_integer<std::size_t>(frame[2]));
+  typename Table::Message message;
+  emplace_by_id<Table>(message, std::to_integer<std::uint8_t>(frame[2]));
   SpanReader reader(frame.subspan(control_head_bytes));
   std::istream stream(&reader);
   try {
@@ -152,7 +176,8 @@ Variant decode_control(std::span<const std::byte> frame) {
   } catch (const cereal::Exception&) {
     throw Error(Errc::protocol, "a control frame ends in the middle of its message");
   }
-  if (reader.bytes_left() != 0) throw Error(Errc::protocol, "a control frame is longer than its message");
+  const bool is_whole = reader.bytes_left() == 0 || std::visit([](const auto& m) { return may_go_on(m); }, message);
+  if (!is_whole) throw Error(Errc::protocol, "a control frame is longer than its message");
   return message;
 }
 
@@ -170,15 +195,15 @@ Integer load(const std::byte* from) {
   return value;
 }
 
-template <class Variant>
-std::variant<Variant, Chunk> decode(std::span<const std::byte> frame) {
+template <class Table>
+std::variant<typename Table::Message, Chunk> decode(std::span<const std::byte> frame) {
   if (frame.size() < control_head_bytes) throw Error(Errc::protocol, "a frame shorter than its head");
   if (frame[0] != frame_version) {
     throw Error(Errc::protocol, "a frame of version " + std::to_string(std::to_integer<int>(frame[0])) +
                                     "; this side speaks version " +
                                     std::to_string(std::to_integer<int>(frame_version)));
   }
-  if (frame[1] == control_kind) return decode_control<Variant>(frame);
+  if (frame[1] == control_kind) return decode_control<Table>(frame);
   if (frame[1] != chunk_kind) throw Error(Errc::protocol, "a frame of unknown kind");
   if (frame[2] != std::byte{0} || frame[3] != std::byte{0}) {
     throw Error(Errc::protocol, "a frame whose spare bytes are not 0");
@@ -190,8 +215,8 @@ std::variant<Variant, Chunk> decode(std::span<const std::byte> frame) {
 
 }  // namespace
 
-std::vector<std::byte> encode(const ClientMessage& message) { return encode_control(message); }
-std::vector<std::byte> encode(const ServerMessage& message) { return encode_control(message); }
+std::vector<std::byte> encode(const ClientMessage& message) { return encode_control<ClientTable>(message); }
+std::vector<std::byte> encode(const ServerMessage& message) { return encode_control<ServerTable>(message); }
 
 ChunkHead encode_chunk_head(std::uint32_t attachment, std::uint64_t offset) {
   ChunkHead head{frame_version, chunk_kind};
@@ -201,10 +226,10 @@ ChunkHead encode_chunk_head(std::uint32_t attachment, std::uint64_t offset) {
 }
 
 std::variant<ClientMessage, Chunk> decode_from_client(std::span<const std::byte> frame) {
-  return decode<ClientMessage>(frame);
+  return decode<ClientTable>(frame);
 }
 std::variant<ServerMessage, Chunk> decode_from_server(std::span<const std::byte> frame) {
-  return decode<ServerMessage>(frame);
+  return decode<ServerTable>(frame);
 }
 
 }  // namespace headstart::wire

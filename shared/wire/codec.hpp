@@ -1,6 +1,6 @@
 // Frames: the first bytes of every message on a channel, and the messages inside them.
 //
-//   control  [version u8][0 u8][message index u8][0 u8] then the message in cereal's portable binary form
+//   control  [version u8][0 u8][message id u8][0 u8] then the message in cereal's portable binary form
 //   chunk    [version u8][1 u8][0 u16][attachment id u32][offset u64], all little-endian, then raw tensor bytes
 #pragma once
 
@@ -35,7 +35,8 @@ struct Chunk {
 
 /// Decodes one frame. Throws Error(protocol): another version, an unknown kind or message, a length that lies, bytes
 /// left over, a number that no message of ours would carry. What it accepts is what encode() makes of the result, byte
-/// for byte. Allocates no more than the frame's own size.
+/// for byte; but of a Hello of another version that is the beginning, as what follows is not read. Allocates no more
+/// than the frame's own size.
 std::variant<ClientMessage, Chunk> decode_from_client(std::span<const std::byte> frame);
 std::variant<ServerMessage, Chunk> decode_from_server(std::span<const std::byte> frame);
 

@@ -17,8 +17,13 @@
 // length) and then travels in chunks; its schema is known to both sides and is not sent.
 #pragma once
 
+#include <algorithm>
+#include <array>
 #include <cstdint>
+#include <optional>
+#include <string>
 #include <string_view>
+#include <utility>
 #include <variant>
 
 #include "shared/learn/models/model.hpp"
@@ -26,8 +31,29 @@
 
 namespace headstart::wire {
 
-/// Raised with every change of a message; the server refuses other versions by name.
-inline constexpr std::uint16_t protocol_version = 5;
+/// Raised with every change of a message. The sides speak the newest version that both know; which those are, a client
+/// says in Hello.
+inline constexpr std::uint16_t protocol_version = 6;
+
+struct Versions {
+  std::uint16_t oldest = protocol_version, newest = protocol_version;
+  [[nodiscard]] constexpr bool contains(std::uint16_t version) const { return oldest <= version && version <= newest; }
+};
+/// What this program speaks.
+inline constexpr Versions spoken_versions{6, protocol_version};
+
+inline std::string words_of(Versions versions) {
+  const std::string newest = std::to_string(versions.newest);
+  if (versions.oldest == versions.newest) return "version " + newest;
+  return "versions " + std::to_string(versions.oldest) + " to " + newest;
+}
+
+/// The newest version of both ranges; nothing where they have none in common.
+constexpr std::optional<std::uint16_t> common_version(Versions a, Versions b) {
+  const std::uint16_t newest = std::min(a.newest, b.newest);
+  if (!a.contains(newest) || !b.contains(newest)) return std::nullopt;
+  return newest;
+}
 
 using TaskId = std::uint64_t;
 inline constexpr std::size_t max_reason_bytes = 512;
@@ -41,17 +67,48 @@ using Settings = JsonText<48 * 1024>;
 using Figures = JsonText<4096>;
 inline constexpr auto max_classes = static_cast<std::size_t>(learn::max_classes);
 
+/// What a client can be asked to do; the value is the id of the message that asks for it.
+enum class TaskKind : std::uint8_t {
+  pretrain = 3,
+  exchange = 4,
+  train = 5,
+  evaluate = 6,
+  logits = 7,
+  distill = 8,
+  statistics = 10,
+};
+inline constexpr std::pair<TaskKind, std::string_view> task_words[] = {
+    {TaskKind::pretrain, "pretrain"},    {TaskKind::exchange, "exchange"}, {TaskKind::train, "train"},
+    {TaskKind::evaluate, "evaluate"},    {TaskKind::logits, "logits"},     {TaskKind::distill, "distill"},
+    {TaskKind::statistics, "statistics"}};
+
+/// Ids, of which the reader may not know all.
+using TaskIds = List<std::uint8_t, 64>;
+/// Of the tasks that this program knows.
+inline TaskIds known_tasks() {
+  TaskIds ids;
+  for (const auto& [kind, word] : task_words) ids.values.push_back(static_cast<std::uint8_t>(kind));
+  return ids;
+}
+
 // ---- client to server
 
-/// First message of a connection.
+/// First message of a connection, and the one that a peer of any version must be able to read: what stands here keeps
+/// its place in all later versions, which append. Of a version before 6 nothing is read but its number.
 struct Hello {
-  std::uint16_t protocol = protocol_version;
+  std::uint16_t newest = protocol_version;
   Text<64> name;
   Text<64> software;
   Flag is_check = {};  ///< Ends the conversation after Welcome, and leaves the client of that name where it is.
+  std::uint16_t oldest = spoken_versions.oldest;
+  TaskIds tasks = known_tasks();  ///< That the client can do.
+
+  static constexpr std::uint16_t first_with_range = 6;
+  [[nodiscard]] Versions versions() const { return {newest < first_with_range ? newest : oldest, newest}; }
   template <class A>
   void serialize(A& a) {
-    a(protocol, name, software, is_check);
+    a(newest);
+    if (newest >= first_with_range) a(name, software, is_check, oldest, tasks);
   }
 };
 
@@ -188,13 +245,14 @@ struct Attachment {
 // ---- server to client
 
 struct Welcome {
-  Settings terms;              ///< plan::Terms.
-  std::int64_t unix_time = 0;  ///< The server's time of day, in milliseconds since 1970.
-  std::uint32_t silence = 0;   ///< For how many milliseconds either side may be silent; at least 1.
-  Figures reference = {};      ///< learn::Reference: what the client's samples are compared with; empty: nothing yet.
+  std::uint16_t protocol = protocol_version;  ///< The version that both sides speak from here on.
+  Settings terms;                             ///< plan::Terms.
+  std::int64_t unix_time = 0;                 ///< The server's time of day, in milliseconds since 1970.
+  std::uint32_t silence = 0;                  ///< For how many milliseconds either side may be silent; at least 1.
+  Figures reference = {};  ///< learn::Reference: what the client's samples are compared with; empty: nothing yet.
   template <class A>
   void serialize(A& a) {
-    a(terms, unix_time, silence, reference);
+    a(protocol, terms, unix_time, silence, reference);
   }
 };
 
@@ -344,10 +402,58 @@ struct Notice {
   }
 };
 
-using ClientMessage =
-    std::variant<Hello, Join, ProgressReport, PretrainDone, EvaluationReport, Offer, TaskFailed, Attachment>;
-using ServerMessage =
-    std::variant<Welcome, Joined, Refused, PretrainTask, ExchangeTask, TrainTask, EvaluateTask, LogitsTask, DistillTask,
-                 TeacherFollows, StatisticsTask, Grant, ResultRefused, Finished, Attachment, Notice>;
+// ---- ids
+
+/// A message and the id that stands for it on the wire: never changed, and never given to another message of that side.
+template <class M, auto Id>
+struct Row {
+  using Message = M;
+  static constexpr auto id = static_cast<std::uint8_t>(Id);
+};
+
+/// What one side may say. The order of the rows means nothing.
+template <class... Rows>
+struct Table {
+  using Message = std::variant<typename Rows::Message...>;
+  /// By place in the variant.
+  static constexpr std::array<std::uint8_t, sizeof...(Rows)> ids{Rows::id...};
+
+  static constexpr bool has_distinct_ids() {
+    return std::ranges::all_of(ids, [](std::uint8_t id) { return std::ranges::count(ids, id) == 1; });
+  }
+};
+
+struct ClientTable : Table<Row<Hello, 0>,             //
+                           Row<Join, 1>,              //
+                           Row<ProgressReport, 2>,    //
+                           Row<PretrainDone, 3>,      //
+                           Row<EvaluationReport, 4>,  //
+                           Row<Offer, 5>,             //
+                           Row<TaskFailed, 6>,        //
+                           Row<Attachment, 7>> {
+  static constexpr std::string_view side = "client";
+};
+struct ServerTable : Table<Row<Welcome, 0>,                            //
+                           Row<Joined, 1>,                             //
+                           Row<Refused, 2>,                            //
+                           Row<PretrainTask, TaskKind::pretrain>,      //
+                           Row<ExchangeTask, TaskKind::exchange>,      //
+                           Row<TrainTask, TaskKind::train>,            //
+                           Row<EvaluateTask, TaskKind::evaluate>,      //
+                           Row<LogitsTask, TaskKind::logits>,          //
+                           Row<DistillTask, TaskKind::distill>,        //
+                           Row<TeacherFollows, 9>,                     //
+                           Row<StatisticsTask, TaskKind::statistics>,  //
+                           Row<Grant, 11>,                             //
+                           Row<ResultRefused, 12>,                     //
+                           Row<Finished, 13>,                          //
+                           Row<Attachment, 14>,                        //
+                           Row<Notice, 15>> {
+  static constexpr std::string_view side = "server";
+};
+static_assert(ClientTable::has_distinct_ids() && ServerTable::has_distinct_ids());
+
+using ClientMessage = ClientTable::Message;
+using ServerMessage = ServerTable::Message;
 
 }  // namespace headstart::wire

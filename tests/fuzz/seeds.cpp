@@ -51,7 +51,7 @@ std::vector<wire::ClientMessage> client_messages() {
 
 std::vector<wire::ServerMessage> server_messages() {
   const std::string digest(64, 'c');
-  return {wire::Welcome{plan::to_json_text(plan::Terms{}), 0, 30'000},
+  return {wire::Welcome{wire::protocol_version, plan::to_json_text(plan::Terms{}), 0, 30'000},
           wire::Joined{3, 10},
           wire::Refused{"the run is over", false},
           wire::PretrainTask{1},
@@ -93,6 +93,9 @@ void write_frames() {
   for (const auto& message : server_messages())
     write("frame", fmt::format("server-{}", n++), text_of(wire::encode(message)));
   write("frame", "chunk", chunk(7, 1 << 20, 16));
+  write("frame", "hello-old", text_of(wire::encode(wire::Hello{.newest = 5})) + "and more");
+  write("frame", "hello-later",
+        text_of(wire::encode(wire::Hello{9, "silo-1", "headstart 9", false, 6, {{5, 200}}})) + "and more");
 
   const auto of = [](const wire::ClientMessage& message) { return text_of(wire::encode(message)); };
   write("conversation", "all", script(all));

@@ -21,14 +21,16 @@ def message(kind: int, body: bytes) -> bytes:
     return bytes([1, 0, kind, 0]) + b"\x01" + body
 
 
-def hello(name: bytes, version: int) -> bytes:
+def hello(name: bytes, newest: int, oldest: int | None = None, tasks: bytes = b"") -> bytes:
+    """Without `oldest` as it was before version 6."""
     text = lambda words: struct.pack("<I", len(words)) + words
-    return message(0, struct.pack("<H", version) + text(name) + text(b"door test") + b"\0")
+    body = struct.pack("<H", newest) + text(name) + text(b"door test") + b"\0"
+    return message(0, body if oldest is None else body + struct.pack("<H", oldest) + text(tasks))
 
 
 PROGRESS = message(2, struct.pack("<QQQ", 1, 2, 3))
 # A Hello that will be refused, four progress reports and a frame with an opcode that is none.
-REFUSED_AND_BROKEN = (frame(hello(b"silo-0", 999)) + 4 * frame(PROGRESS) + frame(b"broken", 0x83))
+REFUSED_AND_BROKEN = (frame(hello(b"silo-0", 5)) + 4 * frame(PROGRESS) + frame(b"broken", 0x83))
 
 
 def connect(port: int, address: str = "127.0.0.1") -> socket.socket:
@@ -41,6 +43,21 @@ def upgraded(connection):
     while b"\r\n\r\n" not in heard:
         heard += connection.recv(4096)
     return connection
+
+
+def answer_to(connection, said: bytes) -> bytes:
+    """The first message that comes back; shorter than 64 KiB."""
+    connection.sendall(frame(said))
+    heard = b""
+    while True:
+        if len(heard) >= 2:
+            begin, size = (4, struct.unpack(">H", heard[2:4])[0]) if heard[1] == 126 and len(heard) >= 4 else (2, heard[1])
+            if heard[0] == 0x82 and len(heard) >= begin + size:
+                return heard[begin:begin + size]
+        more = connection.recv(4096)
+        if not more:
+            return b""
+        heard += more
 
 
 def has_hung_up(connection) -> bool:
@@ -120,6 +137,26 @@ class Door(ProgramsTest):
         self.assert_ends(server, signal.SIGTERM)
         for peer in (silent, half, mute, refused, waiting):
             peer.close()
+
+    def test_a_client_of_any_version_is_answered(self):
+        self.draw()
+        server, port = self.start_server()
+        of_both = b"; use headstart of the same version on both sides"
+        all_tasks = bytes([3, 4, 5, 6, 7, 8, 10])
+        for said, kind, words in (
+                (hello(b"silo-0", 5), 2, b"this client speaks protocol version 5, the server version 6" + of_both),
+                (hello(b"silo-0", 1)[:7], 2, b"this client speaks protocol version 1, the server version 6" + of_both),
+                (hello(b"silo-0", 9, 7, all_tasks) + b"later", 2,
+                 b"this client speaks protocol versions 7 to 9, the server version 6" + of_both),
+                (hello(b"silo-0", 6, 6, all_tasks[:2]), 2, b"the run has tasks that this client does not know: train (5)"),
+                (hello(b"silo-0", 9, 6, all_tasks + bytes([200])) + b"later", 0, b'{"architecture":"cnn')):
+            with upgraded(connect(port)) as peer:
+                answer = answer_to(peer, said)
+                self.assertEqual(answer[:5], bytes([1, 0, kind, 0, 1]), answer)
+                self.assertIn(words, answer)
+                if kind == 0:
+                    self.assertEqual(struct.unpack("<H", answer[5:7])[0], 6)
+        self.assert_ends(server, signal.SIGTERM)
 
     def test_under_tls_too_and_after_the_run(self):
         server, port = self.start_tls_server(**{"federation.rounds": 1})

@@ -775,8 +775,6 @@ TEST_CASE("a peer that upgrades its connection and says nothing is not kept") {
 TEST_CASE("a client that does not fit is refused with the reason") {
   const wire::Hello hello{wire::protocol_version, "silo-0", "test"};
   CHECK(answer_to(hello, [](wire::Join&) {}) == "joined");
-  CHECK(answer_to({99, "silo-0", "headstart 9"}, [](wire::Join&) {
-        }).starts_with("protocol version 99 is not spoken here, 5 is"));
   CHECK(answer_to({wire::protocol_version, "../etc", "test"}, [](wire::Join&) {
         }).starts_with("the client's name must be"));
   CHECK(answer_to(hello, [](wire::Join& join) { join.num_examples = 0; }) == "the client has no training samples");
@@ -811,6 +809,39 @@ TEST_CASE("a client that does not fit is refused with the reason") {
   CHECK(answer_to(hello, [](wire::Join& join) { join.architecture = "resnet18"; }).find("would train 'resnet18'") !=
         std::string::npos);
   CHECK(answer_to(hello, [](wire::Join& join) { join.schema = "other"; }).find("another schema") != std::string::npos);
+}
+
+TEST_CASE("the newest version that both sides speak is chosen; a client that speaks none is told both ranges") {
+  const auto nothing_else = [](wire::Join&) {};
+  CHECK(answer_to({9, "silo-0", "headstart 9", false, 6}, nothing_else) == "joined");
+  CHECK(answer_to({9, "silo-0", "headstart 9", false, 7}, nothing_else) ==
+        "this client speaks protocol versions 7 to 9, the server version 6; use headstart of the same version on both "
+        "sides (the client says: \"headstart 9\")");
+  CHECK(answer_to({5, "silo-0", "headstart 0.0.9"}, nothing_else) ==
+        "this client speaks protocol version 5, the server version 6; use headstart of the same version on both sides");
+  Lobby lobby;
+  lobby.speak([](session::ClientConversation& conversation) -> net::Task<> {
+    conversation.post(wire::Hello{9, "silo-0", "headstart 9", false, 6});
+    CHECK(std::get<wire::Welcome>(co_await conversation.next_message()).protocol == 6);
+  });
+}
+
+TEST_CASE(
+    "a client that lacks a task of the run is refused by the task's name; what the run does not need, it may lack") {
+  using wire::TaskKind;
+  const auto hello_without = [](std::initializer_list<TaskKind> kinds) {
+    wire::Hello hello{wire::protocol_version, "silo-0", "test"};
+    for (const TaskKind kind : kinds) std::erase(hello.tasks.values, static_cast<std::uint8_t>(kind));
+    return hello;
+  };
+  const auto nothing_else = [](wire::Join&) {};
+  // The small run starts at random: its clients train, and count.
+  CHECK(answer_to(hello_without({TaskKind::pretrain, TaskKind::distill}), nothing_else) == "joined");
+  CHECK(answer_to(hello_without({TaskKind::train, TaskKind::distill}), nothing_else) ==
+        "the run has tasks that this client does not know: train (5); use a version of headstart that does");
+  wire::Hello later = hello_without({});
+  later.tasks.values.push_back(200);
+  CHECK(answer_to(later, nothing_else) == "joined");
 }
 
 TEST_CASE(
@@ -855,7 +886,7 @@ TEST_CASE("a flood of refused clients from one address or silo hides no other's 
   Lobby lobby;
   const auto knock = [&lobby](std::string peer, std::string identity) -> net::Task<> {
     const auto conversation = lobby.dial(std::move(peer), std::move(identity));
-    conversation->post(wire::Hello{99, "silo-0", "test"});
+    conversation->post(wire::Hello{99, "silo-0", "test", false, 98});
     co_await conversation->next_message();
   };
   std::uint64_t num_refused = 0;

@@ -109,7 +109,7 @@ class Life {
       co_await conversation->close("refused");
       co_return;
     }
-    conversation->post(wire::Welcome{plan::to_json_text(plan::Terms{}), 0, 1000});
+    conversation->post(wire::Welcome{wire::protocol_version, plan::to_json_text(plan::Terms{}), 0, 1000});
     co_await conversation->next_message();  // Join
     conversation->post(wire::Joined{1, 1});
     if (attempt.has_task) {

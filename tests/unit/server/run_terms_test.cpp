@@ -1,9 +1,12 @@
 #include "server/phases/run_terms.hpp"
 
+#include <algorithm>
+
 #include <doctest/doctest.h>
 #include <fmt/format.h>
 #include <torch/types.h>
 
+#include "shared/base/printable.hpp"
 #include "tests/support/throws.hpp"
 
 namespace headstart::server {
@@ -80,6 +83,31 @@ TEST_CASE("a model file's metadata name shape, scale, constants, classes, archit
   CHECK(metadata.at("round") == "7");
   CHECK_FALSE(metadata.at("headstart").empty());
   CHECK(metadata.at("terms") == plan::digest_of(terms));
+}
+
+TEST_CASE("what clients may be asked to do follows from the run's start, its validation and where it consolidates") {
+  using wire::TaskKind;
+  FederationOptions options;
+  CentralData data;
+  const auto are = [&](const std::vector<TaskKind>& expected) { return tasks_of(options, data) == expected; };
+  CHECK(are({TaskKind::train, TaskKind::evaluate}));
+  options.federated_evaluation = false;
+  CHECK(are({TaskKind::train}));
+  options.start = StartModel::best_local;
+  options.validation = ValidationSource::federated;
+  CHECK(are({TaskKind::pretrain, TaskKind::exchange, TaskKind::train, TaskKind::evaluate}));
+  options.validation = ValidationSource::server;
+  options.start = StartModel::average;
+  CHECK(are({TaskKind::pretrain, TaskKind::exchange, TaskKind::train, TaskKind::statistics}));
+  data.transfer.x = torch::zeros({2, 1, 8, 8});
+  CHECK(are({TaskKind::pretrain, TaskKind::exchange, TaskKind::train}));
+  options.start = StartModel::kd;
+  options.num_rounds = 0;
+  CHECK(are({TaskKind::pretrain, TaskKind::exchange, TaskKind::logits}));
+  options.consolidation.transfer = TransferSet::student;
+  CHECK(are({TaskKind::pretrain, TaskKind::exchange, TaskKind::logits, TaskKind::distill}));
+  data.transfer = {};
+  CHECK(are({TaskKind::pretrain, TaskKind::exchange, TaskKind::distill}));
 }
 
 }  // namespace

@@ -4,15 +4,22 @@
 #include <cstring>
 #include <limits>
 #include <random>
+#include <string>
 
 #include <doctest/doctest.h>
+#include <fmt/format.h>
 
+#include "shared/base/files.hpp"
 #include "tests/support/throws.hpp"
 
 namespace headstart::wire {
 namespace {
 
-std::vector<ClientMessage> client_examples() {
+/// As tests/golden/frames.py has them.
+template <class Message>
+using Named = std::vector<std::pair<std::string, Message>>;
+
+Named<ClientMessage> client_golden() {
   Join join;
   join.num_examples = 540;
   join.num_held_out = 60;
@@ -22,40 +29,187 @@ std::vector<ClientMessage> client_examples() {
   join.schema = std::string(64, 'a');
   join.architecture = "cnn channels=32,64";
   join.own_model = R"({"model": {}})";
+  join.own_architecture = "resnet18 width=64";
+  join.shares_with_peers = true;
   join.held_model = std::string(64, 'b');
   EvaluationReport report;
-  report.task = 7;
-  report.correct = std::vector<std::uint64_t>{1, 2};
-  report.total = std::vector<std::uint64_t>{3, 4};
-  report.predicted = std::vector<std::uint64_t>{5, 2};
+  report.task = 4;
+  report.correct = std::vector<std::uint64_t>{3, 1};
+  report.total = std::vector<std::uint64_t>{4, 2};
+  report.predicted = std::vector<std::uint64_t>{4, 2};
   report.loss_sum = 1.5;
-  return {Hello{protocol_version, "silo-1", "headstart 0.1.0", true},
-          join,
-          ProgressReport{3, 10, 20},
-          PretrainDone{3, true, 12.5, 15, 4},
-          report,
-          Offer{9, 44'700'000},
-          TaskFailed{9, Failure::memory},
-          Attachment{2, std::uint64_t{5} << 32}};
+  return {{"Hello", Hello{6, "silo-0", "demo", false, 6, {{3, 4, 5, 6, 7, 8, 10}}}},
+          {"Join", join},
+          {"ProgressReport", ProgressReport{3, 10, 20}},
+          {"PretrainDone", PretrainDone{3, true, 12.5, 15, 4}},
+          {"EvaluationReport", report},
+          {"Offer", Offer{3, 900'136}},
+          {"TaskFailed", TaskFailed{9, Failure::memory}},
+          {"Attachment", Attachment{0, 900'136}}};
 }
 
-std::vector<ServerMessage> server_examples() {
-  return {Welcome{R"({"run": {"seed": 1}})", 1'767'225'600'125, 45'000},
-          Joined{3, 10},
-          Refused{"name taken", true},
-          PretrainTask{1},
-          ExchangeTask{2},
-          TrainTask{3, 7, std::string(64, 'b'), true},
-          EvaluateTask{4, std::string(64, 'b'), false, "{}"},
-          LogitsTask{5, 5000},
-          DistillTask{6, 9, 2.5, 0.25},
-          TeacherFollows{"silo-2", "{}"},
-          StatisticsTask{7},
-          Grant{3},
-          ResultRefused{3, "NaN"},
-          Finished{"done", false},
-          Notice{"another one came"},
-          Attachment{0, 1}};
+Named<ServerMessage> server_golden() {
+  return {{"Welcome", Welcome{6, R"({"run": {"seed": 1}})", 1'767'225'600'125, 45'000}},
+          {"Joined", Joined{3, 10}},
+          {"Refused", Refused{"full", true}},
+          {"PretrainTask", PretrainTask{1}},
+          {"ExchangeTask", ExchangeTask{2}},
+          {"TrainTask", TrainTask{3, 7, std::string(64, 'b'), true}},
+          {"EvaluateTask", EvaluateTask{4, std::string(64, 'b'), false, "{}"}},
+          {"LogitsTask", LogitsTask{5, 5000}},
+          {"DistillTask", DistillTask{6, 9, 2.5, 0.25}},
+          {"TeacherFollows", TeacherFollows{"silo-2", "{}"}},
+          {"StatisticsTask", StatisticsTask{7}},
+          {"Grant", Grant{3}},
+          {"ResultRefused", ResultRefused{3, "NaN"}},
+          {"Finished", Finished{"done", false}},
+          {"Attachment", Attachment{0, 1}},
+          {"Notice", Notice{"another one came"}}};
+}
+
+template <class Message>
+std::vector<Message> messages_of(const Named<Message>& named) {
+  std::vector<Message> messages;
+  for (const auto& [name, message] : named) messages.push_back(message);
+  return messages;
+}
+std::vector<ClientMessage> client_examples() { return messages_of(client_golden()); }
+std::vector<ServerMessage> server_examples() { return messages_of(server_golden()); }
+
+std::string hex_of(std::span<const std::byte> bytes) {
+  std::string text;
+  for (const std::byte byte : bytes) {
+    text += fmt::format("{}{:02x}", text.empty() ? "" : " ", std::to_integer<unsigned>(byte));
+  }
+  return text;
+}
+
+std::vector<std::byte> bytes_of(const std::string& hex) {
+  std::vector<std::byte> bytes;
+  for (std::size_t i = 0; i < hex.size(); i += 3) {
+    bytes.push_back(static_cast<std::byte>(std::stoul(hex.substr(i, 2), nullptr, 16)));
+  }
+  return bytes;
+}
+
+nlohmann::json golden() { return read_json("tests/golden/frames.json"); }
+
+/// Each message of `named` is the golden frame of its name, both ways.
+template <class Message, class Decode>
+void check_golden(const Named<Message>& named, const nlohmann::json& frames, Decode decode) {
+  CHECK(named.size() == std::variant_size_v<Message>);
+  for (const auto& [name, message] : named) {
+    CAPTURE(name);
+    const std::string expected = frames.at(name);
+    CHECK(hex_of(encode(message)) == expected);
+    const auto decoded = decode(bytes_of(expected));
+    REQUIRE(std::holds_alternative<Message>(decoded));
+    CHECK(std::get<Message>(decoded).index() == message.index());
+    CHECK(hex_of(encode(std::get<Message>(decoded))) == expected);
+  }
+}
+
+TEST_CASE("golden frames: each message has the id and the bytes that were agreed, both ways") {
+  const nlohmann::json frames = golden();
+  check_golden(client_golden(), frames.at("client"), [](const auto& frame) { return decode_from_client(frame); });
+  check_golden(server_golden(), frames.at("server"), [](const auto& frame) { return decode_from_server(frame); });
+  const std::vector<std::byte> frame = bytes_of(frames.at("chunk"));
+  const Chunk chunk = std::get<Chunk>(decode_from_server(frame));
+  CHECK(chunk.attachment == 7);
+  CHECK(chunk.offset == (std::uint64_t{5} << 30) + 3);
+  CHECK(hex_of(encode_chunk_head(chunk.attachment, chunk.offset)) == hex_of(std::span(frame).first(chunk_head_bytes)));
+}
+
+TEST_CASE("the examples of the protocol's description are golden frames, all of them") {
+  std::string shown;
+  bool is_inside = false;
+  const std::string readme = read_text("shared/wire/README.md");
+  const std::size_t begin = readme.find("### Examples");
+  REQUIRE(begin != std::string::npos);
+  std::istringstream lines(readme.substr(begin, readme.find("\n## ", begin) - begin));
+  for (std::string line; std::getline(lines, line);) {
+    if (line.starts_with("```")) {
+      is_inside = !is_inside;
+    } else if (is_inside) {
+      shown += shown.empty() ? line : " " + line;
+    }
+  }
+  std::string expected;
+  for (const std::string frame : golden().at("readme")) expected += expected.empty() ? frame : " " + frame;
+  CHECK(shown == expected);
+}
+
+template <class... Messages>
+struct BackToFront;
+template <class First, class... Others, class... Done>
+struct BackToFront<Table<First, Others...>, Done...> : BackToFront<Table<Others...>, First, Done...> {};
+template <class... Done>
+struct BackToFront<Table<>, Done...> {
+  using type = Table<Done...>;
+};
+
+TEST_CASE("a message has its id wherever its row stands") {
+  using Rows = Table<Row<Grant, TaskKind::distill>, Row<Offer, 5>, Row<Joined, 200>>;
+  using Reversed = BackToFront<Rows>::type;
+  CHECK(Rows::ids[Rows::Message(Offer{}).index()] == 5);
+  CHECK(Reversed::ids[Reversed::Message(Joined{}).index()] == 200);
+  CHECK(Reversed::ids[Reversed::Message(Grant{}).index()] == 8);
+  static_assert(!Table<Row<Grant, 1>, Row<Offer, 1>>::has_distinct_ids());
+}
+
+TEST_CASE("a Hello of every version can be read: of one before 6 its number, of a later one what version 6 has") {
+  const nlohmann::json frames = golden().at("client");
+  const auto hello_in = [](const std::vector<std::byte>& frame) {
+    return std::get<Hello>(std::get<ClientMessage>(decode_from_client(frame)));
+  };
+  const Hello old = hello_in(bytes_of(frames.at("Hello of version 5")));
+  CHECK(words_of(old.versions()) == "version 5");
+  CHECK(old.name.value.empty());
+  CHECK_FALSE(common_version(old.versions(), spoken_versions).has_value());
+
+  std::vector<std::byte> frame = bytes_of(frames.at("Hello of versions 6 to 9"));
+  const Hello later = hello_in(frame);
+  CHECK(words_of(later.versions()) == "versions 6 to 9");
+  CHECK(later.name.value == "silo-0");
+  CHECK(later.is_check);
+  CHECK(later.tasks.values == std::vector<std::uint8_t>{5, 6, 200});
+  CHECK(common_version(later.versions(), spoken_versions) == 6);
+
+  // Of this version nothing may follow, and no range ends before it begins.
+  frame[5] = std::byte{6};
+  CHECK(test::error_of(Errc::protocol, [&] { hello_in(frame); }).find("longer than its message") != std::string::npos);
+  const auto reversed = encode(ClientMessage(Hello{6, "silo-0", "demo", false, 7}));
+  CHECK(test::error_of(Errc::protocol, [&] { hello_in(reversed); }).find("from 7 to 6") != std::string::npos);
+}
+
+TEST_CASE("the version of a conversation is the newest that both sides speak") {
+  CHECK(common_version({6, 9}, {4, 7}) == 7);
+  CHECK(common_version({4, 7}, {6, 9}) == 7);
+  CHECK(common_version({6, 6}, {6, 6}) == 6);
+  CHECK(common_version({5, 9}, {6, 6}) == 6);
+  CHECK_FALSE(common_version({7, 9}, {6, 6}).has_value());
+  CHECK_FALSE(common_version({1, 5}, {6, 6}).has_value());
+  for (const std::uint16_t chosen : {std::uint16_t{5}, std::uint16_t{7}}) {
+    const auto frame = encode(ServerMessage(Welcome{chosen, "{}", 0, 30'000}));
+    CHECK(test::error_of(Errc::protocol, [&] { decode_from_server(frame); }) ==
+          fmt::format("the server chose protocol version {}; this client speaks version 6", chosen));
+  }
+}
+
+TEST_CASE("what a client can do are the tasks that there are, and their ids those of the messages that ask for them") {
+  CHECK(known_tasks().values == std::vector<std::uint8_t>{3, 4, 5, 6, 7, 8, 10});
+  std::vector<std::uint8_t> asking;
+  for (const ServerMessage& message : server_examples()) {
+    const bool is_task = std::visit(
+        [](const auto& m) {
+          using Message = std::decay_t<decltype(m)>;
+          return requires { m.task; }
+          &&!std::is_same_v<Message, Grant> && !std::is_same_v<Message, ResultRefused>;
+        },
+        message);
+    if (is_task) asking.push_back(ServerTable::ids[message.index()]);
+  }
+  CHECK(known_tasks().values == asking);
 }
 
 TEST_CASE("every message survives its frame, and its frame's bytes are the same again") {
@@ -190,7 +344,12 @@ TEST_CASE("frames of another version, kind or message are refused by name") {
   CHECK(test::code_of([&] { decode_from_server(frame); }) == Errc::protocol);
   frame = encode(ServerMessage(Grant{1}));
   frame[2] = std::byte{200};
-  CHECK(test::error_of([&] { decode_from_server(frame); }).find("unknown message 200") != std::string::npos);
+  CHECK(test::error_of(Errc::protocol, [&] {
+          decode_from_server(frame);
+        }).starts_with("unknown message 200 from the server"));
+  CHECK(test::error_of(Errc::protocol, [&] {
+          decode_from_client(frame);
+        }).starts_with("unknown message 200 from the client"));
 }
 
 TEST_CASE("a message has one encoding: spare bytes that are set and the other byte order are refused") {

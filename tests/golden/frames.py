@@ -1,0 +1,90 @@
+"""Frames as shared/wire/README.md describes them, encoded without Headstart.
+
+Usage: python3 tests/golden/frames.py    (writes tests/golden/frames.json)
+"""
+
+import json
+import struct
+from pathlib import Path
+
+DIGEST = "b" * 64
+
+
+def number(kind):
+    return lambda value: struct.pack("<" + kind, value)
+
+
+u8, u16, u32, u64, i64, f64 = (number(kind) for kind in "BHIQqd")
+
+
+def flag(value):
+    return u8(1 if value else 0)
+
+
+def text(words):
+    return u32(len(words.encode())) + words.encode()
+
+
+def numbers(kind, values):
+    return u32(len(values)) + b"".join(kind(value) for value in values)
+
+
+def control(message, *fields):
+    return bytes([1, 0, message, 0, 1]) + b"".join(fields)
+
+
+def chunk(attachment, offset, data):
+    return bytes([1, 1, 0, 0]) + u32(attachment) + u64(offset) + data
+
+
+TASKS = numbers(u8, [3, 4, 5, 6, 7, 8, 10])
+
+CLIENT = {
+    "Hello": control(0, u16(6), text("silo-0"), text("demo"), flag(False), u16(6), TASKS),
+    "Join": control(1, u64(540), u64(60), u32(10), u32(1), u32(28), u32(28), text("a" * 64), text("cnn channels=32,64"),
+                    text('{"model": {}}'), text("resnet18 width=64"), flag(True), text(DIGEST), text("")),
+    "ProgressReport": control(2, u64(3), u64(10), u64(20)),
+    "PretrainDone": control(3, u64(3), flag(True), f64(12.5), u32(15), u32(4)),
+    "EvaluationReport": control(4, u64(4), numbers(u64, [3, 1]), numbers(u64, [4, 2]), numbers(u64, [4, 2]), f64(1.5)),
+    "Offer": control(5, u64(3), u64(900136)),
+    "TaskFailed": control(6, u64(9), u8(4)),
+    "Attachment": control(7, u32(0), u64(900136)),
+    # Of other versions: of one before 6 only the first number is read, of a later one what version 6 has.
+    "Hello of version 5": control(0, u16(5), text("silo-0"), text("demo"), flag(False)),
+    "Hello of versions 6 to 9": control(0, u16(9), text("silo-0"), text("demo"), flag(True), u16(6),
+                                        numbers(u8, [5, 6, 200]), b"what a later version appends"),
+}
+
+SERVER = {
+    "Welcome": control(0, u16(6), text('{"run": {"seed": 1}}'), i64(1767225600125), u32(45000), text("")),
+    "Joined": control(1, u32(3), u32(10), text("")),
+    "Refused": control(2, text("full"), flag(True)),
+    "PretrainTask": control(3, u64(1)),
+    "ExchangeTask": control(4, u64(2)),
+    "TrainTask": control(5, u64(3), u32(7), text(DIGEST), flag(True)),
+    "EvaluateTask": control(6, u64(4), text(DIGEST), flag(False), text("{}")),
+    "LogitsTask": control(7, u64(5), u64(5000)),
+    "DistillTask": control(8, u64(6), u32(9), f64(2.5), f64(0.25)),
+    "TeacherFollows": control(9, text("silo-2"), text("{}")),
+    "StatisticsTask": control(10, u64(7)),
+    "Grant": control(11, u64(3)),
+    "ResultRefused": control(12, u64(3), text("NaN")),
+    "Finished": control(13, text("done"), flag(False)),
+    "Attachment": control(14, u32(0), u64(1)),
+    "Notice": control(15, text("another one came")),
+}
+
+# In the order in which the README shows them; of the chunk its head.
+EXAMPLES = [CLIENT["Hello"], SERVER["Welcome"], SERVER["Refused"], SERVER["Grant"], CLIENT["Offer"],
+            CLIENT["Attachment"], chunk(0, 262144, b""), CLIENT["EvaluationReport"]]
+
+
+def main():
+    hexadecimal = lambda frames: {name: frame.hex(" ") for name, frame in frames.items()}
+    document = {"client": hexadecimal(CLIENT), "server": hexadecimal(SERVER),
+                "chunk": chunk(7, (5 << 30) + 3, b"*").hex(" "), "readme": [frame.hex(" ") for frame in EXAMPLES]}
+    Path(__file__).with_suffix(".json").write_text(json.dumps(document, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
