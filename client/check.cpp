@@ -110,6 +110,7 @@ net::Task<> check_run(net::asio::any_io_executor executor, Dial dial, ClientCont
   tell(fmt::format("name        '{}' may join", context.name));
   tell(fmt::format("clock       {}", clock_words(std::chrono::duration<double>(behind))));
 
+  if (const auto remark = plan::remark_on_unknown(terms)) tell(fmt::format("note        {}", *remark));
   tell_plan(terms, tell);
 
   auto joining = net::offload(*context.pool, [&context, &terms] { return context.worker->join(terms); });

@@ -128,6 +128,7 @@ class ClientLoop {
       if (!held_.join.schema.value.empty()) held_.global_schema = worker_->global_schema();
     });
     co_await std::move(joining);
+    if (const auto remark = plan::remark_on_unknown(terms_)) spdlog::warn("{}: {}", context_.name, *remark);
     for (const std::string& remark : worker_->remarks()) spdlog::warn("{}: {}", context_.name, remark);
     held_.terms = std::move(text);
   }

@@ -340,6 +340,15 @@ nlohmann::json Fields::resolved() const {
   return document;
 }
 
+std::vector<std::string> Fields::sections() const {
+  std::vector<std::string> sections;
+  for (const Field& field : fields_) {
+    std::string section = field.key.substr(0, field.key.find('.'));
+    if (std::ranges::find(sections, section) == sections.end()) sections.push_back(std::move(section));
+  }
+  return sections;
+}
+
 std::string Fields::help() const {
   std::string text;
   for (const Field& field : fields_) text += paragraph_of(field);

@@ -113,6 +113,9 @@ class Fields {
   /// All settings with their present values, nested.
   [[nodiscard]] nlohmann::json resolved() const;
 
+  /// What the keys begin with, up to the first dot; each once, in the order of declaration.
+  [[nodiscard]] std::vector<std::string> sections() const;
+
   /// One paragraph a setting: key, type and bounds, default (the value at declaration), sentence.
   [[nodiscard]] std::string help() const;
 

@@ -1,6 +1,7 @@
 #include "shared/plan/terms.hpp"
 
 #include <algorithm>
+#include <set>
 #include <utility>
 
 #include <fmt/format.h>
@@ -72,16 +73,82 @@ std::string dump(const nlohmann::json& value) {
 /// Of an error that names the peer's own keys and values.
 constexpr std::size_t max_error_bytes = 400;
 
-template <class Declare>
-void load_from_peer(const std::string& text, std::string_view name, Declare declare) {
+/// `prepare` sees the text, as JSON, and the fields before it is loaded.
+template <class Declare, class Prepare>
+void load_from_peer(const std::string& text, std::string_view name, Declare declare, Prepare prepare) {
   try {
-    const nlohmann::json document = parse_json(text, name);
+    nlohmann::json document = parse_json(text, name);
     Fields fields;
     declare(fields);
+    prepare(document, fields);
     fields.load(document, name);
   } catch (const Error& error) {
-    throw Error(Errc::protocol, printable(error.what(), max_error_bytes));
+    const Errc code = error.code() == Errc::rejected ? Errc::rejected : Errc::protocol;
+    throw Error(code, printable(error.what(), max_error_bytes));
   }
+}
+
+template <class Declare>
+void load_from_peer(const std::string& text, std::string_view name, Declare declare) {
+  load_from_peer(text, name, declare, [](const nlohmann::json&, const Fields&) {});
+}
+
+/// The key of the terms that lists the sections of which a client must know.
+constexpr char required_key[] = "required";
+
+/// What a client that does not know them can be without: they change nothing that it computes.
+constexpr std::string_view optional_sections[] = {"limits", "plan"};
+
+std::vector<std::string> required_sections(const Fields& fields) {
+  std::vector<std::string> sections = fields.sections();
+  std::erase_if(sections, [](const std::string& section) {
+    return std::ranges::find(optional_sections, section) != std::end(optional_sections);
+  });
+  return sections;
+}
+
+/// Takes the list of what is required out of `document`.
+std::vector<std::string> take_required(nlohmann::json& document) {
+  constexpr std::size_t most = 64;
+  const auto found = document.find(required_key);
+  if (found == document.end()) return {};
+  const nlohmann::json list = std::move(*found);
+  document.erase(found);
+  const bool is_sound = list.is_array() && list.size() <= most &&
+                        std::ranges::all_of(list, [](const nlohmann::json& name) { return name.is_string(); });
+  if (!is_sound) {
+    throw Error(Errc::protocol,
+                fmt::format("terms of the run: '{}' is no list of at most {} names of sections", required_key, most));
+  }
+  return list.get<std::vector<std::string>>();
+}
+
+/// Takes the sections out of `document` that no field belongs to, and names them. Throws Error(rejected) where it says
+/// that they are required.
+std::vector<std::string> take_unknown_sections(nlohmann::json& document, const Fields& fields) {
+  if (!document.is_object()) return {};
+  const std::vector<std::string> known = fields.sections();
+  const auto is_known = [&known](const std::string& section) {
+    return std::ranges::find(known, section) != known.end();
+  };
+  std::vector<std::string> missing = take_required(document);
+  std::erase_if(missing, is_known);
+  if (!missing.empty()) {
+    throw Error(Errc::rejected, fmt::format("the run has terms that this client does not know and must: {}; use the "
+                                            "server's version of headstart here",
+                                            learn::list_text(missing)));
+  }
+  std::set<std::string> unknown;
+  for (auto entry = document.begin(); entry != document.end();) {
+    std::string section = entry.key().substr(0, entry.key().find('.'));
+    if (is_known(section)) {
+      ++entry;
+      continue;
+    }
+    unknown.insert(std::move(section));
+    entry = document.erase(entry);
+  }
+  return {unknown.begin(), unknown.end()};
 }
 
 }  // namespace
@@ -129,15 +196,22 @@ std::string to_json_text(const Terms& terms) {
   Fields fields;
   declare_fields(fields, copy);
   declare_filled(fields, copy);
-  return dump(fields.resolved());
+  nlohmann::json document = fields.resolved();
+  document[required_key] = required_sections(fields);
+  return dump(document);
 }
 
 Terms terms_from_json_text(const std::string& text) {
   Terms terms;
-  load_from_peer(text, "terms of the run", [&](Fields& fields) {
-    declare_fields(fields, terms);
-    declare_filled(fields, terms);
-  });
+  load_from_peer(
+      text, "terms of the run",
+      [&](Fields& fields) {
+        declare_fields(fields, terms);
+        declare_filled(fields, terms);
+      },
+      [&](nlohmann::json& document, const Fields& fields) {
+        terms.unknown_sections = take_unknown_sections(document, fields);
+      });
   try {
     require_sound(terms);
   } catch (const Error& error) {
@@ -145,6 +219,12 @@ Terms terms_from_json_text(const std::string& text) {
   }
   if (terms.samples.classes.empty()) terms.samples.classes = learn::numbered_classes(terms.task.num_classes);
   return terms;
+}
+
+std::optional<std::string> remark_on_unknown(const Terms& terms) {
+  if (terms.unknown_sections.empty()) return std::nullopt;
+  return fmt::format("the run has terms that this client does not know and need not, and leaves aside: {}",
+                     printable(learn::list_text(terms.unknown_sections), max_error_bytes));
 }
 
 void require_readable(const Terms& terms) {

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "shared/base/fields.hpp"
 #include "shared/base/seed.hpp"
@@ -43,6 +44,8 @@ struct Terms {
   std::int64_t max_examples = 0;   ///< Training and held-out samples, each, that a client may announce; 0: no bound.
   std::int64_t max_own_model = 0;  ///< Bytes of a model that a client pre-trains in place of the federated one; 0:
                                    ///< as own_model_limit() says.
+  std::vector<std::string>
+      unknown_sections;  ///< Of terms that were read: what this program does not know, and need not.
 
   /// Where the streams of the run start; each stream is named by its place in the tree.
   [[nodiscard]] Seed seeds() const { return Seed(static_cast<std::uint64_t>(seed)); }
@@ -59,7 +62,8 @@ std::uint64_t own_model_limit(const Terms& terms, std::uint64_t federated_bytes)
 std::optional<std::string> beyond_own_model_limit(const learn::ModelSpec& spec, const Terms& terms,
                                                   std::uint64_t federated_bytes);
 
-/// The terms as they travel, with what the server fills in, and without the path of a script.
+/// The terms as they travel, with what the server fills in and the sections that a client must know, and without the
+/// path of a script.
 std::string to_json_text(const Terms& terms);
 /// Throws Error(data), naming the number and its bound, where a client could not read these terms.
 void require_readable(const Terms& terms);
@@ -74,9 +78,12 @@ wire::Metadata metadata_of(const Terms& terms, std::int64_t round);
 /// constants or classes; nothing where it says the same, or nothing of it.
 std::optional<std::string> metadata_misfit(const wire::Metadata& file, const Terms& terms);
 
-/// Classes without names get their numbers for names. Throws Error(protocol), naming key and bounds, where the text is
-/// not such terms.
+/// Classes without names get their numbers for names. A section, which is all that stands under one key of the
+/// outermost object, may be one of a later version: it is left aside. Throws Error(rejected), naming it, where the text
+/// says that a client must know it, and Error(protocol), naming key and bounds, where the text is not such terms.
 Terms terms_from_json_text(const std::string& text);
+/// A sentence on what was left aside; nothing where all was known.
+std::optional<std::string> remark_on_unknown(const Terms& terms);
 
 /// A model's spec as it travels (without the path of a script).
 std::string to_json_text(const learn::ModelSpec& spec);

@@ -119,6 +119,8 @@ void write_settings(const std::string& name) {
 
 void write_handshake() {
   write("handshake", "terms", plan::to_json_text(plan::Terms{}));
+  write("handshake", "later-terms", R"({"required":["run"],"run":{"seed":1},"privacy":{"noise":1}})");
+  write("handshake", "unknown-terms", R"({"required":["privacy"],"privacy":{"noise":1}})");
   write("handshake", "own-model", own_model());
   write("handshake", "script", R"({"model":{"name":"script:model.pt"}})");
   write("url", "name", "wss://fl.example.org:9840/run/1");

@@ -73,6 +73,12 @@ TEST_CASE("settings: the resolved document loads into the same options") {
   CHECK(fields_of(copy).resolved() == resolved);
 }
 
+TEST_CASE("settings: sections are what keys begin with, each once") {
+  Options options;
+  CHECK(fields_of(options).sections() ==
+        std::vector<std::string>{"train", "rounds", "model", "gate", "targets", "color", "run", "palette"});
+}
+
 TEST_CASE("settings: an assignment takes JSON, and text where text is meant") {
   Options options;
   Fields fields = fields_of(options);

@@ -130,5 +130,42 @@ TEST_CASE("a server that chooses a version that the client does not speak breaks
         "the server chose protocol version 7; this client speaks version 6");
 }
 
+TEST_CASE("terms of a later version: what a client need not know keeps it out of no run, and --check says so") {
+  const nlohmann::json later = {{"privacy", {{"noise", 1}}}};
+  {
+    Meeting meeting;
+    (void)meeting.join({welcome_with(later), wire::encode(wire::Refused{"not today", false})});
+    REQUIRE(meeting.heard.size() >= 2);
+    CHECK(std::holds_alternative<wire::Join>(meeting.heard[1]));
+    REQUIRE(meeting.worker.terms());
+    CHECK(meeting.worker.terms()->unknown_sections == std::vector<std::string>{"privacy"});
+  }
+  Meeting meeting;
+  std::vector<std::string> told;
+  (void)meeting.check({welcome_with(later)}, told);
+  CHECK(std::ranges::count(told,
+                           "note        the run has terms that this client does not know and need not, and leaves "
+                           "aside: \"privacy\"") == 1);
+}
+
+TEST_CASE("terms that a client must know and does not: it gives up at once, and names them") {
+  const nlohmann::json later = {{"privacy", {{"noise", 1}}}, {"required", {"run", "privacy"}}};
+  const std::string expected =
+      "the run has terms that this client does not know and must: \"privacy\"; use the server's version of headstart "
+      "here";
+  {
+    Meeting meeting;
+    const std::exception_ptr ended = meeting.join({welcome_with(later)});
+    REQUIRE(ended);
+    CHECK(test::error_of(Errc::rejected, [&] { std::rethrow_exception(ended); }) == expected);
+    CHECK_FALSE(meeting.worker.terms().has_value());
+  }
+  Meeting meeting;
+  std::vector<std::string> told;
+  const std::exception_ptr ended = meeting.check({welcome_with(later)}, told);
+  REQUIRE(ended);
+  CHECK(test::error_of(Errc::rejected, [&] { std::rethrow_exception(ended); }) == expected);
+}
+
 }  // namespace
 }  // namespace headstart::client

@@ -85,6 +85,56 @@ TEST_CASE("a model file's metadata name shape, scale, constants, classes, archit
   CHECK(metadata.at("terms") == plan::digest_of(terms));
 }
 
+TEST_CASE("the terms name the sections that a client must know: all but those that change nothing it computes") {
+  const auto document = nlohmann::json::parse(plan::to_json_text(run_terms({}, data_of({1, 8, 8, 2}))));
+  std::vector<std::string> sections;
+  for (const auto& [section, value] : document.items()) {
+    if (section != "required" && section != "limits" && section != "plan") sections.push_back(section);
+  }
+  auto required = document.at("required").get<std::vector<std::string>>();
+  std::ranges::sort(required);
+  CHECK(required == sections);
+  CHECK(document.contains("plan"));
+  CHECK(document.contains("limits"));
+}
+
+TEST_CASE("sections of later terms: those that nobody must know are left aside and named, others are refused") {
+  const auto read = [](const nlohmann::json& changes) {
+    auto document = nlohmann::json::parse(plan::to_json_text(run_terms({}, data_of({1, 8, 8, 2}))));
+    document.update(changes);
+    return plan::terms_from_json_text(document.dump());
+  };
+  CHECK(read({{"limits", {{"examples", 7}}}}).unknown_sections.empty());
+  CHECK_FALSE(plan::remark_on_unknown(read({{"limits", {{"examples", 7}}}})).has_value());
+  const plan::Terms later =
+      read({{"privacy", {{"noise", 1}}}, {"masking.rounds", 3}, {"masking.seed", 4}, {"pace", 5}});
+  CHECK(later.unknown_sections == std::vector<std::string>{"masking", "pace", "privacy"});
+  CHECK(plan::remark_on_unknown(later) ==
+        "the run has terms that this client does not know and need not, and leaves aside: \"masking\", \"pace\", "
+        "\"privacy\"");
+  CHECK(nlohmann::json::parse(plan::to_json_text(later)) == nlohmann::json::parse(plan::to_json_text(read({}))));
+
+  const auto refusal = [&read](Errc code, const nlohmann::json& changes) {
+    return test::error_of(code, [&] { (void)read(changes); });
+  };
+  CHECK(refusal(Errc::rejected, {{"privacy", {{"noise", 1}}}, {"required", {"run", "privacy", "masking"}}}) ==
+        "the run has terms that this client does not know and must: \"privacy\", \"masking\"; use the server's "
+        "version of headstart here");
+  // Within a section that is known, each key must be.
+  CHECK(refusal(Errc::protocol, {{"limits", {{"exmples", 7}}}}).find("unknown setting 'limits.exmples'") !=
+        std::string::npos);
+  CHECK(refusal(Errc::protocol, {{"train", 5}}).find("unknown setting 'train'") != std::string::npos);
+  for (const nlohmann::json& list : {nlohmann::json("run"), nlohmann::json(nullptr), nlohmann::json({"run", 1}),
+                                     nlohmann::json(std::vector<std::string>(65, "run"))}) {
+    CHECK(refusal(Errc::protocol, {{"required", list}}).find("'required' is no list of at most 64 names") !=
+          std::string::npos);
+  }
+  const std::string long_words =
+      refusal(Errc::rejected, {{"required", std::vector<std::string>(64, "\x1b[2J" + std::string(700, 'x'))}});
+  CHECK(is_printable(long_words));
+  CHECK(long_words.size() <= 400);
+}
+
 TEST_CASE("what clients may be asked to do follows from the run's start, its validation and where it consolidates") {
   using wire::TaskKind;
   FederationOptions options;
