@@ -115,7 +115,7 @@ TEST_CASE("a task of an unknown id ends the conversation with that id") {
   const std::vector<std::byte> task{std::byte{1}, std::byte{0}, std::byte{77}, std::byte{0}, std::byte{1}};
   Meeting meeting;
   // It is the answer to Join, in the place of Joined: what cannot be read has no turn.
-  const std::exception_ptr ended = meeting.join({welcome_with({}), task});
+  const std::exception_ptr ended = meeting.join({welcome_with(nlohmann::json::object()), task});
   REQUIRE(ended);
   CHECK(test::error_of(Errc::protocol, [&] {
           std::rethrow_exception(ended);

@@ -112,7 +112,8 @@ TEST_CASE("sections of later terms: those that nobody must know are left aside a
   CHECK(plan::remark_on_unknown(later) ==
         "the run has terms that this client does not know and need not, and leaves aside: \"masking\", \"pace\", "
         "\"privacy\"");
-  CHECK(nlohmann::json::parse(plan::to_json_text(later)) == nlohmann::json::parse(plan::to_json_text(read({}))));
+  CHECK(nlohmann::json::parse(plan::to_json_text(later)) ==
+        nlohmann::json::parse(plan::to_json_text(read(nlohmann::json::object()))));
 
   const auto refusal = [&read](Errc code, const nlohmann::json& changes) {
     return test::error_of(code, [&] { (void)read(changes); });

@@ -135,7 +135,8 @@ TEST_CASE("the examples of the protocol's description are golden frames, all of 
     }
   }
   std::string expected;
-  for (const std::string frame : golden().at("readme")) expected += expected.empty() ? frame : " " + frame;
+  const nlohmann::json examples = golden().at("readme");
+  for (const std::string frame : examples) expected += expected.empty() ? frame : " " + frame;
   CHECK(shown == expected);
 }
 
