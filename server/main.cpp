@@ -84,7 +84,48 @@ void check_allowed_clients(const server::ServerConfig& config) {
   }
 }
 
-int run_server(const server::ServerConfig& config) {
+net::WebSocketOptions channel_options_of(const server::ServerConfig& config) {
+  net::WebSocketOptions options;
+  options.handshake_timeout = server::milliseconds_of(config.federation.timeouts.handshake);
+  options.idle_timeout = server::milliseconds_of(config.federation.timeouts.silence);
+  options.memory =
+      std::make_shared<net::ReceiveMemory>(static_cast<std::size_t>(config.receive_memory), options.idle_timeout);
+  if (config.tls.is_set()) {
+    const auto on_load = [&config](const net::TlsExpiry& expiry) {
+      net::log_expiry(config.tls, expiry, std::chrono::system_clock::now());
+    };
+    options.tls = std::make_shared<net::Tls>(config.tls, net::Tls::Side::server, on_load);
+  }
+  return options;
+}
+
+/// Terms that nobody could read, and a model that cannot be built, are refused before there is a folder.
+server::CentralData checked_data(const server::ServerConfig& config) {
+  server::CentralData data = server::load_central_data(config);
+  for (const std::string& remark : data.remarks) spdlog::warn("data: {}", remark);
+  (void)server::run_terms(config, data);
+  (void)learn::make_model(config.terms.model, data.task, Seed(1));
+  return data;
+}
+
+/// Until `listener` is closed.
+void serve_admin(asio::io_context& io, net::Listener& listener, const server::Run& run,
+                 const std::shared_ptr<server::AcceptorRecord>& connections, const std::shared_ptr<net::Tls>& tls) {
+  const auto acceptor_status = [connections, tls] {
+    server::AcceptorStatus status = connections->status();
+    if (tls) status.expiry = tls->expiry();
+    return status;
+  };
+  const auto answer = [&run, acceptor_status](std::string_view path) {
+    return server::answer_admin(
+        path, [&run] { return run.status(); }, acceptor_status);
+  };
+  auto serving = net::serve_http(io.get_executor(), listener, answer);
+  asio::co_spawn(io, std::move(serving), [](const std::exception_ptr&) {});
+}
+
+/// What can be known before anything is loaded. Throws Error(usage).
+void prepare(const server::ServerConfig& config) {
   learn::return_freed_memory();
   server::check(config);
   refuse_open_network(config);
@@ -93,22 +134,12 @@ int run_server(const server::ServerConfig& config) {
   expect_descriptors(config);
   learn::use_threads(config.threads);
   check_allowed_clients(config);
-  net::WebSocketOptions channel_options;
-  channel_options.handshake_timeout = server::milliseconds_of(config.federation.timeouts.handshake);
-  channel_options.idle_timeout = server::milliseconds_of(config.federation.timeouts.silence);
-  channel_options.memory = std::make_shared<net::ReceiveMemory>(static_cast<std::size_t>(config.receive_memory),
-                                                                channel_options.idle_timeout);
-  if (config.tls.is_set()) {
-    const auto on_load = [&config](const net::TlsExpiry& expiry) {
-      net::log_expiry(config.tls, expiry, std::chrono::system_clock::now());
-    };
-    channel_options.tls = std::make_shared<net::Tls>(config.tls, net::Tls::Side::server, on_load);
-  }
-  server::CentralData data = server::load_central_data(config);
-  for (const std::string& remark : data.remarks) spdlog::warn("data: {}", remark);
-  // Terms that nobody could read, and a model that cannot be built, are refused before there is a folder.
-  (void)server::run_terms(config, data);
-  (void)learn::make_model(config.terms.model, data.task, Seed(1));
+}
+
+int run_server(const server::ServerConfig& config) {
+  prepare(config);
+  net::WebSocketOptions channel_options = channel_options_of(config);
+  server::CentralData data = checked_data(config);
 
   asio::io_context io(1);
   asio::thread_pool pool(std::max(1U, std::thread::hardware_concurrency()));
@@ -140,19 +171,7 @@ int run_server(const server::ServerConfig& config) {
   };
   auto accepting = server::accept_loop(io.get_executor(), listener, channel_options, connections, admit, run.audit());
   asio::co_spawn(io, std::move(accepting), [](const std::exception_ptr&) {});  // ends when the listener is closed
-  if (admin) {
-    const auto acceptor_status = [connections, tls = channel_options.tls] {
-      server::AcceptorStatus status = connections->status();
-      if (tls) status.expiry = tls->expiry();
-      return status;
-    };
-    const auto answer = [&run, acceptor_status](std::string_view path) {
-      return server::answer_admin(
-          path, [&run] { return run.status(); }, acceptor_status);
-    };
-    auto serving = net::serve_http(io.get_executor(), *admin, answer);
-    asio::co_spawn(io, std::move(serving), [](const std::exception_ptr&) {});  // likewise
-  }
+  if (admin) serve_admin(io, *admin, run, connections, channel_options.tls);
   std::exception_ptr failure;
   auto running = run.run();
   asio::co_spawn(io, std::move(running), [&](std::exception_ptr ended, const nlohmann::json&) {

@@ -307,23 +307,12 @@ void Admission::count_coming(HandshakeState& state) {
 net::Task<> Admission::admit_new(const std::shared_ptr<session::ServerConversation>& conversation,
                                  const std::shared_ptr<HandshakeState>& state) {
   const auto on_roster = rules_.roster.find(state->name);
-  if (!rules_.roster.empty() && on_roster == rules_.roster.end() && !is_open_for_late_) {
-    throw Refusal(fmt::format("the run goes on with the {} clients that it began with", rules_.roster.size()),
-                  rules_.num_late > 0 ? Refusal::Term::for_now : Refusal::Term::for_good);
-  }
+  const bool is_of_the_run = on_roster != rules_.roster.end();
+  const bool is_newcomer = require_place(is_of_the_run);
   std::optional<LobbyEntry> entry;
-  bool is_newcomer = false;
-  if (!lobby_.is_closed()) {
-    // A place may be free a little later: its holder may never join, or be lost before the start, and newcomers have
-    // places of their own soon.
-    entry.emplace(lobby_, state->name, Refusal::Term::for_now);
-  } else if (on_roster == rules_.roster.end()) {
-    if (num_newcomers_ >= rules_.num_late) throw Refusal("the run has started; clients join before that");
-    if (!is_open_for_late_) {
-      throw Refusal("the run has started; new clients can join when its rounds begin", Refusal::Term::for_now);
-    }
-    is_newcomer = true;
-  }
+  // A place may be free a little later: its holder may never join, or be lost before the start, and newcomers have
+  // places of their own soon.
+  if (!lobby_.is_closed()) entry.emplace(lobby_, state->name, Refusal::Term::for_now);
   if (!is_newcomer && !state->is_check) state->on_established();
   const std::optional<wire::Join> join = co_await handshake(*conversation, *state);
   if (!join) co_return;
@@ -331,9 +320,9 @@ net::Task<> Admission::admit_new(const std::shared_ptr<session::ServerConversati
   const int num_violations = earlier_violations == violations_.end() ? 0 : earlier_violations->second;
   require_good_conduct(state->name, num_violations);
   ClientInfo info = info_of(state->name, *join);
-  const std::string warning = require_comparable(state->name, *join, on_roster != rules_.roster.end());
-  if (on_roster != rules_.roster.end()) require_same(on_roster->second, info);
-  if (entry && lobby_.is_closed() && on_roster == rules_.roster.end()) {
+  const std::string warning = require_comparable(state->name, *join, is_of_the_run);
+  if (is_of_the_run) require_same(on_roster->second, info);
+  if (entry && lobby_.is_closed() && !is_of_the_run) {
     throw Refusal("the run has started without this client", Refusal::Term::for_now);
   }
   if (is_newcomer) {
@@ -344,15 +333,7 @@ net::Task<> Admission::admit_new(const std::shared_ptr<session::ServerConversati
   const auto client = std::make_shared<ClientSession>(conversation, std::move(info), rules_.terms.task.num_classes,
                                                       rules_.model_bytes, slots_, audit_, rules_.patience, clock_);
   client->add_violations(num_violations);
-  count_coming(*state);
-  if (state->is_told) {
-    audit_.joined(state->name, conversation->peer(), conversation->identity(), client->info().shares_with_peers,
-                  state->count_so_far);
-  }
-  if (state->is_told && !warning.empty()) {
-    audit_.samples_differ(state->name, warning);
-    observer_.on_note(fmt::format("{} joins, and {}", state->name, warning));
-  }
+  note_joining(*conversation, *state, *client, warning);
   if (entry) entry->keep();
   if (const auto earlier = rules_.refusals.find(state->name); earlier != rules_.refusals.end()) {
     client->add_refusals(earlier->second);
@@ -363,6 +344,30 @@ net::Task<> Admission::admit_new(const std::shared_ptr<session::ServerConversati
   if (is_newcomer) observer_.on_note(fmt::format("{} has joined, from the next round on", state->name));
   conversation->post(wire::Joined{static_cast<std::uint32_t>(roster_.all().size()),
                                   static_cast<std::uint32_t>(lobby_.num_expected()), warning});
+}
+
+bool Admission::require_place(bool is_of_the_run) const {
+  if (!rules_.roster.empty() && !is_of_the_run && !is_open_for_late_) {
+    throw Refusal(fmt::format("the run goes on with the {} clients that it began with", rules_.roster.size()),
+                  rules_.num_late > 0 ? Refusal::Term::for_now : Refusal::Term::for_good);
+  }
+  if (!lobby_.is_closed() || is_of_the_run) return false;
+  if (num_newcomers_ >= rules_.num_late) throw Refusal("the run has started; clients join before that");
+  if (!is_open_for_late_) {
+    throw Refusal("the run has started; new clients can join when its rounds begin", Refusal::Term::for_now);
+  }
+  return true;
+}
+
+void Admission::note_joining(const session::ServerConversation& conversation, HandshakeState& state,
+                             const ClientSession& client, const std::string& warning) {
+  count_coming(state);
+  if (!state.is_told) return;
+  audit_.joined(state.name, conversation.peer(), conversation.identity(), client.info().shares_with_peers,
+                state.count_so_far);
+  if (warning.empty()) return;
+  audit_.samples_differ(state.name, warning);
+  observer_.on_note(fmt::format("{} joins, and {}", state.name, warning));
 }
 
 net::Task<> Admission::dismiss(const std::shared_ptr<session::ServerConversation>& conversation,

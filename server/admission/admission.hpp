@@ -88,6 +88,10 @@ class Admission {
   void count_coming(HandshakeState& state);
   net::Task<> greet(const std::shared_ptr<session::ServerConversation>& conversation,
                     const std::shared_ptr<HandshakeState>& state);
+  /// Throws a refusal where the run takes no such client; whether it would be a newcomer between rounds.
+  [[nodiscard]] bool require_place(bool is_of_the_run) const;
+  void note_joining(const session::ServerConversation& conversation, HandshakeState& state, const ClientSession& client,
+                    const std::string& warning);
   net::Task<> admit_new(const std::shared_ptr<session::ServerConversation>& conversation,
                         const std::shared_ptr<HandshakeState>& state);
   net::Task<> readmit(const std::shared_ptr<session::ServerConversation>& conversation,

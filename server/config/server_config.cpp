@@ -11,21 +11,9 @@
 
 namespace headstart::server {
 
-void declare_fields(Fields& fields, ServerConfig& config) {
-  FederationOptions& federation = config.federation;
-  fields.group("run", "Folder, seed, device and log of the run");
-  fields.path("run.folder", config.folder,
-              "Folder of the run: made new, or that of the same run unfinished, which then goes on.");
-  plan::declare_fields(fields, config.terms);
-  fields.integer("run.threads", config.threads,
-                 "LibTorch threads of each computation at the server; clients have a setting of their own, and for a "
-                 "repeatable run "
-                 "all are the same.",
-                 {1, 1024});
-  fields.text("run.device", config.device, "Where the server computes: cpu, cuda or auto.");
-  fields.text("run.log", config.log, "Log level: trace, debug, info, warn, error, off.");
-  fields.choice("run.log_format", config.log_format, "Log lines as text, or as JSON objects.",
-                Choices<LogFormat>(log_format_words));
+namespace {
+
+void declare_listening(Fields& fields, ServerConfig& config) {
   fields.group("listen", "Where the server listens, and to whom");
   fields.text("listen.address", config.address, "Address to listen on.");
   fields.integer("listen.port", config.port,
@@ -55,6 +43,9 @@ void declare_fields(Fields& fields, ServerConfig& config) {
   fields.path("listen.allowed", config.allowed_clients,
               "File with the names of the clients that may join, one a line, '#' begins a comment; read again when a "
               "client comes and before each round. Empty: all that the authority has certified.");
+}
+
+void declare_data(Fields& fields, ServerConfig& config) {
   learn::declare_fields(fields, "data", config.data);
   fields.group("data", "The data set, its files and its partition, and what a sample means");
   SampleSettings& samples = config.samples;
@@ -78,6 +69,9 @@ void declare_fields(Fields& fields, ServerConfig& config) {
       "lie beyond is refused. Empty: not known.",
       {-1e30, 1e30});
   fields.path("data.manifest", config.manifest, "Manifest of the partition and its draws (headstart-lab partition).");
+}
+
+void declare_federation(Fields& fields, FederationOptions& federation) {
   fields.group("federation", "Clients, rounds, and what becomes of their updates");
   fields.integer("federation.clients", federation.num_clients, "Clients that the run waits for.", {1, 100000});
   fields.integer("federation.rounds", federation.num_rounds, "Rounds of FedAvg.", {0, 1000000});
@@ -85,7 +79,16 @@ void declare_fields(Fields& fields, ServerConfig& config) {
                  "Updates that a round needs to count; 0: half of the clients, rounded up.", {0, 100000});
   fields.integer("federation.late_clients", federation.num_late,
                  "Clients beyond federation.clients that may join while rounds are under way.", {0, 100000});
-  Timeouts& timeouts = federation.timeouts;
+  fields.integer("federation.upload_memory", federation.upload_memory,
+                 "Bytes of memory for updates in flight, more are staged on disk; 0: two models, at most 1 GiB.",
+                 {0, 1e13});
+  declare_fields(fields, federation.strategy);
+  fields.group("start", "The model that round 1 starts from");
+  fields.choice("start.model", federation.start, "What round 1 starts from.", Choices<StartModel>(start_words));
+  declare_fields(fields, "consolidation", federation.consolidation);
+}
+
+void declare_timeouts(Fields& fields, Timeouts& timeouts) {
   fields.group("timeouts", "How long the server waits for whom");
   fields.number(
       "timeouts.handshake", timeouts.handshake,
@@ -106,13 +109,10 @@ void declare_fields(Fields& fields, ServerConfig& config) {
                 "Seconds after which the run starts with the clients that are there, if they are enough "
                 "(federation.min_clients); 0: it waits for all.",
                 {0, 1e7});
-  fields.integer("federation.upload_memory", federation.upload_memory,
-                 "Bytes of memory for updates in flight, more are staged on disk; 0: two models, at most 1 GiB.",
-                 {0, 1e13});
-  declare_fields(fields, federation.strategy);
-  fields.group("start", "The model that round 1 starts from");
-  fields.choice("start.model", federation.start, "What round 1 starts from.", Choices<StartModel>(start_words));
-  declare_fields(fields, "consolidation", federation.consolidation);
+}
+
+/// Whose data judge models, what the judgement is for, and which models are kept.
+void declare_measurements(Fields& fields, FederationOptions& federation) {
   fields.group("validation", "The data that rate models");
   fields.choice("validation.source", federation.validation,
                 "Whose data judges models: a labeled set that the server holds (validation in the manifest), or the "
@@ -140,25 +140,53 @@ void declare_fields(Fields& fields, ServerConfig& config) {
               "Keep the best model by validation.source as best.safetensors.");
 }
 
+}  // namespace
+
+void declare_fields(Fields& fields, ServerConfig& config) {
+  fields.group("run", "Folder, seed, device and log of the run");
+  fields.path("run.folder", config.folder,
+              "Folder of the run: made new, or that of the same run unfinished, which then goes on.");
+  plan::declare_fields(fields, config.terms);
+  fields.integer("run.threads", config.threads,
+                 "LibTorch threads of each computation at the server; clients have a setting of their own, and for a "
+                 "repeatable run "
+                 "all are the same.",
+                 {1, 1024});
+  fields.text("run.device", config.device, "Where the server computes: cpu, cuda or auto.");
+  fields.text("run.log", config.log, "Log level: trace, debug, info, warn, error, off.");
+  fields.choice("run.log_format", config.log_format, "Log lines as text, or as JSON objects.",
+                Choices<LogFormat>(log_format_words));
+  declare_listening(fields, config);
+  declare_data(fields, config);
+  declare_federation(fields, config.federation);
+  declare_timeouts(fields, config.federation.timeouts);
+  declare_measurements(fields, config.federation);
+}
+
 std::int64_t quorum_of(const FederationOptions& options) {
   return options.min_clients > 0 ? options.min_clients : (options.num_clients + 1) / 2;
 }
 
-void check(const ServerConfig& config) {
-  const FederationOptions& federation = config.federation;
-  const auto refuse = [](const std::string& what) { throw Error(Errc::usage, what); };
-  if (config.folder.empty()) refuse("run.folder is empty: name the folder that the run leaves its results in");
-  const Timeouts& timeouts = federation.timeouts;
+namespace {
+
+[[noreturn]] void refuse(const std::string& what) { throw Error(Errc::usage, what); }
+
+/// What contains another lasts at least as long.
+void check_timeouts(const Timeouts& timeouts) {
   const std::pair<const char*, double> order[] = {{"timeouts.handshake", timeouts.handshake},
                                                   {"timeouts.silence", timeouts.silence},
                                                   {"timeouts.task", timeouts.task},
                                                   {"timeouts.phase", timeouts.phase}};
   for (std::size_t i = 1; i < std::size(order); ++i) {
     if (order[i - 1].second <= order[i].second) continue;
-    refuse(fmt::format("{} ({} s) is longer than {} ({} s): what is waited for would never be waited out",
-                       order[i - 1].first, order[i - 1].second, order[i].first, order[i].second));
+    refuse(
+        fmt::format("{} ({} s) is longer than {} ({} s): timeouts must satisfy handshake <= silence <= task <= phase",
+                    order[i - 1].first, order[i - 1].second, order[i].first, order[i].second));
   }
-  const SampleSettings& samples = config.samples;
+  if (timeouts.absence > timeouts.phase) refuse("timeouts.absence is longer than timeouts.phase");
+}
+
+void check_samples(const SampleSettings& samples) {
   if (!samples.shape.empty() && samples.shape.size() != 3) {
     refuse("data.shape: expected three numbers: channels, height and width");
   }
@@ -169,37 +197,59 @@ void check(const ServerConfig& config) {
   if (!samples.range.empty() && (samples.range.size() != 2 || samples.range[0] >= samples.range[1])) {
     refuse("data.range: expected two numbers, the least value and the greatest");
   }
-  if (timeouts.absence > timeouts.phase) refuse("timeouts.absence is longer than timeouts.phase");
+}
+
+void check_consolidation(const FederationOptions& federation, const plan::Terms& terms) {
+  const bool has_source = federation.validation != ValidationSource::none;
+  const ConsolidationOptions& kd = federation.consolidation;
+  if (kd.student != StudentStart::untrained && !has_source) {
+    refuse("consolidation.student best or worst needs validation.source (server or federated)");
+  }
+  if (kd.weighting != learn::TeacherWeighting::equal && !has_source) {
+    refuse("consolidation.weights adaptive or precision needs validation.source (server or federated)");
+  }
+  if (kd.transfer == TransferSet::student && !has_source) {
+    refuse("consolidation.transfer student needs validation.source (server or federated): it names the student");
+  }
+  if (kd.tune != SettingChoice::as_set && !has_source) {
+    refuse("consolidation.tune needs validation.source (server or federated): it rates the settings");
+  }
+  if (kd.tune != SettingChoice::as_set) (void)search_of(kd, terms.consolidation.epochs);
+  if (kd.divides_label_prior && (!has_source || kd.transfer == TransferSet::student)) {
+    refuse(
+        "consolidation.divide_label_prior needs validation.source (server or federated), which shows it, and "
+        "consolidation.transfer public or public-small");
+  }
+  if (kd.gate && !has_source) refuse("consolidation.gate needs validation.source (server or federated)");
+  if (kd.keep == KeptState::best &&
+      (federation.validation != ValidationSource::server || kd.transfer == TransferSet::student)) {
+    refuse("consolidation.keep best needs validation.source server and consolidation.transfer public");
+  }
+}
+
+void check_targets(const FederationOptions& federation) {
+  if (!federation.targets.fractions.empty() && federation.targets.reference <= 0) {
+    refuse("targets.fractions need targets.reference");
+  }
+  if (federation.targets.stop && federation.targets.accuracies.empty() && federation.targets.fractions.empty()) {
+    refuse("targets.stop needs targets.accuracies or targets.fractions");
+  }
+  const bool has_targets = !federation.targets.accuracies.empty() || !federation.targets.fractions.empty();
+  if (has_targets && !federation.central_evaluation) refuse("targets need evaluation.central true");
+}
+
+}  // namespace
+
+void check(const ServerConfig& config) {
+  const FederationOptions& federation = config.federation;
+  if (config.folder.empty()) refuse("run.folder is empty: name the folder that the run leaves its results in");
+  check_timeouts(federation.timeouts);
+  check_samples(config.samples);
   const bool has_source = federation.validation != ValidationSource::none;
   if (federation.start == StartModel::best_local && !has_source) {
     refuse("start.model best_local needs validation.source (server or federated): it says which model is best");
   }
-  if (federation.start == StartModel::kd) {
-    const ConsolidationOptions& kd = federation.consolidation;
-    if (kd.student != StudentStart::untrained && !has_source) {
-      refuse("consolidation.student best or worst needs validation.source (server or federated)");
-    }
-    if (kd.weighting != learn::TeacherWeighting::equal && !has_source) {
-      refuse("consolidation.weights adaptive or precision needs validation.source (server or federated)");
-    }
-    if (kd.transfer == TransferSet::student && !has_source) {
-      refuse("consolidation.transfer student needs validation.source (server or federated): it names the student");
-    }
-    if (kd.tune != SettingChoice::as_set && !has_source) {
-      refuse("consolidation.tune needs validation.source (server or federated): it rates the settings");
-    }
-    if (kd.tune != SettingChoice::as_set) (void)search_of(kd, config.terms.consolidation.epochs);
-    if (kd.divides_label_prior && (!has_source || kd.transfer == TransferSet::student)) {
-      refuse(
-          "consolidation.divide_label_prior needs validation.source (server or federated), which shows it, and "
-          "consolidation.transfer public or public-small");
-    }
-    if (kd.gate && !has_source) refuse("consolidation.gate needs validation.source (server or federated)");
-    if (kd.keep == KeptState::best &&
-        (federation.validation != ValidationSource::server || kd.transfer == TransferSet::student)) {
-      refuse("consolidation.keep best needs validation.source server and consolidation.transfer public");
-    }
-  }
+  if (federation.start == StartModel::kd) check_consolidation(federation, config.terms);
   if (federation.validation == ValidationSource::federated && config.terms.held_out == 0) {
     refuse("validation.source federated needs held-out samples at the clients: data.held_out above 0");
   }
@@ -216,14 +266,7 @@ void check(const ServerConfig& config) {
         fmt::format("federation.strategy {} takes {} updates a round at least, and federation.min_clients asks for {}",
                     strategy.name, strategy.min_updates, quorum_of(federation)));
   }
-  if (!federation.targets.fractions.empty() && federation.targets.reference <= 0) {
-    refuse("targets.fractions need targets.reference");
-  }
-  if (federation.targets.stop && federation.targets.accuracies.empty() && federation.targets.fractions.empty()) {
-    refuse("targets.stop needs targets.accuracies or targets.fractions");
-  }
-  const bool has_targets = !federation.targets.accuracies.empty() || !federation.targets.fractions.empty();
-  if (has_targets && !federation.central_evaluation) refuse("targets need evaluation.central true");
+  check_targets(federation);
 }
 
 }  // namespace headstart::server

@@ -105,6 +105,17 @@ class Laws(unittest.TestCase):
             far = {name for name in reach(str(path.relative_to(ROOT))) if name.startswith(("boost/", "cereal/"))}
             self.assertEqual(far, set(), str(path.relative_to(ROOT)))
 
+    def test_no_function_of_the_server_is_longer_than_50_lines(self):
+        for path, text in sources("server"):
+            lines = text.split("\n")
+            begin = 0
+            for number, line in enumerate(lines, 1):
+                # clang-format leaves nothing of a function at the margin but its first lines and its end.
+                if re.match(r"[A-Za-z\[]", line) and (number == 1 or re.match(r"$|//|template|}", lines[number - 2])):
+                    begin = number
+                if line == "}":
+                    self.assertLessEqual(number - begin + 1, 50, f"{path.relative_to(ROOT)}:{begin}: split it")
+
     def test_learn_knows_no_network(self):
         self.check("shared/learn", lambda name: name.startswith("boost/"), "learn knows no sockets")
 

@@ -300,7 +300,7 @@ TEST_CASE("help: settings of a single group are shown in full") {
   program.fields.text("words", program.text, "Words " + std::string(80, 'x') + " that do not fit on one line.");
   const Ended shown = program.called(STDOUT_FILENO, {"train", "--help"});
   CHECK(shown.text.find("Settings:\n  rate  (number; default 0.5)\n      Rate.\n") != std::string::npos);
-  CHECK(shown.text.find("x that\n      do not fit on one line.\n") != std::string::npos);
+  CHECK(shown.text.find("x that do\n      not fit on one line.\n") != std::string::npos);
   CHECK(shown.text.find("Groups of settings") == std::string::npos);
 }
 
