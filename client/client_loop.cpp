@@ -335,6 +335,7 @@ class ClientLoop {
     spdlog::error("client {}: task failed ({}, which is all that the server is told): {}", context_.name,
                   wire::word_of(code), reason);
     conversation_->post(wire::TaskFailed{task, code});
+    ++held_.num_tasks_failed;
     co_return std::nullopt;
   }
 

@@ -61,6 +61,7 @@ struct ClientState {
   std::optional<wire::PackedState> global;
   std::string global_digest;
   std::uint64_t num_tasks_done = 0;
+  std::uint64_t num_tasks_failed = 0;
 };
 
 /// Speaks over one connection until the server ends the run; returns the server's closing words. Runs on `executor`,

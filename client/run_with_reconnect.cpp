@@ -6,6 +6,7 @@
 #include <boost/asio/redirect_error.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/use_awaitable.hpp>
+#include <fmt/format.h>
 
 #include "shared/base/error.hpp"
 #include "shared/net/websocket.hpp"
@@ -36,7 +37,7 @@ net::Task<std::string> dial_and_run(net::asio::any_io_executor executor, const D
 }  // namespace
 
 net::Task<std::string> run_with_reconnect(net::asio::any_io_executor executor, Dial dial, ClientContext context,
-                                   net::RedialOptions redial) {
+                                          net::RedialOptions redial) {
   ClientState held(executor, *context.pool, context.clock);
   net::asio::steady_timer pause_timer(executor);
   const std::stop_callback on_stop(context.stop, [&pause_timer] { pause_timer.cancel(); });
@@ -48,7 +49,14 @@ net::Task<std::string> run_with_reconnect(net::asio::any_io_executor executor, D
     std::optional<Error> failure;
     try {
       auto running = dial_and_run(executor, dial, context, held, connected_at);
-      co_return co_await std::move(running);
+      std::string closing_words = co_await std::move(running);
+      if (held.num_tasks_done == 0 && held.num_tasks_failed > 0) {
+        throw Error(Errc::run_failed,
+                    fmt::format("{}; but all {} tasks of this client failed, and nothing of it is in the "
+                                "run's model: the log above says why",
+                                closing_words, held.num_tasks_failed));
+      }
+      co_return closing_words;
     } catch (const Error& error) {
       if (!may_pass(error, !held.terms.empty()) || context.stop.stop_requested()) {
         held.bench.drop();

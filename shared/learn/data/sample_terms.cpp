@@ -162,10 +162,17 @@ Tensor labels_in(const Dataset& dataset, const std::vector<std::string>& classes
       numbers.push_back(std::ranges::find(classes, name) - classes.begin());
     return torch::tensor(numbers, at::kLong).index_select(0, dataset.labels);
   }
-  require_labels_within(dataset.labels, std::ssize(classes), [&dataset](std::int64_t i) {
-    const std::int64_t place = dataset.places.defined() ? dataset.places[i].item<std::int64_t>() : i;
-    return fmt::format("{}, index {}", dataset.labels_file.empty() ? dataset.name : dataset.labels_file, place);
-  });
+  try {
+    require_labels_within(dataset.labels, std::ssize(classes), [&dataset](std::int64_t i) {
+      const std::int64_t place = dataset.places.defined() ? dataset.places[i].item<std::int64_t>() : i;
+      return fmt::format("{}, index {}", dataset.labels_file.empty() ? dataset.name : dataset.labels_file, place);
+    });
+  } catch (const Error& error) {
+    throw Error(error.code(),
+                fmt::format("{}: the run has {} classes ({}). If that is too few, the coordinator's own data "
+                            "lack some: it names all with data.classes",
+                            error.what(), classes.size(), list_text(classes)));
+  }
   return dataset.labels;
 }
 

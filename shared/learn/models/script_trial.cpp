@@ -154,6 +154,10 @@ class Trial {
         if (slot.kind != Kind::parameter || !slot.tensor().requires_grad()) continue;
         const Tensor& gradient = slot.tensor().grad();
         has_gradient[slot.name] |= gradient.defined();
+        if (gradient.defined() && gradient.is_sparse()) {
+          script_.refuse(
+              fmt::format("the gradient of parameter '{}' is sparse; give its embedding sparse=False", slot.name));
+        }
         if (!gradient.defined() || is_finite(gradient)) continue;
         script_.refuse(fmt::format("the gradient of parameter '{}' is not finite", slot.name));
       }
