@@ -21,6 +21,6 @@ using Dial = std::function<net::Task<std::unique_ptr<net::MessageChannel>>()>;
 /// redial.patience and redial.longest_pause. Any other failure ends it at once, as another attempt would meet the same.
 /// Returns the server's closing words; throws what ended the last attempt.
 net::Task<std::string> run_with_reconnect(net::asio::any_io_executor executor, Dial dial, ClientContext context,
-                                   net::RedialOptions redial);
+                                          net::RedialOptions redial);
 
 }  // namespace headstart::client

@@ -33,7 +33,7 @@ TaskRunner::Found TaskRunner::find(const std::string& key) const {
 }
 
 net::Task<TaskRunner::Result> TaskRunner::result_of(std::string key, Work work, ProgressListener listener,
-                                                  std::function<void()> check) {
+                                                    std::function<void()> check) {
   if (find(key) == Found::nothing) {
     drop();
     auto emptying = idle(check);  // the worker does one thing at a time
@@ -75,7 +75,7 @@ net::Task<> TaskRunner::idle(std::function<void()> check) {
 }
 
 net::Task<> TaskRunner::run(std::shared_ptr<State> state, std::shared_ptr<Job> piece, net::asio::thread_pool& pool,
-                           Clock clock) {
+                            Clock clock) {
   constexpr std::chrono::milliseconds between_reports{250};
   const auto executor = co_await net::asio::this_coro::executor;
   const auto report = [between_reports, executor, clock, weak = std::weak_ptr(piece), next = TimePoint{},

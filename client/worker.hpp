@@ -8,10 +8,10 @@
 #include <vector>
 
 #include "shared/base/clock.hpp"
-#include "shared/learn/train/evaluation.hpp"
 #include "shared/learn/models/model.hpp"
-#include "shared/learn/tune/setting_search.hpp"
+#include "shared/learn/train/evaluation.hpp"
 #include "shared/learn/train/train.hpp"
+#include "shared/learn/tune/setting_search.hpp"
 #include "shared/plan/terms.hpp"
 #include "shared/wire/messages.hpp"
 #include "shared/wire/packed_state.hpp"

@@ -29,7 +29,7 @@ int main(int argc, char** argv) {
   const net::Url url = net::parse_url(argv[1]);
   const auto dial = [&] { return net::connect(io.get_executor(), url, options); };
   auto running = client::run_with_reconnect(io.get_executor(), dial,
-                                     {argv[2], &worker, &pool, &silent, std::chrono::steady_clock::now, {}}, {});
+                                            {argv[2], &worker, &pool, &silent, std::chrono::steady_clock::now, {}}, {});
   int code = 0;
   boost::asio::co_spawn(io, std::move(running),
                         [&](const std::exception_ptr& failure, const std::string&) { code = failure ? 1 : 0; });

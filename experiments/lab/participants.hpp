@@ -12,8 +12,8 @@
 
 #include "experiments/lab/pair_settings.hpp"
 #include "shared/base/clock.hpp"
-#include "shared/learn/train/evaluation.hpp"
 #include "shared/learn/models/model.hpp"
+#include "shared/learn/train/evaluation.hpp"
 
 namespace headstart::lab {
 

@@ -25,9 +25,8 @@ std::string words_of(const std::exception_ptr& failure) {
 }  // namespace
 
 nlohmann::json simulate(const server::ServerConfig& config, server::CentralData data, server::RunFolder& folder,
-                        server::RunObserver& observer, std::vector<SimulatedClient> clients,
-                        std::size_t num_threads, const Clock& clock,
-                        const std::function<void(std::function<void()>)>& on_stop) {
+                        server::RunObserver& observer, std::vector<SimulatedClient> clients, std::size_t num_threads,
+                        const Clock& clock, const std::function<void(std::function<void()>)>& on_stop) {
   namespace asio = boost::asio;
   asio::io_context io(1);
   asio::thread_pool pool(num_threads);
@@ -52,8 +51,8 @@ nlohmann::json simulate(const server::ServerConfig& config, server::CentralData 
       });
       co_return std::move(pair.second);
     };
-    auto running = client::run_with_reconnect(io.get_executor(), dial,
-                                       {simulated.name, simulated.worker.get(), &pool, &silent, clock, {}}, redial);
+    auto running = client::run_with_reconnect(
+        io.get_executor(), dial, {simulated.name, simulated.worker.get(), &pool, &silent, clock, {}}, redial);
     asio::co_spawn(
         io, std::move(running),
         [&, name = simulated.name, on_end = simulated.on_end](const std::exception_ptr& failure, const std::string&) {

@@ -28,8 +28,7 @@ struct SimulatedClient {
 /// run that has not begun and waits for one that has ended is over: Error(run_failed), with that client's words.
 /// `on_stop` is given what stops the run: before it returns where it is called by an observer, soon on another thread.
 nlohmann::json simulate(const server::ServerConfig& config, server::CentralData data, server::RunFolder& folder,
-                        server::RunObserver& observer, std::vector<SimulatedClient> clients,
-                        std::size_t num_threads, const Clock& clock,
-                        const std::function<void(std::function<void()>)>& on_stop = {});
+                        server::RunObserver& observer, std::vector<SimulatedClient> clients, std::size_t num_threads,
+                        const Clock& clock, const std::function<void(std::function<void()>)>& on_stop = {});
 
 }  // namespace headstart::lab

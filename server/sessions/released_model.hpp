@@ -14,7 +14,9 @@ namespace headstart::server {
 /// the server can hand a silo's model to another.
 class ReleasedModel {
  public:
-  [[nodiscard]] const std::string& owner() const { return owner_; }  ///< The client that trained it; empty: the server made it.
+  [[nodiscard]] const std::string& owner() const {
+    return owner_;
+  }  ///< The client that trained it; empty: the server made it.
   [[nodiscard]] const learn::ModelSpec& spec() const { return spec_; }
   [[nodiscard]] const std::string& digest() const { return digest_; }
   [[nodiscard]] const std::shared_ptr<session::ByteSource>& state() const { return state_; }

@@ -12,9 +12,9 @@
 #include <openssl/x509.h>
 #include <sys/stat.h>
 
+#include "shared/base/c_deleter.hpp"
 #include "shared/base/error.hpp"
 #include "shared/base/expiry.hpp"
-#include "shared/base/c_deleter.hpp"
 #include "shared/base/log.hpp"
 #include "shared/base/passphrase.hpp"
 #include "shared/base/printable.hpp"

@@ -29,8 +29,7 @@ void read_report(const std::string& text) {
 
 void read_reference(const std::string& text) {
   const std::string written = plan::to_json_text(plan::reference_from_json_text(text));
-  fuzz::require(plan::to_json_text(plan::reference_from_json_text(written)) == written,
-                "a reference reads as written");
+  fuzz::require(plan::to_json_text(plan::reference_from_json_text(written)) == written, "a reference reads as written");
 }
 
 /// Hands `text` to `read`.

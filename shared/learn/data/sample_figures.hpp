@@ -60,7 +60,7 @@ FiguresVerdict compare(const SampleFigures& own, const SampleTerms& run, const T
 
 // What a model can learn from at the usual rates: inputs far from 0, or nearly all the same, come from constants or
 // types that do not belong to the values.
-inline constexpr double largest_input_mean = 10;        ///< Of a channel's normalised values, in magnitude.
+inline constexpr double largest_input_mean = 10;  ///< Of a channel's normalised values, in magnitude.
 inline constexpr double smallest_input_deviation = 0.05;
 inline constexpr double largest_input_deviation = 20;
 

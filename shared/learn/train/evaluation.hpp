@@ -5,9 +5,9 @@
 #include <stop_token>
 #include <vector>
 
+#include "shared/learn/core/progress.hpp"
 #include "shared/learn/data/data_set.hpp"
 #include "shared/learn/models/model.hpp"
-#include "shared/learn/core/progress.hpp"
 
 namespace headstart::learn {
 

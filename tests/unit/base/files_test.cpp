@@ -5,9 +5,9 @@
 #include <doctest/doctest.h>
 #include <openssl/asn1.h>
 
+#include "shared/base/c_deleter.hpp"
 #include "shared/base/digest.hpp"
 #include "shared/base/expiry.hpp"
-#include "shared/base/c_deleter.hpp"
 #include "shared/base/time_text.hpp"
 #include "tests/support/temporary_folder.hpp"
 #include "tests/support/throws.hpp"

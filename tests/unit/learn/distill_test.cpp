@@ -1,5 +1,3 @@
-#include "shared/learn/distill/distiller.hpp"
-
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -14,6 +12,7 @@
 
 #include "shared/base/error.hpp"
 #include "shared/base/files.hpp"
+#include "shared/learn/distill/distiller.hpp"
 #include "shared/learn/train/batches.hpp"
 #include "tests/support/learning.hpp"
 #include "tests/support/throws.hpp"

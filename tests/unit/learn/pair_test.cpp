@@ -1,11 +1,10 @@
-#include "shared/learn/distill/pair_methods.hpp"
-
 #include <optional>
 
 #include <doctest/doctest.h>
 
 #include "shared/base/error.hpp"
 #include "shared/base/files.hpp"
+#include "shared/learn/distill/pair_methods.hpp"
 #include "tests/support/learning.hpp"
 #include "tests/support/throws.hpp"
 

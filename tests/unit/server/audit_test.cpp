@@ -1,11 +1,10 @@
-#include "server/operations/audit_log.hpp"
-
 #include <csignal>
 #include <sstream>
 
 #include <doctest/doctest.h>
 #include <sys/resource.h>
 
+#include "server/operations/audit_log.hpp"
 #include "shared/base/error.hpp"
 #include "shared/base/files.hpp"
 #include "tests/support/temporary_folder.hpp"

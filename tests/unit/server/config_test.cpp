@@ -1,7 +1,6 @@
-#include "server/config/server_config.hpp"
-
 #include <doctest/doctest.h>
 
+#include "server/config/server_config.hpp"
 #include "server/sessions/patience.hpp"
 #include "tests/support/throws.hpp"
 

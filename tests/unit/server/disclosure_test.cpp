@@ -94,8 +94,9 @@ TEST_CASE("the gate: a silo's model leaves for itself, and for others where the 
     return DisclosurePolicy(recipient).release("silo-1", model, nullptr).digest();
   };
   CHECK(release("silo-1") == "abc");
-  CHECK(test::error_of(Errc::internal, [&] { release("silo-2"); })
-            .starts_with("silo-1's pre-trained model was to be sent to silo-2, and silo-1 says share_model: server"));
+  CHECK(test::error_of(Errc::internal, [&] {
+          release("silo-2");
+        }).starts_with("silo-1's pre-trained model was to be sent to silo-2, and silo-1 says share_model: server"));
   model.shares_with_peers = true;
   CHECK(release("silo-2") == "abc");
 }
