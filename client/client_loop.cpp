@@ -65,8 +65,8 @@ wire::Failure failure_of(const std::exception& failure) {
 
 class ClientLoop {
  public:
-  ClientLoop(std::shared_ptr<ClientConversation> conversation, ClientContext context, ClientState& held)
-      : conversation_(std::move(conversation)), context_(std::move(context)), worker_(context_.worker), held_(held) {}
+  ClientLoop(std::shared_ptr<ClientConversation> conversation, ClientContext context, ClientState& state)
+      : conversation_(std::move(conversation)), context_(std::move(context)), worker_(context_.worker), state_(state) {}
 
   net::Task<std::string> run() {
     co_await join();
@@ -88,8 +88,8 @@ class ClientLoop {
     if (refused != nullptr && refused->task == task_) refusal_ = refused->reason.value;
     is_over_ = is_over_ || std::holds_alternative<wire::Finished>(message);
     if (!is_unwanted()) return false;
-    held_.bench.drop();
-    held_.bench.wake();
+    state_.runner.drop();
+    state_.runner.wake();
     return false;
   }
 
@@ -103,8 +103,8 @@ class ClientLoop {
     }
     conversation_->limit_silence(std::chrono::milliseconds(welcome.silence));
     co_await take_up(welcome.terms.value);
-    wire::Join join = held_.join;
-    if (held_.global) join.held_model = held_.global_digest;
+    wire::Join join = state_.join;
+    if (state_.global) join.held_model = state_.global_digest;
     conversation_->post(join);
     const auto joined = co_await expect<wire::Joined>();
     if (!joined.warning.value.empty()) {
@@ -116,21 +116,21 @@ class ClientLoop {
   /// Prepares for the terms, unless an earlier connection brought the same ones.
   net::Task<> take_up(std::string text) {
     terms_ = plan::terms_from_json_text(text);
-    if (held_.terms == text) co_return;
-    held_.bench.drop();
-    auto emptying = held_.bench.idle([this] { rethrow_if_ended(); });
+    if (state_.terms == text) co_return;
+    state_.runner.drop();
+    auto emptying = state_.runner.idle([this] { rethrow_if_ended(); });
     co_await std::move(emptying);
-    held_.terms.clear();
-    held_.global.reset();
+    state_.terms.clear();
+    state_.global.reset();
     auto joining = net::offload(*context_.pool, [this] {
-      held_.join = worker_->join(terms_);
+      state_.join = worker_->join(terms_);
       // With samples of another shape there is no model; the server says so.
-      if (!held_.join.schema.value.empty()) held_.global_schema = worker_->global_schema();
+      if (!state_.join.schema.value.empty()) state_.global_schema = worker_->global_schema();
     });
     co_await std::move(joining);
     if (const auto remark = plan::remark_on_unknown(terms_)) spdlog::warn("{}: {}", context_.name, *remark);
     for (const std::string& remark : worker_->remarks()) spdlog::warn("{}: {}", context_.name, remark);
-    held_.terms = std::move(text);
+    state_.terms = std::move(text);
   }
 
   /// The next message, which must be an M; a refusal is thrown as what it is.
@@ -156,7 +156,7 @@ class ClientLoop {
     if (!done) co_return;
     done->task = task.task;
     conversation_->post(*done);
-    ++held_.num_tasks_done;
+    ++state_.num_tasks_done;
   }
 
   net::Task<> handle(const wire::ExchangeTask& task) {
@@ -171,7 +171,7 @@ class ClientLoop {
     consolidation_.reset();
     co_await take_global(task.model.value, task.model_follows);
     const std::uint32_t round = task.round;
-    const PackedState global = *held_.global;
+    const PackedState global = *state_.global;
     auto work = attempt<PackedState>(task.task, fmt::format("round {}", round),
                                      fmt::format("round {} from {}", round, task.model.value),
                                      [worker = worker_, global, round](const TaskContext& context) {
@@ -186,7 +186,7 @@ class ClientLoop {
     PackedState model;
     if (task.candidate.value.empty()) {
       co_await take_global(task.model.value, task.model_follows);
-      model = *held_.global;
+      model = *state_.global;
     } else {
       candidate = plan::spec_from_json_text(task.candidate.value);
       const learn::Schema schema = co_await schema_of(*candidate);
@@ -205,7 +205,7 @@ class ClientLoop {
     report.predicted.values.assign(evaluation->predicted.begin(), evaluation->predicted.end());
     report.loss_sum = evaluation->loss_sum;
     conversation_->post(report);
-    ++held_.num_tasks_done;
+    ++state_.num_tasks_done;
   }
 
   net::Task<> handle(const wire::LogitsTask& task) {
@@ -242,7 +242,7 @@ class ClientLoop {
 
   net::Task<Consolidation> receive_consolidation(std::uint32_t num_teachers) {
     Consolidation given;
-    given.student = co_await receive(held_.global_schema);
+    given.student = co_await receive(state_.global_schema);
     const learn::Schema weights_schema(
         {{"weights", c10::ScalarType::Double, {static_cast<std::int64_t>(num_teachers), terms_.task.num_classes}}});
     given.weights = co_await receive(weights_schema);
@@ -262,7 +262,7 @@ class ClientLoop {
   }
 
   net::Task<> handle(const wire::StatisticsTask& task) {
-    const PackedState model = co_await receive(held_.global_schema);
+    const PackedState model = co_await receive(state_.global_schema);
     auto work = attempt<PackedState>(task.task, "normalisation statistics", "",
                                      [worker = worker_, model](const TaskContext& context) {
                                        return worker->reestimate_statistics(model, context);
@@ -300,15 +300,15 @@ class ClientLoop {
     co_return;
   }
 
-  /// Has the bench do `work` under `key`; what it throws is logged here, the server is told its kind, and the result is
-  /// then empty, as it is where the server says meanwhile that it does not want the result any more. `what`: for the
+  /// Has the runner do `work` under `key`; what it throws is logged here, the server is told its kind, and the result
+  /// is then empty, as it is where the server says meanwhile that it does not want the result any more. `what`: for the
   /// observer, unless it is empty.
   template <class Result>
   net::Task<std::optional<Result>> attempt(wire::TaskId task, std::string what, std::string key,
                                            TaskRunner::Work work) {
     task_ = task;
     refusal_.reset();
-    if (!what.empty()) context_.observer->on_task(what.append(words_of(held_.bench.find(key))));
+    if (!what.empty()) context_.observer->on_task(what.append(words_of(state_.runner.find(key))));
     const auto listener = [conversation = conversation_, observer = context_.observer,
                            task](const learn::Progress& progress) {
       const wire::ProgressReport report{task, static_cast<std::uint64_t>(progress.done),
@@ -323,7 +323,7 @@ class ClientLoop {
     std::string reason;
     wire::Failure code = wire::Failure::internal;
     try {
-      auto working = held_.bench.result_of(std::move(key), std::move(work), listener, check);
+      auto working = state_.runner.result_of(std::move(key), std::move(work), listener, check);
       TaskRunner::Result result = co_await std::move(working);
       co_return std::get<Result>(std::move(result));
     } catch (const std::exception& error) {
@@ -335,7 +335,7 @@ class ClientLoop {
     spdlog::error("client {}: task failed ({}, which is all that the server is told): {}", context_.name,
                   wire::word_of(code), reason);
     conversation_->post(wire::TaskFailed{task, code});
-    ++held_.num_tasks_failed;
+    ++state_.num_tasks_failed;
     co_return std::nullopt;
   }
 
@@ -356,7 +356,7 @@ class ClientLoop {
     if (grant == nullptr || grant->task != task) throw Error(Errc::protocol, "the server sent a message out of turn");
     conversation_->post_attachment(session::source_of(*result));
     co_await conversation_->flush();
-    ++held_.num_tasks_done;
+    ++state_.num_tasks_done;
   }
 
   net::Task<PackedState> receive(learn::Schema schema) {
@@ -368,11 +368,11 @@ class ClientLoop {
 
   net::Task<> take_global(std::string digest, bool follows) {
     if (follows) {
-      held_.global.reset();  // the old one's memory is free before the new one's is taken
-      held_.global = co_await receive(held_.global_schema);
-      held_.global_digest = digest;
+      state_.global.reset();  // the old one's memory is free before the new one's is taken
+      state_.global = co_await receive(state_.global_schema);
+      state_.global_digest = digest;
     }
-    if (!held_.global || held_.global_digest != digest) {
+    if (!state_.global || state_.global_digest != digest) {
       throw Error(Errc::protocol,
                   fmt::format("the server asks for the model {}, which it never sent", quotation(digest)));
     }
@@ -389,8 +389,8 @@ class ClientLoop {
 
   std::shared_ptr<ClientConversation> conversation_;
   ClientContext context_;
-  Worker* worker_;  ///< What the bench does holds it, not this object, which may be gone before the work is done.
-  ClientState& held_;
+  Worker* worker_;  ///< What the runner does holds it, not this object, which may be gone before the work is done.
+  ClientState& state_;
 
   plan::Terms terms_;
   wire::TaskId task_ = 0;                       ///< Under way.
@@ -407,22 +407,22 @@ std::string refusal_words(const wire::Refused& refused) {
 }
 
 net::Task<std::string> run_client(net::asio::any_io_executor executor, std::unique_ptr<net::MessageChannel> channel,
-                                  ClientContext context, ClientState& held) {
+                                  ClientContext context, ClientState& state) {
   auto conversation = std::make_shared<ClientConversation>(executor, std::move(channel));
-  const std::stop_callback on_stop(context.stop, [conversation, &held] {
-    held.bench.drop();
+  const std::stop_callback on_stop(context.stop, [conversation, &state] {
+    state.runner.drop();
     conversation->abort();
   });
   // The hooks may be called after this frame is gone.
-  const auto loop = std::make_shared<ClientLoop>(conversation, std::move(context), held);
+  const auto loop = std::make_shared<ClientLoop>(conversation, std::move(context), state);
   conversation->start({.intercept =
                            [weak = std::weak_ptr(loop)](const wire::ServerMessage& message) {
                              const auto alive = weak.lock();
                              return alive && alive->look_at(message);
                            },
                        .on_end =
-                           [weak = std::weak_ptr(loop), &held] {
-                             if (weak.lock()) held.bench.wake();
+                           [weak = std::weak_ptr(loop), &state] {
+                             if (weak.lock()) state.runner.wake();
                            }});
   std::exception_ptr failure;
   std::string summary;

@@ -52,9 +52,9 @@ struct ClientContext {
 /// What a client keeps from one connection to the next.
 struct ClientState {
   ClientState(net::asio::any_io_executor executor, net::asio::thread_pool& pool, Clock clock)
-      : bench(std::move(executor), pool, std::move(clock)) {}
+      : runner(std::move(executor), pool, std::move(clock)) {}
 
-  TaskRunner bench;
+  TaskRunner runner;
   std::string terms;  ///< Of the run that it joined, as they travelled; what follows belongs to them.
   wire::Join join;
   learn::Schema global_schema;
@@ -66,9 +66,9 @@ struct ClientState {
 
 /// Speaks over one connection until the server ends the run; returns the server's closing words. Runs on `executor`,
 /// computes on the pool. Throws Error(rejected) when refused (NotYet where that may pass), Error(network | peer_closed)
-/// when the connection is lost (work under way goes on in `held`), Error(protocol) when the server breaks the protocol,
-/// Error(run_failed) where the server says that the run failed, and what the worker's join() throws.
+/// when the connection is lost (work under way goes on in `state`), Error(protocol) when the server breaks the
+/// protocol, Error(run_failed) where the server says that the run failed, and what the worker's join() throws.
 net::Task<std::string> run_client(net::asio::any_io_executor executor, std::unique_ptr<net::MessageChannel> channel,
-                                  ClientContext context, ClientState& held);
+                                  ClientContext context, ClientState& state);
 
 }  // namespace headstart::client

@@ -25,12 +25,12 @@ bool may_pass(const Error& error, bool is_in_run) {
 
 /// `connected_at` is set once there is a connection.
 net::Task<std::string> dial_and_run(net::asio::any_io_executor executor, const Dial& dial, const ClientContext& context,
-                                    ClientState& held, std::optional<TimePoint>& connected_at) {
+                                    ClientState& state, std::optional<TimePoint>& connected_at) {
   auto dialling = dial();
   auto channel = co_await std::move(dialling);
   connected_at = context.clock();
   if (context.stop.stop_requested()) throw Error(Errc::interrupted, "stopped");
-  auto running = run_client(executor, std::move(channel), context, held);
+  auto running = run_client(executor, std::move(channel), context, state);
   co_return co_await std::move(running);
 }
 
@@ -38,42 +38,42 @@ net::Task<std::string> dial_and_run(net::asio::any_io_executor executor, const D
 
 net::Task<std::string> run_with_reconnect(net::asio::any_io_executor executor, Dial dial, ClientContext context,
                                           net::RedialOptions redial) {
-  ClientState held(executor, *context.pool, context.clock);
+  ClientState state(executor, *context.pool, context.clock);
   net::asio::steady_timer pause_timer(executor);
   const std::stop_callback on_stop(context.stop, [&pause_timer] { pause_timer.cancel(); });
   const Seed seed = Seed(0).child(context.name);
   std::optional<TimePoint> failing_since;
   for (int attempt = 1;; ++attempt) {
     std::optional<TimePoint> connected_at;
-    const std::uint64_t num_done = held.num_tasks_done;
+    const std::uint64_t num_done = state.num_tasks_done;
     std::optional<Error> failure;
     try {
-      auto running = dial_and_run(executor, dial, context, held, connected_at);
+      auto running = dial_and_run(executor, dial, context, state, connected_at);
       std::string closing_words = co_await std::move(running);
-      if (held.num_tasks_done == 0 && held.num_tasks_failed > 0) {
+      if (state.num_tasks_done == 0 && state.num_tasks_failed > 0) {
         throw Error(Errc::run_failed,
                     fmt::format("{}; but all {} tasks of this client failed, and nothing of it is in the "
                                 "run's model: the log above says why",
-                                closing_words, held.num_tasks_failed));
+                                closing_words, state.num_tasks_failed));
       }
       co_return closing_words;
     } catch (const Error& error) {
-      if (!may_pass(error, !held.terms.empty()) || context.stop.stop_requested()) {
-        held.bench.drop();
+      if (!may_pass(error, !state.terms.empty()) || context.stop.stop_requested()) {
+        state.runner.drop();
         throw;
       }
       failure = error;
     }
     const TimePoint now = context.clock();
     const bool has_lasted = connected_at && now - *connected_at >= std::max(redial.patience, redial.longest_pause);
-    if (!failing_since || held.num_tasks_done > num_done || has_lasted) {
+    if (!failing_since || state.num_tasks_done > num_done || has_lasted) {
       failing_since = now;
       attempt = 1;
     }
-    const bool is_outside = held.terms.empty();
+    const bool is_outside = state.terms.empty();
     const TimePoint end = *failing_since + (is_outside ? redial.patience : redial.patience_once_in);
     if (now >= end) {
-      held.bench.drop();
+      state.runner.drop();
       throw Error(*failure);
     }
     // A full door or run has room for a moment only, and patience is short outside.
@@ -88,7 +88,7 @@ net::Task<std::string> run_with_reconnect(net::asio::any_io_executor executor, D
     auto waiting = pause_timer.async_wait(net::asio::redirect_error(net::asio::use_awaitable, cancelled));
     co_await std::move(waiting);
     if (context.stop.stop_requested()) {
-      held.bench.drop();
+      state.runner.drop();
       throw Error(Errc::interrupted, "stopped while waiting for the server");
     }
   }

@@ -1,4 +1,4 @@
-// One piece of work at a time, which outlives the connection that asked for it.
+// One job at a time, which outlives the connection that asked for it.
 #pragma once
 
 #include <exception>
@@ -16,7 +16,7 @@
 
 namespace headstart::client {
 
-/// A connection that is lost does not stop the work: asked for the same piece again, by the same server or by one that
+/// A connection that is lost does not stop the work: asked for the same job again, by the same server or by one that
 /// was restarted, the client goes on or hands out what it has. All calls on `executor`; the work runs on `pool`.
 class TaskRunner {
  public:
@@ -30,10 +30,10 @@ class TaskRunner {
   /// What result_of(key) would go on from.
   [[nodiscard]] Found find(const std::string& key) const;
 
-  /// The result of the piece `key`: the one on the bench, done or under way, or else a new one, for which what lies
+  /// The result of the job `key`: the one that is there, done or under way, or else a new one, for which what lies
   /// there is stopped and dropped. An empty key is never found again. `listener` is told of progress at a few calls a
-  /// second. Throws what the work threw (the piece is then gone), and what `check` throws, which is called whenever
-  /// the bench was woken.
+  /// second. Throws what the work threw (the job is then gone), and what `check` throws, which is called whenever
+  /// the runner was woken.
   net::Task<Result> result_of(std::string key, Work work, ProgressListener listener, std::function<void()> check);
 
   /// Stops what is under way and forgets it: its result is not wanted any more.
@@ -56,7 +56,7 @@ class TaskRunner {
   net::asio::any_io_executor executor_;
   net::asio::thread_pool& pool_;
   Clock clock_;
-  std::shared_ptr<State> state_;  ///< Shared with the work, which may end after the bench.
+  std::shared_ptr<State> state_;  ///< Shared with the work, which may end after the runner.
   std::shared_ptr<Job> job_;
 };
 

@@ -46,8 +46,8 @@ class Meeting {
  public:
   /// `answers`: one after each message of the client; then the server only waits. Returns what ended the client.
   std::exception_ptr join(Frames answers) {
-    ClientState held(io_.get_executor(), pool_, std::chrono::steady_clock::now);
-    return meet(std::move(answers), [&] { return run_client(io_.get_executor(), std::move(near_), context(), held); });
+    ClientState state(io_.get_executor(), pool_, std::chrono::steady_clock::now);
+    return meet(std::move(answers), [&] { return run_client(io_.get_executor(), std::move(near_), context(), state); });
   }
 
   /// The same of a check, which says its lines to `told`.

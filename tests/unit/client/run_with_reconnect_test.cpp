@@ -31,7 +31,11 @@ class IdleWorker final : public test::DelegatingWorker {
  public:
   IdleWorker() : DelegatingWorker(nullptr) {}
   wire::Join join(const plan::Terms&) override { return {}; }
-  wire::PretrainDone pretrain(const TaskContext&) override { return {}; }
+  wire::PretrainDone pretrain(const TaskContext&) override {
+    if (fails) throw Error(Errc::run_failed, "training diverged");
+    return {};
+  }
+  bool fails = false;
 };
 
 /// How one attempt of the client goes.
@@ -41,7 +45,8 @@ struct Attempt {
   seconds until_failure = seconds(0);  ///< Of the dial: its end where it fails, else until the server answers.
   std::optional<std::string> unreachable = std::nullopt;
   std::optional<std::string> refused_by_tls = std::nullopt;
-  bool has_task = false;         ///< One is done.
+  bool has_task = false;  ///< One is done, or fails.
+  bool task_fails = false;
   seconds is_open = seconds(0);  ///< Once the client is in.
   Ending ending = Ending::lost;
 };
@@ -86,6 +91,7 @@ class Life {
     if (outcome_.num_dials == most_dials) throw Error(Errc::internal, "it dials for ever");
     const auto number = static_cast<std::size_t>(outcome_.num_dials++);
     const Attempt& attempt = attempts_[std::min(number, attempts_.size() - 1)];
+    worker_.fails = attempt.task_fails;
     now_ += attempt.until_failure;
     if (attempt.unreachable) throw Error(Errc::network, *attempt.unreachable);
     if (attempt.refused_by_tls) throw net::TlsRefusal(*attempt.refused_by_tls);
@@ -234,6 +240,19 @@ TEST_CASE("a refusal by the run is final, also for who was in it") {
   CHECK(outcome.num_dials == 2);
   CHECK(outcome.code == Errc::rejected);
   CHECK(outcome.message == "the server refuses this client: \"the run is over\"");
+}
+
+TEST_CASE("a client of which nothing is in the run's model does not end as if all were well") {
+  const auto over = [](bool has_task, bool task_fails) {
+    return Attempt{.has_task = has_task, .task_fails = task_fails, .ending = Attempt::Ending::run_over};
+  };
+  const Outcome failed = live({}, {over(true, true)});
+  CHECK(failed.code == Errc::run_failed);
+  CHECK(failed.message.find("but all 1 tasks of this client failed") != std::string::npos);
+  CHECK_FALSE(live({}, {over(true, false)}).code);
+  CHECK_FALSE(live({}, {over(false, false)}).code);
+  // One that counted is enough, also on an earlier connection.
+  CHECK_FALSE(live({}, {{.has_task = true}, over(true, true)}).code);
 }
 
 }  // namespace
