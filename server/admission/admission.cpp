@@ -423,7 +423,7 @@ net::Task<std::optional<wire::Join>> Admission::handshake(session::ServerConvers
       audit_.checked(state.name, conversation.peer(), conversation.identity());
       observer_.on_note(fmt::format("{} ({}) checks whether it may join: it may", state.name, conversation.peer()));
     }
-    // It has what it came for: its place at the door is needed.
+    // It has what it came for: its place is needed.
     const net::Deadline deadline(executor_, rules_.handshake_limit, [&conversation] { conversation.abort(); });
     try {
       (void)co_await conversation.next_message();

@@ -82,7 +82,7 @@ void add_run(Families& out, const RunStatus& run) {
   out.gauge("headstart_federated_accuracy_ratio", "Its accuracy on the clients' held-out data.",
             run.federated_accuracy);
   out.gauge("headstart_left_out", "Answers that the run had to go on without.", static_cast<double>(run.num_left_out));
-  out.counter("headstart_admissions_refused_total", "Connections through the door that were not admitted.",
+  out.counter("headstart_admissions_refused_total", "Connections that finished their handshakes and were not admitted.",
               static_cast<double>(run.num_refused));
   out.gauge("headstart_upload_memory_bytes", "Memory that updates in flight hold.",
             static_cast<double>(run.upload_memory));
