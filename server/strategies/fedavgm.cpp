@@ -1,10 +1,12 @@
 // FedAvg with server momentum: v <- beta v + D, x <- x + eta v, where D is the mean update.
 // Source: Hsu et al. 2019 (arXiv 1909.06335).
 
+#include <fmt/format.h>
 #include <nlohmann/json.hpp>
 #include <torch/types.h>
 
 #include "server/strategies/strategy.hpp"
+#include "shared/base/error.hpp"
 #include "shared/learn/aggregate/weighted_mean.hpp"
 
 namespace headstart::server {
@@ -39,7 +41,16 @@ class FedAvgM final : public Strategy {
       model.push_back({before.name, (start + velocity * options_.lr).to(before.tensor.scalar_type())});
       momenta.push_back({"m/" + before.name, velocity.to(at::kFloat)});
     }
-    return {wire::PackedState(learn::StateDict(std::move(model))), learn::StateDict(std::move(momenta))};
+    wire::PackedState next{learn::StateDict(std::move(model))};
+    // The mean of accepted updates is in bounds; what momentum makes of it need not be.
+    const wire::PackedState& made = next;
+    if (const auto violation = learn::StateBlocks(made.state().schema()).violation_in(0, made.bytes())) {
+      throw Error(Errc::run_failed,
+                  fmt::format("round {}: fedavgm steps to a model that nobody can train from: {}. Lower "
+                              "server.lr or server.momentum",
+                              plan.round, *violation));
+    }
+    return {std::move(next), learn::StateDict(std::move(momenta))};
   }
 
  private:

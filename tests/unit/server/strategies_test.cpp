@@ -108,6 +108,21 @@ TEST_CASE("FedAvgM without momentum is FedAvg, and buffers have none") {
   CHECK(buffers.state.memory.is_empty());
 }
 
+TEST_CASE("FedAvgM: a step beyond what an update may hold fails the round, and changes nothing") {
+  StrategyOptions options;
+  options.name = "fedavgm";
+  options.server.lr = 1e6;
+  Rounds rounds(options, state_of({1, 1}, at::kFloat));
+  const std::string failure = test::error_of(Errc::run_failed, [&] {
+    rounds.run({{state_of({1, 101}, at::kFloat), 1}});
+  });
+  CHECK(
+      failure.starts_with("round 1: fedavgm steps to a model that nobody can train from: tensor 'w' holds 100000000"));
+  CHECK(failure.find("at index 1") != std::string::npos);
+  CHECK(rounds.weights() == std::vector<double>{1, 1});
+  CHECK(rounds.state.memory.is_empty());
+}
+
 TEST_CASE("median: of each value, whatever the numbers of examples; integers stay") {
   StrategyOptions options;
   options.name = "median";
