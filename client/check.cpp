@@ -99,8 +99,9 @@ net::Task<> check_run(net::asio::any_io_executor executor, Dial dial, ClientCont
                       days_left(*server_expires, wall_clock(), "tell the coordinator"));
   }
   tell(fmt::format("server      {} answers{}", conversation->peer(), who));
-  conversation->post(
-      wire::Hello{.name = context.name, .software = fmt::format("headstart {}", version()), .is_check = true});
+  wire::Hello hello = greeting(context);
+  hello.is_check = true;
+  conversation->post(hello);
   const wire::ServerMessage answer = co_await conversation->next_message();
   if (const auto* refused = std::get_if<wire::Refused>(&answer)) throw Error(Errc::rejected, refusal_words(*refused));
   const auto* welcome = std::get_if<wire::Welcome>(&answer);

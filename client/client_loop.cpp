@@ -1,12 +1,11 @@
 #include "client/client_loop.hpp"
 
-#include <mutex>
-#include <new>
 #include <optional>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include <boost/asio/post.hpp>
-#include <c10/util/Exception.h>
 #include <fmt/format.h>
 
 #include "shared/base/error.hpp"
@@ -21,7 +20,6 @@ namespace headstart::client {
 namespace {
 
 using session::ClientConversation;
-using wire::PackedState;
 
 /// Milliseconds, as `timeouts.silence` has it. With less a server could have this side do nothing but send heartbeats.
 constexpr std::uint32_t min_silence = 100;
@@ -39,29 +37,10 @@ std::string_view words_of(TaskRunner::Found found) {
   return "";
 }
 
-/// What the server is told of it; what exactly happened stays here.
-wire::Failure failure_of(const std::exception& failure) {
-  if (dynamic_cast<const std::bad_alloc*>(&failure) != nullptr) return wire::Failure::memory;
-  if (dynamic_cast<const c10::OutOfMemoryError*>(&failure) != nullptr) return wire::Failure::memory;
-  const auto* error = dynamic_cast<const Error*>(&failure);
-  if (error == nullptr) {
-    // On the CPU LibTorch has no type of its own for it.
-    const bool lacks_memory = std::string_view(failure.what()).find("DefaultCPUAllocator") != std::string_view::npos;
-    return lacks_memory ? wire::Failure::memory : wire::Failure::internal;
-  }
-  switch (error->code()) {
-    case Errc::data:
-      return wire::Failure::data;
-    case Errc::usage:
-      return wire::Failure::settings;
-    case Errc::storage:
-      return wire::Failure::storage;
-    case Errc::run_failed:
-      return wire::Failure::training;
-    default:
-      return wire::Failure::internal;
-  }
-}
+/// Of an attachment that does not come any more; the next message says why.
+struct Abandoned : Error {
+  Abandoned() : Error(Errc::interrupted, "the task is over before its inputs have come") {}
+};
 
 class ClientLoop {
  public:
@@ -90,12 +69,13 @@ class ClientLoop {
     if (!is_unwanted()) return false;
     state_.runner.drop();
     state_.runner.wake();
+    conversation_->abandon_attachment(std::make_exception_ptr(Abandoned()));
     return false;
   }
 
  private:
   net::Task<> join() {
-    conversation_->post(wire::Hello{.name = context_.name, .software = fmt::format("headstart {}", version())});
+    conversation_->post(greeting(context_));
     const auto welcome = co_await expect<wire::Welcome>();
     if (welcome.silence < min_silence) {
       throw Error(Errc::protocol, fmt::format("the server allows {} ms of silence; {} at least are expected",
@@ -103,9 +83,7 @@ class ClientLoop {
     }
     conversation_->limit_silence(std::chrono::milliseconds(welcome.silence));
     co_await take_up(welcome.terms.value);
-    wire::Join join = state_.join;
-    if (state_.global) join.held_model = state_.global_digest;
-    conversation_->post(join);
+    conversation_->post(state_.join);
     const auto joined = co_await expect<wire::Joined>();
     if (!joined.warning.value.empty()) {
       spdlog::warn("{}: the server says of this client's samples: {}", context_.name, quotation(joined.warning.value));
@@ -121,7 +99,7 @@ class ClientLoop {
     auto emptying = state_.runner.idle([this] { rethrow_if_ended(); });
     co_await std::move(emptying);
     state_.terms.clear();
-    state_.global.reset();
+    state_.inputs.clear();
     auto joining = net::offload(*context_.pool, [this] {
       state_.join = worker_->join(terms_);
       // With samples of another shape there is no model; the server says so.
@@ -148,127 +126,51 @@ class ClientLoop {
     throw Error(Errc::rejected, refusal_words(refused));
   }
 
-  net::Task<> handle(const wire::PretrainTask& task) {
-    auto work = attempt<wire::PretrainDone>(
-        task.task, "pre-training", "pretrain",
-        [worker = worker_](const TaskContext& context) { return worker->pretrain(context); });
-    std::optional<wire::PretrainDone> done = co_await std::move(work);
-    if (!done) co_return;
-    done->task = task.task;
-    conversation_->post(*done);
-    ++state_.num_tasks_done;
-  }
-
-  net::Task<> handle(const wire::ExchangeTask& task) {
-    auto work =
-        attempt<PackedState>(task.task, "exchange of models", "exchange",
-                             [worker = worker_](const TaskContext& context) { return worker->pretrained(context); });
-    const std::optional<PackedState> result = co_await std::move(work);
-    co_await offer(task.task, result);
-  }
-
-  net::Task<> handle(const wire::TrainTask& task) {
-    consolidation_.reset();
-    co_await take_global(task.model.value, task.model_follows);
-    const std::uint32_t round = task.round;
-    const PackedState global = *state_.global;
-    auto work = attempt<PackedState>(task.task, fmt::format("round {}", round),
-                                     fmt::format("round {} from {}", round, task.model.value),
-                                     [worker = worker_, global, round](const TaskContext& context) {
-                                       return worker->train(global, round, context);
-                                     });
-    const std::optional<PackedState> result = co_await std::move(work);
-    co_await offer(task.task, result);
-  }
-
-  net::Task<> handle(const wire::EvaluateTask& task) {
-    std::optional<learn::ModelSpec> candidate;
-    PackedState model;
-    if (task.candidate.value.empty()) {
-      co_await take_global(task.model.value, task.model_follows);
-      model = *state_.global;
-    } else {
-      candidate = plan::spec_from_json_text(task.candidate.value);
-      const learn::Schema schema = co_await schema_of(*candidate);
-      model = co_await receive(schema);
+  net::Task<> handle(const wire::Task& task) {
+    task_ = task.task;
+    refusal_.reset();
+    std::vector<wire::Input> inputs;
+    for (std::size_t i = 0; i < task.num_inputs; ++i) {
+      auto following = expect<wire::Input>();
+      inputs.push_back(co_await std::move(following));
     }
-    auto work =
-        attempt<learn::Evaluation>(task.task, "", "", [worker = worker_, model, candidate](const TaskContext& context) {
-          return worker->evaluate(model, candidate, context);
-        });
-    const auto evaluation = co_await std::move(work);
-    if (!evaluation) co_return;
-    wire::EvaluationReport report;
-    report.task = task.task;
-    report.correct.values.assign(evaluation->correct.begin(), evaluation->correct.end());
-    report.total.values.assign(evaluation->total.begin(), evaluation->total.end());
-    report.predicted.values.assign(evaluation->predicted.begin(), evaluation->predicted.end());
-    report.loss_sum = evaluation->loss_sum;
-    conversation_->post(report);
-    ++state_.num_tasks_done;
-  }
-
-  net::Task<> handle(const wire::LogitsTask& task) {
-    const learn::Task& shape = terms_.task;
-    const learn::Schema schema(
-        {{"samples",
-          c10::ScalarType::Float,
-          {static_cast<std::int64_t>(task.num_samples), shape.channels, shape.height, shape.width}}});
-    const PackedState samples = co_await receive(schema);
-    auto work = attempt<PackedState>(
-        task.task, "logits of the public set", "",
-        [worker = worker_, samples](const TaskContext& context) { return worker->logits(samples, context); });
-    const std::optional<PackedState> result = co_await std::move(work);
-    co_await offer(task.task, result);
-  }
-
-  net::Task<> handle(const wire::DistillTask& task) {
-    if (task.num_teachers > 0) {
-      auto receiving = receive_consolidation(task.num_teachers);
-      consolidation_ = co_await std::move(receiving);
-    } else if (!consolidation_) {
-      throw Error(Errc::protocol, "the server asked for a consolidation without teachers");
+    auto fetching = fetch(inputs, task.keeps_inputs);
+    if (const bool is_complete = co_await std::move(fetching); !is_complete) co_return;
+    Assignment assignment{task.kind.value, task.settings.value, {}};
+    for (const wire::Input& input : inputs) {
+      assignment.inputs.push_back({input.name.value, input.owner.value, plan::form_from_json_text(input.form.value),
+                                   input.digest.value, state_.inputs.at(input.digest.value)});
     }
-    consolidation_->setting = {task.temperature, task.alpha};
-    auto work = attempt<PackedState>(
-        task.task, fmt::format("consolidation of {} models", consolidation_->teachers.size()),
-        fmt::format("consolidation of {} T {} alpha {}", consolidation_->inputs, task.temperature, task.alpha),
-        [worker = worker_, given = *consolidation_](const TaskContext& context) {
-          return worker->distill(given, context);
-        });
-    const std::optional<PackedState> result = co_await std::move(work);
-    co_await offer(task.task, result);
+    auto work = attempt(std::move(assignment));
+    const std::optional<ReleasedResult> result = co_await std::move(work);
+    if (!result) co_return;
+    auto delivering = deliver(*result);
+    co_await std::move(delivering);
   }
 
-  net::Task<Consolidation> receive_consolidation(std::uint32_t num_teachers) {
-    Consolidation given;
-    given.student = co_await receive(state_.global_schema);
-    const learn::Schema weights_schema(
-        {{"weights", c10::ScalarType::Double, {static_cast<std::int64_t>(num_teachers), terms_.task.num_classes}}});
-    given.weights = co_await receive(weights_schema);
-    for (std::uint32_t k = 0; k < num_teachers; ++k) {
-      const auto follows = co_await expect<wire::TeacherFollows>();
-      const learn::ModelSpec spec = plan::spec_from_json_text(follows.spec.value);
-      const learn::Schema schema = co_await schema_of(spec);
-      const PackedState state = co_await receive(schema);
-      given.teachers.push_back({follows.client.value, spec, state});
+  /// Receives what the client does not hold of `inputs`. False where the server says meanwhile that the task is over.
+  net::Task<bool> fetch(const std::vector<wire::Input>& inputs, bool keeps_inputs) {
+    const std::vector<std::uint16_t> missing = state_.inputs.begin(inputs, keeps_inputs);
+    if (missing.empty()) co_return true;
+    std::vector<learn::Schema> schemas;
+    for (const std::uint16_t place : missing) {
+      auto building = schema_of(plan::form_from_json_text(inputs[place].form.value));
+      schemas.push_back(co_await std::move(building));
     }
-    auto hashing = net::offload(*context_.pool, [&given] {
-      given.inputs = given.student.digest() + given.weights.digest();
-      for (const Teacher& teacher : given.teachers) given.inputs += teacher.state.digest();
-    });
-    co_await std::move(hashing);
-    co_return given;
-  }
-
-  net::Task<> handle(const wire::StatisticsTask& task) {
-    const PackedState model = co_await receive(state_.global_schema);
-    auto work = attempt<PackedState>(task.task, "normalisation statistics", "",
-                                     [worker = worker_, model](const TaskContext& context) {
-                                       return worker->reestimate_statistics(model, context);
-                                     });
-    const std::optional<PackedState> result = co_await std::move(work);
-    co_await offer(task.task, result);
+    if (is_unwanted()) co_return false;
+    conversation_->post(wire::Fetch{task_, missing});
+    try {
+      for (std::size_t i = 0; i < missing.size(); ++i) {
+        wire::PackedState state(schemas[i]);
+        const auto sink = session::sink_into(state);
+        auto receiving = conversation_->receive_attachment(*sink);
+        co_await std::move(receiving);
+        state_.inputs.put(inputs[missing[i]].digest.value, std::move(state));
+      }
+    } catch (const Abandoned&) {
+      co_return false;
+    }
+    co_return true;
   }
 
   net::Task<> handle(const wire::ResultRefused& refused) {
@@ -291,7 +193,7 @@ class ClientLoop {
   // These never open an exchange.
   net::Task<> handle(const wire::Welcome&) { return out_of_turn(); }
   net::Task<> handle(const wire::Joined&) { return out_of_turn(); }
-  net::Task<> handle(const wire::TeacherFollows&) { return out_of_turn(); }
+  net::Task<> handle(const wire::Input&) { return out_of_turn(); }
   net::Task<> handle(const wire::Grant&) { return out_of_turn(); }
   net::Task<> handle(const wire::Attachment&) { return out_of_turn(); }
   net::Task<> handle(const wire::Notice&) { return out_of_turn(); }  // intercepted
@@ -300,49 +202,55 @@ class ClientLoop {
     co_return;
   }
 
-  /// Has the runner do `work` under `key`; what it throws is logged here, the server is told its kind, and the result
-  /// is then empty, as it is where the server says meanwhile that it does not want the result any more. `what`: for the
-  /// observer, unless it is empty.
-  template <class Result>
-  net::Task<std::optional<Result>> attempt(wire::TaskId task, std::string what, std::string key,
-                                           TaskRunner::Work work) {
-    task_ = task;
-    refusal_.reset();
-    if (!what.empty()) context_.observer->on_task(what.append(words_of(state_.runner.find(key))));
-    const auto listener = [conversation = conversation_, observer = context_.observer,
-                           task](const learn::Progress& progress) {
-      const wire::ProgressReport report{task, static_cast<std::uint64_t>(progress.done),
-                                        static_cast<std::uint64_t>(progress.total)};
-      conversation->post(report);
-      observer->on_progress(report.done, report.total);
-    };
-    const auto check = [this] {
-      rethrow_if_ended();
-      if (is_unwanted()) throw Error(Errc::interrupted, refusal_.value_or("the run is over"));
-    };
+  /// Has the runner do the task under way; what it throws is logged here, the server is told its kind, and the result
+  /// is then empty, as it is where the server says meanwhile that it does not want the result any more.
+  net::Task<std::optional<ReleasedResult>> attempt(Assignment assignment) {
+    const std::string key = assignment.key();
     std::string reason;
     wire::Failure code = wire::Failure::internal;
     try {
-      auto working = state_.runner.result_of(std::move(key), std::move(work), listener, check);
-      TaskRunner::Result result = co_await std::move(working);
-      co_return std::get<Result>(std::move(result));
+      if (std::string what = worker_->describe(assignment); !what.empty()) {
+        context_.observer->on_task(what.append(words_of(state_.runner.find(key))));
+      }
+      const auto listener = [conversation = conversation_, observer = context_.observer,
+                             task = task_](const learn::Progress& progress) {
+        const wire::ProgressReport report{task, static_cast<std::uint64_t>(progress.done),
+                                          static_cast<std::uint64_t>(progress.total)};
+        conversation->post(report);
+        observer->on_progress(report.done, report.total);
+      };
+      const auto check = [this] {
+        rethrow_if_ended();
+        if (is_unwanted()) throw Error(Errc::interrupted, refusal_.value_or("the run is over"));
+      };
+      auto work = [worker = worker_, outbound = context_.outbound,
+                   assignment = std::move(assignment)](const TaskContext& context) {
+        return outbound.release(assignment, worker->perform(assignment, context));
+      };
+      auto working = state_.runner.result_of(key, std::move(work), listener, check);
+      co_return co_await std::move(working);
     } catch (const std::exception& error) {
       reason = error.what();
-      code = failure_of(error);
+      code = Outbound::release(error);
     }
     rethrow_if_ended();
     if (is_unwanted()) co_return std::nullopt;  // the next message says why
     spdlog::error("client {}: task failed ({}, which is all that the server is told): {}", context_.name,
                   wire::word_of(code), reason);
-    conversation_->post(wire::TaskFailed{task, code});
+    conversation_->post(wire::TaskFailed{task_, code});
     ++state_.num_tasks_failed;
     co_return std::nullopt;
   }
 
-  /// Offers a result and sends it when granted. Without a result there is nothing to offer.
-  net::Task<> offer(wire::TaskId task, std::optional<PackedState> result) {
-    if (!result) co_return;
-    conversation_->post(wire::Offer{task, result->bytes().size()});
+  /// Sends the result of the task under way, its state when that is granted.
+  net::Task<> deliver(const ReleasedResult& result) {
+    wire::Result message{task_, result.figures(), 0};
+    if (result.state()) message.num_bytes = result.state()->bytes().size();
+    conversation_->post(message);
+    if (!result.state()) {
+      ++state_.num_tasks_done;
+      co_return;
+    }
     const wire::ServerMessage answer = co_await conversation_->next_message();
     if (const auto* refused = std::get_if<wire::ResultRefused>(&answer)) {
       co_await handle(*refused);
@@ -353,33 +261,16 @@ class ClientLoop {
       co_return;
     }
     const auto* grant = std::get_if<wire::Grant>(&answer);
-    if (grant == nullptr || grant->task != task) throw Error(Errc::protocol, "the server sent a message out of turn");
-    conversation_->post_attachment(session::source_of(*result));
+    if (grant == nullptr || grant->task != task_) throw Error(Errc::protocol, "the server sent a message out of turn");
+    conversation_->post_attachment(session::source_of(*result.state()));
     co_await conversation_->flush();
     ++state_.num_tasks_done;
   }
 
-  net::Task<PackedState> receive(learn::Schema schema) {
-    PackedState state(schema);
-    const auto sink = session::sink_into(state);
-    co_await conversation_->receive_attachment(*sink);
-    co_return state;
-  }
-
-  net::Task<> take_global(std::string digest, bool follows) {
-    if (follows) {
-      state_.global.reset();  // the old one's memory is free before the new one's is taken
-      state_.global = co_await receive(state_.global_schema);
-      state_.global_digest = digest;
-    }
-    if (!state_.global || state_.global_digest != digest) {
-      throw Error(Errc::protocol,
-                  fmt::format("the server asks for the model {}, which it never sent", quotation(digest)));
-    }
-  }
-
-  net::Task<learn::Schema> schema_of(learn::ModelSpec spec) {
-    auto building = net::offload(*context_.pool, [this, spec] { return worker_->schema_of(spec); });
+  net::Task<learn::Schema> schema_of(plan::Form form) {
+    if (form.tensor) co_return learn::Schema({*form.tensor});
+    if (!form.model) co_return state_.global_schema;
+    auto building = net::offload(*context_.pool, [this, &form] { return worker_->schema_of(*form.model); });
     co_return co_await std::move(building);
   }
 
@@ -393,14 +284,19 @@ class ClientLoop {
   ClientState& state_;
 
   plan::Terms terms_;
-  wire::TaskId task_ = 0;                       ///< Under way.
-  std::optional<Consolidation> consolidation_;  ///< The last one, which may be asked for again with another setting.
-  std::optional<std::string> refusal_;          ///< Of its result, before there is one.
-  bool is_over_ = false;                        ///< The run; the message that says so may still wait.
+  wire::TaskId task_ = 0;               ///< Under way.
+  std::optional<std::string> refusal_;  ///< Of its result, before there is one.
+  bool is_over_ = false;                ///< The run; the message that says so may still wait.
   std::optional<std::string> finished_;
 };
 
 }  // namespace
+
+wire::Hello greeting(const ClientContext& context) {
+  wire::Hello hello{.name = context.name, .software = fmt::format("headstart {}", version())};
+  for (const std::string& kind : context.worker->kinds()) hello.tasks.values.emplace_back(kind);
+  return hello;
+}
 
 std::string refusal_words(const wire::Refused& refused) {
   return "the server refuses this client: " + quotation(refused.reason.value, wire::max_reason_bytes);

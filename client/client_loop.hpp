@@ -9,6 +9,8 @@
 
 #include <boost/asio/thread_pool.hpp>
 
+#include "client/held_inputs.hpp"
+#include "client/outbound.hpp"
 #include "client/task_runner.hpp"
 #include "client/worker.hpp"
 #include "shared/base/clock.hpp"
@@ -46,8 +48,12 @@ struct ClientContext {
   net::asio::thread_pool* pool = nullptr;
   ClientObserver* observer = nullptr;
   Clock clock;
-  std::stop_token stop;  ///< Ends the conversation; requested on the executor.
+  std::stop_token stop;    ///< Ends the conversation; requested on the executor.
+  Outbound outbound = {};  ///< What of its results leaves the silo.
 };
+
+/// The first message of a connection: who it is and what it can do.
+wire::Hello greeting(const ClientContext& context);
 
 /// What a client keeps from one connection to the next.
 struct ClientState {
@@ -58,8 +64,7 @@ struct ClientState {
   std::string terms;  ///< Of the run that it joined, as they travelled; what follows belongs to them.
   wire::Join join;
   learn::Schema global_schema;
-  std::optional<wire::PackedState> global;
-  std::string global_digest;
+  HeldInputs inputs;
   std::uint64_t num_tasks_done = 0;
   std::uint64_t num_tasks_failed = 0;
 };

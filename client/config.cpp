@@ -72,8 +72,8 @@ learn::Dataset load_own_data(const ClientConfig& config) {
   return train.part(manifest.clients[static_cast<std::size_t>(config.share)]);
 }
 
-LocalWorkerOptions worker_options(const ClientConfig& config) {
-  LocalWorkerOptions options{
+SiloOptions worker_options(const ClientConfig& config) {
+  SiloOptions options{
       .name = config.name, .device = config.device, .own_model = {}, .script = config.script, .store = {}};
   options.shares_with_peers = config.share_model == Sharing::peers;
   if (!config.own_model.empty()) {

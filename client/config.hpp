@@ -42,6 +42,6 @@ void declare_fields(Fields& fields, ClientConfig& config);
 /// The silo's own samples, as stored. Throws Error(usage | data).
 learn::Dataset load_own_data(const ClientConfig& config);
 
-LocalWorkerOptions worker_options(const ClientConfig& config);
+SiloOptions worker_options(const ClientConfig& config);
 
 }  // namespace headstart::client

@@ -6,7 +6,7 @@
 #include <optional>
 #include <string>
 
-#include "shared/wire/messages.hpp"
+#include "shared/plan/tasks.hpp"
 #include "shared/wire/packed_state.hpp"
 
 namespace headstart::client {
@@ -23,7 +23,7 @@ class PretrainedStore {
 
   struct Entry {
     wire::PackedState model;
-    wire::PretrainDone done;
+    plan::Pretraining done;
   };
   /// `key`: everything that determines the result, hashed. Empty where there is none; a damaged entry is reported
   /// as a warning in the log and counts as none.

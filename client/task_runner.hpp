@@ -7,11 +7,11 @@
 #include <optional>
 #include <stop_token>
 #include <string>
-#include <variant>
 
 #include <boost/asio/thread_pool.hpp>
 
-#include "client/worker.hpp"
+#include "client/assignment.hpp"
+#include "client/outbound.hpp"
 #include "shared/net/signal.hpp"
 
 namespace headstart::client {
@@ -20,7 +20,7 @@ namespace headstart::client {
 /// was restarted, the client goes on or hands out what it has. All calls on `executor`; the work runs on `pool`.
 class TaskRunner {
  public:
-  using Result = std::variant<wire::PretrainDone, wire::PackedState, learn::Evaluation>;
+  using Result = ReleasedResult;
   using Work = std::function<Result(const TaskContext&)>;
   using ProgressListener = std::function<void(const learn::Progress&)>;
 

@@ -12,6 +12,14 @@ namespace headstart::bench {
 /// May be shared by clients of one run whose calls come on one thread: nothing in it is a client's own.
 class EchoWorker final : public client::Worker {
  public:
+  [[nodiscard]] std::vector<std::string> kinds() const override {
+    std::vector<std::string> kinds;
+    for (const std::string_view kind : {plan::task::pretrain, plan::task::exchange, plan::task::train,
+                                        plan::task::evaluate, plan::task::distill, plan::task::statistics}) {
+      kinds.emplace_back(kind);
+    }
+    return kinds;
+  }
   wire::Join join(const plan::Terms& terms) override {
     if (schema_.num_bytes() == 0) {
       terms_ = terms;
@@ -31,12 +39,22 @@ class EchoWorker final : public client::Worker {
   learn::Schema schema_of(const learn::ModelSpec& spec) override {
     return learn::make_model(spec, terms_.task, Seed(1))->schema();
   }
-  wire::PretrainDone pretrain(const client::TaskContext&) override { return {}; }
-  wire::PackedState pretrained(const client::TaskContext&) override {
-    return wire::PackedState(learn::make_model(terms_.model, terms_.task, Seed(1))->state());
+  [[nodiscard]] std::string describe(const client::Assignment& assignment) const override { return assignment.kind; }
+  client::TaskResult perform(const client::Assignment& assignment, const client::TaskContext&) override {
+    if (assignment.kind == plan::task::pretrain) return {.figures = plan::to_json_text(plan::Pretraining{})};
+    if (assignment.kind == plan::task::exchange) {
+      return {.state = wire::PackedState(learn::make_model(terms_.model, terms_.task, Seed(1))->state())};
+    }
+    if (assignment.kind == plan::task::evaluate) {
+      return {.figures = plan::to_json_text(learn::Evaluation::of_none(terms_.task.num_classes))};
+    }
+    if (assignment.kind == plan::task::train) return {.state = changed(assignment.input(plan::input::model).state)};
+    return {.state = assignment.inputs.front().state};
   }
+
+ private:
   /// The model of the next round must be another one, or it would not be sent: a client keeps the one that it has.
-  wire::PackedState train(const wire::PackedState& global, std::uint32_t, const client::TaskContext&) override {
+  static wire::PackedState changed(const wire::PackedState& global) {
     wire::PackedState update = global;  // the same memory, which the next global model replaces
     const std::span<std::byte> last = update.bytes().last(sizeof(float));  // float32 is the smallest of its elements
     float value = 0;
@@ -45,24 +63,7 @@ class EchoWorker final : public client::Worker {
     std::memcpy(last.data(), &value, sizeof(value));
     return update;
   }
-  learn::Evaluation evaluate(const wire::PackedState&, const std::optional<learn::ModelSpec>&,
-                             const client::TaskContext&) override {
-    learn::Evaluation none;
-    none.correct.resize(static_cast<std::size_t>(terms_.task.num_classes));
-    none.total = none.correct;
-    none.predicted = none.correct;
-    return none;
-  }
-  wire::PackedState logits(const wire::PackedState&, const client::TaskContext&) override { return refuse(); }
-  wire::PackedState distill(const client::Consolidation& task, const client::TaskContext&) override {
-    return task.student;
-  }
-  wire::PackedState reestimate_statistics(const wire::PackedState& model, const client::TaskContext&) override {
-    return model;
-  }
 
- private:
-  static wire::PackedState refuse() { throw Error(Errc::run_failed, "the echo client has no data"); }
   plan::Terms terms_;
   learn::Schema schema_;
 };

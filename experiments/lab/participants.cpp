@@ -5,7 +5,7 @@
 #include <fmt/format.h>
 #include <torch/types.h>
 
-#include "client/local_worker.hpp"
+#include "client/silo.hpp"
 #include "shared/base/error.hpp"
 #include "shared/base/files.hpp"
 #include "shared/learn/data/sample_figures.hpp"
@@ -61,11 +61,10 @@ const Participant& Participants::at(std::int64_t index, std::stop_token stop) {
 Participant Participants::make(std::int64_t index, std::stop_token stop) const {
   const std::string name = fmt::format("silo-{}", index);
   // Named and seeded as the clients of a federation, so that one folder of pre-trained models serves both.
-  client::LocalWorkerOptions options{
-      .name = name, .device = settings_.device, .own_model = {}, .script = {}, .store = store_};
+  client::SiloOptions options{.name = name, .device = settings_.device, .own_model = {}, .script = {}, .store = store_};
   options.script = settings_.model.script_file();
-  client::LocalWorker worker(std::move(options),
-                             data_.train.part(manifest_.clients.at(static_cast<std::size_t>(index))), clock_);
+  client::Silo silo(std::move(options), data_.train.part(manifest_.clients.at(static_cast<std::size_t>(index))),
+                    clock_);
   plan::Terms terms;
   terms.seed = seed_;
   terms.model = settings_.model;
@@ -73,15 +72,15 @@ Participant Participants::make(std::int64_t index, std::stop_token stop) const {
   terms.samples = learn::sample_terms(data_.train);
   terms.held_out = settings_.held_out;
   terms.pretrain = settings_.pretrain;
-  worker.join(terms);
+  silo.join(terms);
 
   Participant participant;
   participant.name = name;
-  participant.training = worker.training_samples();
+  participant.training = silo.training();
   if (settings_.participants.empty()) {
     const client::TaskContext context{.progress = {}, .stop = std::move(stop), .received_at = clock_()};
-    participant.num_epochs = worker.pretrain(context).num_epochs;
-    const wire::PackedState state = worker.pretrained(context);
+    participant.num_epochs = silo.pretrain(context).num_epochs;
+    const wire::PackedState state = silo.pretrained(context);
     participant.spec = settings_.model;
     participant.state = state.state();
     participant.digest = state.digest();

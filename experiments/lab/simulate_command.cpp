@@ -33,7 +33,7 @@ struct SimulationSettings {
 SimulatedClient client_of(const SimulationSettings& settings, const learn::Dataset& train,
                           const learn::Manifest& manifest, std::size_t index) {
   const std::string name = fmt::format("silo-{}", index);
-  client::LocalWorkerOptions options{
+  client::SiloOptions options{
       .name = name, .device = settings.server.device, .own_model = {}, .script = {}, .store = {}};
   options.script = settings.server.terms.model.script_file();
   options.shares_with_peers = settings.share_model == client::Sharing::peers;

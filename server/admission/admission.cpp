@@ -108,13 +108,11 @@ std::uint16_t version_for(const wire::Hello& hello) {
 }
 
 /// Throws Refusal where the run may ask the client for what it does not know.
-void require_tasks(const wire::Hello& hello, const std::vector<wire::TaskKind>& needed) {
+void require_tasks(const wire::Hello& hello, const std::vector<std::string_view>& needed) {
   std::vector<std::string> missing;
-  for (const auto& [kind, word] : wire::task_words) {
-    const auto id = static_cast<std::uint8_t>(kind);
-    const bool is_known = std::ranges::find(hello.tasks.values, id) != hello.tasks.values.end();
-    const bool is_needed = std::ranges::find(needed, kind) != needed.end();
-    if (is_needed && !is_known) missing.push_back(fmt::format("{} ({})", word, id));
+  for (const std::string_view kind : needed) {
+    const bool is_known = std::ranges::any_of(hello.tasks.values, [kind](const auto& t) { return t.value == kind; });
+    if (!is_known) missing.emplace_back(kind);
   }
   if (missing.empty()) return;
   throw Refusal(
@@ -402,7 +400,7 @@ net::Task<> Admission::readmit(const std::shared_ptr<session::ServerConversation
   state->client = client;
   conversation->post(wire::Joined{static_cast<std::uint32_t>(roster_.all().size()),
                                   static_cast<std::uint32_t>(lobby_.num_expected()), warning});
-  client->return_with(conversation, join->held_model.value);
+  client->return_with(conversation);
   if (conversation->has_ended()) client->on_lost();
   if (state->is_told) {
     observer_.on_note(

@@ -17,13 +17,14 @@
 #include "server/sessions/client_session.hpp"
 #include "server/sessions/roster.hpp"
 #include "shared/base/log_sampler.hpp"
+#include "shared/plan/terms.hpp"
 
 namespace headstart::server {
 
 /// What every client must fit, and how long it is waited for.
 struct AdmissionRules {
   plan::Terms terms;
-  std::vector<wire::TaskKind> tasks;            ///< What any client may be asked to do.
+  std::vector<std::string_view> tasks;          ///< What any client may be asked to do.
   std::string schema_digest;                    ///< Of the federated model.
   std::optional<learn::SampleFigures> figures;  ///< Of the server's own samples; nothing: clients' are compared.
   std::uint64_t model_bytes = 0;

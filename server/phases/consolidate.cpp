@@ -7,6 +7,7 @@
 #include <torch/types.h>
 
 #include "server/phases/disclosure.hpp"
+#include "server/sessions/client_tasks.hpp"
 #include "server/uploads/inspection.hpp"
 #include "shared/base/digest.hpp"
 #include "shared/base/files.hpp"
@@ -154,16 +155,19 @@ net::Task<Distilled> distil_at_client(const RunContext& context, const LocalMode
     return DigestedState{std::move(digest), std::move(state)};
   });
   const DigestedState student = co_await std::move(starting);
-  const wire::PackedState weights = wire::PackedState::of_tensor("weights", plan.weights);
+  const wire::PackedState packed_weights = wire::PackedState::of_tensor("weights", plan.weights);
+  const DigestedState weights{packed_weights.digest(), packed_weights};
   const auto ask = [&](ClientSession& client) -> net::Task<wire::PackedState> {
     const DisclosurePolicy disclosure(client.name());
-    std::vector<ReleasedModel> teachers;
+    DistillInputs inputs{DisclosurePolicy::release_model("student", student),
+                         DisclosurePolicy::release_tensor("teacher weights", weights),
+                         {}};
     for (const std::string& name : plan.teachers) {
       const LocalModel& model = models.models().at(name);
       auto state = session::source_of_model_file(context.folder.model_of(name), *model.num_bytes);
-      teachers.push_back(disclosure.release(name, model, std::move(state)));
+      inputs.teachers.push_back(disclosure.release(name, model, std::move(state)));
     }
-    auto distilling = client.distill(student, weights, std::move(teachers), setting);
+    auto distilling = distill(client, std::move(inputs), setting);
     Upload upload = co_await std::move(distilling);
     wire::PackedState seed;
     const auto take = [&seed](wire::PackedState state) { seed = std::move(state); };
@@ -410,9 +414,9 @@ net::Task<learn::Evaluation> rate_start(const RunContext& context, const wire::P
   }
   auto hashing = net::offload(context.pool, [&state] { return state.digest(); });
   const std::string digest = co_await std::move(hashing);
+  const DigestedState seed{digest, state};
   const auto ask = [&](ClientSession& client) {
-    return client.evaluate_candidate(
-        DisclosurePolicy::release_distilled(context.terms().model, digest, session::source_of(state)));
+    return evaluate(client, DisclosurePolicy::release_model("seed", seed), false);
   };
   auto counting = context.evaluate_at_clients(phase::seed_rating, context.judges_of(without), ask);
   co_return co_await std::move(counting);

@@ -81,14 +81,24 @@ std::string words_of(const Consents& consents) {
                      list_of(consents.with_peers), list_of(consents.with_server));
 }
 
-ReleasedModel DisclosurePolicy::release(const std::string& owner, const LocalModelRecord& model,
-                                        std::shared_ptr<session::ByteSource> state) const {
+ReleasedState DisclosurePolicy::release(const std::string& owner, const LocalModelRecord& model,
+                                        std::shared_ptr<session::ByteSource> bytes) const {
   if (!model.shares_with_peers && owner != recipient_) {
     throw Error(Errc::internal, fmt::format("{}'s pre-trained model was to be sent to {}, and {} says share_model: "
                                             "server; it was not sent",
                                             owner, recipient_, owner));
   }
-  return {owner, model.spec, model.digest, std::move(state)};
+  plan::Form form{.model = model.spec, .tensor = {}};
+  return {owner, "model of " + owner, std::move(form), model.digest, std::move(bytes)};
+}
+
+ReleasedState DisclosurePolicy::release_model(std::string what, const DigestedState& model) {
+  return {std::string(), std::move(what), plan::Form{}, model.digest, session::source_of(model.state)};
+}
+
+ReleasedState DisclosurePolicy::release_tensor(std::string what, const DigestedState& tensor) {
+  plan::Form form{.model = {}, .tensor = tensor.state.state().schema().tensors().front()};
+  return {std::string(), std::move(what), std::move(form), tensor.digest, session::source_of(tensor.state)};
 }
 
 }  // namespace headstart::server

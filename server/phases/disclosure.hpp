@@ -6,7 +6,7 @@
 
 #include "server/config/federation_options.hpp"
 #include "server/record/run_events.hpp"
-#include "server/sessions/released_model.hpp"
+#include "server/sessions/released_state.hpp"
 
 namespace headstart::server {
 
@@ -35,22 +35,22 @@ struct ConsentRuling {
 ///     class or the pick of a student need ratings, too few of them mean a refusal.
 ConsentRuling rule_on_consents(const FederationOptions& options, const Consents& consents, bool has_public_set);
 
-/// The gate: what of a silo's model may leave the server, asked once more where it leaves. Rules and plans keep to the
-/// consents before; where one of them errs, the model still does not leave.
+/// The gate: whatever state leaves the server is made here, and what of a silo's model may, is asked once more. Rules
+/// and plans keep to the consents before; where one of them errs, the model still does not leave.
 class DisclosurePolicy {
  public:
   explicit DisclosurePolicy(std::string recipient) : recipient_(std::move(recipient)) {}
 
   /// The pre-trained model of `owner`, for the recipient. Throws Error(internal) where the owner says share_model:
   /// server and is another silo.
-  [[nodiscard]] ReleasedModel release(const std::string& owner, const LocalModelRecord& model,
-                                      std::shared_ptr<session::ByteSource> state) const;
+  [[nodiscard]] ReleasedState release(const std::string& owner, const LocalModelRecord& model,
+                                      std::shared_ptr<session::ByteSource> bytes) const;
 
-  /// A model that the server distilled from several silos' answers.
-  [[nodiscard]] static ReleasedModel release_distilled(learn::ModelSpec spec, std::string digest,
-                                                       std::shared_ptr<session::ByteSource> state) {
-    return {std::string(), std::move(spec), std::move(digest), std::move(state)};
-  }
+  /// A model that the server made of several silos' results, in the federated schema: `what` for the audit log. A start
+  /// that is one silo's model is ruled on before anything is trained (rule_on_consents).
+  [[nodiscard]] static ReleasedState release_model(std::string what, const DigestedState& model);
+  /// Samples or weights of the server's own: one tensor.
+  [[nodiscard]] static ReleasedState release_tensor(std::string what, const DigestedState& tensor);
 
  private:
   std::string recipient_;

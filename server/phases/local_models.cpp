@@ -7,6 +7,7 @@
 
 #include "server/phases/class_weights.hpp"
 #include "server/phases/disclosure.hpp"
+#include "server/sessions/client_tasks.hpp"
 #include "server/uploads/inspection.hpp"
 #include "shared/learn/distill/distiller.hpp"
 #include "shared/net/offload.hpp"
@@ -49,7 +50,8 @@ net::Task<> LocalModels::pretrain() {
   context_.observer.on_phase(phase::pretraining, clients.size());
   const TimePoint begin = context_.clock();
   const auto take_from = [this](ClientSession& client) -> net::Task<bool> {
-    const auto done = co_await client.pretrain();
+    auto pretraining = server::pretrain(client);
+    const Pretraining done = co_await std::move(pretraining);
     const ClientInfo& info = client.info();
     LocalModel model;
     model.client = info.name;
@@ -126,7 +128,8 @@ net::Task<> LocalModels::collect_weights(ClientSession& client, LocalModel& mode
     });
     schema = co_await std::move(building);
   }
-  Upload upload = co_await client.exchange(schema.num_bytes());
+  auto exchanging = exchange(client, schema.num_bytes());
+  Upload upload = co_await std::move(exchanging);
   const auto keep = [this, &model](const wire::PackedState& state) {
     wire::save_safetensors(context_.folder.model_of(model.client), state,
                            plan::metadata_of(context_.terms(), model.architecture));
@@ -142,10 +145,13 @@ std::int64_t LocalModels::num_rated() const {
 }
 
 net::Task<> LocalModels::collect_logits(ClientSession& client, LocalModel& model, const DigestedState& samples) {
-  Upload upload = co_await client.logits(samples);
+  const std::int64_t num_samples = num_rated() + context_.data.transfer.size();
+  auto asking = server::logits(client, DisclosurePolicy::release_tensor("public samples", samples),
+                               static_cast<std::uint64_t>(num_samples));
+  Upload upload = co_await std::move(asking);
   const std::int64_t num_public = context_.data.transfer.size();
   const std::int64_t num_classes = context_.data.task.num_classes;
-  const learn::Schema schema({{"logits", c10::ScalarType::Float, {num_rated() + num_public, num_classes}}});
+  const learn::Schema schema({{"logits", c10::ScalarType::Float, {num_samples, num_classes}}});
   const auto split = [&](const wire::PackedState& state) {
     const at::Tensor logits = state.state().tensors().front().tensor;
     model.transfer_logits = logits.narrow(0, num_rated(), num_public);
@@ -186,7 +192,7 @@ net::Task<> LocalModels::rate_federated(LocalModel& model) {
   const std::filesystem::path file = context_.folder.model_of(model.client);
   const auto ask = [&](ClientSession& client) {
     auto state = session::source_of_model_file(file, *model.num_bytes);
-    return client.evaluate_candidate(DisclosurePolicy(client.name()).release(model.client, model, std::move(state)));
+    return evaluate(client, DisclosurePolicy(client.name()).release(model.client, model, std::move(state)), false);
   };
   auto counting = context_.evaluate_at_clients(phase::rating, context_.judges_of(model.client), ask);
   learn::Evaluation others = co_await std::move(counting);

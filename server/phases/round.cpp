@@ -7,7 +7,9 @@
 
 #include <fmt/format.h>
 
+#include "server/phases/disclosure.hpp"
 #include "server/phases/round_machine.hpp"
+#include "server/sessions/client_tasks.hpp"
 #include "server/uploads/inspection.hpp"
 #include "shared/net/offload.hpp"
 
@@ -32,7 +34,8 @@ class Collection {
   net::Task<bool> collect_from(ClientSession& client) {
     const bool is_kept = aggregator_->keeps_updates();
     const auto place = is_kept ? UploadSlots::Place::disk : UploadSlots::Place::memory;
-    auto training = client.train(round_, global_, place);
+    plan::TrainSettings settings{.round = round_, .counted_round = 0};
+    auto training = train(client, settings, DisclosurePolicy::release_model("global model", global_), place);
     Upload received = co_await std::move(training);
     auto upload = std::make_unique<Upload>(std::move(received));
     const NormBound bound{global_.state, context_.config.max_update_norm};

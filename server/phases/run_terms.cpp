@@ -43,24 +43,23 @@ plan::Terms run_terms(const ServerConfig& config, const CentralData& data) {
   return terms;
 }
 
-std::vector<wire::TaskKind> tasks_of(const FederationOptions& options, const CentralData& data) {
-  using wire::TaskKind;
-  std::vector<TaskKind> tasks;
-  const auto add = [&tasks](TaskKind kind, bool is_asked_for) {
+std::vector<std::string_view> tasks_of(const FederationOptions& options, const CentralData& data) {
+  std::vector<std::string_view> tasks;
+  const auto add = [&tasks](std::string_view kind, bool is_asked_for) {
     if (is_asked_for) tasks.push_back(kind);
   };
   const bool is_random = options.start == StartModel::random;
   const bool is_kd = options.start == StartModel::kd;
   const bool has_public_set = data.transfer.size() > 0;
-  add(TaskKind::pretrain, !is_random);
-  add(TaskKind::exchange, !is_random);
-  add(TaskKind::train, options.num_rounds > 0);
-  add(TaskKind::evaluate,
+  add(plan::task::pretrain, !is_random);
+  add(plan::task::exchange, !is_random);
+  add(plan::task::train, options.num_rounds > 0);
+  add(plan::task::evaluate,
       options.federated_evaluation || (!is_random && options.validation == ValidationSource::federated));
   // Where too few silos consent to student data, a public set may take its place.
-  add(TaskKind::logits, is_kd && has_public_set);
-  add(TaskKind::distill, is_kd && options.consolidation.transfer == TransferSet::student);
-  add(TaskKind::statistics, options.start == StartModel::average && !has_public_set);
+  add(plan::task::logits, is_kd && has_public_set);
+  add(plan::task::distill, is_kd && options.consolidation.transfer == TransferSet::student);
+  add(plan::task::statistics, options.start == StartModel::average && !has_public_set);
   return tasks;
 }
 

@@ -7,7 +7,7 @@
 
 #include "server/config/server_config.hpp"
 #include "server/phases/central_data.hpp"
-#include "shared/wire/messages.hpp"
+#include "shared/plan/tasks.hpp"
 
 namespace headstart::server {
 
@@ -17,7 +17,7 @@ plan::Terms run_terms(const ServerConfig& config, const CentralData& data);
 
 /// What any client may be asked to do in the run. (Logits are asked of clients with an architecture of their own alone,
 /// which nobody knows before they have joined.)
-std::vector<wire::TaskKind> tasks_of(const FederationOptions& options, const CentralData& data);
+std::vector<std::string_view> tasks_of(const FederationOptions& options, const CentralData& data);
 
 /// Who gets to see pre-trained models of single silos, in words, for run.json.
 nlohmann::json recipients_of_local_models(const FederationOptions& options);

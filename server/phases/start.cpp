@@ -4,6 +4,8 @@
 #include <torch/types.h>
 
 #include "server/phases/consolidate.hpp"
+#include "server/phases/disclosure.hpp"
+#include "server/sessions/client_tasks.hpp"
 #include "server/uploads/inspection.hpp"
 #include "shared/learn/aggregate/weighted_mean.hpp"
 #include "shared/learn/train/batch_norm_statistics.hpp"
@@ -85,7 +87,8 @@ net::Task<wire::PackedState> with_statistics_of_clients(const RunContext& contex
   const std::string digest = co_await std::move(hashing);
   const DigestedState sent{digest, average};
   const auto take_from = [&](ClientSession& client) -> net::Task<bool> {
-    Upload upload = co_await client.reestimate_statistics(sent);
+    auto asking = reestimate_statistics(client, DisclosurePolicy::release_model("average model", sent));
+    Upload upload = co_await std::move(asking);
     const std::string what = "statistics";
     const NormBound unbounded{sent.state};
     auto inspecting = inspect(context.intake(), client.name(), upload, sum.blocks(), unbounded, what);

@@ -4,9 +4,11 @@
 
 #include <fmt/format.h>
 
+#include "server/phases/disclosure.hpp"
 #include "server/phases/round.hpp"
 #include "server/phases/run_terms.hpp"
 #include "server/record/round_record.hpp"
+#include "server/sessions/client_tasks.hpp"
 #include "shared/base/version.hpp"
 #include "shared/learn/core/platform.hpp"
 #include "shared/net/offload.hpp"
@@ -616,7 +618,9 @@ net::Task<std::optional<learn::Evaluation>> Run::evaluate_at_clients() {
   if (!config_.federation.federated_evaluation) co_return std::nullopt;
   observer_.on_phase(fmt::format("round {}: evaluation at the clients", state_.num_rounds_done),
                      clients_.roster.active().size());
-  const auto ask = [this](ClientSession& client) { return client.evaluate(state_.global); };
+  const auto ask = [this](ClientSession& client) {
+    return evaluate(client, DisclosurePolicy::release_model("global model", state_.global), true);
+  };
   auto counting = context_.evaluate_at_clients(phase::evaluation, clients_.roster.active(), ask);
   const learn::Evaluation sum = co_await std::move(counting);
   co_return sum.num_samples() > 0 ? std::optional(sum) : std::nullopt;

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "shared/learn/models/model.hpp"
+#include "shared/plan/tasks.hpp"
 
 namespace headstart::server {
 
@@ -20,12 +21,7 @@ struct ClientInfo {
   bool shares_with_peers = false;  ///< Its pre-trained model may go to other clients.
 };
 
-/// How a client's own model came to be.
-struct Pretraining {
-  bool is_reused = false;  ///< Taken from the client's store of pre-trained models.
-  double seconds = 0;      ///< From receiving the task to the model being ready, as first trained.
-  std::uint32_t num_epochs = 0, best_epoch = 0;
-};
+using plan::Pretraining;
 
 /// Results that did not count, by kind.
 using RefusalCounts = std::map<std::string, std::int64_t>;

@@ -5,6 +5,7 @@
 #include <boost/asio/steady_timer.hpp>
 #include <fmt/format.h>
 
+#include "server/sessions/task_exchange.hpp"
 #include "shared/base/error.hpp"
 #include "shared/net/deadline.hpp"
 
@@ -24,8 +25,6 @@ class ClientSession::Watch {
 
   Watch(ClientSession& session, Conversation conversation, Step step)
       : state_(std::make_shared<State>(session, std::move(conversation), step)) {
-    state_->seen = state_->traffic();
-    state_->moved_at = session.clock_();
     wait_on(state_);
   }
   ~Watch() {
@@ -38,22 +37,24 @@ class ClientSession::Watch {
  private:
   struct State {
     State(ClientSession& on, Conversation with, Step watched)
-        : session(on), conversation(std::move(with)), step(watched), timer(conversation->executor()) {}
+        : session(on),
+          conversation(std::move(with)),
+          step(watched),
+          timer(conversation->executor()),
+          lateness(on.patience_, on.phase_end_, on.clock_(), traffic()) {}
     /// Every byte of a message counts as progress, heartbeats do not.
     [[nodiscard]] std::uint64_t traffic() const { return conversation->bytes_received() + conversation->bytes_sent(); }
-    [[nodiscard]] TimePoint end() const { return std::min(moved_at + session.patience_.task, session.phase_end_); }
 
     ClientSession& session;  ///< Not used once is_over.
     Conversation conversation;
     Step step;
     net::asio::steady_timer timer;
-    std::uint64_t seen = 0;
-    TimePoint moved_at{};
+    Lateness lateness;
     bool is_over = false;
   };
 
   static void wait_on(const std::shared_ptr<State>& state) {
-    const auto left = std::max(state->end() - state->session.clock_(), TimePoint::duration::zero());
+    const auto left = std::max(state->lateness.next_look() - state->session.clock_(), TimePoint::duration::zero());
     state->timer.expires_after(std::min<TimePoint::duration>(left, std::chrono::hours(24)));
     state->timer.async_wait([state](boost::system::error_code) {
       if (!state->is_over) look(state);
@@ -62,24 +63,15 @@ class ClientSession::Watch {
 
   static void look(const std::shared_ptr<State>& state) {
     ClientSession& session = state->session;
-    const TimePoint now = session.clock_();
-    if (const std::uint64_t traffic = state->traffic(); traffic != state->seen) {
-      state->seen = traffic;
-      state->moved_at = now;
-    }
-    if (now < state->end()) return wait_on(state);
-    const bool is_phase_over = now >= session.phase_end_;
-    const std::string reason = fmt::format(
-        "late: {}", is_phase_over ? "its time for this phase is over"
-                                  : fmt::format("no progress for {} s",
-                                                std::chrono::duration<double>(session.patience_.task).count()));
-    session.audit_.result_refused(session.name(), "late", reason);
+    const std::optional<std::string> reason = state->lateness.on_tick(session.clock_(), state->traffic());
+    if (!reason) return wait_on(state);
+    session.audit_.result_refused(session.name(), "late", *reason);
     if (state->step == Step::transfer || !state->conversation->is_flushed()) {
       ++session.refusals_["late"];
       return state->conversation->abort();
     }
-    session.refuse_result("late", reason);
-    state->conversation->interrupt(std::make_exception_ptr(Error(Errc::run_failed, reason)));
+    session.refuse_result("late", *reason);
+    state->conversation->interrupt(std::make_exception_ptr(Error(Errc::run_failed, *reason)));
   }
 
   std::shared_ptr<State> state_;
@@ -98,12 +90,10 @@ ClientSession::ClientSession(std::shared_ptr<session::ServerConversation> conver
       clock_(std::move(clock)),
       returned_(conversation_->executor()) {}
 
-void ClientSession::return_with(std::shared_ptr<session::ServerConversation> conversation, std::string held_model) {
+void ClientSession::return_with(std::shared_ptr<session::ServerConversation> conversation) {
   earlier_bytes_up_ = bytes_up();
   earlier_bytes_down_ = bytes_down();
   conversation_ = std::move(conversation);
-  held_model_ = std::move(held_model);
-  held_consolidation_.clear();
   lost_at_.reset();
   ++num_connections_;
   returned_.notify();
@@ -147,160 +137,65 @@ void ClientSession::break_off(const Conversation& conversation, const std::strin
   throw Error(violation);
 }
 
-template <class Answer>
-net::Task<Answer> ClientSession::answer(Conversation conversation) {
+net::Task<std::string> ClientSession::answer(Conversation conversation, const TaskOrder& order) {
   const Watch watch(*this, conversation, Watch::Step::answer);
+  TaskExchange exchange(task_, order.inputs.size(), order.result_bytes);
   while (true) {
-    const wire::ClientMessage message = co_await conversation->next_message();
-    const auto task = std::visit(
-        [](const auto& m) -> std::optional<wire::TaskId> {
-          if constexpr (requires { m.task; }) return m.task;
-          return std::nullopt;
-        },
-        message);
-    // The client has been told already that what it was late with does not count.
-    if (task && *task < task_) continue;
-    if (task != task_) break_off(conversation, "answered out of turn");
-    if (const auto* failed = std::get_if<wire::TaskFailed>(&message)) {
+    auto listening = conversation->next_message();
+    const wire::ClientMessage message = co_await std::move(listening);
+    const TaskExchange::Action action = exchange.on(message);
+    if (const auto* done = std::get_if<TaskExchange::Take>(&action)) co_return done->figures;
+    if (const auto* failed = std::get_if<TaskExchange::Fail>(&action)) {
       throw Error(Errc::run_failed, fmt::format("client {}: {} ({}); its own log says more", name(),
                                                 wire::sentence_of(failed->failure), wire::word_of(failed->failure)));
     }
-    const auto* expected = std::get_if<Answer>(&message);
-    if (expected == nullptr) break_off(conversation, "answered out of turn");
-    co_return *expected;
+    if (const auto* violation = std::get_if<TaskExchange::Violation>(&action)) break_off(conversation, violation->what);
+    if (const auto* fetched = std::get_if<TaskExchange::Send>(&action)) send(conversation, order, fetched->inputs);
   }
 }
 
-net::Task<Upload> ClientSession::result(Conversation conversation, std::uint64_t num_bytes, UploadSlots::Place place) {
-  const auto offer = co_await answer<wire::Offer>(conversation);
-  if (offer.num_bytes != num_bytes) {
-    break_off(conversation,
-              fmt::format("offers a result of {} bytes; the agreed schema has {}", offer.num_bytes, num_bytes));
+void ClientSession::send(const Conversation& conversation, const TaskOrder& order,
+                         const std::vector<std::uint16_t>& inputs) {
+  for (const std::uint16_t place : inputs) {
+    const ReleasedState& state = order.inputs[place].state;
+    audit_.sent(name(), {state.what(), state.bytes()->num_bytes(), state.digest()});
+    conversation->post_attachment(state.bytes());
   }
-  Upload upload = co_await slots_.acquire(num_bytes, place);
+}
+
+void ClientSession::post(const Conversation& conversation, const TaskOrder& order) {
+  if (order.inputs.size() > wire::max_inputs) {
+    throw Error(Errc::run_failed,
+                fmt::format("a task of {} inputs; at most {} are possible", order.inputs.size(), wire::max_inputs));
+  }
+  wire::Task task;
+  task.task = ++task_;
+  task.kind = std::string(order.kind);
+  task.settings = order.settings;
+  task.num_inputs = static_cast<std::uint16_t>(order.inputs.size());
+  task.keeps_inputs = order.keeps_inputs;
+  conversation->post(task);
+  for (const TaskOrder::Input& input : order.inputs) {
+    conversation->post(wire::Input{std::string(input.name), input.state.digest(), input.state.owner(),
+                                   plan::to_json_text(input.state.form())});
+  }
+}
+
+net::Task<Outcome> ClientSession::perform(TaskOrder order) {
+  const Conversation conversation = conversation_;
+  post(conversation, order);
+  auto answering = answer(conversation, order);
+  Outcome outcome;
+  outcome.figures = co_await std::move(answering);
+  if (order.result_bytes == 0) co_return outcome;
+  auto acquiring = slots_.acquire(order.result_bytes, order.place);
+  Upload upload = co_await std::move(acquiring);
   conversation->post(wire::Grant{task_});
   const Watch watch(*this, conversation, Watch::Step::transfer);
-  co_await conversation->receive_attachment(upload.sink());
-  co_return upload;
-}
-
-net::Task<Pretraining> ClientSession::pretrain() {
-  const Conversation conversation = conversation_;
-  conversation->post(wire::PretrainTask{++task_});
-  const auto done = co_await answer<wire::PretrainDone>(conversation);
-  co_return Pretraining{done.is_reused, done.seconds, done.num_epochs, done.best_epoch};
-}
-
-net::Task<Upload> ClientSession::exchange(std::uint64_t num_bytes) {
-  const Conversation conversation = conversation_;
-  conversation->post(wire::ExchangeTask{++task_});
-  co_return co_await result(conversation, num_bytes);
-}
-
-net::Task<Upload> ClientSession::train(std::uint32_t round, const DigestedState& model, UploadSlots::Place place) {
-  const Conversation conversation = conversation_;
-  const bool follows = must_send(model);
-  conversation->post(wire::TrainTask{++task_, round, model.digest, follows});
-  if (follows) send(conversation, "global model", model);
-  held_model_ = model.digest;
-  held_consolidation_.clear();
-  co_return co_await result(conversation, model_bytes_, place);
-}
-
-net::Task<learn::Evaluation> ClientSession::evaluate(const DigestedState& model) {
-  const Conversation conversation = conversation_;
-  const bool follows = must_send(model);
-  conversation->post(wire::EvaluateTask{++task_, model.digest, follows, {}});
-  if (follows) send(conversation, "global model", model);
-  held_model_ = model.digest;
-  co_return co_await evaluation(conversation);
-}
-
-net::Task<learn::Evaluation> ClientSession::evaluate_candidate(ReleasedModel candidate) {
-  const Conversation conversation = conversation_;
-  conversation->post(wire::EvaluateTask{++task_, {}, true, plan::to_json_text(candidate.spec())});
-  send(conversation, candidate);
-  co_return co_await evaluation(conversation);
-}
-
-net::Task<learn::Evaluation> ClientSession::evaluation(Conversation conversation) {
-  const auto report = co_await answer<wire::EvaluationReport>(conversation);
-  const auto num_classes = static_cast<std::size_t>(num_classes_);
-  const auto held_out = static_cast<std::uint64_t>(info_.num_held_out);
-  if (report.total.values.size() != num_classes || report.correct.values.size() != num_classes ||
-      report.predicted.values.size() != num_classes) {
-    break_off(conversation,
-              fmt::format("reports on {} classes; the run has {}", report.total.values.size(), num_classes_));
-  }
-  const std::vector<std::uint64_t>& correct = report.correct.values;
-  const std::vector<std::uint64_t>& total = report.total.values;
-  const std::vector<std::uint64_t>& predicted = report.predicted.values;
-  std::uint64_t num_samples = 0;
-  std::uint64_t num_predicted = 0;
-  for (std::size_t c = 0; c < num_classes; ++c) {
-    num_samples += total[c];
-    num_predicted += predicted[c];
-    const bool is_possible = correct[c] <= std::min(total[c], predicted[c]) && total[c] <= held_out &&
-                             predicted[c] <= held_out && num_samples <= held_out;
-    if (!is_possible) {
-      break_off(conversation, fmt::format("reports impossible counts for class {}; it announced {} held-out samples", c,
-                                          info_.num_held_out));
-    }
-  }
-  if (num_predicted != num_samples) break_off(conversation, "reports more or fewer predictions than samples");
-  learn::Evaluation evaluation;
-  evaluation.correct.assign(correct.begin(), correct.end());
-  evaluation.total.assign(total.begin(), total.end());
-  evaluation.predicted.assign(predicted.begin(), predicted.end());
-  evaluation.loss_sum = report.loss_sum;
-  co_return evaluation;
-}
-
-net::Task<Upload> ClientSession::logits(const DigestedState& samples) {
-  const auto num_samples = static_cast<std::uint64_t>(samples.state.state().tensors().front().tensor.size(0));
-  const Conversation conversation = conversation_;
-  conversation->post(wire::LogitsTask{++task_, num_samples});
-  send(conversation, "public samples", samples);
-  co_return co_await result(conversation, num_samples * static_cast<std::uint64_t>(num_classes_) * sizeof(float));
-}
-
-net::Task<Upload> ClientSession::distill(const DigestedState& student, const wire::PackedState& weights,
-                                         std::vector<ReleasedModel> teachers, const learn::KdSetting& setting) {
-  const Conversation conversation = conversation_;
-  std::string inputs = student.digest + weights.digest();
-  for (const ReleasedModel& teacher : teachers) inputs += teacher.digest();
-  if (held_consolidation_ == inputs) {
-    conversation->post(wire::DistillTask{++task_, 0, setting.temperature, setting.alpha});
-    co_return co_await result(conversation, model_bytes_);
-  }
-  held_consolidation_ = std::move(inputs);
-  conversation->post(
-      wire::DistillTask{++task_, static_cast<std::uint32_t>(teachers.size()), setting.temperature, setting.alpha});
-  send(conversation, "student", student);
-  conversation->post_attachment(session::source_of(weights));
-  for (const ReleasedModel& teacher : teachers) {
-    conversation->post(wire::TeacherFollows{teacher.owner(), plan::to_json_text(teacher.spec())});
-    send(conversation, teacher);
-  }
-  co_return co_await result(conversation, model_bytes_);
-}
-
-net::Task<Upload> ClientSession::reestimate_statistics(const DigestedState& model) {
-  const Conversation conversation = conversation_;
-  conversation->post(wire::StatisticsTask{++task_});
-  send(conversation, "average model", model);
-  co_return co_await result(conversation, model_bytes_);
-}
-
-void ClientSession::send(const Conversation& conversation, const std::string& what, const DigestedState& state) {
-  audit_.sent(name(), {what, state.state.bytes().size(), state.digest});
-  conversation->post_attachment(session::source_of(state.state));
-}
-
-void ClientSession::send(const Conversation& conversation, const ReleasedModel& model) {
-  const std::string what = model.owner().empty() ? std::string("seed") : "model of " + model.owner();
-  audit_.sent(name(), {what, model.state()->num_bytes(), model.digest()});
-  conversation->post_attachment(model.state());
+  auto receiving = conversation->receive_attachment(upload.sink());
+  co_await std::move(receiving);
+  outcome.state.emplace(std::move(upload));
+  co_return outcome;
 }
 
 void ClientSession::refuse_result(const std::string& kind, const std::string& reason) {

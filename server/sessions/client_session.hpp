@@ -1,4 +1,4 @@
-// The server's view of one client: each task as one call that sends it and returns the validated answer.
+// The server's view of one client: one connection after another, one task after another.
 #pragma once
 
 #include <chrono>
@@ -7,25 +7,38 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
+#include <vector>
 
 #include "server/operations/audit_log.hpp"
 #include "server/sessions/client_info.hpp"
 #include "server/sessions/patience.hpp"
-#include "server/sessions/released_model.hpp"
+#include "server/sessions/released_state.hpp"
 #include "server/uploads/upload_slots.hpp"
 #include "shared/base/clock.hpp"
-#include "shared/learn/train/evaluation.hpp"
-#include "shared/learn/tune/setting_search.hpp"
-#include "shared/plan/terms.hpp"
+#include "shared/base/error.hpp"
 #include "shared/session/conversation.hpp"
 
 namespace headstart::server {
 
-/// A state and its digest: a client that holds the global model is not sent it again, and the audit log names what was
-/// sent.
-struct DigestedState {
-  std::string digest;
-  wire::PackedState state;
+/// A task for one client: see plan/tasks.hpp.
+struct TaskOrder {
+  struct Input {
+    std::string_view name;
+    ReleasedState state;
+  };
+  std::string_view kind;
+  std::string settings = {};       ///< JSON; empty: none.
+  std::vector<Input> inputs = {};  ///< Those that the client holds are not sent.
+  bool keeps_inputs = false;       ///< The client holds them until another task says so.
+  std::uint64_t result_bytes = 0;  ///< Of the state that it returns; 0: it returns figures alone.
+  UploadSlots::Place place = UploadSlots::Place::memory;  ///< Where that state is to lie.
+};
+
+/// What a client returned.
+struct Outcome {
+  std::string figures;          ///< JSON, to be read with ClientSession::read().
+  std::optional<Upload> state;  ///< Where the order has result_bytes.
 };
 
 /// Tells a client that the run is over and resumes when it has hung up, which it does when it knows. Throws what ended
@@ -48,8 +61,8 @@ class ClientSession {
   [[nodiscard]] std::uint64_t bytes_up() const { return earlier_bytes_up_ + conversation_->bytes_received(); }
   [[nodiscard]] std::uint64_t bytes_down() const { return earlier_bytes_down_ + conversation_->bytes_sent(); }
 
-  /// A new connection of the same client takes the place of one that was lost. `held_model`: what its Join says.
-  void return_with(std::shared_ptr<session::ServerConversation> conversation, std::string held_model);
+  /// A new connection of the same client takes the place of one that was lost.
+  void return_with(std::shared_ptr<session::ServerConversation> conversation);
   /// To be called when a connection of this client has ended. Counts a violation, where that ended it.
   void on_lost();
   /// Connections so far: when it has changed, the one before was lost.
@@ -71,20 +84,21 @@ class ClientSession {
   /// When the phase under way is over for this client.
   void set_phase_end(TimePoint end) { phase_end_ = end; }
 
-  net::Task<Pretraining> pretrain();
-  /// The pre-trained model's bytes: `num_bytes`, of the schema of the client's own architecture.
-  net::Task<Upload> exchange(std::uint64_t num_bytes);
-  /// `place`: where the update is to lie.
-  net::Task<Upload> train(std::uint32_t round, const DigestedState& model,
-                          UploadSlots::Place place = UploadSlots::Place::memory);
-  net::Task<learn::Evaluation> evaluate(const DigestedState& model);
-  net::Task<learn::Evaluation> evaluate_candidate(ReleasedModel candidate);
-  /// Logits of the pre-trained model: float32 [samples, classes].
-  net::Task<Upload> logits(const DigestedState& samples);
-  /// Consolidation on the client's own data. What was sent for the call before on this connection is not sent again.
-  net::Task<Upload> distill(const DigestedState& student, const wire::PackedState& weights,
-                            std::vector<ReleasedModel> teachers, const learn::KdSetting& setting);
-  net::Task<Upload> reestimate_statistics(const DigestedState& model);
+  /// Sends a task and what the client lacks of its inputs, and returns what it answers. A state comes when there is a
+  /// slot for it.
+  net::Task<Outcome> perform(TaskOrder order);
+  /// What `parse` makes of the figures. Where it throws Error(protocol), the client broke the protocol.
+  template <class Parse>
+  auto read(const Outcome& outcome, Parse parse) {
+    try {
+      return parse(outcome.figures);
+    } catch (const Error& error) {
+      break_off(conversation_, error.what());
+    }
+  }
+  [[nodiscard]] std::int64_t num_classes() const { return num_classes_; }
+  /// Of a state of the federated model.
+  [[nodiscard]] std::uint64_t model_bytes() const { return model_bytes_; }
 
   /// Tells the client that its last result does not count, and counts that under `kind`.
   void refuse_result(const std::string& kind, const std::string& reason);
@@ -108,15 +122,10 @@ class ClientSession {
   using Conversation = std::shared_ptr<session::ServerConversation>;
   class Watch;
 
-  [[nodiscard]] bool must_send(const DigestedState& model) const { return held_model_ != model.digest; }
-  template <class Answer>
-  net::Task<Answer> answer(Conversation conversation);
-  net::Task<Upload> result(Conversation conversation, std::uint64_t num_bytes,
-                           UploadSlots::Place place = UploadSlots::Place::memory);
-  net::Task<learn::Evaluation> evaluation(Conversation conversation);
-  /// Attaches a state that a message has announced.
-  void send(const Conversation& conversation, const std::string& what, const DigestedState& state);
-  void send(const Conversation& conversation, const ReleasedModel& model);
+  void post(const Conversation& conversation, const TaskOrder& order);
+  /// The figures of the task under way. Sends the inputs that the client fetches before.
+  net::Task<std::string> answer(Conversation conversation, const TaskOrder& order);
+  void send(const Conversation& conversation, const TaskOrder& order, const std::vector<std::uint16_t>& inputs);
   [[noreturn]] void break_off(const Conversation& conversation, const std::string& what);
 
   Conversation conversation_;
@@ -129,8 +138,6 @@ class ClientSession {
   Clock clock_;
   net::Signal returned_;
   wire::TaskId task_ = 0;
-  std::optional<std::string> held_model_;  ///< Digest of the global model that the client has.
-  std::string held_consolidation_;         ///< Names the student, weights and teachers that it has; empty: none.
   std::optional<TimePoint> lost_at_;
   TimePoint phase_end_ = TimePoint::max();
   std::uint64_t earlier_bytes_up_ = 0, earlier_bytes_down_ = 0;  ///< Of the connections before this one.

@@ -12,6 +12,7 @@
 #include "shared/base/printable.hpp"
 #include "shared/base/version.hpp"
 #include "shared/learn/models/model_size.hpp"
+#include "shared/plan/from_peer.hpp"
 #include "shared/wire/messages.hpp"
 
 namespace headstart::plan {
@@ -68,29 +69,6 @@ void declare_fields(Fields& fields, learn::Reference& reference) {
 
 std::string dump(const nlohmann::json& value) {
   return value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
-}
-
-/// Of an error that names the peer's own keys and values.
-constexpr std::size_t max_error_bytes = 400;
-
-/// `prepare` sees the text, as JSON, and the fields before it is loaded.
-template <class Declare, class Prepare>
-void load_from_peer(const std::string& text, std::string_view name, Declare declare, Prepare prepare) {
-  try {
-    nlohmann::json document = parse_json(text, name);
-    Fields fields;
-    declare(fields);
-    prepare(document, fields);
-    fields.load(document, name);
-  } catch (const Error& error) {
-    const Errc code = error.code() == Errc::rejected ? Errc::rejected : Errc::protocol;
-    throw Error(code, printable(error.what(), max_error_bytes));
-  }
-}
-
-template <class Declare>
-void load_from_peer(const std::string& text, std::string_view name, Declare declare) {
-  load_from_peer(text, name, declare, [](const nlohmann::json&, const Fields&) {});
 }
 
 /// The key of the terms that lists the sections of which a client must know.

@@ -11,8 +11,8 @@ namespace headstart::session {
 
 namespace {
 
-/// More waiting messages than any honest peer leaves: one task, its grant, the end of the run.
-constexpr std::size_t max_inbox = 64;
+/// More waiting messages than any honest peer leaves: one task with its inputs, its grant, the end of the run.
+constexpr std::size_t max_inbox = wire::max_inputs + 64;
 constexpr std::size_t max_inbox_bytes = 4 * wire::max_control_bytes;
 
 /// The receiver holds one chunk for each connection that sends.
@@ -108,6 +108,15 @@ net::Task<> Conversation<Incoming, Outgoing>::receive_attachment(ByteSink& sink)
     }
     co_await sink_changed_.wait();
   }
+  if (abandonment_) std::rethrow_exception(std::exchange(abandonment_, nullptr));
+}
+
+template <class Incoming, class Outgoing>
+void Conversation<Incoming, Outgoing>::abandon_attachment(std::exception_ptr failure) {
+  if (sink_ == nullptr || is_filling_) return;
+  abandonment_ = std::move(failure);
+  sink_ = nullptr;
+  sink_changed_.notify();
 }
 
 template <class Incoming, class Outgoing>
@@ -177,6 +186,7 @@ net::Task<> Conversation<Incoming, Outgoing>::read_attachment(wire::Attachment a
                                     std::to_string(sink_->num_bytes()) + " bytes");
   }
   ++attachments_received_;
+  is_filling_ = true;
   channel_->limit_messages(net::max_message_bytes);
   for (std::uint64_t received = 0; received < announced.num_bytes;) {
     const auto decoded = decode(co_await channel_->receive(), static_cast<const Incoming*>(nullptr));
@@ -200,6 +210,7 @@ net::Task<> Conversation<Incoming, Outgoing>::read_attachment(wire::Attachment a
     received += chunk->data.size();
   }
   channel_->limit_messages(wire::max_control_bytes);
+  is_filling_ = false;
   sink_ = nullptr;
   sink_changed_.notify();
 }

@@ -54,6 +54,8 @@ class Conversation : public std::enable_shared_from_this<Conversation<Incoming, 
   /// Takes the next attachment, which must have exactly the sink's size; chunks must come in order.
   /// Throws Error(protocol) otherwise, and the connection is ended.
   net::Task<> receive_attachment(ByteSink& sink);
+  /// Has the waiting receive_attachment() throw `failure`, if one waits whose attachment has not begun to come.
+  void abandon_attachment(std::exception_ptr failure);
 
   /// See MessageChannel.
   net::Task<bool> answers(std::chrono::milliseconds limit) { return channel_->answers(limit); }
@@ -113,6 +115,8 @@ class Conversation : public std::enable_shared_from_this<Conversation<Incoming, 
   bool is_parked_ = false;   ///< An attachment was announced and has no sink yet.
   std::exception_ptr interruption_;
   ByteSink* sink_ = nullptr;  ///< Set while receive_attachment() waits.
+  bool is_filling_ = false;   ///< The sink's attachment has begun to come.
+  std::exception_ptr abandonment_;
   std::uint32_t attachments_received_ = 0;
   net::Signal inbox_changed_;
   net::Signal sink_changed_;

@@ -149,4 +149,28 @@ struct List {
   friend bool operator==(const List&, const List&) = default;
 };
 
+/// A list of texts: `Name` is a Text.
+template <class Name, std::size_t Max>
+struct Names {
+  std::vector<Name> values;
+
+  Names() = default;
+  Names(std::vector<Name> list) : values(std::move(list)) {  // NOLINT(google-explicit-constructor): reads as a vector
+    if (values.size() > Max) throw Error(Errc::internal, "a list is longer than its message allows");
+  }
+
+  template <class Archive>
+  void save(Archive& archive) const {
+    archive(static_cast<std::uint32_t>(values.size()));
+    for (const Name& value : values) archive(value);
+  }
+  template <class Archive>
+  void load(Archive& archive) {
+    constexpr std::size_t least_bytes = sizeof(std::uint32_t);  // the length of an empty text
+    values.resize(load_length(archive, Max, least_bytes));
+    for (Name& value : values) archive(value);
+  }
+  friend bool operator==(const Names&, const Names&) = default;
+};
+
 }  // namespace headstart::wire

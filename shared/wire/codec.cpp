@@ -1,6 +1,6 @@
 #include "shared/wire/codec.hpp"
 
-#include <cmath>
+#include <algorithm>
 #include <istream>
 #include <ostream>
 #include <streambuf>
@@ -96,47 +96,24 @@ void check_values(const Welcome& welcome) {
   }
 }
 
-void check_values(const EvaluationReport& report) {
-  const std::vector<std::uint64_t>& correct = report.correct.values;
-  const std::vector<std::uint64_t>& total = report.total.values;
-  const std::vector<std::uint64_t>& predicted = report.predicted.values;
-  if (correct.size() != total.size() || predicted.size() != total.size()) {
-    throw Error(Errc::protocol, "an evaluation report with unequal counts of classes");
+void check_values(const Fetch& fetch) {
+  std::vector<std::uint16_t> places = fetch.inputs.values;
+  std::ranges::sort(places);
+  if (places.empty() || std::ranges::adjacent_find(places) != places.end()) {
+    throw Error(Errc::protocol, "a client that fetches nothing, or an input twice");
   }
-  std::uint64_t num_samples = 0;
-  std::uint64_t num_predicted = 0;
-  constexpr std::uint64_t most = std::uint64_t{1} << 40;
-  for (std::size_t c = 0; c < total.size(); ++c) {
-    if (correct[c] > total[c] || correct[c] > predicted[c] || total[c] > most || predicted[c] > most) {
-      throw Error(Errc::protocol, "an evaluation report with more right than total or predicted samples in a class");
-    }
-    num_samples += total[c];
-    num_predicted += predicted[c];
+}
+
+void check_values(const Task& task) {
+  if (task.num_inputs > max_inputs) {
+    throw Error(Errc::protocol, "a task of " + std::to_string(task.num_inputs) + " inputs; at most " +
+                                    std::to_string(max_inputs) + " are allowed");
   }
-  if (num_samples != num_predicted) {
-    throw Error(Errc::protocol, "an evaluation report whose predictions are not as many as its samples");
-  }
-  // Infinite is the loss of a model that diverged, and no fault of the client that measures it.
-  if (!(report.loss_sum >= 0)) throw Error(Errc::protocol, "an evaluation report whose loss is no number >= 0");
-  if (num_samples == 0 && report.loss_sum > 0)
-    throw Error(Errc::protocol, "an evaluation report with a loss of nothing");
 }
 
 void check_values(const TaskFailed& failed) {
   if (failed.failure > last_failure) {
     throw Error(Errc::protocol, "a failed task of unknown kind " + std::to_string(static_cast<int>(failed.failure)));
-  }
-}
-
-void check_values(const PretrainDone& done) {
-  if (!(done.seconds >= 0) || std::isinf(done.seconds)) {
-    throw Error(Errc::protocol, "a pre-training report whose duration is not a finite number >= 0");
-  }
-}
-
-void check_values(const DistillTask& task) {
-  if (!(task.temperature > 0) || std::isinf(task.temperature) || !(task.alpha >= 0 && task.alpha <= 1)) {
-    throw Error(Errc::protocol, "a consolidation whose temperature is not a number > 0, or whose alpha is not in 0..1");
   }
 }
 

@@ -5,16 +5,18 @@
 //                 <---------------------- Welcome (terms of the run) | Refused
 //   Join ------------------------------->
 //                 <---------------------- Joined | Refused
-//                 <---------------------- a task, its attachments behind it
+//                 <---------------------- Task, an Input for each state that it works on
+//   Fetch (what it does not hold) ------>
+//                 <---------------------- those states, as attachments
 //   ProgressReport* -------------------->
-//   PretrainDone | EvaluationReport | Offer | TaskFailed
-//                 <---------------------- Grant (to an Offer)
+//   Result | TaskFailed ---------------->
+//                 <---------------------- Grant (of a result with a state)
 //   Attachment, chunks ----------------->
 //                 <---------------------- ... more tasks ..., Finished
 //
 // One task at a time per client. A client whose connection was lost says Hello and Join again under its name and is
 // given the task again that was under way. An attachment is announced (id counted from 0 in each direction, byte
-// length) and then travels in chunks; its schema is known to both sides and is not sent.
+// length) and then travels in chunks; its schema follows from the task and is not sent.
 #pragma once
 
 #include <algorithm>
@@ -33,14 +35,14 @@ namespace headstart::wire {
 
 /// Raised with every change of a message. The sides speak the newest version that both know; which those are, a client
 /// says in Hello.
-inline constexpr std::uint16_t protocol_version = 6;
+inline constexpr std::uint16_t protocol_version = 7;
 
 struct Versions {
   std::uint16_t oldest = protocol_version, newest = protocol_version;
   [[nodiscard]] constexpr bool contains(std::uint16_t version) const { return oldest <= version && version <= newest; }
 };
 /// What this program speaks.
-inline constexpr Versions spoken_versions{6, protocol_version};
+inline constexpr Versions spoken_versions{7, protocol_version};
 
 inline std::string words_of(Versions versions) {
   const std::string newest = std::to_string(versions.newest);
@@ -63,47 +65,29 @@ using Digest = Text<64>;
 using Architecture = Text<256>;
 /// A JSON object of settings, read through declared fields.
 using Settings = JsonText<48 * 1024>;
-/// The same of figures of samples: learn::Reference.
-using Figures = JsonText<4096>;
-inline constexpr auto max_classes = static_cast<std::size_t>(learn::max_classes);
+/// What a task counted or measured: see plan/tasks.hpp.
+using Figures = JsonText<60 * 1024>;
+/// Figures of samples: learn::Reference.
+using Reference = JsonText<4096>;
 
-/// What a client can be asked to do; the value is the id of the message that asks for it.
-enum class TaskKind : std::uint8_t {
-  pretrain = 3,
-  exchange = 4,
-  train = 5,
-  evaluate = 6,
-  logits = 7,
-  distill = 8,
-  statistics = 10,
-};
-inline constexpr std::pair<TaskKind, std::string_view> task_words[] = {
-    {TaskKind::pretrain, "pretrain"},    {TaskKind::exchange, "exchange"}, {TaskKind::train, "train"},
-    {TaskKind::evaluate, "evaluate"},    {TaskKind::logits, "logits"},     {TaskKind::distill, "distill"},
-    {TaskKind::statistics, "statistics"}};
-
-/// Ids, of which the reader may not know all.
-using TaskIds = List<std::uint8_t, 64>;
-/// Of the tasks that this program knows.
-inline TaskIds known_tasks() {
-  TaskIds ids;
-  for (const auto& [kind, word] : task_words) ids.values.push_back(static_cast<std::uint8_t>(kind));
-  return ids;
-}
+/// What a task is called: plan/tasks.hpp has those of this program.
+using TaskName = Text<32>;
+/// States that one task may work on.
+inline constexpr std::size_t max_inputs = 512;
 
 // ---- client to server
 
 /// First message of a connection, and the one that a peer of any version must be able to read: what stands here keeps
-/// its place in all later versions, which append. Of a version before 6 nothing is read but its number.
+/// its place in all later versions, which append. Of a version before 7 nothing is read but its number.
 struct Hello {
   std::uint16_t newest = protocol_version;
   Text<64> name;
   Text<64> software;
   Flag is_check = {};  ///< Ends the conversation after Welcome, and leaves the client of that name where it is.
   std::uint16_t oldest = spoken_versions.oldest;
-  TaskIds tasks = known_tasks();  ///< That the client can do.
+  Names<TaskName, 64> tasks = {};  ///< That the client can do; the server may not know all of them.
 
-  static constexpr std::uint16_t first_with_range = 6;
+  static constexpr std::uint16_t first_with_range = 7;
   [[nodiscard]] Versions versions() const { return {newest < first_with_range ? newest : oldest, newest}; }
   template <class A>
   void serialize(A& a) {
@@ -123,12 +107,11 @@ struct Join {
   Settings own_model;         ///< Spec of the model it pre-trains, if not the federated one; else empty.
   Architecture own_architecture;
   Flag shares_with_peers;  ///< Consents that its pre-trained model goes to other clients as a teacher.
-  Digest held_model;       ///< Global model that it still holds from an earlier connection; empty: none.
   Settings samples = {};   ///< plan::SampleReport; empty: it says nothing of its classes and values.
   template <class A>
   void serialize(A& a) {
     a(num_examples, num_held_out, num_classes, channels, height, width, schema, architecture, own_model,
-      own_architecture, shares_with_peers, held_model, samples);
+      own_architecture, shares_with_peers, samples);
   }
 };
 
@@ -142,35 +125,25 @@ struct ProgressReport {
   }
 };
 
-/// Pre-training is done; the model stays with the client until it is asked for.
-struct PretrainDone {
+/// The inputs of a task that the client does not hold, by place; they follow in this order. Said once a task, and only
+/// where something is missing.
+struct Fetch {
   TaskId task = 0;
-  Flag is_reused;      ///< Taken from the client's store of pre-trained models.
-  double seconds = 0;  ///< From receiving the task to the model being ready, as first trained.
-  std::uint32_t num_epochs = 0, best_epoch = 0;
+  List<std::uint16_t, max_inputs> inputs;
   template <class A>
   void serialize(A& a) {
-    a(task, is_reused, seconds, num_epochs, best_epoch);
+    a(task, inputs);
   }
 };
 
-struct EvaluationReport {
+/// The task is done.
+struct Result {
   TaskId task = 0;
-  List<std::uint64_t, max_classes> correct, total, predicted;  ///< Per class.
-  double loss_sum = 0;
+  Figures figures;              ///< What the task's kind reports in numbers; empty: nothing.
+  std::uint64_t num_bytes = 0;  ///< Of a state that is sent when the server grants it; 0: there is none.
   template <class A>
   void serialize(A& a) {
-    a(task, correct, total, predicted, loss_sum);
-  }
-};
-
-/// The task's result is ready: so many bytes, sent when the server grants it.
-struct Offer {
-  TaskId task = 0;
-  std::uint64_t num_bytes = 0;
-  template <class A>
-  void serialize(A& a) {
-    a(task, num_bytes);
+    a(task, figures, num_bytes);
   }
 };
 
@@ -249,7 +222,7 @@ struct Welcome {
   Settings terms;                             ///< plan::Terms.
   std::int64_t unix_time = 0;                 ///< The server's time of day, in milliseconds since 1970.
   std::uint32_t silence = 0;                  ///< For how many milliseconds either side may be silent; at least 1.
-  Figures reference = {};  ///< learn::Reference: what the client's samples are compared with; empty: nothing yet.
+  Reference reference = {};  ///< learn::Reference: what the client's samples are compared with; empty: nothing yet.
   template <class A>
   void serialize(A& a) {
     a(protocol, terms, unix_time, silence, reference);
@@ -275,95 +248,33 @@ struct Refused {
   }
 };
 
-/// Pre-train the client's own model on its own data.
-struct PretrainTask {
+/// Work for a client. So many Inputs follow at once.
+struct Task {
   TaskId task = 0;
+  TaskName kind;
+  Settings settings;             ///< As the kind declares them; empty: it has none.
+  std::uint16_t num_inputs = 0;  ///< At most max_inputs.
+  /// The client holds these inputs until it is given another task that says so. Others it forgets with their task.
+  Flag keeps_inputs;
   template <class A>
   void serialize(A& a) {
-    a(task);
+    a(task, kind, settings, num_inputs, keeps_inputs);
   }
 };
 
-/// Send the pre-trained model (own schema).
-struct ExchangeTask {
-  TaskId task = 0;
+/// A state that the task before works on. It is not sent where the client holds a state of this digest.
+struct Input {
+  Text<32> name;   ///< Its part in the task: "model", "teacher".
+  Digest digest;   ///< SHA-256 of the state's bytes.
+  Text<64> owner;  ///< The client that trained it; empty: the server made it.
+  Settings form;   ///< plan::Form: what schema it has.
   template <class A>
   void serialize(A& a) {
-    a(task);
+    a(name, digest, owner, form);
   }
 };
 
-/// One round of local training from the global model of this digest, which the client holds or which follows as the one
-/// attachment.
-struct TrainTask {
-  TaskId task = 0;
-  std::uint32_t round = 0;
-  Digest model;
-  Flag model_follows;
-  template <class A>
-  void serialize(A& a) {
-    a(task, round, model, model_follows);
-  }
-};
-
-/// Count right and total per class on the client's held-out data. The global model (as in TrainTask), or, where
-/// `candidate` is not empty, a model of that spec that follows and is not kept.
-struct EvaluateTask {
-  TaskId task = 0;
-  Digest model;
-  Flag model_follows;
-  Settings candidate;
-  template <class A>
-  void serialize(A& a) {
-    a(task, model, model_follows, candidate);
-  }
-};
-
-/// Return the logits of the client's pre-trained model on `num_samples` samples that follow.
-struct LogitsTask {
-  TaskId task = 0;
-  std::uint64_t num_samples = 0;
-  template <class A>
-  void serialize(A& a) {
-    a(task, num_samples);
-  }
-};
-
-/// Consolidate on the client's own data: distil `num_teachers` models into a student. Attachments: the student's start
-/// (federated schema), the teacher weights (float64 [num_teachers, num_classes]), then teacher by teacher, each behind
-/// a TeacherFollows. Without teachers: no attachments, those of the DistillTask before on this connection count.
-/// Result: the student.
-struct DistillTask {
-  TaskId task = 0;
-  std::uint32_t num_teachers = 0;
-  double temperature = 1;
-  double alpha = 0;  ///< Weight of the distillation term, 0..1.
-  template <class A>
-  void serialize(A& a) {
-    a(task, num_teachers, temperature, alpha);
-  }
-};
-
-/// Spec and origin of the teacher whose state is the next attachment.
-struct TeacherFollows {
-  Text<64> client;
-  Settings spec;
-  template <class A>
-  void serialize(A& a) {
-    a(client, spec);
-  }
-};
-
-/// Re-estimate BatchNorm statistics of the model that follows, on the client's own data; returns the model.
-struct StatisticsTask {
-  TaskId task = 0;
-  template <class A>
-  void serialize(A& a) {
-    a(task);
-  }
-};
-
-/// The offered result may be sent now.
+/// The state of the result may be sent now.
 struct Grant {
   TaskId task = 0;
   template <class A>
@@ -405,10 +316,10 @@ struct Notice {
 // ---- ids
 
 /// A message and the id that stands for it on the wire: never changed, and never given to another message of that side.
-template <class M, auto Id>
+template <class M, std::uint8_t Id>
 struct Row {
   using Message = M;
-  static constexpr auto id = static_cast<std::uint8_t>(Id);
+  static constexpr std::uint8_t id = Id;
 };
 
 /// What one side may say. The order of the rows means nothing.
@@ -423,32 +334,26 @@ struct Table {
   }
 };
 
-struct ClientTable : Table<Row<Hello, 0>,             //
-                           Row<Join, 1>,              //
-                           Row<ProgressReport, 2>,    //
-                           Row<PretrainDone, 3>,      //
-                           Row<EvaluationReport, 4>,  //
-                           Row<Offer, 5>,             //
-                           Row<TaskFailed, 6>,        //
-                           Row<Attachment, 7>> {
+// Retired: 3, 4 and 5 of the client, 3 to 10 of the server (until version 6).
+struct ClientTable : Table<Row<Hello, 0>,           //
+                           Row<Join, 1>,            //
+                           Row<ProgressReport, 2>,  //
+                           Row<TaskFailed, 6>,      //
+                           Row<Attachment, 7>,      //
+                           Row<Fetch, 8>,           //
+                           Row<Result, 9>> {
   static constexpr std::string_view side = "client";
 };
-struct ServerTable : Table<Row<Welcome, 0>,                            //
-                           Row<Joined, 1>,                             //
-                           Row<Refused, 2>,                            //
-                           Row<PretrainTask, TaskKind::pretrain>,      //
-                           Row<ExchangeTask, TaskKind::exchange>,      //
-                           Row<TrainTask, TaskKind::train>,            //
-                           Row<EvaluateTask, TaskKind::evaluate>,      //
-                           Row<LogitsTask, TaskKind::logits>,          //
-                           Row<DistillTask, TaskKind::distill>,        //
-                           Row<TeacherFollows, 9>,                     //
-                           Row<StatisticsTask, TaskKind::statistics>,  //
-                           Row<Grant, 11>,                             //
-                           Row<ResultRefused, 12>,                     //
-                           Row<Finished, 13>,                          //
-                           Row<Attachment, 14>,                        //
-                           Row<Notice, 15>> {
+struct ServerTable : Table<Row<Welcome, 0>,         //
+                           Row<Joined, 1>,          //
+                           Row<Refused, 2>,         //
+                           Row<Grant, 11>,          //
+                           Row<ResultRefused, 12>,  //
+                           Row<Finished, 13>,       //
+                           Row<Attachment, 14>,     //
+                           Row<Notice, 15>,         //
+                           Row<Task, 16>,           //
+                           Row<Input, 17>> {
   static constexpr std::string_view side = "server";
 };
 static_assert(ClientTable::has_distinct_ids() && ServerTable::has_distinct_ids());

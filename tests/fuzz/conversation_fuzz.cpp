@@ -67,13 +67,13 @@ class Sink final : public session::ByteSink {
   std::uint64_t written_ = 0;
 };
 
-/// As a client's session does: an offer is granted and taken.
+/// As a client's session does: a result with a state is granted and taken.
 net::Task<> serve(session::ServerConversation& conversation) {
   while (true) {
     const wire::ClientMessage message = co_await conversation.next_message();
-    const auto* offer = std::get_if<wire::Offer>(&message);
-    if (offer == nullptr || offer->num_bytes != Sink().num_bytes()) continue;
-    conversation.post(wire::Grant{offer->task});
+    const auto* result = std::get_if<wire::Result>(&message);
+    if (result == nullptr || result->num_bytes != Sink().num_bytes()) continue;
+    conversation.post(wire::Grant{result->task});
     Sink sink;
     co_await conversation.receive_attachment(sink);
     fuzz::require(sink.is_whole(), "an attachment that was received is whole");

@@ -12,6 +12,7 @@
 #include "shared/base/digest.hpp"
 #include "shared/base/files.hpp"
 #include "shared/learn/partition/manifest.hpp"
+#include "shared/plan/terms.hpp"
 #include "shared/wire/codec.hpp"
 #include "shared/wire/safetensors.hpp"
 
@@ -37,14 +38,18 @@ std::string own_model() {
   return plan::to_json_text(spec);
 }
 
+plan::Form weights_form() {
+  return {.model = {}, .tensor = learn::TensorSpec{"weights", c10::ScalarType::Double, {1, 10}}};
+}
+
 std::vector<wire::ClientMessage> client_messages() {
   return {wire::Hello{wire::protocol_version, "silo-1", "headstart 0.1.0"},
           wire::Join{600, 60, 10, 1, 28, 28, std::string(64, 'a'), "cnn channels=32,64 kernel=3 hidden=128 norm=none",
-                     own_model(), "resnet18 width=64 norm=group", true, std::string(64, 'b')},
+                     own_model(), "resnet18 width=64 norm=group", true},
           wire::ProgressReport{3, 128, 600},
-          wire::PretrainDone{1, false, 12.5, 20, 17},
-          wire::EvaluationReport{4, {{8, 9}}, {{10, 10}}, {{9, 11}}, 6.25},
-          wire::Offer{5, 24},
+          wire::Fetch{3, {{0, 2}}},
+          wire::Result{4, plan::to_json_text(learn::Evaluation{{8, 9}, {10, 10}, {9, 11}, 6.25}), 0},
+          wire::Result{5, {}, 24},
           wire::TaskFailed{6, wire::Failure::training},
           wire::Attachment{0, 24}};
 }
@@ -54,14 +59,12 @@ std::vector<wire::ServerMessage> server_messages() {
   return {wire::Welcome{wire::protocol_version, plan::to_json_text(plan::Terms{}), 0, 30'000},
           wire::Joined{3, 10},
           wire::Refused{"the run is over", false},
-          wire::PretrainTask{1},
-          wire::ExchangeTask{2},
-          wire::TrainTask{3, 7, digest, true},
-          wire::EvaluateTask{4, digest, false, own_model()},
-          wire::LogitsTask{5, 500},
-          wire::DistillTask{6, 4, 2.5, 0.25},
-          wire::TeacherFollows{"silo-2", own_model()},
-          wire::StatisticsTask{7},
+          wire::Task{1, "pretrain", {}, 0, false},
+          wire::Task{3, "train", plan::to_json_text(plan::TrainSettings{7, 6}), 1, true},
+          wire::Task{6, "distill", plan::to_json_text(learn::KdSetting{2.5, 0.25}), 4, true},
+          wire::Input{"model", digest, "", {}},
+          wire::Input{"teacher", digest, "silo-2", own_model()},
+          wire::Input{"weights", digest, "", plan::to_json_text(weights_form())},
           wire::Grant{8},
           wire::ResultRefused{9, "too late"},
           wire::Finished{"all rounds are done", false},
@@ -95,14 +98,14 @@ void write_frames() {
   write("frame", "chunk", chunk(7, 1 << 20, 16));
   write("frame", "hello-old", text_of(wire::encode(wire::Hello{.newest = 5})) + "and more");
   write("frame", "hello-later",
-        text_of(wire::encode(wire::Hello{9, "silo-1", "headstart 9", false, 6, {{5, 200}}})) + "and more");
+        text_of(wire::encode(wire::Hello{9, "silo-1", "headstart 9", false, 7, {{"train", "later"}}})) + "and more");
 
   const auto of = [](const wire::ClientMessage& message) { return text_of(wire::encode(message)); };
   write("conversation", "all", script(all));
   write("conversation", "upload",
-        script({of(wire::ProgressReport{1, 2, 4}), of(wire::Offer{1, 24}), of(wire::Attachment{0, 24}), chunk(0, 0, 16),
-                of(wire::ProgressReport{1, 4, 4}), chunk(0, 16, 8), of(wire::Offer{2, 24}), of(wire::Attachment{1, 24}),
-                chunk(1, 0, 24)}));
+        script({of(wire::ProgressReport{1, 2, 4}), of(wire::Result{1, {}, 24}), of(wire::Attachment{0, 24}),
+                chunk(0, 0, 16), of(wire::ProgressReport{1, 4, 4}), chunk(0, 16, 8), of(wire::Result{2, {}, 24}),
+                of(wire::Attachment{1, 24}), chunk(1, 0, 24)}));
   write("conversation", "unasked", script({of(wire::Attachment{0, 24}), chunk(0, 0, 24)}));
 }
 

@@ -14,7 +14,7 @@ def number(kind):
     return lambda value: struct.pack("<" + kind, value)
 
 
-u8, u16, u32, u64, i64, f64 = (number(kind) for kind in "BHIQqd")
+u8, u16, u32, u64, i64 = (number(kind) for kind in "BHIQq")
 
 
 def flag(value):
@@ -37,46 +37,40 @@ def chunk(attachment, offset, data):
     return bytes([1, 1, 0, 0]) + u32(attachment) + u64(offset) + data
 
 
-TASKS = numbers(u8, [3, 4, 5, 6, 7, 8, 10])
+TASKS = u32(2) + text("train") + text("evaluate")
 
 CLIENT = {
-    "Hello": control(0, u16(6), text("silo-0"), text("demo"), flag(False), u16(6), TASKS),
+    "Hello": control(0, u16(7), text("silo-0"), text("demo"), flag(False), u16(7), TASKS),
     "Join": control(1, u64(540), u64(60), u32(10), u32(1), u32(28), u32(28), text("a" * 64), text("cnn channels=32,64"),
-                    text('{"model": {}}'), text("resnet18 width=64"), flag(True), text(DIGEST), text("")),
+                    text('{"model": {}}'), text("resnet18 width=64"), flag(True), text("")),
     "ProgressReport": control(2, u64(3), u64(10), u64(20)),
-    "PretrainDone": control(3, u64(3), flag(True), f64(12.5), u32(15), u32(4)),
-    "EvaluationReport": control(4, u64(4), numbers(u64, [3, 1]), numbers(u64, [4, 2]), numbers(u64, [4, 2]), f64(1.5)),
-    "Offer": control(5, u64(3), u64(900136)),
     "TaskFailed": control(6, u64(9), u8(4)),
     "Attachment": control(7, u32(0), u64(900136)),
-    # Of other versions: of one before 6 only the first number is read, of a later one what version 6 has.
-    "Hello of version 5": control(0, u16(5), text("silo-0"), text("demo"), flag(False)),
-    "Hello of versions 6 to 9": control(0, u16(9), text("silo-0"), text("demo"), flag(True), u16(6),
-                                        numbers(u8, [5, 6, 200]), b"what a later version appends"),
+    "Fetch": control(8, u64(3), numbers(u16, [0, 2])),
+    "Result": control(9, u64(3), text('{"seconds":12.5}'), u64(900136)),
+    # Of other versions: of one before 7 only the first number is read, of a later one what version 7 has.
+    "Hello of version 6": control(0, u16(6), text("silo-0"), text("demo"), flag(False), u16(6),
+                                  numbers(u8, [3, 4, 5, 6, 7, 8, 10])),
+    "Hello of versions 7 to 9": control(0, u16(9), text("silo-0"), text("demo"), flag(True), u16(7),
+                                        u32(2) + text("train") + text("later"), b"what a later version appends"),
 }
 
 SERVER = {
-    "Welcome": control(0, u16(6), text('{"run": {"seed": 1}}'), i64(1767225600125), u32(45000), text("")),
+    "Welcome": control(0, u16(7), text('{"run": {"seed": 1}}'), i64(1767225600125), u32(45000), text("")),
     "Joined": control(1, u32(3), u32(10), text("")),
     "Refused": control(2, text("full"), flag(True)),
-    "PretrainTask": control(3, u64(1)),
-    "ExchangeTask": control(4, u64(2)),
-    "TrainTask": control(5, u64(3), u32(7), text(DIGEST), flag(True)),
-    "EvaluateTask": control(6, u64(4), text(DIGEST), flag(False), text("{}")),
-    "LogitsTask": control(7, u64(5), u64(5000)),
-    "DistillTask": control(8, u64(6), u32(9), f64(2.5), f64(0.25)),
-    "TeacherFollows": control(9, text("silo-2"), text("{}")),
-    "StatisticsTask": control(10, u64(7)),
     "Grant": control(11, u64(3)),
     "ResultRefused": control(12, u64(3), text("NaN")),
     "Finished": control(13, text("done"), flag(False)),
     "Attachment": control(14, u32(0), u64(1)),
     "Notice": control(15, text("another one came")),
+    "Task": control(16, u64(3), text("train"), text('{"counted_round":6,"round":7}'), u16(1), flag(True)),
+    "Input": control(17, text("model"), text(DIGEST), text("silo-2"), text("{}")),
 }
 
 # In the order in which the README shows them; of the chunk its head.
-EXAMPLES = [CLIENT["Hello"], SERVER["Welcome"], SERVER["Refused"], SERVER["Grant"], CLIENT["Offer"],
-            CLIENT["Attachment"], chunk(0, 262144, b""), CLIENT["EvaluationReport"]]
+EXAMPLES = [CLIENT["Hello"], SERVER["Welcome"], SERVER["Refused"], SERVER["Task"], SERVER["Input"], CLIENT["Fetch"],
+            CLIENT["Result"], SERVER["Grant"], CLIENT["Attachment"], chunk(0, 262144, b"")]
 
 
 def main():

@@ -42,8 +42,7 @@ learn::ModelSpec spec_of(learn::ModelSpec spec, const nlohmann::json& changes) {
 std::vector<lab::SimulatedClient> clients_of(const nlohmann::json& own, const learn::ModelSpec& federated) {
   std::vector<lab::SimulatedClient> clients;
   for (std::int64_t i = 0; i < test::small_num_clients; ++i) {
-    client::LocalWorkerOptions options{
-        .name = {}, .own_model = {}, .script = {}, .store = {}, .shares_with_peers = true};
+    client::SiloOptions options{.name = {}, .own_model = {}, .script = {}, .store = {}, .shares_with_peers = true};
     if (const auto key = std::to_string(i); own.contains(key)) options.own_model = spec_of(federated, own.at(key));
     clients.push_back({test::small_name(i), test::small_worker(i, std::move(options)), {}});
   }

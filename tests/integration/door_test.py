@@ -21,11 +21,14 @@ def message(kind: int, body: bytes) -> bytes:
     return bytes([1, 0, kind, 0]) + b"\x01" + body
 
 
-def hello(name: bytes, newest: int, oldest: int | None = None, tasks: bytes = b"") -> bytes:
+def hello(name: bytes, newest: int, oldest: int | None = None, tasks: tuple = ()) -> bytes:
     """Without `oldest` as it was before version 6."""
     text = lambda words: struct.pack("<I", len(words)) + words
     body = struct.pack("<H", newest) + text(name) + text(b"door test") + b"\0"
-    return message(0, body if oldest is None else body + struct.pack("<H", oldest) + text(tasks))
+    if oldest is None:
+        return message(0, body)
+    names = struct.pack("<I", len(tasks)) + b"".join(text(task) for task in tasks)
+    return message(0, body + struct.pack("<H", oldest) + names)
 
 
 PROGRESS = message(2, struct.pack("<QQQ", 1, 2, 3))
@@ -142,20 +145,20 @@ class Door(ProgramsTest):
         self.draw()
         server, port = self.start_server()
         of_both = b"; use headstart of the same version on both sides"
-        all_tasks = bytes([3, 4, 5, 6, 7, 8, 10])
+        needed = (b"train", b"evaluate")
         for said, kind, words in (
-                (hello(b"silo-0", 5), 2, b"this client speaks protocol version 5, the server version 6" + of_both),
-                (hello(b"silo-0", 1)[:7], 2, b"this client speaks protocol version 1, the server version 6" + of_both),
-                (hello(b"silo-0", 9, 7, all_tasks) + b"later", 2,
-                 b"this client speaks protocol versions 7 to 9, the server version 6" + of_both),
-                (hello(b"silo-0", 6, 6, all_tasks[:2]), 2, b"the run has tasks that this client does not know: train (5)"),
-                (hello(b"silo-0", 9, 6, all_tasks + bytes([200])) + b"later", 0, b'{"architecture":"cnn')):
+                (hello(b"silo-0", 5), 2, b"this client speaks protocol version 5, the server version 7" + of_both),
+                (hello(b"silo-0", 1)[:7], 2, b"this client speaks protocol version 1, the server version 7" + of_both),
+                (hello(b"silo-0", 9, 8, needed) + b"later", 2,
+                 b"this client speaks protocol versions 8 to 9, the server version 7" + of_both),
+                (hello(b"silo-0", 7, 7, needed[1:]), 2, b"the run has tasks that this client does not know: train;"),
+                (hello(b"silo-0", 9, 7, needed + (b"later",)) + b"later", 0, b'{"architecture":"cnn')):
             with upgraded(connect(port)) as peer:
                 answer = answer_to(peer, said)
                 self.assertEqual(answer[:5], bytes([1, 0, kind, 0, 1]), answer)
                 self.assertIn(words, answer)
                 if kind == 0:
-                    self.assertEqual(struct.unpack("<H", answer[5:7])[0], 6)
+                    self.assertEqual(struct.unpack("<H", answer[5:7])[0], 7)
         self.assert_ends(server, signal.SIGTERM)
 
     def test_under_tls_too_and_after_the_run(self):

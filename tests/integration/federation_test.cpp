@@ -31,7 +31,7 @@ using server::TransferSet;
 
 const Clock system_clock = std::chrono::steady_clock::now;
 
-client::LocalWorkerOptions sharing() {
+client::SiloOptions sharing() {
   return {.name = {}, .own_model = {}, .script = {}, .store = {}, .shares_with_peers = true};
 }
 

@@ -64,7 +64,14 @@ nlohmann::json simulate(const server::ServerConfig& config, std::vector<lab::Sim
   return lab::simulate(config, std::move(data), folder, notes, std::move(clients), 2, std::chrono::steady_clock::now);
 }
 
-std::vector<lab::SimulatedClient> honest_clients(std::int64_t count, client::LocalWorkerOptions options = {}) {
+/// The greeting of a client that can do every task.
+wire::Hello hello_of(const std::string& name) {
+  wire::Hello hello{.name = name, .software = "test"};
+  for (const client::TaskRow& row : client::local_tasks()) hello.tasks.values.emplace_back(std::string(row.kind));
+  return hello;
+}
+
+std::vector<lab::SimulatedClient> honest_clients(std::int64_t count, client::SiloOptions options = {}) {
   std::vector<lab::SimulatedClient> clients;
   for (std::int64_t i = 0; i < count; ++i) clients.push_back({test::small_name(i), test::small_worker(i, options), {}});
   return clients;
@@ -362,7 +369,7 @@ TEST_CASE("counts that cannot be end the connection; at the third time the clien
   const auto summary = simulate(config, std::move(clients), notes);
   CHECK(summary["rounds"] == 3);
   CHECK(summary["degraded"] == true);
-  CHECK(notes.all.find("reports impossible counts for class 0") != std::string::npos);
+  CHECK(notes.all.find("impossible counts for class 0") != std::string::npos);
   CHECK(notes.all.find("silo-3 has broken the protocol 3 times") != std::string::npos);
   std::ifstream lines(folder / "run/rounds.jsonl");
   std::string last;
@@ -377,16 +384,19 @@ class RamblingWorker final : public test::DelegatingWorker {
  public:
   RamblingWorker(std::unique_ptr<client::Worker> inner, double figure)
       : DelegatingWorker(std::move(inner)), figure_(figure) {}
-  wire::PretrainDone pretrain(const client::TaskContext& context) override {
-    wire::PretrainDone done = DelegatingWorker::pretrain(context);
-    done.seconds = figure_;
-    return done;
-  }
-  learn::Evaluation evaluate(const wire::PackedState& model, const std::optional<learn::ModelSpec>& candidate,
-                             const client::TaskContext& context) override {
-    learn::Evaluation evaluation = DelegatingWorker::evaluate(model, candidate, context);
-    evaluation.loss_sum = figure_;
-    return evaluation;
+  client::TaskResult perform(const client::Assignment& task, const client::TaskContext& context) override {
+    client::TaskResult result = DelegatingWorker::perform(task, context);
+    if (result.figures.empty()) return result;
+    auto figures = nlohmann::json::parse(result.figures);
+    const bool is_evaluation = figures.contains("loss_sum");
+    if (is_evaluation && std::isinf(figure_)) {
+      figures["loss_sum"] = 0;
+      figures["diverged"] = true;
+    } else {
+      figures[is_evaluation ? "loss_sum" : "seconds"] = figure_;  // null where JSON has no such number
+    }
+    result.figures = figures.dump();
+    return result;
   }
 
  private:
@@ -409,9 +419,9 @@ TEST_CASE("seconds and losses that cannot be end the connection too, and the oth
       const auto summary = simulate(config, std::move(clients), notes);
       CHECK(summary["rounds"] == 1);
       CHECK(summary["degraded"] == true);
-      std::string words = "silo-3: the connection is lost (an evaluation report whose loss";
+      std::string words = "figures of an evaluation: setting 'loss_sum': expected number from 0";
       if (start == server::StartModel::average) {
-        words = "silo-3: the connection is lost (a pre-training report whose duration";
+        words = "figures of a pre-training: setting 'seconds': expected number from 0";
       } else if (figure == infinite) {
         // A model that diverged does have an infinite loss; this one did not.
         words = "without silo-3: it measured an infinite loss";
@@ -575,13 +585,13 @@ TEST_CASE("an average of one or two models shows them: it needs their silos' con
   config.terms.pretrain.max_epochs = 1;
   // The other silos have an architecture of their own.
   const auto clients_of = [&config](std::vector<bool> shares) {
-    client::LocalWorkerOptions own;
+    client::SiloOptions own;
     own.own_model = config.terms.model;
     own.own_model->channels = {5, 6};
     std::vector<lab::SimulatedClient> clients;
     for (std::int64_t i = 0; i < 4; ++i) {
       const auto index = static_cast<std::size_t>(i);
-      client::LocalWorkerOptions federated;
+      client::SiloOptions federated;
       federated.shares_with_peers = index < shares.size() && shares[index];
       clients.push_back({test::small_name(i), test::small_worker(i, index < shares.size() ? federated : own), {}});
     }
@@ -773,7 +783,7 @@ TEST_CASE("a peer that upgrades its connection and says nothing is not kept") {
 }
 
 TEST_CASE("a client that does not fit is refused with the reason") {
-  const wire::Hello hello{wire::protocol_version, "silo-0", "test"};
+  const wire::Hello hello = hello_of("silo-0");
   CHECK(answer_to(hello, [](wire::Join&) {}) == "joined");
   CHECK(answer_to({wire::protocol_version, "../etc", "test"}, [](wire::Join&) {
         }).starts_with("the client's name must be"));
@@ -813,34 +823,42 @@ TEST_CASE("a client that does not fit is refused with the reason") {
 
 TEST_CASE("the newest version that both sides speak is chosen; a client that speaks none is told both ranges") {
   const auto nothing_else = [](wire::Join&) {};
-  CHECK(answer_to({9, "silo-0", "headstart 9", false, 6}, nothing_else) == "joined");
-  CHECK(answer_to({9, "silo-0", "headstart 9", false, 7}, nothing_else) ==
-        "this client speaks protocol versions 7 to 9, the server version 6; use headstart of the same version on both "
+  const auto speaking = [](std::uint16_t oldest, std::uint16_t newest) {
+    wire::Hello hello = hello_of("silo-0");
+    hello.software = "headstart 9";
+    hello.oldest = oldest;
+    hello.newest = newest;
+    return hello;
+  };
+  CHECK(answer_to(speaking(7, 9), nothing_else) == "joined");
+  CHECK(answer_to(speaking(8, 9), nothing_else) ==
+        "this client speaks protocol versions 8 to 9, the server version 7; use headstart of the same version on both "
         "sides (the client says: \"headstart 9\")");
   CHECK(answer_to({5, "silo-0", "headstart 0.0.9"}, nothing_else) ==
-        "this client speaks protocol version 5, the server version 6; use headstart of the same version on both sides");
+        "this client speaks protocol version 5, the server version 7; use headstart of the same version on both sides");
   Lobby lobby;
   lobby.speak([](session::ClientConversation& conversation) -> net::Task<> {
-    conversation.post(wire::Hello{9, "silo-0", "headstart 9", false, 6});
-    CHECK(std::get<wire::Welcome>(co_await conversation.next_message()).protocol == 6);
+    wire::Hello later = hello_of("silo-0");
+    later.newest = 9;
+    conversation.post(later);
+    CHECK(std::get<wire::Welcome>(co_await conversation.next_message()).protocol == 7);
   });
 }
 
 TEST_CASE(
     "a client that lacks a task of the run is refused by the task's name; what the run does not need, it may lack") {
-  using wire::TaskKind;
-  const auto hello_without = [](std::initializer_list<TaskKind> kinds) {
-    wire::Hello hello{wire::protocol_version, "silo-0", "test"};
-    for (const TaskKind kind : kinds) std::erase(hello.tasks.values, static_cast<std::uint8_t>(kind));
+  const auto hello_without = [](std::initializer_list<std::string_view> kinds) {
+    wire::Hello hello = hello_of("silo-0");
+    for (const std::string_view kind : kinds) std::erase(hello.tasks.values, wire::TaskName(std::string(kind)));
     return hello;
   };
   const auto nothing_else = [](wire::Join&) {};
   // The small run starts at random: its clients train, and count.
-  CHECK(answer_to(hello_without({TaskKind::pretrain, TaskKind::distill}), nothing_else) == "joined");
-  CHECK(answer_to(hello_without({TaskKind::train, TaskKind::distill}), nothing_else) ==
-        "the run has tasks that this client does not know: train (5); use a version of headstart that does");
+  CHECK(answer_to(hello_without({plan::task::pretrain, plan::task::distill}), nothing_else) == "joined");
+  CHECK(answer_to(hello_without({plan::task::train, plan::task::distill}), nothing_else) ==
+        "the run has tasks that this client does not know: train; use a version of headstart that does");
   wire::Hello later = hello_without({});
-  later.tasks.values.push_back(200);
+  later.tasks.values.emplace_back("of a later version");
   CHECK(answer_to(later, nothing_else) == "joined");
 }
 
@@ -850,7 +868,7 @@ TEST_CASE(
     Lobby lobby;
     std::string answer;
     lobby.speak([&](session::ClientConversation& conversation) -> net::Task<> {
-      conversation.post(wire::Hello{wire::protocol_version, "silo-0", "test"});
+      conversation.post(hello_of("silo-0"));
       const auto welcome = std::get<wire::Welcome>(co_await conversation.next_message());
       wire::Join join = test::small_worker(0)->join(plan::terms_from_json_text(welcome.terms.value));
       join.own_model = own_model;
@@ -924,7 +942,7 @@ TEST_CASE("a check beside the client of the same certificate leaves that one the
   const client::ClientContext context{"silo-0", worker.get(), &pool, &silent, std::chrono::steady_clock::now, {}};
   const std::string thrown = lobby.speak([&](session::ClientConversation&) -> net::Task<> {
     const auto present = lobby.dial("192.0.2.7:50000", "silo-0");
-    present->post(wire::Hello{wire::protocol_version, "silo-0", "test"});
+    present->post(hello_of("silo-0"));
     const auto welcome = std::get<wire::Welcome>(co_await present->next_message());
     present->post(test::small_worker(0)->join(plan::terms_from_json_text(welcome.terms.value)));
     CHECK(std::holds_alternative<wire::Joined>(co_await present->next_message()));
@@ -943,7 +961,7 @@ TEST_CASE("a check beside the client of the same certificate leaves that one the
     CHECK(lobby.notes.all.find("was not admitted") == std::string::npos);
 
     const auto second = lobby.dial("192.0.2.9:50002", "silo-0");
-    second->post(wire::Hello{wire::protocol_version, "silo-0", "test"});
+    second->post(hello_of("silo-0"));
     const auto refused = std::get<wire::Refused>(co_await second->next_message());
     CHECK(refused.is_for_now);
     CHECK(refused.reason.value.find("a client named 'silo-0' is in this run already") != std::string::npos);
@@ -957,14 +975,14 @@ TEST_CASE("a check beside the client of the same certificate leaves that one the
     // The machine of the first one has lost its power.
     *lobby.answering[1] = false;
     const auto returned = lobby.dial("192.0.2.7:50003", "silo-0");
-    returned->post(wire::Hello{wire::protocol_version, "silo-0", "test"});
+    returned->post(hello_of("silo-0"));
     CHECK(std::holds_alternative<wire::Welcome>(co_await returned->next_message()));
     CHECK(present->has_ended());
     CHECK(lobby.notes.all.find("silo-0 has a new connection; the old one gives no sign of life") != std::string::npos);
     // So has the next one, in the middle of its handshake.
     *lobby.answering[4] = false;
     const auto again = lobby.dial("192.0.2.7:50004", "silo-0");
-    again->post(wire::Hello{wire::protocol_version, "silo-0", "test"});
+    again->post(hello_of("silo-0"));
     CHECK(std::holds_alternative<wire::Welcome>(co_await again->next_message()));
     CHECK(returned->has_ended());
     again->abort();
@@ -979,11 +997,11 @@ TEST_CASE("a client that is turned away by a full run is told so, and may come a
     std::vector<std::shared_ptr<session::ClientConversation>> present;
     for (std::int64_t i = 0; i < lobby.config.federation.num_clients; ++i) {
       present.push_back(lobby.dial("192.0.2.7:50000", test::small_name(i)));
-      present.back()->post(wire::Hello{wire::protocol_version, test::small_name(i), "test"});
+      present.back()->post(hello_of(test::small_name(i)));
       CHECK(std::holds_alternative<wire::Welcome>(co_await present.back()->next_message()));
     }
     const auto late = lobby.dial("192.0.2.7:50000", "silo-late");
-    late->post(wire::Hello{wire::protocol_version, "silo-late", "test"});
+    late->post(hello_of("silo-late"));
     const auto refused = std::get<wire::Refused>(co_await late->next_message());
     CHECK(refused.is_for_now);
     CHECK(refused.reason.value.starts_with("the run is full"));
@@ -1007,7 +1025,7 @@ TEST_CASE("a client that joins and leaves all the time is slowed, and does not f
       const auto conversation =
           std::make_shared<session::ClientConversation>(lobby.io.get_executor(), std::move(pair.second));
       conversation->start();
-      conversation->post(wire::Hello{wire::protocol_version, "silo-0", "test"});
+      conversation->post(hello_of("silo-0"));
       const auto welcome = std::get<wire::Welcome>(co_await conversation->next_message());
       conversation->post(test::small_worker(0)->join(plan::terms_from_json_text(welcome.terms.value)));
       CHECK(std::holds_alternative<wire::Joined>(co_await conversation->next_message()));
@@ -1074,17 +1092,17 @@ TEST_CASE("messages out of turn, attachments nobody asked for and stray chunks e
   using Script = std::function<void(session::ClientConversation&)>;
   const std::vector<Script> scripts = {
       [](auto& c) {
-        c.post(wire::Offer{1, 100});
+        c.post(wire::Result{1, {}, 100});
       },
       [](auto& c) { c.post(wire::Join{}); },
       [](auto& c) { c.post_attachment(session::source_of(wire::PackedState::of_tensor("x", torch::zeros({4})))); },
       [](auto& c) {
-        c.post(wire::Hello{wire::protocol_version, "silo-0", "test"});
+        c.post(hello_of("silo-0"));
         c.post_attachment(session::source_of(wire::PackedState::of_tensor("x", torch::zeros({4}))));
       },
       [](auto& c) {
-        c.post(wire::Hello{wire::protocol_version, "silo-0", "test"});
-        c.post(wire::Hello{wire::protocol_version, "silo-0", "test"});
+        c.post(hello_of("silo-0"));
+        c.post(hello_of("silo-0"));
       },
   };
   for (const Script& script : scripts) {
@@ -1117,7 +1135,7 @@ TEST_CASE("what waits for a server that does not look is bounded, in messages an
       while (true) co_await channel.send(frame, {});
     };
   };
-  CHECK(end_of_unheard(repeat(wire::Offer{1, 2})).find("more messages than any task needs") != std::string::npos);
+  CHECK(end_of_unheard(repeat(wire::Result{1, {}, 2})).find("more messages than any task needs") != std::string::npos);
   wire::Join large;
   large.own_model = std::string(48 * 1024, 'x');
   CHECK(end_of_unheard(repeat(large)).find("more messages than any task needs") != std::string::npos);

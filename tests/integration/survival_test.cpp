@@ -64,7 +64,7 @@ server::ServerConfig config_in(const std::filesystem::path& folder, StartModel s
   return config;
 }
 
-client::LocalWorkerOptions sharing() {
+client::SiloOptions sharing() {
   return {.name = {}, .own_model = {}, .script = {}, .store = {}, .shares_with_peers = true};
 }
 
@@ -103,7 +103,7 @@ class CountingWorker final : public test::DelegatingWorker {
  public:
   CountingWorker(std::unique_ptr<client::Worker> inner, std::shared_ptr<WorkCounts> counts)
       : DelegatingWorker(std::move(inner)), counts_(std::move(counts)) {}
-  wire::PretrainDone pretrain(const client::TaskContext& context) override {
+  plan::Pretraining pretrain(const client::TaskContext& context) override {
     ++counts_->pretrainings;
     return DelegatingWorker::pretrain(context);
   }
@@ -112,7 +112,7 @@ class CountingWorker final : public test::DelegatingWorker {
     ++counts_->trainings;
     return DelegatingWorker::train(global, round, context);
   }
-  wire::PackedState distill(const client::Consolidation& work, const client::TaskContext& context) override {
+  wire::PackedState distill(const client::Assignment& work, const client::TaskContext& context) override {
     ++counts_->distillations;
     return DelegatingWorker::distill(work, context);
   }
@@ -131,7 +131,7 @@ class FailingWorker final : public test::DelegatingWorker {
  public:
   FailingWorker(std::unique_ptr<client::Worker> inner, std::set<std::string> phases)
       : DelegatingWorker(std::move(inner)), phases_(std::move(phases)) {}
-  wire::PretrainDone pretrain(const client::TaskContext& context) override {
+  plan::Pretraining pretrain(const client::TaskContext& context) override {
     fail_in(server::phase::pretraining);
     return DelegatingWorker::pretrain(context);
   }
@@ -144,7 +144,7 @@ class FailingWorker final : public test::DelegatingWorker {
     fail_in(fmt::format("round {}", round));
     return DelegatingWorker::train(global, round, context);
   }
-  wire::PackedState distill(const client::Consolidation& work, const client::TaskContext& context) override {
+  wire::PackedState distill(const client::Assignment& work, const client::TaskContext& context) override {
     fail_in(server::phase::consolidation);
     return DelegatingWorker::distill(work, context);
   }
@@ -376,8 +376,8 @@ TEST_CASE("stopped while clients evaluate and started again: no rating and no li
   Notes notes;
   const auto expected = run(federated_in(folder / "whole"), clients_of(), notes);
   const auto expected_lines = lines_of(folder / "whole");
-  // Of the three models of others, of the seed, after the start and each round.
-  for (int evaluation = 1; evaluation <= 7; ++evaluation) {
+  // Of the three models of others, of the seed, which is the start, and after each round.
+  for (int evaluation = 1; evaluation <= 6; ++evaluation) {
     CAPTURE(evaluation);
     const auto config = federated_in(folder / fmt::format("stopped-{}", evaluation));
     StopAtPhase stopping(0);
@@ -953,7 +953,7 @@ TEST_CASE("what a phase had to do without is forgotten where the phase is gone t
   class FailingOnce final : public test::DelegatingWorker {
    public:
     using DelegatingWorker::DelegatingWorker;
-    wire::PretrainDone pretrain(const client::TaskContext&) override { throw Error(Errc::run_failed, "out of memory"); }
+    plan::Pretraining pretrain(const client::TaskContext&) override { throw Error(Errc::run_failed, "out of memory"); }
   };
   auto clients = clients_of();
   clients[2].worker = std::make_unique<FailingOnce>(std::move(clients[2].worker));
@@ -1079,7 +1079,7 @@ TEST_CASE("the student's client is gone for good: the next best one distils, and
   class FailingHost final : public test::DelegatingWorker {
    public:
     using DelegatingWorker::DelegatingWorker;
-    wire::PackedState distill(const client::Consolidation&, const client::TaskContext&) override {
+    wire::PackedState distill(const client::Assignment&, const client::TaskContext&) override {
       throw Error(Errc::run_failed, "out of memory");
     }
   };

@@ -76,7 +76,7 @@ learn::Samples small_samples(std::int64_t index) {
 
 std::string small_name(std::int64_t index) { return fmt::format("silo-{}", index); }
 
-std::unique_ptr<client::LocalWorker> small_worker(std::int64_t index, client::LocalWorkerOptions options) {
+std::unique_ptr<client::LocalWorker> small_worker(std::int64_t index, client::SiloOptions options) {
   options.name = small_name(index);
   const learn::Samples own = small_samples(index);
   learn::Dataset data{.name = "small", .images = own.x, .labels = own.y, .num_classes = task.num_classes};

@@ -21,7 +21,7 @@ server::CentralData small_central_data();
 /// The samples of client `index`: 20, 30, 40 and 50 of them, with skewed classes.
 learn::Samples small_samples(std::int64_t index);
 
-std::unique_ptr<client::LocalWorker> small_worker(std::int64_t index, client::LocalWorkerOptions options = {});
+std::unique_ptr<client::LocalWorker> small_worker(std::int64_t index, client::SiloOptions options = {});
 
 std::string small_name(std::int64_t index);
 

@@ -16,6 +16,7 @@
 #include "shared/base/log.hpp"
 #include "shared/learn/core/random.hpp"
 #include "shared/learn/distill/distiller.hpp"
+#include "tests/support/delegating_worker.hpp"
 #include "tests/support/small_run.hpp"
 #include "tests/support/temporary_folder.hpp"
 #include "tests/support/throws.hpp"
@@ -30,8 +31,8 @@ constexpr std::int64_t num_held_out = 10;
 
 plan::Terms small_terms() { return test::small_config("").terms; }
 
-std::unique_ptr<LocalWorker> joined_worker(const LocalWorkerOptions& options = {}) {
-  auto worker = test::small_worker(silo, options);
+std::unique_ptr<test::DelegatingWorker> joined_worker(const SiloOptions& options = {}) {
+  auto worker = std::make_unique<test::DelegatingWorker>(test::small_worker(silo, options));
   worker->join(small_terms());
   return worker;
 }
@@ -101,24 +102,23 @@ TEST_CASE("a model above limits.own_model is refused before it is built: the cli
         small.architecture());
 }
 
-Consolidation consolidation_of_two_teachers() {
+Assignment consolidation_of_two_teachers() {
   const learn::ModelSpec spec = small_terms().model;
-  return {.student = model_of(1),
-          .weights = wire::PackedState::of_tensor("weights", learn::equal_weights(2, 3)),
-          .teachers = {{"silo-0", spec, model_of(2)}, {"silo-1", spec, model_of(3)}},
-          .inputs = "two teachers",
-          .setting = {.temperature = 2, .alpha = 0.5}};
+  return test::Consolidation(model_of(1), wire::PackedState::of_tensor("weights", learn::equal_weights(2, 3)),
+                             {{"silo-0", spec, model_of(2)}, {"silo-1", spec, model_of(3)}},
+                             {.temperature = 2, .alpha = 0.5})
+      .assignment;
 }
 
 TEST_CASE("an own model that cannot be trained on the silo's samples is refused at joining") {
-  LocalWorkerOptions options;
+  SiloOptions options;
   options.own_model = learn::ModelSpec{.name = "script:tests/golden/user_scripts/Plain.pt"};
   CHECK_THROWS_WITH_AS(joined_worker(options), doctest::Contains("Plain.pt: the script must map"), Error);
 }
 
 TEST_CASE("a consolidation reports while its teachers answer, before the student's first epoch, as one piece of work") {
   const auto worker = joined_worker();
-  const Consolidation task = consolidation_of_two_teachers();
+  const Assignment task = consolidation_of_two_teachers();
   const std::int64_t num_student = num_training * small_terms().consolidation.epochs;
   Notes notes;
   worker->distill(task, notes.context());
@@ -138,7 +138,7 @@ TEST_CASE("a consolidation reports while its teachers answer, before the student
 
 TEST_CASE("a consolidation is stopped between two teachers, and begins anew when it is asked for again") {
   const auto worker = joined_worker();
-  const Consolidation task = consolidation_of_two_teachers();
+  const Assignment task = consolidation_of_two_teachers();
   Notes stopped(1);
   CHECK(test::code_of([&] { worker->distill(task, stopped.context()); }) == Errc::interrupted);
   CHECK(stopped.done == std::vector<std::int64_t>{num_training});
@@ -196,7 +196,7 @@ TEST_CASE("a silo trains on what the run's terms make of its stored values, its 
   const wire::Join join = worker.join(terms);
   CHECK_FALSE(join.schema.value.empty());
   CHECK(join.num_classes == 3);
-  const learn::Samples& training = worker.training_samples();
+  const learn::Samples& training = worker.silo().training();
   CHECK(training.y.min().item<std::int64_t>() == 1);
   CHECK(training.y.max().item<std::int64_t>() == 2);
   CHECK(training.x.min().item<float>() >= -0.5F);
@@ -240,14 +240,14 @@ class Log {
 
 TEST_CASE("a store without room costs no finished pre-training: the model is used, and the log says what was lost") {
   const test::TemporaryFolder folder;
-  LocalWorkerOptions options;
+  SiloOptions options;
   options.store = folder / "store";
   const auto worker = joined_worker(options);
   std::filesystem::remove_all(folder / "store/models");
   std::ofstream(folder / "store/models") << "no folder";
   {
     const Log log;
-    const wire::PretrainDone done = worker->pretrain({});
+    const plan::Pretraining done = worker->pretrain({});
     CHECK(done.num_epochs > 0);
     CHECK_FALSE(static_cast<bool>(done.is_reused));
     CHECK(log.text.str().find("store/models") != std::string::npos);
@@ -268,14 +268,14 @@ TEST_CASE("a store without room costs no finished pre-training: the model is use
 TEST_CASE("a store that cannot be made costs no run: the model is used, and log and check say what is wrong") {
   const test::TemporaryFolder folder;
   std::ofstream(folder / "file") << "no folder";
-  LocalWorkerOptions options;
+  SiloOptions options;
   options.store = folder / "file/\x1b[2Jstore";
   {
     const Log log;
     const auto worker = joined_worker(options);
     CHECK(log.text.str().find("store.pretrained: ") != std::string::npos);
     CHECK(log.text.str().find("kept in memory only") != std::string::npos);
-    CHECK_FALSE(static_cast<bool>(worker->pretrain({}).is_reused));
+    CHECK_FALSE(worker->pretrain({}).is_reused);
     Notes untrained;
     CHECK(worker->pretrained(untrained.context()).bytes().size() > 0);
     CHECK(untrained.done.empty());
@@ -293,7 +293,7 @@ TEST_CASE("a store that cannot be made costs no run: the model is used, and log 
 }
 
 TEST_CASE("a scripted model of the silo's own: its log says where it does not teach") {
-  LocalWorkerOptions options;
+  SiloOptions options;
   options.own_model = learn::ModelSpec{};
   const auto words = [&options] {
     const Log log;

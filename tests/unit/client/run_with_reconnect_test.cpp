@@ -31,7 +31,7 @@ class IdleWorker final : public test::DelegatingWorker {
  public:
   IdleWorker() : DelegatingWorker(nullptr) {}
   wire::Join join(const plan::Terms&) override { return {}; }
-  wire::PretrainDone pretrain(const TaskContext&) override {
+  plan::Pretraining pretrain(const TaskContext&) override {
     if (fails) throw Error(Errc::run_failed, "training diverged");
     return {};
   }
@@ -119,8 +119,9 @@ class Life {
     co_await conversation->next_message();  // Join
     conversation->post(wire::Joined{1, 1});
     if (attempt.has_task) {
-      conversation->post(wire::PretrainTask{1});
-      co_await conversation->next_message();  // PretrainDone
+      wire::Task task{.task = 1, .kind = std::string(plan::task::pretrain)};
+      conversation->post(task);
+      co_await conversation->next_message();  // Result
     }
     now_ += attempt.is_open;
     if (attempt.ending == Attempt::Ending::run_over) {

@@ -137,28 +137,27 @@ TEST_CASE("sections of later terms: those that nobody must know are left aside a
 }
 
 TEST_CASE("what clients may be asked to do follows from the run's start, its validation and where it consolidates") {
-  using wire::TaskKind;
   FederationOptions options;
   CentralData data;
-  const auto are = [&](const std::vector<TaskKind>& expected) { return tasks_of(options, data) == expected; };
-  CHECK(are({TaskKind::train, TaskKind::evaluate}));
+  const auto are = [&](const std::vector<std::string_view>& expected) { return tasks_of(options, data) == expected; };
+  CHECK(are({plan::task::train, plan::task::evaluate}));
   options.federated_evaluation = false;
-  CHECK(are({TaskKind::train}));
+  CHECK(are({plan::task::train}));
   options.start = StartModel::best_local;
   options.validation = ValidationSource::federated;
-  CHECK(are({TaskKind::pretrain, TaskKind::exchange, TaskKind::train, TaskKind::evaluate}));
+  CHECK(are({plan::task::pretrain, plan::task::exchange, plan::task::train, plan::task::evaluate}));
   options.validation = ValidationSource::server;
   options.start = StartModel::average;
-  CHECK(are({TaskKind::pretrain, TaskKind::exchange, TaskKind::train, TaskKind::statistics}));
+  CHECK(are({plan::task::pretrain, plan::task::exchange, plan::task::train, plan::task::statistics}));
   data.transfer.x = torch::zeros({2, 1, 8, 8});
-  CHECK(are({TaskKind::pretrain, TaskKind::exchange, TaskKind::train}));
+  CHECK(are({plan::task::pretrain, plan::task::exchange, plan::task::train}));
   options.start = StartModel::kd;
   options.num_rounds = 0;
-  CHECK(are({TaskKind::pretrain, TaskKind::exchange, TaskKind::logits}));
+  CHECK(are({plan::task::pretrain, plan::task::exchange, plan::task::logits}));
   options.consolidation.transfer = TransferSet::student;
-  CHECK(are({TaskKind::pretrain, TaskKind::exchange, TaskKind::logits, TaskKind::distill}));
+  CHECK(are({plan::task::pretrain, plan::task::exchange, plan::task::logits, plan::task::distill}));
   data.transfer = {};
-  CHECK(are({TaskKind::pretrain, TaskKind::exchange, TaskKind::distill}));
+  CHECK(are({plan::task::pretrain, plan::task::exchange, plan::task::distill}));
 }
 
 }  // namespace

@@ -31,40 +31,26 @@ Named<ClientMessage> client_golden() {
   join.own_model = R"({"model": {}})";
   join.own_architecture = "resnet18 width=64";
   join.shares_with_peers = true;
-  join.held_model = std::string(64, 'b');
-  EvaluationReport report;
-  report.task = 4;
-  report.correct = std::vector<std::uint64_t>{3, 1};
-  report.total = std::vector<std::uint64_t>{4, 2};
-  report.predicted = std::vector<std::uint64_t>{4, 2};
-  report.loss_sum = 1.5;
-  return {{"Hello", Hello{6, "silo-0", "demo", false, 6, {{3, 4, 5, 6, 7, 8, 10}}}},
+  return {{"Hello", Hello{7, "silo-0", "demo", false, 7, {{"train", "evaluate"}}}},
           {"Join", join},
           {"ProgressReport", ProgressReport{3, 10, 20}},
-          {"PretrainDone", PretrainDone{3, true, 12.5, 15, 4}},
-          {"EvaluationReport", report},
-          {"Offer", Offer{3, 900'136}},
+          {"Fetch", Fetch{3, {{0, 2}}}},
+          {"Result", Result{3, R"({"seconds":12.5})", 900'136}},
           {"TaskFailed", TaskFailed{9, Failure::memory}},
           {"Attachment", Attachment{0, 900'136}}};
 }
 
 Named<ServerMessage> server_golden() {
-  return {{"Welcome", Welcome{6, R"({"run": {"seed": 1}})", 1'767'225'600'125, 45'000}},
+  return {{"Welcome", Welcome{7, R"({"run": {"seed": 1}})", 1'767'225'600'125, 45'000}},
           {"Joined", Joined{3, 10}},
           {"Refused", Refused{"full", true}},
-          {"PretrainTask", PretrainTask{1}},
-          {"ExchangeTask", ExchangeTask{2}},
-          {"TrainTask", TrainTask{3, 7, std::string(64, 'b'), true}},
-          {"EvaluateTask", EvaluateTask{4, std::string(64, 'b'), false, "{}"}},
-          {"LogitsTask", LogitsTask{5, 5000}},
-          {"DistillTask", DistillTask{6, 9, 2.5, 0.25}},
-          {"TeacherFollows", TeacherFollows{"silo-2", "{}"}},
-          {"StatisticsTask", StatisticsTask{7}},
           {"Grant", Grant{3}},
           {"ResultRefused", ResultRefused{3, "NaN"}},
           {"Finished", Finished{"done", false}},
           {"Attachment", Attachment{0, 1}},
-          {"Notice", Notice{"another one came"}}};
+          {"Notice", Notice{"another one came"}},
+          {"Task", Task{3, "train", R"({"counted_round":6,"round":7})", 1, true}},
+          {"Input", Input{"model", std::string(64, 'b'), "silo-2", "{}"}}};
 }
 
 template <class Message>
@@ -150,37 +136,38 @@ struct BackToFront<Table<>, Done...> {
 };
 
 TEST_CASE("a message has its id wherever its row stands") {
-  using Rows = Table<Row<Grant, TaskKind::distill>, Row<Offer, 5>, Row<Joined, 200>>;
+  using Rows = Table<Row<Grant, 8>, Row<Result, 5>, Row<Joined, 200>>;
   using Reversed = BackToFront<Rows>::type;
-  CHECK(Rows::ids[Rows::Message(Offer{}).index()] == 5);
+  CHECK(Rows::ids[Rows::Message(Result{}).index()] == 5);
   CHECK(Reversed::ids[Reversed::Message(Joined{}).index()] == 200);
   CHECK(Reversed::ids[Reversed::Message(Grant{}).index()] == 8);
-  static_assert(!Table<Row<Grant, 1>, Row<Offer, 1>>::has_distinct_ids());
+  static_assert(!Table<Row<Grant, 1>, Row<Result, 1>>::has_distinct_ids());
 }
 
-TEST_CASE("a Hello of every version can be read: of one before 6 its number, of a later one what version 6 has") {
+TEST_CASE("a Hello of every version can be read: of one before 7 its number, of a later one what version 7 has") {
   const nlohmann::json frames = golden().at("client");
   const auto hello_in = [](const std::vector<std::byte>& frame) {
     return std::get<Hello>(std::get<ClientMessage>(decode_from_client(frame)));
   };
-  const Hello old = hello_in(bytes_of(frames.at("Hello of version 5")));
-  CHECK(words_of(old.versions()) == "version 5");
+  const Hello old = hello_in(bytes_of(frames.at("Hello of version 6")));
+  CHECK(words_of(old.versions()) == "version 6");
   CHECK(old.name.value.empty());
   CHECK_FALSE(common_version(old.versions(), spoken_versions).has_value());
 
-  std::vector<std::byte> frame = bytes_of(frames.at("Hello of versions 6 to 9"));
+  std::vector<std::byte> frame = bytes_of(frames.at("Hello of versions 7 to 9"));
   const Hello later = hello_in(frame);
-  CHECK(words_of(later.versions()) == "versions 6 to 9");
+  CHECK(words_of(later.versions()) == "versions 7 to 9");
   CHECK(later.name.value == "silo-0");
   CHECK(later.is_check);
-  CHECK(later.tasks.values == std::vector<std::uint8_t>{5, 6, 200});
-  CHECK(common_version(later.versions(), spoken_versions) == 6);
+  const bool has_both = later.tasks.values == std::vector<TaskName>{"train", "later"};
+  CHECK(has_both);
+  CHECK(common_version(later.versions(), spoken_versions) == 7);
 
   // Of this version nothing may follow, and no range ends before it begins.
-  frame[5] = std::byte{6};
+  frame[5] = std::byte{7};
   CHECK(test::error_of(Errc::protocol, [&] { hello_in(frame); }).find("longer than its message") != std::string::npos);
-  const auto reversed = encode(ClientMessage(Hello{6, "silo-0", "demo", false, 7}));
-  CHECK(test::error_of(Errc::protocol, [&] { hello_in(reversed); }).find("from 7 to 6") != std::string::npos);
+  const auto reversed = encode(ClientMessage(Hello{7, "silo-0", "demo", false, 8}));
+  CHECK(test::error_of(Errc::protocol, [&] { hello_in(reversed); }).find("from 8 to 7") != std::string::npos);
 }
 
 TEST_CASE("the version of a conversation is the newest that both sides speak") {
@@ -190,27 +177,11 @@ TEST_CASE("the version of a conversation is the newest that both sides speak") {
   CHECK(common_version({5, 9}, {6, 6}) == 6);
   CHECK_FALSE(common_version({7, 9}, {6, 6}).has_value());
   CHECK_FALSE(common_version({1, 5}, {6, 6}).has_value());
-  for (const std::uint16_t chosen : {std::uint16_t{5}, std::uint16_t{7}}) {
+  for (const std::uint16_t chosen : {std::uint16_t{6}, std::uint16_t{8}}) {
     const auto frame = encode(ServerMessage(Welcome{chosen, "{}", 0, 30'000}));
     CHECK(test::error_of(Errc::protocol, [&] { decode_from_server(frame); }) ==
-          fmt::format("the server chose protocol version {}; this client speaks version 6", chosen));
+          fmt::format("the server chose protocol version {}; this client speaks version 7", chosen));
   }
-}
-
-TEST_CASE("what a client can do are the tasks that there are, and their ids those of the messages that ask for them") {
-  CHECK(known_tasks().values == std::vector<std::uint8_t>{3, 4, 5, 6, 7, 8, 10});
-  std::vector<std::uint8_t> asking;
-  for (const ServerMessage& message : server_examples()) {
-    const bool is_task = std::visit(
-        [](const auto& m) {
-          using Message = std::decay_t<decltype(m)>;
-          return requires { m.task; }
-          &&!std::is_same_v<Message, Grant> && !std::is_same_v<Message, ResultRefused>;
-        },
-        message);
-    if (is_task) asking.push_back(ServerTable::ids[message.index()]);
-  }
-  CHECK(known_tasks().values == asking);
 }
 
 TEST_CASE("every message survives its frame, and its frame's bytes are the same again") {
@@ -256,7 +227,7 @@ TEST_CASE("flipped bits are refused or read as another message, never more") {
   std::mt19937 random(7);
   int refused = 0;
   for (int i = 0; i < 20'000; ++i) {
-    auto frame = encode(client_examples()[random() % 8]);
+    auto frame = encode(client_examples()[random() % client_examples().size()]);
     for (auto flips = 1 + random() % 3; flips > 0; --flips) {
       frame[random() % frame.size()] ^= static_cast<std::byte>(1U << (random() % 8));
     }
@@ -372,38 +343,26 @@ TEST_CASE("a message has one encoding: spare bytes that are set and the other by
 }
 
 TEST_CASE("a yes or no that is neither is refused") {
-  std::vector<std::byte> frame = encode(ServerMessage(TrainTask{1, 2, "digest", true}));
+  std::vector<std::byte> frame = encode(ServerMessage(Task{1, "train", {}, 1, true}));
   REQUIRE(frame.back() == std::byte{1});
-  CHECK(std::get<TrainTask>(std::get<ServerMessage>(decode_from_server(frame))).model_follows);
+  CHECK(std::get<Task>(std::get<ServerMessage>(decode_from_server(frame))).keeps_inputs);
   frame.back() = std::byte{2};
   CHECK(test::code_of([&] { decode_from_server(frame); }) == Errc::protocol);
 }
 
-TEST_CASE("numbers that no client would send are refused") {
-  using Counts = std::vector<std::uint64_t>;
-  EvaluationReport report;
-  const auto is_refused = [&report](Counts correct, Counts total, Counts predicted) {
-    report.correct = std::move(correct);
-    report.total = std::move(total);
-    report.predicted = std::move(predicted);
-    return test::code_of([&] { decode_from_client(encode(ClientMessage(report))); }) == Errc::protocol;
+TEST_CASE("what no peer of ours would say is refused: an input fetched twice, none fetched, too many inputs") {
+  const auto is_refused = [](std::vector<std::uint16_t> inputs) {
+    const auto frame = encode(ClientMessage(Fetch{1, {std::move(inputs)}}));
+    return test::code_of([&] { decode_from_client(frame); }) == Errc::protocol;
   };
-  CHECK(is_refused({5, 0}, {4, 4}, {6, 2}));  // more right than there are
-  CHECK(is_refused({5, 0}, {6, 2}, {4, 4}));  // more right than predicted
-  CHECK(is_refused({5}, {6, 6}, {6, 6}));
-  CHECK(is_refused({5}, {6}, {3, 3}));
-  CHECK(is_refused({2, 2}, {3, 3}, {3, 4}));  // more predictions than samples
-  CHECK_FALSE(is_refused({2, 2}, {3, 3}, {2, 4}));
-  for (const double loss : {-1.0, std::numeric_limits<double>::quiet_NaN()}) {
-    report.loss_sum = loss;
-    CHECK(is_refused({2, 2}, {3, 3}, {2, 4}));
-  }
-  report.loss_sum = std::numeric_limits<double>::infinity();  // of a model that diverged
-  CHECK_FALSE(is_refused({2, 2}, {3, 3}, {2, 4}));
-  CHECK(is_refused({0, 0}, {0, 0}, {0, 0}));
-  CHECK(test::code_of([&] {
-          decode_from_client(encode(ClientMessage(PretrainDone{1, false, NAN, 1, 1})));
-        }) == Errc::protocol);
+  CHECK(is_refused({}));
+  CHECK(is_refused({2, 0, 2}));
+  CHECK_FALSE(is_refused({2, 0, 1}));
+  Task task{1, "distill", {}, static_cast<std::uint16_t>(max_inputs), true};
+  CHECK_NOTHROW(decode_from_server(encode(ServerMessage(task))));
+  ++task.num_inputs;
+  CHECK(test::error_of(Errc::protocol, [&] { decode_from_server(encode(ServerMessage(task))); }).find("513 inputs") !=
+        std::string::npos);
 }
 
 TEST_CASE("chunks carry 64-bit offsets") {

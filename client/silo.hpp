@@ -1,0 +1,93 @@
+// What the tasks of a client work with: the samples of its silo, and models under the terms of a run.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "client/assignment.hpp"
+#include "client/pretrained_store.hpp"
+#include "shared/base/error.hpp"
+#include "shared/learn/data/data_set.hpp"
+#include "shared/learn/data/sample_figures.hpp"
+#include "shared/learn/models/model.hpp"
+#include "shared/plan/terms.hpp"
+#include "shared/wire/messages.hpp"
+
+namespace headstart::client {
+
+struct SiloOptions {
+  std::string name;
+  std::string device = "cpu";
+  std::optional<learn::ModelSpec> own_model;   ///< Pre-trained instead of the federated model.
+  std::string script;                          ///< The silo's copy of a scripted federated model.
+  std::optional<std::filesystem::path> store;  ///< Folder of pre-trained models.
+  bool shares_with_peers = false;              ///< Its pre-trained model may go to other clients.
+};
+
+class Silo {
+ public:
+  /// `data`: all of the silo's own samples, as stored; the run says what their values and labels mean. Throws
+  /// Error(data) where there are none.
+  Silo(SiloOptions options, learn::Dataset data, Clock clock);
+  ~Silo();
+  Silo(const Silo&) = delete;
+  Silo& operator=(const Silo&) = delete;
+
+  /// See Worker. What follows is of these terms.
+  wire::Join join(const plan::Terms& terms);
+  [[nodiscard]] const std::vector<std::string>& remarks() const { return remarks_; }
+
+  [[nodiscard]] const plan::Terms& terms() const { return terms_; }
+  /// Where this client's streams start.
+  [[nodiscard]] Seed seeds() const { return terms_.client_seeds(options_.name); }
+  [[nodiscard]] c10::Device device() const { return device_; }
+  /// On the device: those that it trains on, and those that it holds out.
+  [[nodiscard]] const learn::Samples& training() const { return training_; }
+  [[nodiscard]] const learn::Samples& held_out() const { return held_out_; }
+
+  /// The federated model, on the device; each task loads what it works on.
+  learn::Model& global_model();
+  /// A model on the device, untrained. Throws as learn::make_model() does.
+  [[nodiscard]] std::unique_ptr<learn::Model> make(const learn::ModelSpec& spec) const;
+  /// Of the model that it pre-trains.
+  [[nodiscard]] const learn::ModelSpec& own_spec() const;
+  /// Throws Error(protocol) where that model would be above the run's limits.own_model.
+  learn::Schema schema_of(const learn::ModelSpec& spec);
+
+  /// Pre-trains the client's own model, or finds it in the store.
+  plan::Pretraining pretrain(const TaskContext& context);
+  /// The pre-trained model; a process that has none (it was started again) trains it.
+  wire::PackedState pretrained(const TaskContext& context);
+
+  /// Samples that the server sent, on the device. Throws Error(protocol) where they are not of the run's shape.
+  [[nodiscard]] at::Tensor samples_of(const Input& input) const;
+
+ private:
+  [[nodiscard]] std::unique_ptr<learn::Model> make(const learn::ModelSpec& spec, Seed seed) const;
+  void note_what_is_odd();
+  [[nodiscard]] learn::ModelSpec with_local_script(learn::ModelSpec spec) const;
+  /// Throws Error(`code`) where the model of `spec`, `owner`'s, would be above the run's limits.own_model.
+  void require_within_limit(const learn::ModelSpec& spec, const std::string& owner, Errc code);
+  [[nodiscard]] std::string pretraining_key() const;
+  /// Puts the pre-trained model into the store; where that fails, the work goes on without.
+  void keep(const std::string& key, const plan::Pretraining& done) const;
+
+  SiloOptions options_;
+  learn::Dataset data_;
+  learn::SampleFigures figures_;
+  Clock clock_;
+  c10::Device device_;
+  std::optional<PretrainedStore> store_;
+
+  plan::Terms terms_;
+  std::vector<std::string> remarks_;
+  learn::Samples training_;
+  learn::Samples held_out_;
+  std::unique_ptr<learn::Model> global_model_;
+  std::optional<wire::PackedState> pretrained_;
+};
+
+}  // namespace headstart::client

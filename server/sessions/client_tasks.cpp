@@ -1,0 +1,72 @@
+#include "server/sessions/client_tasks.hpp"
+
+#include "shared/base/error.hpp"
+
+namespace headstart::server {
+
+namespace {
+
+/// The state of a result: an order with result_bytes has one.
+net::Task<Upload> state_of(net::Task<Outcome> performing) {
+  Outcome outcome = co_await std::move(performing);
+  co_return std::move(*outcome.state);
+}
+
+}  // namespace
+
+net::Task<Pretraining> pretrain(ClientSession& client) {
+  TaskOrder order{.kind = plan::task::pretrain};
+  auto performing = client.perform(std::move(order));
+  const Outcome outcome = co_await std::move(performing);
+  co_return client.read(outcome, [](const std::string& text) { return plan::pretraining_from_json_text(text); });
+}
+
+net::Task<Upload> exchange(ClientSession& client, std::uint64_t num_bytes) {
+  TaskOrder order{.kind = plan::task::exchange, .result_bytes = num_bytes};
+  return state_of(client.perform(std::move(order)));
+}
+
+net::Task<Upload> train(ClientSession& client, plan::TrainSettings settings, ReleasedState model,
+                        UploadSlots::Place place) {
+  TaskOrder order{.kind = plan::task::train, .settings = plan::to_json_text(settings), .keeps_inputs = true};
+  order.inputs.push_back({plan::input::model, std::move(model)});
+  order.result_bytes = client.model_bytes();
+  order.place = place;
+  return state_of(client.perform(std::move(order)));
+}
+
+net::Task<learn::Evaluation> evaluate(ClientSession& client, ReleasedState model, bool keeps_model) {
+  TaskOrder order{.kind = plan::task::evaluate, .keeps_inputs = keeps_model};
+  order.inputs.push_back({plan::input::model, std::move(model)});
+  auto performing = client.perform(std::move(order));
+  const Outcome outcome = co_await std::move(performing);
+  co_return client.read(outcome, [&client](const std::string& text) {
+    return plan::evaluation_from_json_text(text, client.num_classes(),
+                                           static_cast<std::uint64_t>(client.info().num_held_out));
+  });
+}
+
+net::Task<Upload> logits(ClientSession& client, ReleasedState samples, std::uint64_t num_samples) {
+  TaskOrder order{.kind = plan::task::logits};
+  order.inputs.push_back({plan::input::samples, std::move(samples)});
+  order.result_bytes = num_samples * static_cast<std::uint64_t>(client.num_classes()) * sizeof(float);
+  return state_of(client.perform(std::move(order)));
+}
+
+net::Task<Upload> distill(ClientSession& client, DistillInputs inputs, learn::KdSetting setting) {
+  TaskOrder order{.kind = plan::task::distill, .settings = plan::to_json_text(setting), .keeps_inputs = true};
+  order.inputs.push_back({plan::input::student, std::move(inputs.student)});
+  order.inputs.push_back({plan::input::weights, std::move(inputs.weights)});
+  for (ReleasedState& teacher : inputs.teachers) order.inputs.push_back({plan::input::teacher, std::move(teacher)});
+  order.result_bytes = client.model_bytes();
+  return state_of(client.perform(std::move(order)));
+}
+
+net::Task<Upload> reestimate_statistics(ClientSession& client, ReleasedState model) {
+  TaskOrder order{.kind = plan::task::statistics};
+  order.inputs.push_back({plan::input::model, std::move(model)});
+  order.result_bytes = client.model_bytes();
+  return state_of(client.perform(std::move(order)));
+}
+
+}  // namespace headstart::server

@@ -1,0 +1,41 @@
+// The tasks of plan/tasks.hpp as calls: each sends one and returns the validated answer. Throw as
+// ClientSession::perform() does.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "server/sessions/client_session.hpp"
+#include "shared/learn/train/evaluation.hpp"
+#include "shared/learn/tune/setting_search.hpp"
+
+namespace headstart::server {
+
+net::Task<Pretraining> pretrain(ClientSession& client);
+
+/// The pre-trained model's bytes: `num_bytes`, of the schema of the client's own architecture.
+net::Task<Upload> exchange(ClientSession& client, std::uint64_t num_bytes);
+
+/// The update of a round, in the federated model's schema. `place`: where it is to lie.
+net::Task<Upload> train(ClientSession& client, plan::TrainSettings settings, ReleasedState model,
+                        UploadSlots::Place place);
+
+/// Counts on the client's held-out data. `keeps_model`: the client holds it until it is given another to hold.
+net::Task<learn::Evaluation> evaluate(ClientSession& client, ReleasedState model, bool keeps_model);
+
+/// Logits of the client's pre-trained model on `samples`, of which there are `num_samples`: float32 [n, C].
+net::Task<Upload> logits(ClientSession& client, ReleasedState samples, std::uint64_t num_samples);
+
+/// What is distilled at a client, from which, and how much each counts.
+struct DistillInputs {
+  ReleasedState student;
+  ReleasedState weights;  ///< float64 [teachers, classes].
+  std::vector<ReleasedState> teachers;
+};
+/// Consolidation on the client's own data; the client holds the inputs for another setting. The student's bytes.
+net::Task<Upload> distill(ClientSession& client, DistillInputs inputs, learn::KdSetting setting);
+
+/// `model` with BatchNorm statistics of the client's training data.
+net::Task<Upload> reestimate_statistics(ClientSession& client, ReleasedState model);
+
+}  // namespace headstart::server

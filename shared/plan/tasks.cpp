@@ -1,0 +1,157 @@
+#include "shared/plan/tasks.hpp"
+
+#include <cmath>
+#include <limits>
+
+#include <fmt/format.h>
+
+#include "shared/plan/from_peer.hpp"
+#include "shared/plan/terms.hpp"
+
+namespace headstart::plan {
+
+namespace {
+
+constexpr double max_rounds = 4294967295.0;
+
+void declare_fields(Fields& fields, TrainSettings& settings) {
+  fields.integer("round", settings.round, "Round, from 1.", {1, max_rounds});
+  fields.integer("counted_round", settings.counted_round, "Last round whose result counts.", {0, max_rounds});
+}
+
+void declare_fields(Fields& fields, learn::KdSetting& setting) {
+  fields.number("temperature", setting.temperature, "Temperature of the distillation.",
+                {std::numeric_limits<double>::min(), std::numeric_limits<double>::max()});
+  fields.number("alpha", setting.alpha, "Weight of the distillation term.", {0, 1});
+}
+
+void declare_fields(Fields& fields, Pretraining& figures) {
+  fields.flag("reused", figures.is_reused, "Taken from the client's store.");
+  fields.number("seconds", figures.seconds, "Duration.", {0, std::numeric_limits<double>::max()});
+  fields.integer("epochs", figures.num_epochs, "Epochs trained.", {0, max_rounds});
+  fields.integer("best_epoch", figures.best_epoch, "The epoch that is kept.", {0, max_rounds});
+}
+
+/// What an evaluation says, with the loss as JSON can say it.
+struct Counts {
+  std::vector<std::int64_t> correct, total, predicted;
+  double loss_sum = 0;
+  bool is_infinite = false;
+};
+
+void declare_fields(Fields& fields, Counts& counts) {
+  const Bounds bounds{0, 0x1p40};
+  fields.integers("correct", counts.correct, "Right ones per class.", bounds);
+  fields.integers("total", counts.total, "Samples per class.", bounds);
+  fields.integers("predicted", counts.predicted, "Samples per predicted class.", bounds);
+  fields.number("loss_sum", counts.loss_sum, "Sum of the cross-entropies.", {0, std::numeric_limits<double>::max()});
+  fields.flag("diverged", counts.is_infinite, "The loss is infinite.");
+}
+
+template <class Value>
+std::string text_of(Value value) {
+  Fields fields;
+  declare_fields(fields, value);
+  return fields.resolved().dump();
+}
+
+template <class Value>
+Value value_of(const std::string& text, std::string_view name) {
+  Value value;
+  load_from_peer(text, name, [&](Fields& fields) { declare_fields(fields, value); });
+  return value;
+}
+
+constexpr std::string_view tensor_key = "tensor";
+constexpr std::size_t max_dimensions = 8;
+constexpr std::uint64_t max_input_bytes = std::uint64_t{1} << 40;
+
+learn::TensorSpec tensor_from_json_text(const std::string& text) {
+  std::string name, type;
+  std::vector<std::int64_t> shape;
+  load_from_peer(text, "the form of an input", [&](Fields& fields) {
+    fields.text("tensor.name", name, "Name.");
+    fields.text("tensor.type", type, "Type, as safetensors names it.");
+    fields.integers("tensor.shape", shape, "Shape.", {0, 0x1p40});
+  });
+  const auto dtype = learn::dtype_of(type);
+  if (!dtype || name.empty())
+    throw Error(Errc::protocol, "the form of an input: a tensor without a known type or name");
+  double num_bytes = 8;
+  for (const std::int64_t size : shape) num_bytes *= static_cast<double>(size);
+  if (shape.size() > max_dimensions || num_bytes > static_cast<double>(max_input_bytes)) {
+    throw Error(Errc::protocol, fmt::format("the form of an input: a tensor of {} dimensions and up to {} bytes; at "
+                                            "most {} and {} are taken",
+                                            shape.size(), num_bytes, max_dimensions, max_input_bytes));
+  }
+  return {printable(name, max_error_bytes), *dtype, shape};
+}
+
+}  // namespace
+
+std::string to_json_text(const Form& form) {
+  if (form.model) return to_json_text(*form.model);
+  if (!form.tensor) return {};
+  return nlohmann::json{
+      {tensor_key,
+       {{"name", form.tensor->name}, {"type", learn::dtype_name(form.tensor->dtype)}, {"shape", form.tensor->shape}}}}
+      .dump();
+}
+
+Form form_from_json_text(const std::string& text) {
+  if (text.empty()) return {};
+  bool is_tensor = false;
+  try {
+    is_tensor = parse_json(text, "the form of an input").contains(tensor_key);
+  } catch (const Error& error) {
+    throw Error(Errc::protocol, printable(error.what(), max_error_bytes));
+  }
+  if (is_tensor) return {.model = {}, .tensor = tensor_from_json_text(text)};
+  return {.model = spec_from_json_text(text), .tensor = {}};
+}
+
+std::string to_json_text(const TrainSettings& settings) { return text_of(settings); }
+std::string to_json_text(const learn::KdSetting& setting) { return text_of(setting); }
+std::string to_json_text(const Pretraining& figures) { return text_of(figures); }
+
+TrainSettings train_settings_from_json_text(const std::string& text) {
+  return value_of<TrainSettings>(text, "settings of a training task");
+}
+learn::KdSetting kd_setting_from_json_text(const std::string& text) {
+  return value_of<learn::KdSetting>(text, "settings of a distillation task");
+}
+Pretraining pretraining_from_json_text(const std::string& text) {
+  return value_of<Pretraining>(text, "figures of a pre-training");
+}
+
+std::string to_json_text(const learn::Evaluation& figures) {
+  const bool is_infinite = !std::isfinite(figures.loss_sum);
+  return text_of(
+      Counts{figures.correct, figures.total, figures.predicted, is_infinite ? 0 : figures.loss_sum, is_infinite});
+}
+
+learn::Evaluation evaluation_from_json_text(const std::string& text, std::int64_t num_classes,
+                                            std::uint64_t num_held_out) {
+  const auto counts = value_of<Counts>(text, "figures of an evaluation");
+  const auto& [correct, total, predicted, loss_sum, is_infinite] = counts;
+  const auto refuse = [](const std::string& what) { throw Error(Errc::protocol, "figures of an evaluation: " + what); };
+  for (const auto* list : {&correct, &total, &predicted}) {
+    if (std::ssize(*list) != num_classes) {
+      refuse(fmt::format("counts of {} classes; the run has {}", list->size(), num_classes));
+    }
+  }
+  std::uint64_t num_samples = 0, num_predicted = 0;
+  for (std::size_t c = 0; c < total.size(); ++c) {
+    num_samples += static_cast<std::uint64_t>(total[c]);
+    num_predicted += static_cast<std::uint64_t>(predicted[c]);
+    if (correct[c] > std::min(total[c], predicted[c]) || num_samples > num_held_out || num_predicted > num_held_out) {
+      refuse(fmt::format("impossible counts for class {}; the client announced {} held-out samples", c, num_held_out));
+    }
+  }
+  if (num_samples != num_predicted) refuse("more or fewer predictions than samples");
+  if (num_samples == 0 && (loss_sum > 0 || is_infinite)) refuse("a loss of nothing");
+  if (is_infinite && loss_sum > 0) refuse("a loss that is finite and infinite");
+  return {correct, total, predicted, is_infinite ? std::numeric_limits<double>::infinity() : loss_sum};
+}
+
+}  // namespace headstart::plan

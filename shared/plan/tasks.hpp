@@ -1,0 +1,86 @@
+// What a client can be asked to do: the name of each kind of task, its settings, its inputs, and what it reports in
+// numbers. Server and clients read and write them here, so that neither has to know the other's code.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "shared/learn/core/state.hpp"
+#include "shared/learn/core/task.hpp"
+#include "shared/learn/models/model.hpp"
+#include "shared/learn/train/evaluation.hpp"
+#include "shared/learn/tune/setting_search.hpp"
+
+namespace headstart::plan {
+
+/// Kinds, as they travel. A program may know others (see the recipe in CONTRIBUTING.md).
+namespace task {
+/// Pre-train the client's own model; it stays with the client. Figures: Pretraining.
+inline constexpr std::string_view pretrain = "pretrain";
+/// Send the pre-trained model, in the schema of the client's own architecture.
+inline constexpr std::string_view exchange = "exchange";
+/// One round of local training from input `model`. Settings: TrainSettings. State: the update.
+inline constexpr std::string_view train = "train";
+/// Count right, total and predicted samples of input `model` on the held-out data. Figures: learn::Evaluation.
+inline constexpr std::string_view evaluate = "evaluate";
+/// State: logits [n, C] float32 of the pre-trained model on input `samples`, float32 [n, ...].
+inline constexpr std::string_view logits = "logits";
+/// Distil the inputs `teacher` into input `student` on the client's own data, with input `weights`, float64 [K, C].
+/// Settings: learn::KdSetting. State: the student.
+inline constexpr std::string_view distill = "distill";
+/// State: input `model` with BatchNorm statistics of the client's training data.
+inline constexpr std::string_view statistics = "statistics";
+}  // namespace task
+
+/// Names of inputs.
+namespace input {
+inline constexpr std::string_view model = "model";
+inline constexpr std::string_view samples = "samples";
+inline constexpr std::string_view student = "student";
+inline constexpr std::string_view weights = "weights";
+inline constexpr std::string_view teacher = "teacher";
+}  // namespace input
+
+/// What schema an input has. Where both are empty, it is the federated model's.
+struct Form {
+  std::optional<learn::ModelSpec> model;    ///< A model of this spec.
+  std::optional<learn::TensorSpec> tensor;  ///< One tensor. Not beside `model`.
+};
+std::string to_json_text(const Form& form);
+/// Throws Error(protocol) where the text is no form, or the tensor beyond what a client takes (2^40 bytes, 8
+/// dimensions).
+Form form_from_json_text(const std::string& text);
+
+struct TrainSettings {
+  std::int64_t round = 0;
+  /// The last round whose result of this client is in the model; 0: none. What the client keeps from round to round
+  /// counts only up to there.
+  std::int64_t counted_round = 0;
+};
+std::string to_json_text(const TrainSettings& settings);
+std::string to_json_text(const learn::KdSetting& setting);
+/// Throw Error(protocol), naming key and bounds.
+TrainSettings train_settings_from_json_text(const std::string& text);
+learn::KdSetting kd_setting_from_json_text(const std::string& text);
+
+/// How a client came by its pre-trained model.
+struct Pretraining {
+  bool is_reused = false;  ///< Taken from the client's store.
+  double seconds = 0;      ///< From receiving the task to the model being ready, as first trained.
+  std::int64_t num_epochs = 0, best_epoch = 0;
+};
+std::string to_json_text(const Pretraining& figures);
+/// Throws Error(protocol), naming key and bounds.
+Pretraining pretraining_from_json_text(const std::string& text);
+
+/// An infinite loss, of a model that diverged, stands as `diverged`: JSON has no such number.
+std::string to_json_text(const learn::Evaluation& figures);
+/// Throws Error(protocol) where the counts cannot be of `num_classes` classes and at most `num_held_out` samples: more
+/// right than total or predicted ones in a class, other sums of total and predicted, a loss below 0 or of nothing.
+learn::Evaluation evaluation_from_json_text(const std::string& text, std::int64_t num_classes,
+                                            std::uint64_t num_held_out);
+
+}  // namespace headstart::plan

@@ -1,0 +1,109 @@
+#include "shared/plan/tasks.hpp"
+
+#include <cmath>
+#include <limits>
+#include <string>
+
+#include <doctest/doctest.h>
+#include <nlohmann/json.hpp>
+
+#include "shared/plan/terms.hpp"
+#include "tests/support/throws.hpp"
+
+namespace headstart::plan {
+namespace {
+
+TEST_CASE("settings and figures arrive as they were sent, doubles to the last bit") {
+  const TrainSettings train = train_settings_from_json_text(to_json_text(TrainSettings{7, 5}));
+  CHECK(train.round == 7);
+  CHECK(train.counted_round == 5);
+  const learn::KdSetting setting{0.1 + 0.2, 1.0 / 3};
+  CHECK(kd_setting_from_json_text(to_json_text(setting)) == setting);
+  const Pretraining done = pretraining_from_json_text(to_json_text(Pretraining{true, 12.345678901234567, 15, 4}));
+  CHECK(done.is_reused);
+  CHECK(done.seconds == 12.345678901234567);
+  CHECK(done.num_epochs == 15);
+  CHECK(done.best_epoch == 4);
+  const learn::Evaluation counts{{8, 9}, {10, 10}, {9, 11}, 1.0 / 7};
+  const learn::Evaluation read = evaluation_from_json_text(to_json_text(counts), 2, 20);
+  CHECK(read.correct == counts.correct);
+  CHECK(read.total == counts.total);
+  CHECK(read.predicted == counts.predicted);
+  CHECK(read.loss_sum == counts.loss_sum);
+}
+
+TEST_CASE("the loss of a model that diverged arrives as infinite") {
+  constexpr double infinite = std::numeric_limits<double>::infinity();
+  CHECK(evaluation_from_json_text(to_json_text(learn::Evaluation{{1}, {2}, {2}, infinite}), 1, 2).loss_sum == infinite);
+}
+
+TEST_CASE("counts that cannot be are refused") {
+  const auto refusal = [](const nlohmann::json& change, std::uint64_t num_held_out = 6) {
+    nlohmann::json figures = {{"correct", {2, 2}}, {"total", {3, 3}}, {"predicted", {2, 4}}, {"loss_sum", 1.5}};
+    figures.update(change);
+    return test::error_of(Errc::protocol, [&] { (void)evaluation_from_json_text(figures.dump(), 2, num_held_out); });
+  };
+  CHECK(refusal(nlohmann::json::object()) == "(no error)");
+  CHECK(refusal({{"correct", {4, 2}}}).find("impossible counts for class 0") != std::string::npos);  // than there are
+  CHECK(refusal({{"correct", {2, 3}}, {"predicted", {4, 2}}}).find("for class 1") != std::string::npos);
+  CHECK(refusal(nlohmann::json::object(), 5).find("announced 5 held-out samples") != std::string::npos);
+  CHECK(refusal({{"predicted", {2, 3}}}).find("predictions than samples") != std::string::npos);
+  CHECK(refusal({{"total", {6}}}).find("counts of 1 classes; the run has 2") != std::string::npos);
+  CHECK(refusal({{"loss_sum", -1}}).find("'loss_sum'") != std::string::npos);
+  CHECK(refusal({{"loss_sum", nullptr}}).find("'loss_sum'") != std::string::npos);
+  CHECK(refusal({{"diverged", true}}).find("finite and infinite") != std::string::npos);
+  const nlohmann::json nothing = {{"correct", {0, 0}}, {"total", {0, 0}}, {"predicted", {0, 0}}};
+  CHECK(refusal(nothing).find("a loss of nothing") != std::string::npos);
+  CHECK(refusal({{"extra", 1}}).find("'extra'") != std::string::npos);
+}
+
+TEST_CASE("settings of a task out of their bounds are refused, the key named") {
+  const auto refusal = [](auto read, const std::string& text) {
+    return test::error_of(Errc::protocol, [&] { read(text); });
+  };
+  CHECK(refusal(train_settings_from_json_text, R"({"round":0})").find("'round'") != std::string::npos);
+  CHECK(refusal(train_settings_from_json_text, "[").find("settings of a training task") != std::string::npos);
+  for (const char* text : {R"({"temperature":0})", R"({"temperature":-1})", R"({"temperature":1e999})"}) {
+    CHECK(refusal(kd_setting_from_json_text, text) != "(no error)");
+  }
+  CHECK(refusal(kd_setting_from_json_text, R"({"alpha":1.5})").find("'alpha'") != std::string::npos);
+  CHECK(refusal(pretraining_from_json_text, R"({"seconds":-1})").find("'seconds'") != std::string::npos);
+}
+
+TEST_CASE("an input has the federated schema, that of a spec, or one tensor") {
+  CHECK(to_json_text(Form{}).empty());
+  const Form federated = form_from_json_text("");
+  CHECK_FALSE(federated.model.has_value());
+  CHECK_FALSE(federated.tensor.has_value());
+  learn::ModelSpec spec;
+  spec.channels = {7, 9};
+  const Form model = form_from_json_text(to_json_text(Form{.model = spec, .tensor = {}}));
+  REQUIRE(model.model);
+  CHECK(model.model->architecture() == spec.architecture());
+  const learn::TensorSpec weights{"weights", c10::ScalarType::Double, {3, 10}};
+  const Form tensor = form_from_json_text(to_json_text(Form{.model = {}, .tensor = weights}));
+  REQUIRE(tensor.tensor);
+  CHECK(*tensor.tensor == weights);
+}
+
+TEST_CASE("a form that no client should take memory for is refused before it does") {
+  const auto refusal = [](const nlohmann::json& tensor) {
+    return test::error_of(Errc::protocol, [&] {
+      (void)form_from_json_text(nlohmann::json{{"tensor", tensor}}.dump());
+    });
+  };
+  CHECK(refusal({{"name", "x"}, {"type", "F32"}, {"shape", {2, 3}}}) == "(no error)");
+  const std::int64_t much = std::int64_t{1} << 39;
+  CHECK(refusal({{"name", "x"}, {"type", "F32"}, {"shape", {much, much, much}}}).find("at most 8") !=
+        std::string::npos);
+  CHECK(refusal({{"name", "x"}, {"type", "F32"}, {"shape", std::vector<int>(9, 1)}}).find("9 dimensions") !=
+        std::string::npos);
+  CHECK(refusal({{"name", "x"}, {"type", "F32"}, {"shape", {-1}}}) != "(no error)");
+  CHECK(refusal({{"name", "x"}, {"type", "complex"}, {"shape", {1}}}).find("known type") != std::string::npos);
+  CHECK(refusal({{"type", "F32"}, {"shape", {1}}}).find("name") != std::string::npos);
+  CHECK(test::code_of([] { (void)form_from_json_text(R"({"bundle": ["model"]})"); }) == Errc::protocol);
+  CHECK(test::code_of([] { (void)form_from_json_text("5"); }) == Errc::protocol);
+}
+
+}  // namespace
+}  // namespace headstart::plan
