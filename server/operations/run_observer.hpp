@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "server/operations/refusal_code.hpp"
+
 namespace headstart::server {
 
 struct RoundView {
@@ -32,7 +34,7 @@ class RunObserver {
   virtual void on_progress(const std::string& /*part*/, std::uint64_t /*done*/, std::uint64_t /*total*/) {}
   virtual void on_round(const RoundView& /*round*/) {}
   /// A peer was not admitted.
-  virtual void on_refusal() {}
+  virtual void on_refusal(RefusalCode /*code*/) {}
   /// A sentence worth a line.
   virtual void on_note(const std::string& /*text*/) {}
 };

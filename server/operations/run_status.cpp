@@ -40,9 +40,9 @@ void StatusBoard::on_round(const RoundView& round) {
   next_.on_round(round);
 }
 
-void StatusBoard::on_refusal() {
+void StatusBoard::on_refusal(RefusalCode code) {
   ++num_refused_;
-  next_.on_refusal();
+  next_.on_refusal(code);
 }
 
 }  // namespace headstart::server

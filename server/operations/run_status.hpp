@@ -57,7 +57,7 @@ class StatusBoard final : public RunObserver {
   void on_phase(const std::string& name, std::size_t num_parts) override;
   void on_progress(const std::string& part, std::uint64_t done, std::uint64_t total) override;
   void on_round(const RoundView& round) override;
-  void on_refusal() override;
+  void on_refusal(RefusalCode code) override;
   void on_note(const std::string& text) override { next_.on_note(text); }
 
  private:

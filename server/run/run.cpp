@@ -107,22 +107,24 @@ AdmissionRules Run::admission_rules() {
   const Timeouts& timeouts = config_.federation.timeouts;
   std::map<std::string, RefusalCounts> refusals;
   if (!recovery_.lines.empty()) refusals = recovery_.lines.back().value("refused", refusals);
-  return {.terms = config_.terms,
+  AdmissionCriteria criteria{.terms = config_.terms,
+                             .schema_digest = federated_.schema.digest(),
+                             .figures = data_.figures,
+                             .model_bytes = federated_.schema.num_bytes(),
+                             .num_late = config_.federation.num_late,
+                             .roster = recovery_.roster,
+                             .num_newcomers = recovery_.num_newcomers,
+                             .max_violations = ClientSession::max_violations};
+  return {.criteria = std::move(criteria),
           .tasks = tasks_of(config_.federation, data_),
-          .schema_digest = federated_.schema.digest(),
-          .figures = data_.figures,
-          .model_bytes = federated_.schema.num_bytes(),
           .allowed_clients = config_.allowed_clients,
           .quorum = static_cast<std::size_t>(quorum_of(config_.federation)),
-          .num_late = config_.federation.num_late,
           .handshake_limit = milliseconds_of(timeouts.handshake),
           .silence = milliseconds_of(timeouts.silence),
           .lobby_limit = milliseconds_of(timeouts.lobby),
           .patience = patience_of(timeouts),
           .wall_clock = folder_.audit().clock(),
-          .roster = recovery_.roster,
           .refusals = std::move(refusals),
-          .num_newcomers = recovery_.num_newcomers,
           .keep_newcomer = [this](const ClientInfo& client) {
             folder_.journal().append(joined_event(client));
             note_consent(client);

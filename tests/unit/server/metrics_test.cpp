@@ -114,8 +114,8 @@ TEST_CASE("status board: what was observed, with the progress of those who have 
   CHECK(status.phase_seconds == 3);
   CHECK(status.progress == doctest::Approx(0.375));
   CHECK(status.num_refused == 0);
-  board.on_refusal();
-  board.on_refusal();
+  board.on_refusal(RefusalCode::full);
+  board.on_refusal(RefusalCode::full);
   board.on_phase("round 3", 4);
   board.report(status);
   CHECK(status.progress == 0);
