@@ -22,12 +22,12 @@ void StatusBoard::on_lobby(const std::vector<std::string>& present, std::size_t 
   next_.on_lobby(present, expected);
 }
 
-void StatusBoard::on_phase(const std::string& name, std::size_t num_parts) {
-  phase_ = name;
+void StatusBoard::on_phase(const Phase& phase, std::size_t num_parts) {
+  phase_ = phase;
   phase_began_ = clock_();
   num_parts_ = num_parts;
   parts_.clear();
-  next_.on_phase(name, num_parts);
+  next_.on_phase(phase, num_parts);
 }
 
 void StatusBoard::on_progress(const std::string& part, std::uint64_t done, std::uint64_t total) {

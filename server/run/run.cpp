@@ -362,7 +362,7 @@ net::Task<> Run::run_phases() {
   }
   co_await run_rounds();
   if (!local_models_.models().empty() && data_.test.size() > 0) {
-    observer_.on_phase("ensemble of the local models, for the record", 0);
+    observer_.on_phase({PhaseKind::ensemble}, 0);
     state_.ensemble = co_await local_models_.measure_ensemble();
   }
   auto keeping = net::offload(context_.pool, [this] {
@@ -384,7 +384,7 @@ net::Task<> Run::gather_clients() {
         fmt::format("it did not return within timeouts.absence to the server that goes on {}",
                     recovery_.milestone ? fmt::format("after round {}", recovery_.milestone->round)
                                         : std::string("before round 1"));
-    for (const std::string& name : clients_.roster.missing()) context_.leave_out(phase::absence, name, reason);
+    for (const std::string& name : clients_.roster.missing()) context_.leave_out({PhaseKind::absence}, name, reason);
     co_return;
   }
   std::vector<ClientInfo> clients;
@@ -394,7 +394,7 @@ net::Task<> Run::gather_clients() {
   }
   folder_.journal().append(roster_event(clients));
   if (const std::size_t num_missing = clients_.lobby->num_expected() - clients.size(); num_missing > 0) {
-    context_.leave_out(phase::lobby, fmt::format("{} of {} clients", num_missing, clients_.lobby->num_expected()),
+    context_.leave_out({PhaseKind::lobby}, fmt::format("{} of {} clients", num_missing, clients_.lobby->num_expected()),
                        "they did not come within timeouts.lobby");
   }
 }
@@ -616,10 +616,9 @@ net::Task<std::optional<learn::Evaluation>> Run::evaluate_here(const learn::Samp
 
 net::Task<std::optional<learn::Evaluation>> Run::evaluate_at_clients() {
   if (!config_.federation.federated_evaluation) co_return std::nullopt;
-  observer_.on_phase(fmt::format("round {}: evaluation at the clients", state_.num_rounds_done),
-                     clients_.roster.active().size());
+  observer_.on_phase({PhaseKind::evaluation, state_.num_rounds_done}, clients_.roster.active().size());
   const auto ask = [this](ClientSession& client) { return client.evaluate(state_.global); };
-  auto counting = context_.evaluate_at_clients(phase::evaluation, clients_.roster.active(), ask);
+  auto counting = context_.evaluate_at_clients(PhaseKind::evaluation, clients_.roster.active(), ask);
   const learn::Evaluation sum = co_await std::move(counting);
   co_return sum.num_samples() > 0 ? std::optional(sum) : std::nullopt;
 }
@@ -749,7 +748,7 @@ nlohmann::json Run::summary(const std::string& stopped_because) const {
   if (state_.best_accuracy) result["best_accuracy"] = *state_.best_accuracy;
   if (!state_.global.digest.empty()) result["model_digest"] = state_.global.digest;
   for (const LeftOut& left : state_.left_out) {
-    result["left_out"].push_back({{"phase", left.phase}, {"client", left.client}, {"reason", left.reason}});
+    result["left_out"].push_back({{"phase", recorded(left.phase)}, {"client", left.client}, {"reason", left.reason}});
   }
   return result;
 }

@@ -294,8 +294,8 @@ TEST_CASE(
 TEST_CASE("a stopped run says what it has kept, also where it is stopped again in its lobby") {
   class Stopping final : public server::RunObserver {
    public:
-    void on_phase(const std::string& name, std::size_t /*num_parts*/) override {
-      if (name == "round 1: evaluation at the clients") stop();
+    void on_phase(const server::Phase& phase, std::size_t /*num_parts*/) override {
+      if (phase == server::Phase{server::PhaseKind::evaluation, 1}) stop();
     }
     std::function<void()> stop;
   };
