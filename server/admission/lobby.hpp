@@ -6,14 +6,17 @@
 #include <string>
 #include <vector>
 
+#include "server/admission/refusal.hpp"
+
 namespace headstart::server {
 
 class Lobby {
  public:
   explicit Lobby(std::size_t num_expected) : num_expected_(num_expected) {}
 
-  /// Takes the client in, or returns why not: name taken, run full or started.
-  std::optional<std::string> enter(const std::string& name);
+  /// Takes the client in, or returns why not: name_taken, full or started. A place may be free a little later: its
+  /// holder may never join, or be lost before the start.
+  std::optional<Refusal> enter(const std::string& name);
   /// A client that was lost before the start; its place is free again.
   void leave(const std::string& name);
   /// From now on nobody enters.

@@ -55,15 +55,16 @@ void LiveView::on_lobby(const std::vector<std::string>& present, std::size_t exp
   }
 }
 
-void LiveView::on_phase(const std::string& name, std::size_t num_parts) {
-  phase_ = name;
+void LiveView::on_phase(const Phase& phase, std::size_t num_parts) {
+  phase_ = phase;
   num_parts_ = num_parts;
   parts_.clear();
   phase_began_ = clock_();
   next_plain_line_ = phase_began_ + plain_interval;
   // Rounds have a line of their own when they are done.
-  if (!name.starts_with("round ")) line(num_parts > 1 ? fmt::format("{} ({} clients)", name, num_parts) : name);
-  status(name + " ...");
+  const std::string words = words_of(phase);
+  if (!is_of_a_round(phase.kind)) line(num_parts > 1 ? fmt::format("{} ({} clients)", words, num_parts) : words);
+  status(words + " ...");
 }
 
 std::string LiveView::progress_text(TimePoint now) const {
@@ -81,7 +82,7 @@ std::string LiveView::progress_text(TimePoint now) const {
   const double elapsed = seconds_between(phase_began_, now);
   const double rate = elapsed > 0 ? static_cast<double>(done) / elapsed : 0;
   const auto filled = static_cast<std::size_t>(share * bar_width);
-  std::string text = fmt::format("{}  [{}{}] {:3.0f}%", phase_, std::string(filled, '#'),
+  std::string text = fmt::format("{}  [{}{}] {:3.0f}%", words_of(*phase_), std::string(filled, '#'),
                                  std::string(bar_width - filled, '.'), 100 * share);
   if (num_parts_ > 1) text += fmt::format("  {}/{} clients done", num_finished, num_parts_);
   text += fmt::format("  {:.0f} samples/s", rate);
@@ -91,7 +92,7 @@ std::string LiveView::progress_text(TimePoint now) const {
 }
 
 void LiveView::on_progress(const std::string& part, std::uint64_t done, std::uint64_t total) {
-  if (phase_.empty()) return;  // a client may report at any time
+  if (!phase_) return;  // a client may report at any time
   parts_[part] = {done, total};
   const TimePoint now = clock_();
   if (style_ == ViewStyle::terminal) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <map>
+#include <optional>
 #include <ostream>
 #include <string>
 
@@ -28,7 +29,7 @@ class LiveView final : public RunObserver {
   void finish(const std::string& text) { line(text); }
 
   void on_lobby(const std::vector<std::string>& present, std::size_t expected) override;
-  void on_phase(const std::string& name, std::size_t num_parts) override;
+  void on_phase(const Phase& phase, std::size_t num_parts) override;
   void on_progress(const std::string& part, std::uint64_t done, std::uint64_t total) override;
   void on_round(const RoundView& round) override;
   void on_note(const std::string& text) override;
@@ -45,7 +46,7 @@ class LiveView final : public RunObserver {
   std::ostream& out_;
   ViewStyle style_;
   Clock clock_;
-  std::string phase_;
+  std::optional<Phase> phase_;  ///< The one under way.
   std::size_t num_parts_ = 0;
   TimePoint phase_began_{};
   TimePoint next_plain_line_{};

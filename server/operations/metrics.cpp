@@ -62,16 +62,9 @@ std::optional<double> number(std::optional<std::uint64_t> value) {
   return value ? std::optional(static_cast<double>(*value)) : std::nullopt;
 }
 
-/// One of a few words: a label with a round's number or a silo's name would make a series of each.
-std::string phase_label(const std::string& phase) {
-  if (phase.starts_with("round ")) return "round";
-  if (phase.starts_with("consolidation at ")) return "consolidation at a client";
-  return phase;
-}
-
 void add_run(Families& out, const RunStatus& run) {
   out.begin("headstart_phase_info", "The phase under way, as a label.", MetricType::Gauge);
-  out.add(1, {{"phase", phase_label(run.phase)}});
+  out.add(1, {{"phase", std::string(label_of(run.phase.kind))}});
   out.gauge("headstart_phase_seconds", "How long the phase has taken so far.", run.phase_seconds);
   out.gauge("headstart_phase_progress_ratio", "Share of the phase's samples that are done.", run.progress);
   out.gauge("headstart_run_seconds", "How long the run has taken so far.", run.seconds);

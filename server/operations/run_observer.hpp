@@ -6,6 +6,9 @@
 #include <string>
 #include <vector>
 
+#include "server/operations/phase.hpp"
+#include "server/operations/refusal_code.hpp"
+
 namespace headstart::server {
 
 struct RoundView {
@@ -27,12 +30,12 @@ class RunObserver {
   /// The lobby changed.
   virtual void on_lobby(const std::vector<std::string>& /*present*/, std::size_t /*expected*/) {}
   /// A phase begins that has `num_parts` progress reports to wait for.
-  virtual void on_phase(const std::string& /*name*/, std::size_t /*num_parts*/) {}
+  virtual void on_phase(const Phase& /*phase*/, std::size_t /*num_parts*/) {}
   /// `part` (a client, "server") has done so many of its samples.
   virtual void on_progress(const std::string& /*part*/, std::uint64_t /*done*/, std::uint64_t /*total*/) {}
   virtual void on_round(const RoundView& /*round*/) {}
   /// A peer was not admitted.
-  virtual void on_refusal() {}
+  virtual void on_refusal(RefusalCode /*code*/) {}
   /// A sentence worth a line.
   virtual void on_note(const std::string& /*text*/) {}
 };

@@ -22,12 +22,12 @@ void StatusBoard::on_lobby(const std::vector<std::string>& present, std::size_t 
   next_.on_lobby(present, expected);
 }
 
-void StatusBoard::on_phase(const std::string& name, std::size_t num_parts) {
-  phase_ = name;
+void StatusBoard::on_phase(const Phase& phase, std::size_t num_parts) {
+  phase_ = phase;
   phase_began_ = clock_();
   num_parts_ = num_parts;
   parts_.clear();
-  next_.on_phase(name, num_parts);
+  next_.on_phase(phase, num_parts);
 }
 
 void StatusBoard::on_progress(const std::string& part, std::uint64_t done, std::uint64_t total) {
@@ -40,9 +40,9 @@ void StatusBoard::on_round(const RoundView& round) {
   next_.on_round(round);
 }
 
-void StatusBoard::on_refusal() {
+void StatusBoard::on_refusal(RefusalCode code) {
   ++num_refused_;
-  next_.on_refusal();
+  next_.on_refusal(code);
 }
 
 }  // namespace headstart::server

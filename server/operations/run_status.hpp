@@ -24,7 +24,7 @@ struct ClientStatus {
 
 struct RunStatus {
   bool takes_clients = false;  ///< A client that dials now is admitted or told why not.
-  std::string phase;
+  Phase phase;
   double phase_seconds = 0;
   double progress = 0;  ///< Of the phase, 0..1, as far as it is reported.
   std::int64_t round = 0, num_rounds = 0;
@@ -54,16 +54,16 @@ class StatusBoard final : public RunObserver {
   void report(RunStatus& status) const;
 
   void on_lobby(const std::vector<std::string>& present, std::size_t expected) override;
-  void on_phase(const std::string& name, std::size_t num_parts) override;
+  void on_phase(const Phase& phase, std::size_t num_parts) override;
   void on_progress(const std::string& part, std::uint64_t done, std::uint64_t total) override;
   void on_round(const RoundView& round) override;
-  void on_refusal() override;
+  void on_refusal(RefusalCode code) override;
   void on_note(const std::string& text) override { next_.on_note(text); }
 
  private:
   RunObserver& next_;
   Clock clock_;
-  std::string phase_ = "lobby";
+  Phase phase_;
   std::optional<TimePoint> phase_began_;
   std::size_t num_parts_ = 0;
   std::map<std::string, double> parts_;  ///< Shares done.

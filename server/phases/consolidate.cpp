@@ -79,7 +79,7 @@ struct PublicTeaching {
 net::Task<PublicTeaching> teach_on_public(const RunContext& context, const LocalModels& models,
                                           const ConsolidationPlan& plan) {
   PublicTeaching teaching{{context.data.transfer.x.to(context.device), {}}, {}};
-  context.observer.on_phase("teacher logits on the public set", 1);
+  context.observer.on_phase({PhaseKind::teaching}, 1);
   auto answering = net::offload(context.pool, [&context, &models, &plan, &teaching] {
     const learn::KeepFreedMemory keep_freed_memory;
     return learn::sound_teachers(teacher_logits(context, models, plan, teaching.samples.x), plan.weights);
@@ -93,7 +93,7 @@ net::Task<PublicTeaching> teach_on_public(const RunContext& context, const Local
   for (const std::int64_t dropped : all_dropped) {
     const std::string& client = plan.teachers[static_cast<std::size_t>(dropped)];
     std::erase(teaching.clients, client);
-    context.leave_out(phase::consolidation, client, diverged_on_public);
+    context.leave_out({PhaseKind::consolidation}, client, diverged_on_public);
   }
   co_return teaching;
 }
@@ -102,7 +102,7 @@ net::Task<PublicTeaching> teach_on_public(const RunContext& context, const Local
 net::Task<Distilled> distil_on_public(const RunContext& context, const LocalModels& models,
                                       const ConsolidationPlan& plan, const PublicTeaching& teaching,
                                       learn::KdSetting setting) {
-  context.observer.on_phase("consolidation on the public set", 1);
+  context.observer.on_phase({PhaseKind::public_consolidation}, 1);
   auto distilling = net::offload(context.pool, [&context, &models, &plan, &teaching, setting] {
     const learn::KeepFreedMemory keep_freed_memory;
     learn::DistillOptions options = context.terms().consolidation;
@@ -145,7 +145,7 @@ net::Task<Distilled> distil_on_public(const RunContext& context, const LocalMode
 net::Task<Distilled> distil_at_client(const RunContext& context, const LocalModels& models,
                                       const ConsolidationPlan& plan, learn::KdSetting setting) {
   const std::string& place = *plan.place;
-  context.observer.on_phase(fmt::format("consolidation at {}", place), 1);
+  context.observer.on_phase({PhaseKind::client_consolidation, 0, place}, 1);
   context.observer.on_note(
       fmt::format("{} is sent the pre-trained models of {} other clients", place, plan.teachers.size()));
   auto starting = net::offload(context.pool, [&context, &models, &plan] {
@@ -387,7 +387,7 @@ net::Task<DistilledStart> distil_seed(const RunContext& context, const LocalMode
       co_return seed;
     }
     const std::string& student = plan.place ? *plan.place : *plan.student;
-    context.leave_out(phase::consolidation, student, distilled.failure);
+    context.leave_out({PhaseKind::consolidation}, student, distilled.failure);
     if (context.stop.stop_requested()) throw Error(Errc::interrupted, "stopped during consolidation");
     if (plan.place) {
       // The next one by rank takes its place; its model, which is here, still teaches.
@@ -418,7 +418,7 @@ net::Task<learn::Evaluation> rate_start(const RunContext& context, const wire::P
   const auto ask = [&](ClientSession& client) {
     return evaluate(client, DisclosurePolicy::release_model("seed", seed), false);
   };
-  auto counting = context.evaluate_at_clients(phase::seed_rating, context.judges_of(without), ask);
+  auto counting = context.evaluate_at_clients(PhaseKind::seed_rating, context.judges_of(without), ask);
   co_return co_await std::move(counting);
 }
 

@@ -15,11 +15,11 @@
 
 namespace headstart::server {
 
-void LocalModels::require_quorum(const char* phase) const {
+void LocalModels::require_quorum(PhaseKind phase) const {
   const auto quorum = static_cast<std::size_t>(quorum_of(context_.options()));
   if (models_.size() >= quorum) return;
-  throw Error(Errc::run_failed, fmt::format("{}: {} of {} clients finished, {} are needed", phase, models_.size(),
-                                            context_.roster.all().size(), quorum));
+  throw Error(Errc::run_failed, fmt::format("{}: {} of {} clients finished, {} are needed", recorded({phase}),
+                                            models_.size(), context_.roster.all().size(), quorum));
 }
 
 void LocalModels::restore(const std::map<std::string, LocalModelRecord>& records) {
@@ -46,8 +46,8 @@ void LocalModels::keep_record(const LocalModel& model) const {
 net::Task<> LocalModels::pretrain() {
   std::vector<std::shared_ptr<ClientSession>> clients = context_.roster.active();
   std::erase_if(clients, [this](const auto& client) { return models_.contains(client->name()); });
-  if (clients.empty()) co_return require_quorum(phase::pretraining);
-  context_.observer.on_phase(phase::pretraining, clients.size());
+  if (clients.empty()) co_return require_quorum(PhaseKind::pretraining);
+  context_.observer.on_phase({PhaseKind::pretraining}, clients.size());
   const TimePoint begin = context_.clock();
   const auto take_from = [this](ClientSession& client) -> net::Task<bool> {
     auto pretraining = server::pretrain(client);
@@ -68,9 +68,9 @@ net::Task<> LocalModels::pretrain() {
   const auto answers = co_await context_.roster.ask<bool>(clients, take_from);
   phase_seconds_ = seconds_between(begin, context_.clock());
   for (const auto& answer : answers) {
-    if (!answer.value) context_.leave_out(phase::pretraining, answer.client->name(), answer.reason);
+    if (!answer.value) context_.leave_out({PhaseKind::pretraining}, answer.client->name(), answer.reason);
   }
-  require_quorum(phase::pretraining);
+  require_quorum(PhaseKind::pretraining);
 }
 
 net::Task<> LocalModels::collect() {
@@ -79,7 +79,7 @@ net::Task<> LocalModels::collect() {
     const auto model = models_.find(client->name());
     return model == models_.end() || model->second.num_bytes;
   });
-  context_.observer.on_phase(phase::exchange, clients.size());
+  context_.observer.on_phase({PhaseKind::exchange}, clients.size());
   const bool on_public = context_.options().start == StartModel::kd && context_.data.transfer.size() > 0 &&
                          context_.options().consolidation.transfer != TransferSet::student;
   DigestedState samples;
@@ -113,10 +113,10 @@ net::Task<> LocalModels::collect() {
     const bool is_missing = !model.num_bytes && !model.transfer_logits && model.reason.empty();
     if (!is_missing) return false;
     const auto reason = reasons.find(client);
-    context_.leave_out(phase::exchange, client, reason == reasons.end() ? "it is not there" : reason->second);
+    context_.leave_out({PhaseKind::exchange}, client, reason == reasons.end() ? "it is not there" : reason->second);
     return true;
   });
-  require_quorum(phase::exchange);
+  require_quorum(PhaseKind::exchange);
 }
 
 net::Task<> LocalModels::collect_weights(ClientSession& client, LocalModel& model) {
@@ -166,7 +166,7 @@ net::Task<> LocalModels::collect_logits(ClientSession& client, LocalModel& model
 net::Task<> LocalModels::rate() {
   const ValidationSource source = context_.options().validation;
   if (source == ValidationSource::none) co_return;
-  context_.observer.on_phase(phase::rating, models_.size());
+  context_.observer.on_phase({PhaseKind::rating}, models_.size());
   if (source == ValidationSource::federated) {
     context_.observer.on_note(
         "every client is sent each pre-trained model that another silo shares with peers, to count on its held-out "
@@ -194,7 +194,7 @@ net::Task<> LocalModels::rate_federated(LocalModel& model) {
     auto state = session::source_of_model_file(file, *model.num_bytes);
     return evaluate(client, DisclosurePolicy(client.name()).release(model.client, model, std::move(state)), false);
   };
-  auto counting = context_.evaluate_at_clients(phase::rating, context_.judges_of(model.client), ask);
+  auto counting = context_.evaluate_at_clients(PhaseKind::rating, context_.judges_of(model.client), ask);
   learn::Evaluation others = co_await std::move(counting);
   model.is_rated_by_owner = others.num_samples() == 0;
   if (!model.is_rated_by_owner) {
@@ -203,7 +203,7 @@ net::Task<> LocalModels::rate_federated(LocalModel& model) {
   }
   std::vector<std::shared_ptr<ClientSession>> owner;
   if (const auto client = context_.roster.find(model.client)) owner.push_back(client);
-  auto counting_own = context_.evaluate_at_clients(phase::rating, std::move(owner), ask);
+  auto counting_own = context_.evaluate_at_clients(PhaseKind::rating, std::move(owner), ask);
   learn::Evaluation own = co_await std::move(counting_own);
   if (own.num_samples() == 0) {
     throw Error(Errc::run_failed, "federated validation: no client has held-out samples; raise data.held_out");

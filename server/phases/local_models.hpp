@@ -63,7 +63,7 @@ class LocalModels {
   [[nodiscard]] std::int64_t num_rated() const;
   /// By all clients but its own; by its own where no other has held-out samples.
   net::Task<> rate_federated(LocalModel& model);
-  void require_quorum(const char* phase) const;
+  void require_quorum(PhaseKind phase) const;
   void keep_record(const LocalModel& model) const;
 
   const RunContext& context_;

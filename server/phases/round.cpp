@@ -98,7 +98,7 @@ net::Task<RoundOutcome> run_round(const RunContext& context, const Strategy& str
                                   std::optional<std::string> suspect) {
   const auto clients = selected(context, strategy, round);
   const std::set<std::string> gone = context.roster.gone();
-  context.observer.on_phase(fmt::format("round {}", round), clients.size());
+  context.observer.on_phase({PhaseKind::training, round}, clients.size());
   std::vector<std::string> names;
   for (const auto& client : clients) names.push_back(client->name());
   RoundMachine machine(round, names, static_cast<std::size_t>(quorum_of(context.options())));
@@ -118,11 +118,11 @@ net::Task<RoundOutcome> run_round(const RunContext& context, const Strategy& str
     } else {
       machine.on_rejected(answer.client->name(), answer.reason);
     }
-    context.leave_out(fmt::format("round {}", round), answer.client->name(), answer.reason);
+    context.leave_out({PhaseKind::training, round}, answer.client->name(), answer.reason);
   }
   if (machine.phase() != RoundMachine::Phase::complete) throw Error(Errc::run_failed, machine.failure());
   if (const std::string work = strategy.finishing(); !work.empty()) {
-    context.observer.on_phase(fmt::format("round {}: {}", round, work), 1);
+    context.observer.on_phase({PhaseKind::finishing, round, work}, 1);
   }
   nlohmann::json report = nlohmann::json::object();
   auto finishing =

@@ -59,9 +59,9 @@ struct RunContext {
     return clients;
   }
   /// Goes on without what `client` should have given to `phase`: said to the observer and recorded in the summary.
-  void leave_out(const std::string& phase, const std::string& client, const std::string& reason) const {
+  void leave_out(const Phase& phase, const std::string& client, const std::string& reason) const {
     if (stop.stop_requested()) return;  // the phase itself will be gone through again
-    observer.on_note(fmt::format("{} without {}: {}", phase, client, reason));
+    observer.on_note(fmt::format("{} without {}: {}", recorded(phase), client, reason));
     left_out.push_back({phase, client, reason});
     folder.journal().append(left_out_event(left_out.back()));
   }
@@ -70,8 +70,8 @@ struct RunContext {
   /// cannot have a model count as diverged. Throws Error(interrupted) where the run is stopped meanwhile, as the
   /// answers are then not all there.
   template <class Ask>
-  net::Task<learn::Evaluation> evaluate_at_clients(const char* phase,
-                                                   std::vector<std::shared_ptr<ClientSession>> clients, Ask ask) const {
+  net::Task<learn::Evaluation> evaluate_at_clients(PhaseKind phase, std::vector<std::shared_ptr<ClientSession>> clients,
+                                                   Ask ask) const {
     auto asking = roster.ask<learn::Evaluation>(std::move(clients), std::move(ask));
     const auto answers = co_await std::move(asking);
     if (stop.stop_requested()) throw Error(Errc::interrupted, "stopped while clients evaluated");
@@ -81,9 +81,9 @@ struct RunContext {
     auto sum = learn::Evaluation::of_none(data.task.num_classes);
     for (const Answer<learn::Evaluation>& answer : answers) {
       if (!answer.value) {
-        leave_out(phase, answer.client->name(), answer.reason);
+        leave_out({phase}, answer.client->name(), answer.reason);
       } else if (is_finite_somewhere && !std::isfinite(answer.value->loss_sum)) {
-        leave_out(phase, answer.client->name(), "it measured an infinite loss, and others a finite one");
+        leave_out({phase}, answer.client->name(), "it measured an infinite loss, and others a finite one");
       } else {
         sum += *answer.value;
       }

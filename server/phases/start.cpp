@@ -70,7 +70,7 @@ void leave_out_outliers(const RunContext& context, const Norms& norms, Members& 
   std::erase_if(members, [&](const LocalModel* member) {
     const double norm = norms.at(member->client);
     if (norm <= limit) return false;
-    context.leave_out(phase::averaging, member->client,
+    context.leave_out({PhaseKind::averaging}, member->client,
                       fmt::format("its model's L2 norm is {:.6g}; {:.6g} at most is averaged, {} times the median",
                                   norm, limit, outlier_factor));
     return true;
@@ -81,7 +81,7 @@ void leave_out_outliers(const RunContext& context, const Norms& norms, Members& 
 /// included: their models are not in the average.
 net::Task<wire::PackedState> with_statistics_of_clients(const RunContext& context, wire::PackedState average) {
   const auto clients = context.roster.active();
-  context.observer.on_phase("normalisation statistics", clients.size());
+  context.observer.on_phase({PhaseKind::statistics}, clients.size());
   learn::WeightedMean sum(context.global_schema);
   auto hashing = net::offload(context.pool, [&average] { return average.digest(); });
   const std::string digest = co_await std::move(hashing);
@@ -102,7 +102,7 @@ net::Task<wire::PackedState> with_statistics_of_clients(const RunContext& contex
   const auto answers = co_await context.roster.ask<bool>(clients, take_from);
   for (const auto& answer : answers) {
     if (!answer.value) {
-      context.leave_out(phase::statistics, answer.client->name(), answer.reason);
+      context.leave_out({PhaseKind::statistics}, answer.client->name(), answer.reason);
     }
   }
   // Whatever came back beside the statistics, the parameters stay those that were sent.
@@ -171,7 +171,7 @@ net::Task<Start> kd_start(const RunContext& context, const LocalModels& models, 
     if (is_gated) context.observer.on_note("gate: no rated model may reach other silos, the seed stands");
     co_return start;
   }
-  context.observer.on_phase(phase::seed_rating, 1);
+  context.observer.on_phase({PhaseKind::seed_rating}, 1);
   // By the same clients as the model that it is compared with.
   auto judging = rate_start(context, start.state, best->is_rated_by_owner ? std::string() : best->client);
   const learn::Evaluation rating = co_await std::move(judging);

@@ -19,9 +19,10 @@ using nlohmann::json;
 /// Whether what the run had to do without stays so when a run that had not started is gone on with: most phases are
 /// gone through again. `index`: of `left` among all of them.
 bool stands_before_the_start(const LeftOut& left, std::size_t index, const Recovery& recovery) {
-  if (left.phase == phase::rating) return true;
+  const PhaseKind phase = left.phase.kind;
+  if (phase == PhaseKind::rating) return true;
   if (index >= recovery.num_left_out_when_distilled) return false;
-  return left.phase == phase::seed_rating || (recovery.seed && left.phase == phase::consolidation);
+  return phase == PhaseKind::seed_rating || (recovery.seed && phase == PhaseKind::consolidation);
 }
 
 /// Takes back what was written down beyond `milestone`; null: beyond what came before round 1.
@@ -32,7 +33,8 @@ void go_back_to(const Milestone* milestone, Recovery& recovery) {
   std::vector<LeftOut> kept;
   for (std::size_t i = 0; i < recovery.left_out.size(); ++i) {
     LeftOut& left = recovery.left_out[i];
-    const bool is_of_the_roster = left.phase == phase::lobby || left.phase == phase::absence;
+    const PhaseKind phase = left.phase.kind;
+    const bool is_of_the_roster = phase == PhaseKind::lobby || phase == PhaseKind::absence;
     const bool counts = milestone == nullptr ? stands_before_the_start(left, i, recovery) : i < milestone->num_left_out;
     if (is_of_the_roster || counts) kept.push_back(std::move(left));
   }
@@ -151,8 +153,8 @@ void take(const json& event, Recovery& recovery, std::vector<Milestone>& milesto
   } else if (kind == "seed") {
     take_distilled(event, recovery);
   } else if (kind == "left out") {
-    recovery.left_out.push_back({event.at("phase").get<std::string>(), event.at("client").get<std::string>(),
-                                 event.at("reason").get<std::string>()});
+    recovery.left_out.push_back({phase_from(event.at("phase").get<std::string>()),
+                                 event.at("client").get<std::string>(), event.at("reason").get<std::string>()});
   } else if (kind == "started") {
     take_start(event, recovery);
   } else if (kind == "model") {

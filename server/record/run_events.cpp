@@ -167,7 +167,10 @@ json local_model_event(const std::string& client, const LocalModelRecord& model)
 }
 
 json left_out_event(const LeftOut& left_out) {
-  return {{"event", "left out"}, {"phase", left_out.phase}, {"client", left_out.client}, {"reason", left_out.reason}};
+  return {{"event", "left out"},
+          {"phase", recorded(left_out.phase)},
+          {"client", left_out.client},
+          {"reason", left_out.reason}};
 }
 
 json started_event(const std::string& used, const json& report, const json& before_rounds) {

@@ -9,6 +9,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "server/operations/phase.hpp"
 #include "server/sessions/client_info.hpp"
 #include "server/uploads/update_norms.hpp"
 #include "shared/learn/train/evaluation.hpp"
@@ -17,24 +18,10 @@
 
 namespace headstart::server {
 
-/// Phases that can have to do without a client, as LeftOut names them; a round is "round 7".
-namespace phase {
-inline constexpr char lobby[] = "lobby";     ///< Who never came; the client is then a number.
-inline constexpr char absence[] = "return";  ///< Who did not come back to a server that was started again.
-inline constexpr char pretraining[] = "local pre-training";
-inline constexpr char exchange[] = "exchange of models";
-inline constexpr char rating[] = "rating of the models";
-inline constexpr char averaging[] = "average of the models";
-inline constexpr char statistics[] = "statistics";
-inline constexpr char consolidation[] = "consolidation";
-inline constexpr char seed_rating[] = "rating of the seed";
-inline constexpr char evaluation[] = "evaluation";  ///< After a round.
-}  // namespace phase
-
 /// What a run had to do without.
 struct LeftOut {
-  std::string phase;
-  std::string client;
+  Phase phase;         ///< As far as recorded() tells.
+  std::string client;  ///< Of the lobby: how many clients.
   std::string reason;
 };
 

@@ -109,22 +109,24 @@ AdmissionRules Run::admission_rules() {
   const Timeouts& timeouts = config_.federation.timeouts;
   std::map<std::string, RefusalCounts> refusals;
   if (!recovery_.lines.empty()) refusals = recovery_.lines.back().value("refused", refusals);
-  return {.terms = config_.terms,
+  AdmissionCriteria criteria{.terms = config_.terms,
+                             .schema_digest = federated_.schema.digest(),
+                             .figures = data_.figures,
+                             .model_bytes = federated_.schema.num_bytes(),
+                             .num_late = config_.federation.num_late,
+                             .roster = recovery_.roster,
+                             .num_newcomers = recovery_.num_newcomers,
+                             .max_violations = ClientSession::max_violations};
+  return {.criteria = std::move(criteria),
           .tasks = tasks_of(config_.federation, data_),
-          .schema_digest = federated_.schema.digest(),
-          .figures = data_.figures,
-          .model_bytes = federated_.schema.num_bytes(),
           .allowed_clients = config_.allowed_clients,
           .quorum = static_cast<std::size_t>(quorum_of(config_.federation)),
-          .num_late = config_.federation.num_late,
           .handshake_limit = milliseconds_of(timeouts.handshake),
           .silence = milliseconds_of(timeouts.silence),
           .lobby_limit = milliseconds_of(timeouts.lobby),
           .patience = patience_of(timeouts),
           .wall_clock = folder_.audit().clock(),
-          .roster = recovery_.roster,
           .refusals = std::move(refusals),
-          .num_newcomers = recovery_.num_newcomers,
           .keep_newcomer = [this](const ClientInfo& client) {
             folder_.journal().append(joined_event(client));
             note_consent(client);
@@ -362,7 +364,7 @@ net::Task<> Run::run_phases() {
   }
   co_await run_rounds();
   if (!local_models_.models().empty() && data_.test.size() > 0) {
-    observer_.on_phase("ensemble of the local models, for the record", 0);
+    observer_.on_phase({PhaseKind::ensemble}, 0);
     state_.ensemble = co_await local_models_.measure_ensemble();
   }
   auto keeping = net::offload(context_.pool, [this] {
@@ -384,7 +386,7 @@ net::Task<> Run::gather_clients() {
         fmt::format("it did not return within timeouts.absence to the server that goes on {}",
                     recovery_.milestone ? fmt::format("after round {}", recovery_.milestone->round)
                                         : std::string("before round 1"));
-    for (const std::string& name : clients_.roster.missing()) context_.leave_out(phase::absence, name, reason);
+    for (const std::string& name : clients_.roster.missing()) context_.leave_out({PhaseKind::absence}, name, reason);
     co_return;
   }
   std::vector<ClientInfo> clients;
@@ -394,7 +396,7 @@ net::Task<> Run::gather_clients() {
   }
   folder_.journal().append(roster_event(clients));
   if (const std::size_t num_missing = clients_.lobby->num_expected() - clients.size(); num_missing > 0) {
-    context_.leave_out(phase::lobby, fmt::format("{} of {} clients", num_missing, clients_.lobby->num_expected()),
+    context_.leave_out({PhaseKind::lobby}, fmt::format("{} of {} clients", num_missing, clients_.lobby->num_expected()),
                        "they did not come within timeouts.lobby");
   }
 }
@@ -616,12 +618,11 @@ net::Task<std::optional<learn::Evaluation>> Run::evaluate_here(const learn::Samp
 
 net::Task<std::optional<learn::Evaluation>> Run::evaluate_at_clients() {
   if (!config_.federation.federated_evaluation) co_return std::nullopt;
-  observer_.on_phase(fmt::format("round {}: evaluation at the clients", state_.num_rounds_done),
-                     clients_.roster.active().size());
+  observer_.on_phase({PhaseKind::evaluation, state_.num_rounds_done}, clients_.roster.active().size());
   const auto ask = [this](ClientSession& client) {
     return evaluate(client, DisclosurePolicy::release_model("global model", state_.global), true);
   };
-  auto counting = context_.evaluate_at_clients(phase::evaluation, clients_.roster.active(), ask);
+  auto counting = context_.evaluate_at_clients(PhaseKind::evaluation, clients_.roster.active(), ask);
   const learn::Evaluation sum = co_await std::move(counting);
   co_return sum.num_samples() > 0 ? std::optional(sum) : std::nullopt;
 }
@@ -751,7 +752,7 @@ nlohmann::json Run::summary(const std::string& stopped_because) const {
   if (state_.best_accuracy) result["best_accuracy"] = *state_.best_accuracy;
   if (!state_.global.digest.empty()) result["model_digest"] = state_.global.digest;
   for (const LeftOut& left : state_.left_out) {
-    result["left_out"].push_back({{"phase", left.phase}, {"client", left.client}, {"reason", left.reason}});
+    result["left_out"].push_back({{"phase", recorded(left.phase)}, {"client", left.client}, {"reason", left.reason}});
   }
   return result;
 }

@@ -23,7 +23,7 @@ const std::filesystem::path golden = "tests/golden/digests.json";
 class StopAtPhase final : public server::RunObserver {
  public:
   explicit StopAtPhase(int count) : left_(count) {}
-  void on_phase(const std::string&, std::size_t) override {
+  void on_phase(const server::Phase&, std::size_t) override {
     if (--left_ == 0) stop();
   }
   std::function<void()> stop;

@@ -331,7 +331,9 @@ TEST_CASE("the other starts: best local is the best client's model, the average 
 class Notes final : public server::RunObserver {
  public:
   void on_note(const std::string& text) override { all += text + "\n"; }
-  void on_phase(const std::string& name, std::size_t num_parts) override { phases.emplace_back(name, num_parts); }
+  void on_phase(const server::Phase& phase, std::size_t num_parts) override {
+    phases.emplace_back(server::words_of(phase), num_parts);
+  }
   std::string all;
   std::vector<std::pair<std::string, std::size_t>> phases;
 };

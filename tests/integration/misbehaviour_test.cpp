@@ -32,6 +32,7 @@ namespace headstart {
 namespace {
 
 namespace asio = boost::asio;
+using server::RefusalCode;
 
 /// Trains like the others, then spoils the update.
 class SpoilingWorker final : public test::DelegatingWorker {
@@ -55,7 +56,9 @@ class SpoilingWorker final : public test::DelegatingWorker {
 class Notes final : public server::RunObserver {
  public:
   void on_note(const std::string& text) override { all += text + "\n"; }
+  void on_refusal(RefusalCode code) override { refusals.insert(code); }
   std::string all;
+  std::set<RefusalCode> refusals;
 };
 
 nlohmann::json simulate(const server::ServerConfig& config, std::vector<lab::SimulatedClient> clients, Notes& notes,
@@ -298,8 +301,8 @@ TEST_CASE(
 TEST_CASE("a stopped run says what it has kept, also where it is stopped again in its lobby") {
   class Stopping final : public server::RunObserver {
    public:
-    void on_phase(const std::string& name, std::size_t /*num_parts*/) override {
-      if (name == "round 1: evaluation at the clients") stop();
+    void on_phase(const server::Phase& phase, std::size_t /*num_parts*/) override {
+      if (phase == server::Phase{server::PhaseKind::evaluation, 1}) stop();
     }
     std::function<void()> stop;
   };
@@ -370,7 +373,7 @@ TEST_CASE("counts that cannot be end the connection; at the third time the clien
   CHECK(summary["rounds"] == 3);
   CHECK(summary["degraded"] == true);
   CHECK(notes.all.find("impossible counts for class 0") != std::string::npos);
-  CHECK(notes.all.find("silo-3 has broken the protocol 3 times") != std::string::npos);
+  CHECK(notes.refusals.contains(RefusalCode::conduct));
   std::ifstream lines(folder / "run/rounds.jsonl");
   std::string last;
   for (std::string line; std::getline(lines, line);) last = line;
@@ -633,7 +636,7 @@ TEST_CASE("what is no message ends the connection, says why, and at the third ti
   Notes notes;
   const auto summary = simulate(config, std::move(clients), notes);
   CHECK(summary["rounds"] == 3);
-  CHECK(notes.all.find("silo-3 has broken the protocol 3 times") != std::string::npos);
+  CHECK(notes.refusals.contains(RefusalCode::conduct));
   std::map<std::string, int> recorded;
   std::string last_reason;
   std::istringstream lines(read_text(folder / "run/audit.jsonl"));
@@ -752,8 +755,13 @@ struct Lobby {
   }
 };
 
-/// Sends Hello and Join as given; returns the server's answer's reason, or "joined".
-std::string answer_to(wire::Hello hello, const std::function<void(wire::Join&)>& change) {
+struct Answer {
+  std::optional<RefusalCode> code;  ///< Of a refusal.
+  std::string words;                ///< The reason, or "joined".
+};
+
+/// Sends Hello and Join as given.
+Answer answer_to(wire::Hello hello, const std::function<void(wire::Join&)>& change) {
   Lobby lobby;
   std::string answer;
   lobby.speak([&](session::ClientConversation& conversation) -> net::Task<> {
@@ -771,8 +779,10 @@ std::string answer_to(wire::Hello hello, const std::function<void(wire::Join&)>&
   const std::string before_what_cannot_be_read = "the server could not take this client: ";
   const bool is_unreadable = answer.starts_with(before_what_cannot_be_read);
   const std::string reason = is_unreadable ? answer.substr(before_what_cannot_be_read.size()) : answer;
-  if (answer != "joined") CHECK(lobby.notes.all.find("was not admitted: " + reason) != std::string::npos);
-  return answer;
+  if (answer == "joined") return {std::nullopt, answer};
+  CHECK(lobby.notes.all.find("was not admitted: " + reason) != std::string::npos);
+  REQUIRE(lobby.notes.refusals.size() == 1);
+  return {*lobby.notes.refusals.begin(), answer};
 }
 
 TEST_CASE("a peer that upgrades its connection and says nothing is not kept") {
@@ -782,65 +792,70 @@ TEST_CASE("a peer that upgrades its connection and says nothing is not kept") {
   CHECK(thrown != "(no error)");
 }
 
-TEST_CASE("a client that does not fit is refused with the reason") {
+TEST_CASE("a client that does not fit is refused, and the observer is told why") {
   const wire::Hello hello = hello_of("silo-0");
-  CHECK(answer_to(hello, [](wire::Join&) {}) == "joined");
-  CHECK(answer_to({wire::protocol_version, "../etc", "test"}, [](wire::Join&) {
-        }).starts_with("the client's name must be"));
-  CHECK(answer_to(hello, [](wire::Join& join) { join.num_examples = 0; }) == "the client has no training samples");
-  CHECK(answer_to(hello, [](wire::Join& join) { join.num_examples = 10'000'001; }) ==
-        "the client announces 10000001 training samples; limits.examples of the server allows 10000000");
-  CHECK(answer_to(hello, [](wire::Join& join) {
-          join.num_held_out = ~std::uint64_t{0};
-        }).find("announces 18446744073709551615 held-out samples") != std::string::npos);
+  const wire::Hello nameless = hello_of("../etc");
+  CHECK_FALSE(answer_to(hello, [](wire::Join&) {}).code);
+  CHECK(answer_to(nameless, [](wire::Join&) {}).code == RefusalCode::name);
+  CHECK(answer_to(hello, [](wire::Join& join) { join.schema = "other"; }).code == RefusalCode::schema);
   CHECK(answer_to(hello, [](wire::Join& join) {
           learn::ModelSpec own = test::small_config("").terms.model;
           own.channels = {2048, 2048};
           own.hidden = 1048576;
           join.own_model = plan::to_json_text(own);
           join.own_architecture = own.architecture();
-        }).find("limits.own_model of the run allows 268435456") != std::string::npos);
-  CHECK(answer_to(hello, [](wire::Join& join) {
-          join.height = 32;
-        }).find("samples of 1x32x12 in 3 classes, the run has 1x12x12") != std::string::npos);
-  CHECK(answer_to(hello, [](wire::Join& join) {
-          join.samples = plan::to_json_text(plan::SampleReport{
-              .classes = {.names = {"normal", "Pneumonia"}, .count = 2, .source = learn::ClassSource::folders},
-              .figures = plan::report_from_json_text(join.samples.value).figures});
-        }).find(R"(its classes are "normal", "Pneumonia"; the run's are "0", "1", "2")") != std::string::npos);
+        }).code == RefusalCode::own_model);
   CHECK(answer_to(hello, [](wire::Join& join) {
           plan::SampleReport report = plan::report_from_json_text(join.samples.value);
           for (auto* values : {&report.figures.min, &report.figures.max, &report.figures.mean}) (*values)[0] *= 255;
           report.figures.deviation[0] *= 255;
           join.samples = plan::to_json_text(report);
-        }).find("the values of its samples cannot be those of the run: float32 from") != std::string::npos);
-  CHECK(answer_to(hello, [](wire::Join& join) { join.samples = "{}"; }).find("figures of samples") !=
+        }).code == RefusalCode::samples);
+  CHECK(answer_to(hello, [](wire::Join& join) { join.samples = "{}"; }).code == RefusalCode::unusable);
+}
+
+TEST_CASE("a client whose samples or model are not those of the terms is told what differs") {
+  const auto words_to = [](const std::function<void(wire::Join&)>& change) {
+    const Answer answer = answer_to(hello_of("silo-0"), change);
+    CHECK(answer.code == RefusalCode::misfit);
+    return answer.words;
+  };
+  CHECK(words_to([](wire::Join& join) { join.num_examples = 0; }) == "the client has no training samples");
+  CHECK(words_to([](wire::Join& join) { join.num_examples = 10'000'001; }) ==
+        "the client announces 10000001 training samples; limits.examples of the server allows 10000000");
+  CHECK(words_to([](wire::Join& join) {
+          join.num_held_out = ~std::uint64_t{0};
+        }).find("announces 18446744073709551615 held-out samples") != std::string::npos);
+  CHECK(words_to([](wire::Join& join) {
+          join.height = 32;
+        }).find("samples of 1x32x12 in 3 classes, the run has 1x12x12") != std::string::npos);
+  CHECK(words_to([](wire::Join& join) {
+          join.samples = plan::to_json_text(plan::SampleReport{
+              .classes = {.names = {"normal", "Pneumonia"}, .count = 2, .source = learn::ClassSource::folders},
+              .figures = plan::report_from_json_text(join.samples.value).figures});
+        }).find(R"(its classes are "normal", "Pneumonia"; the run's are "0", "1", "2")") != std::string::npos);
+  CHECK(words_to([](wire::Join& join) { join.architecture = "resnet18"; }).find("would train 'resnet18'") !=
         std::string::npos);
-  CHECK(answer_to(hello, [](wire::Join& join) { join.architecture = "resnet18"; }).find("would train 'resnet18'") !=
-        std::string::npos);
-  CHECK(answer_to(hello, [](wire::Join& join) { join.schema = "other"; }).find("another schema") != std::string::npos);
 }
 
 TEST_CASE("the newest version that both sides speak is chosen; a client that speaks none is told both ranges") {
   const auto nothing_else = [](wire::Join&) {};
   const auto speaking = [](std::uint16_t oldest, std::uint16_t newest) {
     wire::Hello hello = hello_of("silo-0");
-    hello.software = "headstart 9";
     hello.oldest = oldest;
     hello.newest = newest;
     return hello;
   };
-  CHECK(answer_to(speaking(7, 9), nothing_else) == "joined");
-  CHECK(answer_to(speaking(8, 9), nothing_else) ==
-        "this client speaks protocol versions 8 to 9, the server version 7; use headstart of the same version on both "
-        "sides (the client says: \"headstart 9\")");
-  CHECK(answer_to({5, "silo-0", "headstart 0.0.9"}, nothing_else) ==
-        "this client speaks protocol version 5, the server version 7; use headstart of the same version on both sides");
+  CHECK_FALSE(answer_to(speaking(7, 9), nothing_else).code);
+  const Answer later = answer_to(speaking(8, 9), nothing_else);
+  CHECK(later.code == RefusalCode::version);
+  CHECK(later.words.starts_with("this client speaks protocol versions 8 to 9, the server version 7"));
+  CHECK(answer_to({5, "silo-0", "headstart 0.0.9"}, nothing_else).code == RefusalCode::version);
   Lobby lobby;
   lobby.speak([](session::ClientConversation& conversation) -> net::Task<> {
-    wire::Hello later = hello_of("silo-0");
-    later.newest = 9;
-    conversation.post(later);
+    wire::Hello hello = hello_of("silo-0");
+    hello.newest = 9;
+    conversation.post(hello);
     CHECK(std::get<wire::Welcome>(co_await conversation.next_message()).protocol == 7);
   });
 }
@@ -854,12 +869,13 @@ TEST_CASE(
   };
   const auto nothing_else = [](wire::Join&) {};
   // The small run starts at random: its clients train, and count.
-  CHECK(answer_to(hello_without({plan::task::pretrain, plan::task::distill}), nothing_else) == "joined");
-  CHECK(answer_to(hello_without({plan::task::train, plan::task::distill}), nothing_else) ==
-        "the run has tasks that this client does not know: train; use a version of headstart that does");
+  CHECK(answer_to(hello_without({plan::task::pretrain, plan::task::distill}), nothing_else).words == "joined");
+  const Answer lacking = answer_to(hello_without({plan::task::train, plan::task::distill}), nothing_else);
+  CHECK(lacking.code == RefusalCode::unknown_tasks);
+  CHECK(lacking.words.find("does not know: train;") != std::string::npos);
   wire::Hello later = hello_without({});
   later.tasks.values.emplace_back("of a later version");
-  CHECK(answer_to(later, nothing_else) == "joined");
+  CHECK(answer_to(later, nothing_else).words == "joined");
 }
 
 TEST_CASE(
@@ -964,7 +980,7 @@ TEST_CASE("a check beside the client of the same certificate leaves that one the
     second->post(hello_of("silo-0"));
     const auto refused = std::get<wire::Refused>(co_await second->next_message());
     CHECK(refused.is_for_now);
-    CHECK(refused.reason.value.find("a client named 'silo-0' is in this run already") != std::string::npos);
+    CHECK((lobby.notes.refusals == std::set{RefusalCode::name_taken}));
     CHECK(refused.reason.value.find("at 192.0.2.7:50000, is alive") != std::string::npos);
     const auto notice = std::get<wire::Notice>(co_await present->next_message());
     CHECK(notice.words.value.find("another process, at 192.0.2.9:50002, wants to join as 'silo-0'") !=
@@ -1004,7 +1020,7 @@ TEST_CASE("a client that is turned away by a full run is told so, and may come a
     late->post(hello_of("silo-late"));
     const auto refused = std::get<wire::Refused>(co_await late->next_message());
     CHECK(refused.is_for_now);
-    CHECK(refused.reason.value.starts_with("the run is full"));
+    CHECK((lobby.notes.refusals == std::set{RefusalCode::full}));
     for (const auto& client : present) client->abort();
   });
 }
@@ -1085,7 +1101,7 @@ TEST_CASE("two clients with one name: the second is refused, the first stays") {
   Notes notes;
   const auto summary = simulate(config, std::move(clients), notes);
   CHECK(summary["rounds"] == 1);
-  CHECK(notes.all.find("a client named 'silo-0' is in this run already") != std::string::npos);
+  CHECK(notes.refusals.contains(RefusalCode::name_taken));
 }
 
 TEST_CASE("messages out of turn, attachments nobody asked for and stray chunks end that conversation only") {

@@ -31,6 +31,8 @@ namespace headstart {
 namespace {
 
 using lab::SimulatedClient;
+using server::Phase;
+using server::PhaseKind;
 using server::StartModel;
 using server::TransferSet;
 
@@ -126,26 +128,26 @@ std::vector<SimulatedClient> counted(std::vector<SimulatedClient> clients, const
   return clients;
 }
 
-/// Fails in these phases of a run, as LeftOut names them.
+/// Fails in these phases of a run, as the summary names them.
 class FailingWorker final : public test::DelegatingWorker {
  public:
   FailingWorker(std::unique_ptr<client::Worker> inner, std::set<std::string> phases)
       : DelegatingWorker(std::move(inner)), phases_(std::move(phases)) {}
   plan::Pretraining pretrain(const client::TaskContext& context) override {
-    fail_in(server::phase::pretraining);
+    fail_in(server::recorded({PhaseKind::pretraining}));
     return DelegatingWorker::pretrain(context);
   }
   wire::PackedState pretrained(const client::TaskContext& context) override {
-    fail_in(server::phase::exchange);
+    fail_in(server::recorded({PhaseKind::exchange}));
     return DelegatingWorker::pretrained(context);
   }
   wire::PackedState train(const wire::PackedState& global, std::uint32_t round,
                           const client::TaskContext& context) override {
-    fail_in(fmt::format("round {}", round));
+    fail_in(server::recorded({PhaseKind::training, round}));
     return DelegatingWorker::train(global, round, context);
   }
   wire::PackedState distill(const client::Assignment& work, const client::TaskContext& context) override {
-    fail_in(server::phase::consolidation);
+    fail_in(server::recorded({PhaseKind::consolidation}));
     return DelegatingWorker::distill(work, context);
   }
 
@@ -267,24 +269,24 @@ TEST_CASE("a message that is cut, doubled or out of order: the same model, or a 
 
 // ---- a server that ends and is started again
 
-bool is_phase(const std::string&) { return true; }
+bool is_phase(const Phase&) { return true; }
 /// The training itself, not what follows it in a round.
-bool is_round(const std::string& phase) { return phase.starts_with("round ") && phase.find(':') == std::string::npos; }
+bool is_round(const Phase& phase) { return phase.kind == PhaseKind::training; }
 
 /// Stops the run when the `count`-th phase begins, of those that `counts`.
 class StopAtPhase : public Notes {
  public:
-  explicit StopAtPhase(int count, bool (*counts)(const std::string&) = is_phase) : left_(count), counts_(counts) {}
-  void on_phase(const std::string& name, std::size_t) override {
-    phases.push_back(name);
-    if (counts_(name) && --left_ == 0 && stop) stop();
+  explicit StopAtPhase(int count, bool (*counts)(const Phase&) = is_phase) : left_(count), counts_(counts) {}
+  void on_phase(const Phase& phase, std::size_t) override {
+    phases.push_back(phase);
+    if (counts_(phase) && --left_ == 0 && stop) stop();
   }
   std::function<void()> stop;
-  std::vector<std::string> phases;
+  std::vector<Phase> phases;
 
  private:
   int left_;
-  bool (*counts_)(const std::string&);
+  bool (*counts_)(const Phase&);
 };
 
 void run_until(StopAtPhase stopping, const server::ServerConfig& config, std::vector<SimulatedClient> clients) {
@@ -325,7 +327,7 @@ TEST_CASE("stopped at any phase and started again: the same model and the same h
     const int num_phases = static_cast<int>(undisturbed.phases.size());
     CHECK(num_phases >= 9);
     for (int phase = 1; phase <= num_phases; ++phase) {
-      CAPTURE(undisturbed.phases[static_cast<std::size_t>(phase - 1)]);
+      CAPTURE(server::words_of(undisturbed.phases[static_cast<std::size_t>(phase - 1)]));
       const auto config = config_in(folder / fmt::format("stopped-{}", phase), StartModel::kd, transfer);
       run_until(phase, config);
       CHECK(std::filesystem::exists(config.folder + "/interrupted.json"));
@@ -339,7 +341,7 @@ TEST_CASE("stopped at any phase and started again: the same model and the same h
       CHECK(summary["share_model"] == expected["share_model"]);
       if (phase > 1) CHECK(counts->pretrainings == 0);
       const auto stopped_in = undisturbed.phases.begin() + phase - 1;
-      const auto rating = std::find(undisturbed.phases.begin(), undisturbed.phases.end(), server::phase::seed_rating);
+      const auto rating = std::ranges::find(undisturbed.phases, Phase{PhaseKind::seed_rating});
       REQUIRE(rating != undisturbed.phases.end());
       if (stopped_in >= rating) CHECK(counts->distillations == 0);
       CHECK(notes.has("the seed that was distilled before is used") == (stopped_in == rating));
@@ -403,7 +405,9 @@ void cut_before(const std::filesystem::path& journal, const std::string& event) 
 }
 
 TEST_CASE("stopped while settings are tried and started again: no trial is repeated, and the seed is the same") {
-  const auto is_trial = [](const std::string& phase) { return phase.starts_with("consolidation"); };
+  const auto is_trial = [](const Phase& phase) {
+    return phase.kind == PhaseKind::public_consolidation || phase.kind == PhaseKind::client_consolidation;
+  };
   for (const auto transfer : {TransferSet::public_large, TransferSet::student}) {
     const test::TemporaryFolder folder;
     const auto tuned_in = [transfer](const std::filesystem::path& run) {
@@ -416,7 +420,7 @@ TEST_CASE("stopped while settings are tried and started again: no trial is repea
     };
     StopAtPhase undisturbed(0);
     const auto expected = run(tuned_in(folder / "whole"), clients_of(), undisturbed);
-    const std::vector<std::string>& phases = undisturbed.phases;
+    const std::vector<Phase>& phases = undisturbed.phases;
     const auto go_on = [&](const server::ServerConfig& config, std::ptrdiff_t num_trials) {
       StopAtPhase again(0);
       const auto summary = run(config, clients_of(), again);
@@ -437,7 +441,7 @@ TEST_CASE("stopped while settings are tried and started again: no trial is repea
     }
     CHECK(num_left == 0);
 
-    const auto rating = std::ranges::find(phases, server::phase::seed_rating);
+    const auto rating = std::ranges::find(phases, Phase{PhaseKind::seed_rating});
     const int rating_begins = static_cast<int>(rating - phases.begin()) + 1;
     const auto config = tuned_in(folder / "run");
     run_until(rating_begins, config);
@@ -486,11 +490,9 @@ TEST_CASE("FedDF stopped at any phase and started again: the same bytes, and eve
   StopAtPhase undisturbed(0);
   run(feddf_in(folder / "whole"), clients_of(), undisturbed);
   const int num_phases = static_cast<int>(undisturbed.phases.size());
-  CHECK(std::ranges::count_if(undisturbed.phases, [](const std::string& name) {
-          return name.ends_with(": distillation from the round's models");
-        }) == 3);
+  CHECK(std::ranges::count(undisturbed.phases, PhaseKind::finishing, &Phase::kind) == 3);
   for (int phase = 1; phase <= num_phases; ++phase) {
-    CAPTURE(undisturbed.phases[static_cast<std::size_t>(phase - 1)]);
+    CAPTURE(server::words_of(undisturbed.phases[static_cast<std::size_t>(phase - 1)]));
     const auto config = feddf_in(folder / fmt::format("stopped-{}", phase));
     run_until(phase, config);
     Notes notes;
@@ -824,7 +826,7 @@ TEST_CASE("a client that is missing when the server comes back: the run goes on 
   CHECK(summary["rounds"] == 6);
   CHECK(summary["degraded"] == true);
   REQUIRE(summary["left_out"].size() == 1);
-  CHECK(summary["left_out"][0]["phase"] == server::phase::absence);
+  CHECK(summary["left_out"][0]["phase"] == server::recorded({PhaseKind::absence}));
   CHECK(summary["left_out"][0]["client"] == "silo-3");
   const auto lines = lines_of(config.folder);
   CHECK(lines[2]["clients"].size() == 4);
@@ -850,7 +852,7 @@ TEST_CASE("a client that comes back to a restarted server and is lost again befo
   CHECK(*operations > 4);
   std::set<std::string> missing;
   for (const auto& left : summary["left_out"]) {
-    CHECK(left["phase"] == server::phase::absence);
+    CHECK(left["phase"] == server::recorded({PhaseKind::absence}));
     missing.insert(left["client"]);
   }
   CHECK(missing == std::set<std::string>{"silo-2", "silo-3"});
@@ -900,9 +902,9 @@ TEST_CASE("a summary that cannot be written: the run is not done, its clients wa
   class InTheWay final : public StopAtPhase {
    public:
     explicit InTheWay(std::filesystem::path place) : StopAtPhase(0), place_(std::move(place)) {}
-    void on_phase(const std::string& name, std::size_t size) override {
+    void on_phase(const Phase& phase, std::size_t size) override {
       std::filesystem::create_directories(place_ / "it");
-      StopAtPhase::on_phase(name, size);
+      StopAtPhase::on_phase(phase, size);
     }
 
    private:
@@ -942,7 +944,7 @@ TEST_CASE("a pre-trained model whose client is gone before its weights came is l
   Notes notes;
   const auto summary = run(config, clients_of(3), notes);
   REQUIRE(summary["left_out"].size() == 2);
-  CHECK(summary["left_out"][1]["phase"] == server::phase::exchange);
+  CHECK(summary["left_out"][1]["phase"] == server::recorded({PhaseKind::exchange}));
   CHECK(summary["left_out"][1]["client"] == "silo-3");
 }
 
@@ -973,7 +975,7 @@ TEST_CASE("clients that never come: the quorum begins without them, and the summ
   const auto summary = run(config, clients_of(3), notes);
   CHECK(summary["rounds"] == 6);
   REQUIRE(summary["left_out"].size() == 1);
-  CHECK(summary["left_out"][0]["phase"] == server::phase::lobby);
+  CHECK(summary["left_out"][0]["phase"] == server::recorded({PhaseKind::lobby}));
   CHECK(summary["left_out"][0]["client"] == "1 of 4 clients");
   CHECK(lines_of(config.folder).back()["clients"].size() == 3);
 }
@@ -1042,8 +1044,8 @@ TEST_CASE("a server whose disk fails says so at once, not when its slowest clien
   class FailingDisk final : public Notes {
    public:
     explicit FailingDisk(std::filesystem::path folder) : folder_(std::move(folder)) {}
-    void on_phase(const std::string& name, std::size_t) override {
-      if (name == server::phase::exchange) std::filesystem::remove_all(folder_ / "models");
+    void on_phase(const Phase& phase, std::size_t) override {
+      if (phase.kind == PhaseKind::exchange) std::filesystem::remove_all(folder_ / "models");
     }
 
    private:

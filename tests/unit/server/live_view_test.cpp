@@ -18,7 +18,7 @@ TEST_CASE("plain view: whole lines, progress every ten seconds, no control chara
   Watched watched(ViewStyle::plain);
   watched.view.on_lobby({"a"}, 2);
   watched.view.on_progress("a", 10, 10);  // before there is a phase
-  watched.view.on_phase("local pre-training", 2);
+  watched.view.on_phase({PhaseKind::pretraining}, 2);
   watched.view.on_progress("a", 50, 100);
   CHECK(watched.out.str() == "waiting for clients: 1 of 2\nlocal pre-training (2 clients)\n");
   watched.now += std::chrono::seconds(10);
@@ -35,7 +35,7 @@ TEST_CASE("plain view: whole lines, progress every ten seconds, no control chara
 
 TEST_CASE("terminal view: one status line that notes and rounds push up") {
   Watched watched(ViewStyle::terminal);
-  watched.view.on_phase("round 1", 2);
+  watched.view.on_phase({PhaseKind::training, 1}, 2);
   watched.now += std::chrono::seconds(1);
   watched.view.on_progress("a", 100, 100);
   CHECK(watched.out.str().ends_with(

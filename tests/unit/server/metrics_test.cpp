@@ -20,7 +20,7 @@ double value_of(const std::string& text, const std::string& name) {
 RunStatus a_run() {
   RunStatus run;
   run.takes_clients = true;
-  run.phase = "round 7";
+  run.phase = {PhaseKind::training, 7};
   run.round = 6;
   run.num_rounds = 100;
   run.accuracy = 0.8125;
@@ -50,7 +50,7 @@ TEST_CASE("metrics: run, clients and door, with what is unknown left out") {
 }
 
 TEST_CASE("metrics: the phase is one of a few words, whatever the round and the silo") {
-  const auto label_of = [](const std::string& phase) {
+  const auto label_in = [](const Phase& phase) {
     RunStatus run = a_run();
     run.phase = phase;
     const std::string text = metrics_text(run, {}, {});
@@ -58,11 +58,11 @@ TEST_CASE("metrics: the phase is one of a few words, whatever the round and the 
     const std::size_t begin = text.find(head) + head.size();
     return text.substr(begin, text.find('"', begin) - begin);
   };
-  CHECK(label_of("consolidation at st-mary") == "consolidation at a client");
-  CHECK(label_of("consolidation on the public set") == "consolidation on the public set");
-  CHECK(label_of("round 12: evaluation at the clients") == "round");
-  CHECK(label_of("round 12: distillation from 7 models") == "round");
-  CHECK(label_of("lobby") == "lobby");
+  CHECK(label_in({PhaseKind::client_consolidation, 0, "st-mary"}) == "consolidation at a client");
+  CHECK(label_in({PhaseKind::public_consolidation}) == "consolidation on the public set");
+  CHECK(label_in({PhaseKind::evaluation, 12}) == "round");
+  CHECK(label_in({PhaseKind::finishing, 12, "distillation from 7 models"}) == "round");
+  CHECK(label_in({}) == "lobby");
 }
 
 TEST_CASE("metrics: when the server's own certificate and list end, where it has them") {
@@ -104,19 +104,19 @@ TEST_CASE("status board: what was observed, with the progress of those who have 
   RunObserver silent;
   TimePoint now{};
   StatusBoard board(silent, [&now] { return now; });
-  board.on_phase("round 2", 4);
+  board.on_phase({PhaseKind::training, 2}, 4);
   board.on_progress("a", 10, 10);
   board.on_progress("b", 5, 10);
   now += std::chrono::seconds(3);
   RunStatus status;
   board.report(status);
-  CHECK(status.phase == "round 2");
+  CHECK((status.phase == Phase{PhaseKind::training, 2}));
   CHECK(status.phase_seconds == 3);
   CHECK(status.progress == doctest::Approx(0.375));
   CHECK(status.num_refused == 0);
-  board.on_refusal();
-  board.on_refusal();
-  board.on_phase("round 3", 4);
+  board.on_refusal(RefusalCode::full);
+  board.on_refusal(RefusalCode::full);
+  board.on_phase({PhaseKind::training, 3}, 4);
   board.report(status);
   CHECK(status.progress == 0);
   CHECK(status.num_refused == 2);

@@ -134,7 +134,7 @@ TEST_CASE("limits may change on resumption: what they were and are is told, and 
         }).find("run.seed was 1, is 2") != std::string::npos);
 }
 
-json left_out(const std::string& phase, const std::string& client) { return left_out_event({phase, client, "lost"}); }
+json left_out(Phase phase, const std::string& client) { return left_out_event({std::move(phase), client, "lost"}); }
 
 std::string clients_of(const std::vector<LeftOut>& left_out) {
   std::string clients;
@@ -143,18 +143,18 @@ std::string clients_of(const std::vector<LeftOut>& left_out) {
 }
 
 TEST_CASE("what a run had to do without: but for what was, or will be, gone through again") {
-  const std::vector<json> events = {left_out(phase::lobby, "a"),
-                                    left_out(phase::pretraining, "b"),
-                                    left_out(phase::rating, "c"),
-                                    left_out(phase::consolidation, "d"),
+  const std::vector<json> events = {left_out({PhaseKind::lobby}, "a"),
+                                    left_out({PhaseKind::pretraining}, "b"),
+                                    left_out({PhaseKind::rating}, "c"),
+                                    left_out({PhaseKind::consolidation}, "d"),
                                     started(),
                                     model(0),
                                     measured(0),
-                                    left_out("round 1", "e"),
+                                    left_out({PhaseKind::training, 1}, "e"),
                                     model(1),
-                                    left_out(phase::evaluation, "f"),
+                                    left_out({PhaseKind::evaluation}, "f"),
                                     measured(1),
-                                    left_out("round 2", "g")};
+                                    left_out({PhaseKind::training, 2}, "g")};
   const auto left_out_at = [&](std::vector<json> all, std::int64_t round) {
     Replay whole = replay(all, "run");
     std::optional<Milestone> milestone;
@@ -167,7 +167,7 @@ TEST_CASE("what a run had to do without: but for what was, or will be, gone thro
   CHECK(left_out_at(events, 0) == "abcd");
   CHECK(left_out_at(events, -1) == "ac");
   std::vector<json> resumed_since = events;
-  for (const json& event : {resumed(0), left_out(phase::absence, "h"), model(1), measured(1)}) {
+  for (const json& event : {resumed(0), left_out({PhaseKind::absence}, "h"), model(1), measured(1)}) {
     resumed_since.push_back(event);
   }
   CHECK(left_out_at(resumed_since, 1) == "abcdh");
@@ -175,11 +175,12 @@ TEST_CASE("what a run had to do without: but for what was, or will be, gone thro
   with_seed.insert(with_seed.begin() + 4, seed_event({"inputs", "digest", json::object()}));
   CHECK(left_out_at(with_seed, -1) == "acd");
   const json trial = trial_event({"inputs", {1, 0.5}, {0.5, 1}, "digest", json::object()});
-  const std::vector<json> tuned = {left_out(phase::consolidation, "a"), left_out(phase::seed_rating, "b"), trial,
-                                   left_out(phase::seed_rating, "c")};
+  const std::vector<json> tuned = {left_out({PhaseKind::consolidation}, "a"), left_out({PhaseKind::seed_rating}, "b"),
+                                   trial, left_out({PhaseKind::seed_rating}, "c")};
   CHECK(left_out_at(tuned, -1) == "b");
   std::vector<json> tuned_and_resumed = tuned;
-  for (const json& event : {resumed(-1), left_out(phase::absence, "d"), left_out(phase::seed_rating, "e"), trial}) {
+  for (const json& event :
+       {resumed(-1), left_out({PhaseKind::absence}, "d"), left_out({PhaseKind::seed_rating}, "e"), trial}) {
     tuned_and_resumed.push_back(event);
   }
   CHECK(left_out_at(tuned_and_resumed, -1) == "bde");
