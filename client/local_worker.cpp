@@ -278,12 +278,12 @@ wire::PackedState LocalWorker::distill(const Consolidation& task, const TaskCont
     spdlog::warn("the model of '{}' does not teach, its logits are not finite",
                  task.teachers[static_cast<std::size_t>(dropped)].client);
   }
-  const at::Tensor targets = learn::soft_targets(sound.logits, sound.weights, options);
+  const learn::Guidance teachers = learn::guidance(sound.logits, sound.weights, options);
   learn::Model& model = global_model();
   model.load(task.student.state());
   const Seed seed = terms_.seeds().child("consolidation");
   const auto lease = learn::lease_for(model, seed.child("layers"));
-  learn::distill(model, training_, targets.to(device_), options, seed, part_of(context.progress, before_student, total),
+  learn::distill(model, training_, teachers, options, seed, part_of(context.progress, before_student, total),
                  context.stop);
   return wire::PackedState(model.state());
 }
