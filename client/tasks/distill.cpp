@@ -40,12 +40,12 @@ class Distill final : public TaskHandler {
       spdlog::warn("the model of '{}' does not teach, its logits are not finite",
                    teachers[static_cast<std::size_t>(dropped)]->owner);
     }
-    const at::Tensor targets = learn::soft_targets(sound.logits, sound.weights, options);
+    const learn::Guidance guidance = learn::guidance(sound.logits, sound.weights, options);
     learn::Model& model = silo.global_model();
     model.load(assignment.input(plan::input::student).state.state());
     const Seed seed = silo.terms().seeds().child("consolidation");
     const auto lease = learn::lease_for(model, seed.child("layers"));
-    learn::distill(model, silo.training(), targets.to(silo.device()), options, seed,
+    learn::distill(model, silo.training(), guidance, options, seed,
                    part_of(context.progress, num_asked, total), context.stop);
     return {.state = wire::PackedState(model.state())};
   }

@@ -22,9 +22,9 @@ int main(int argc, char** argv) {
     const auto one = learn::make_model({}, {}, Seed(99));
     const auto two = learn::make_model({}, {}, Seed(99));
     const double fast = bench::seconds_of([&] {
-      const auto targets =
-          learn::soft_targets(bench::logits_of_all(teachers, transfer.x), learn::equal_weights(num_teachers, 10), 1);
-      learn::distill(*one, transfer, targets, options, Seed(5));
+      const learn::Guidance guidance =
+          learn::guidance(bench::logits_of_all(teachers, transfer.x), learn::equal_weights(num_teachers, 10), options);
+      learn::distill(*one, transfer, guidance, options, Seed(5));
     });
     const double slow =
         bench::seconds_of([&] { bench::distil_recomputed(*two, teachers, transfer, options, Seed(5)); });

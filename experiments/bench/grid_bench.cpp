@@ -30,7 +30,12 @@ int main(int argc, char** argv) {
       const learn::TuneProblem problem{
           .make_student = make_student,
           .transfer = transfer,
-          .targets = [&](double temperature) { return learn::soft_targets(logits, weights, temperature); },
+          .guidance =
+              [&](double temperature) {
+                learn::DistillOptions at = options;
+                at.temperature = temperature;
+                return learn::guidance(logits, weights, at);
+              },
           .options = options,
           .seed = Seed(5),
           .rate = [&transfer](learn::Model& model) { return learn::evaluate(model, transfer, 10); }};

@@ -50,16 +50,16 @@ void distil_recomputed(learn::Model& student, const Teachers& teachers, const le
   for (const learn::Tensor& order : learn::epoch_orders(transfer.size(), options.epochs, seed)) {
     for (const learn::Tensor& indices : learn::batches_of(order, options.batch_size)) {
       const learn::Samples batch = transfer.select(indices);
-      learn::Tensor targets;
+      learn::Guidance guidance;
       {
         const at::NoGradGuard no_grad;
         std::vector<learn::Tensor> logits;
         for (const auto& teacher : teachers) logits.push_back(teacher->forward(batch.x));
-        targets = learn::soft_targets(torch::stack(logits), weights, options.temperature);
+        guidance = learn::guidance(torch::stack(logits), weights, options);
       }
       const auto labels = batch.is_labeled() ? std::optional<learn::Tensor>(batch.y) : std::nullopt;
       optimizer.zero_grad();
-      learn::distillation_objective(student.forward(batch.x), targets, labels, options).backward();
+      learn::distillation_objective(student.forward(batch.x), guidance, labels, options).backward();
       optimizer.step();
     }
   }

@@ -13,7 +13,7 @@ from .errors import DATA, USAGE, CompareError, unknown_word
 
 Settings = dict[str, Any]
 
-PARTITIONS = ("uniform", "quantity-skew", "specialized", "random-chunks", "label-dirichlet")
+PARTITIONS = ("uniform", "quantity-skew", "specialized", "random-chunks", "label-dirichlet", "primary")
 MODES = ("simulation", "processes")
 LAB, SERVER, CLIENT = "headstart-lab", "headstart-server", "headstart-client"
 

@@ -74,7 +74,7 @@ class Pair {
         return partition(false, metrics);
       case PairMethod::vanilla:
         record_setting({kd().temperature, kd().alpha}, metrics);
-        return distilled(transfer_, vanilla_targets(kd().temperature));
+        return distilled(transfer_, vanilla_guidance(kd().temperature));
       case PairMethod::tuned:
         return search(*learn::staged_search(grid(), kd().epochs, transfer_.is_labeled()), metrics);
       case PairMethod::grid:
@@ -105,19 +105,19 @@ class Pair {
   }
 
   /// On a public set the student's frozen copy is a second teacher, both at half the weight.
-  Tensor vanilla_targets(double temperature) {
+  learn::Guidance vanilla_guidance(double temperature) {
     std::vector<Tensor> logits = {teacher_logits()};
     if (!on_student_data()) logits.push_back(copy_logits());
     const Tensor weights = learn::equal_weights(std::ssize(logits), logits.front().size(1));
     learn::DistillOptions options = kd();
     options.temperature = temperature;
-    return learn::soft_targets(torch::stack(logits), weights, options);
+    return learn::guidance(torch::stack(logits), weights, options);
   }
 
-  std::unique_ptr<learn::Model> distilled(const learn::Samples& transfer, const Tensor& targets) {
+  std::unique_ptr<learn::Model> distilled(const learn::Samples& transfer, const learn::Guidance& teachers) {
     auto student = participants_.model_of(student_);
     const auto lease = learn::lease_for(*student, layer_seed());
-    learn::distill(*student, transfer, targets, kd(), seed_, {}, stop_);
+    learn::distill(*student, transfer, teachers, kd(), seed_, {}, stop_);
     return student;
   }
 
@@ -126,8 +126,8 @@ class Pair {
     const Tensor mask = learn::teacher_mask(teacher_logits(), copy_logits(), labels);
     metrics["temperature"] = kd().temperature;
     metrics["taught_by_teacher"] = mask.to(torch::kDouble).mean().item<double>();
-    return distilled(transfer_.without_labels(),
-                     learn::partitioned_targets(teacher_logits(), copy_logits(), mask, kd().temperature));
+    const Tensor targets = learn::partitioned_targets(teacher_logits(), copy_logits(), mask, kd().temperature);
+    return distilled(transfer_.without_labels(), learn::guidance_by(targets, kd()));
   }
 
   /// Kept is the model whose data the transfer set is; on a public set the student. Both are participant `student`.
@@ -144,7 +144,7 @@ class Pair {
   std::unique_ptr<learn::Model> search(learn::SettingSearch& search, json& metrics) {
     learn::TuneProblem problem{.make_student = [this] { return participants_.model_of(student_); },
                                .transfer = transfer_,
-                               .targets = [this](double temperature) { return vanilla_targets(temperature); },
+                               .guidance = [this](double temperature) { return vanilla_guidance(temperature); },
                                .options = kd(),
                                .seed = seed_,
                                .rate = [this](learn::Model& model) { return participants_.on_validation(model); },

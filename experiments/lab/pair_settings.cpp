@@ -92,6 +92,7 @@ void check(const PairStudy& study) {
   require(study.settings.partition.num_clients >= 2, "partition.clients: a pair needs 2 participants at least");
   require(study.settings.draws.validation > 0,
           "draw.validation: a study needs validation samples: pairs and settings are chosen by them");
+  learn::check(study.settings.kd, "kd");
   const auto size_of = [&](PairTransfer transfer) -> std::pair<const char*, std::int64_t> {
     switch (transfer) {
       case PairTransfer::public_large:

@@ -21,7 +21,7 @@ METHODS = ("vanilla", "dml", "dp-kd", "dp-kd-supervised", "dp-kd-unsupervised", 
 SEARCHED = ("tuned", "grid", "auto")
 TRANSFERS = ("student", "public-large", "public-small", "public-labeled")
 LABELED = ("student", "public-labeled")
-PARTITIONS = ("uniform", "quantity-skew", "random-chunks", "label-dirichlet", "specialized")
+PARTITIONS = ("uniform", "quantity-skew", "random-chunks", "label-dirichlet", "primary", "specialized")
 
 # What may differ between studies that are looked at together: which cells they have, and what no result depends on.
 FREE_SETTINGS = ("study", "threads", "device", "grid.rate_epochs", "partition.kind", "data.path")

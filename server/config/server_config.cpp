@@ -214,6 +214,8 @@ void check_consolidation(const FederationOptions& federation, const plan::Terms&
   if (kd.tune != SettingChoice::as_set && !has_source) {
     refuse("consolidation.tune needs validation.source (server or federated): it rates the settings");
   }
+  learn::check(terms.consolidation, "consolidation", kd.weighting == learn::TeacherWeighting::equal,
+               "consolidation.weights must be equal");
   if (kd.tune != SettingChoice::as_set) (void)search_of(kd, terms.consolidation.epochs);
   if (kd.divides_label_prior && (!has_source || kd.transfer == TransferSet::student)) {
     refuse(
@@ -266,6 +268,7 @@ void check(const ServerConfig& config) {
         fmt::format("federation.strategy {} takes {} updates a round at least, and federation.min_clients asks for {}",
                     strategy.name, strategy.min_updates, quorum_of(federation)));
   }
+  learn::check(federation.strategy.feddf, "feddf");
   check_targets(federation);
 }
 

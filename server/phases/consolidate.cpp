@@ -107,8 +107,7 @@ net::Task<Distilled> distil_on_public(const RunContext& context, const LocalMode
     const learn::KeepFreedMemory keep_freed_memory;
     learn::DistillOptions options = context.terms().consolidation;
     options.temperature = setting.temperature;
-    const at::Tensor targets =
-        learn::soft_targets(teaching.teachers.logits, teaching.teachers.weights, options).to(context.device);
+    const learn::Guidance teachers = learn::guidance(teaching.teachers.logits, teaching.teachers.weights, options);
     const auto student = context.make_global_model();
     if (plan.student) student->load(models.load(models.models().at(*plan.student)).state());
     const Seed seed = context.terms().seeds().child("consolidation");
@@ -126,7 +125,7 @@ net::Task<Distilled> distil_on_public(const RunContext& context, const LocalMode
       best = wire::PackedState(student->state());
     };
     const bool keeps_best = context.options().consolidation.keep == KeptState::best;
-    learn::distill(*student, teaching.samples, targets, options, seed, server_progress(context), context.stop,
+    learn::distill(*student, teaching.samples, teachers, options, seed, server_progress(context), context.stop,
                    keeps_best ? keep_best : std::function<void(std::int64_t)>());
     Distilled distilled{keeps_best ? std::move(*best) : wire::PackedState(student->state()),
                         {{"kept_epoch", keeps_best ? best_epoch : options.epochs}}};
@@ -327,7 +326,7 @@ net::Task<Distilled> consolidate(const RunContext& context, const LocalModels& m
 
 nlohmann::json described(const ConsolidationPlan& plan, const ConsolidationOptions& options,
                          const learn::DistillOptions& kd) {
-  const bool as_published = kd.average == learn::TeacherAverage::probabilities && !kd.standardise && !kd.normalise;
+  const bool as_published = learn::is_of_equation_6(kd);
   nlohmann::json left_out = nlohmann::json::object();
   for (const auto& [client, reason] : plan.left_out) left_out[client] = reason;
   return {{"student", plan.student ? nlohmann::json(*plan.student) : nlohmann::json("untrained")},
@@ -338,6 +337,7 @@ nlohmann::json described(const ConsolidationPlan& plan, const ConsolidationOptio
           {"student_copy_teaches", plan.copy_teaches},
           {"divides_label_prior", options.divides_label_prior},
           {"left_out", left_out},
+          {"measure", kd.measure},
           {"average", word_of(Choices<learn::TeacherAverage>(learn::average_words), kd.average)},
           {"standardise", kd.standardise},
           {"normalise", kd.normalise},

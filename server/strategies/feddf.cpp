@@ -75,12 +75,12 @@ class FedDf final : public Strategy {
     std::vector<learn::Tensor> teachers;
     for (const auto& [client, of_client] : logits) teachers.push_back(of_client);
     const learn::Tensor weights = learn::equal_weights(std::ssize(teachers), tools_.num_classes);
-    const learn::Tensor targets = learn::soft_targets(torch::stack(teachers), weights, options_);
+    const learn::Guidance guidance = learn::guidance(torch::stack(teachers), weights, options_);
     const auto student = tools_.make_model();
     student->load(mean.state());
     const Seed seed = tools_.seeds.child("feddf").child(round);
     const auto lease = learn::lease_for(*student, seed.child("layers"));
-    learn::distill(*student, {tools_.public_samples, {}}, targets, options_, seed, {}, tools_.stop);
+    learn::distill(*student, {tools_.public_samples, {}}, guidance, options_, seed, {}, tools_.stop);
     return wire::PackedState(student->state());
   }
 

@@ -77,6 +77,19 @@ constexpr char required_key[] = "required";
 /// What a client that does not know them can be without: they change nothing that it computes.
 constexpr std::string_view optional_sections[] = {"limits", "plan"};
 
+/// Settings that are newer than the protocol's version. They travel only where they are not at their defaults, so that
+/// a client that does not know one can be in every run that does without it.
+constexpr std::string_view later_settings[] = {"/consolidation/measure", "/consolidation/strength",
+                                               "/consolidation/reduction"};
+
+void leave_out_later_defaults(nlohmann::json& document, const nlohmann::json& defaults) {
+  for (const std::string_view setting : later_settings) {
+    const nlohmann::json::json_pointer place{std::string(setting)};
+    if (!document.contains(place) || document.at(place) != defaults.at(place)) continue;
+    document.at(place.parent_pointer()).erase(place.back());
+  }
+}
+
 std::vector<std::string> required_sections(const Fields& fields) {
   std::vector<std::string> sections = fields.sections();
   std::erase_if(sections, [](const std::string& section) {
@@ -175,6 +188,10 @@ std::string to_json_text(const Terms& terms) {
   declare_fields(fields, copy);
   declare_filled(fields, copy);
   nlohmann::json document = fields.resolved();
+  Terms defaults;
+  Fields default_fields;
+  declare_fields(default_fields, defaults);
+  leave_out_later_defaults(document, default_fields.resolved());
   document[required_key] = required_sections(fields);
   return dump(document);
 }

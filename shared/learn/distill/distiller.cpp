@@ -11,17 +11,17 @@
 
 namespace headstart::learn {
 
-Distiller::Distiller(Model& student, Samples transfer, const Tensor& targets, const DistillOptions& options, Seed seed)
+Distiller::Distiller(Model& student, Samples transfer, const Guidance& teachers, const DistillOptions& options,
+                     Seed seed)
     : student_(student),
       transfer_(std::move(transfer)),
       options_(options),
       seed_(seed),
       optimizer_(student.parameters(), options.optimizer) {
   if (transfer_.size() == 0) throw Error(Errc::data, "there are no samples to distil on");
-  expect_shape(targets.dim() == 2 && targets.size(0) == transfer_.size(),
-               "there must be one row of targets for each transfer sample");
+  expect_shape(teachers.size() == transfer_.size(), "there must be one row of targets for each transfer sample");
   const c10::Device device = transfer_.x.device();
-  targets_ = targets.to(device);
+  teachers_ = teachers.to(device);
   loop_ = std::make_unique<EpochLoop>("distillation", options.batch_size, device, transfer_.size() * options.epochs);
 }
 Distiller::~Distiller() = default;
@@ -32,8 +32,7 @@ double Distiller::advance(std::int64_t epochs, const ProgressCallback& progress,
     const Samples samples = transfer_.select(batch);
     const auto labels = samples.is_labeled() ? std::optional<Tensor>(samples.y) : std::nullopt;
     optimizer_.zero_grad();
-    Tensor loss =
-        distillation_objective(student_.forward(samples.x), targets_.index_select(0, batch), labels, options_);
+    Tensor loss = distillation_objective(student_.forward(samples.x), teachers_.select(batch), labels, options_);
     loss.backward();
     optimizer_.step();
     return loss;
@@ -50,10 +49,10 @@ double Distiller::advance(std::int64_t epochs, const ProgressCallback& progress,
 
 std::int64_t Distiller::num_epochs() const { return loop_->num_epochs(); }
 
-double distill(Model& student, const Samples& transfer, const Tensor& targets, const DistillOptions& options, Seed seed,
-               const ProgressCallback& progress, std::stop_token stop,
+double distill(Model& student, const Samples& transfer, const Guidance& teachers, const DistillOptions& options,
+               Seed seed, const ProgressCallback& progress, std::stop_token stop,
                const std::function<void(std::int64_t)>& after_epoch) {
-  return Distiller(student, transfer, targets, options, seed).advance(options.epochs, progress, stop, after_epoch);
+  return Distiller(student, transfer, teachers, options, seed).advance(options.epochs, progress, stop, after_epoch);
 }
 
 }  // namespace headstart::learn

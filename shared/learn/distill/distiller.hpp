@@ -8,6 +8,7 @@
 #include <stop_token>
 
 #include "shared/learn/distill/distill_options.hpp"
+#include "shared/learn/distill/guidance.hpp"
 #include "shared/learn/distill/losses.hpp"
 #include "shared/learn/distill/soft_targets.hpp"
 #include "shared/learn/distill/teacher_weights.hpp"
@@ -21,10 +22,10 @@ class EpochLoop;
 /// for bit. Borrows the student, whose parameters nobody else may change meanwhile; evaluating it in between is fine.
 class Distiller {
  public:
-  /// `targets`: [n, C], a row for each sample of `transfer`. Samples with labels use the vanilla objective, samples
-  /// without the distillation term alone. Fresh optimiser; orders from seed.child(epoch), from 0. `options.epochs` is
-  /// what progress refers to. Throws Error(data): no samples; Error(usage): a batch size below 1.
-  Distiller(Model& student, Samples transfer, const Tensor& targets, const DistillOptions& options, Seed seed);
+  /// `teachers`: of each sample of `transfer`. Samples with labels use the whole objective, samples without the
+  /// distillation term alone (distillation_objective). Fresh optimiser; orders from seed.child(epoch), from 0.
+  /// `options.epochs` is what progress refers to. Throws Error(data): no samples; Error(usage): a batch size below 1.
+  Distiller(Model& student, Samples transfer, const Guidance& teachers, const DistillOptions& options, Seed seed);
   ~Distiller();
   Distiller(const Distiller&) = delete;
   Distiller& operator=(const Distiller&) = delete;
@@ -39,16 +40,16 @@ class Distiller {
  private:
   Model& student_;
   Samples transfer_;
-  Tensor targets_;
+  Guidance teachers_;
   DistillOptions options_;
   Seed seed_;
   Optimizer optimizer_;
   std::unique_ptr<EpochLoop> loop_;
 };
 
-/// Distils `targets` into `student`, options.epochs from the first to the last: see Distiller.
-double distill(Model& student, const Samples& transfer, const Tensor& targets, const DistillOptions& options, Seed seed,
-               const ProgressCallback& progress = {}, std::stop_token stop = {},
+/// Distils `teachers` into `student`, options.epochs from the first to the last: see Distiller.
+double distill(Model& student, const Samples& transfer, const Guidance& teachers, const DistillOptions& options,
+               Seed seed, const ProgressCallback& progress = {}, std::stop_token stop = {},
                const std::function<void(std::int64_t)>& after_epoch = {});
 
 }  // namespace headstart::learn

@@ -7,16 +7,33 @@
 
 namespace headstart::learn {
 
-Tensor distillation_loss(const Tensor& student_logits, const Tensor& targets, double temperature, bool scale_by_t2) {
+Tensor dissimilarities_of(const Tensor& student_logits, const Guidance& teachers, double temperature) {
+  const Dissimilarity& measure = *teachers.measure;
   const Tensor log_p = torch::log_softmax(softened(student_logits, temperature), 1);
-  const Tensor loss = -(targets * log_p).sum(1).mean();
-  return scale_by_t2 ? loss * (temperature * temperature) : loss;
+  if (teachers.targets.dim() == 2) {
+    Tensor each = measure.to_one(log_p, teachers.targets);
+    if (teachers.factor != 1) each = each * teachers.factor;
+    return teachers.constant.defined() ? each + teachers.constant : each;
+  }
+  if (measure.to_all != nullptr) return measure.to_all(log_p, teachers.targets);
+  Tensor sum = measure.to_one(log_p, teachers.targets[0]);
+  for (std::int64_t k = 1; k < teachers.targets.size(0); ++k) sum = sum + measure.to_one(log_p, teachers.targets[k]);
+  return sum;
 }
 
-Tensor distillation_objective(const Tensor& student_logits, const Tensor& targets, const std::optional<Tensor>& labels,
-                              const DistillOptions& options) {
+Tensor distillation_term(const Tensor& student_logits, const Guidance& teachers, const DistillOptions& options) {
   const Tensor distilled = options.standardise ? standardised(student_logits) : student_logits;
-  const Tensor distillation = distillation_loss(distilled, targets, options.temperature, options.scale_by_t2);
+  const Tensor each = dissimilarities_of(distilled, teachers, options.temperature);
+  double factor = 1;
+  if (options.strength == MeasureStrength::matched) factor = teachers.measure->matched(teachers.num_teachers);
+  if (options.reduction == BatchReduction::published) return each.sum() * factor;
+  if (options.scale_by_t2) factor *= options.temperature * options.temperature;
+  return each.mean() * factor;
+}
+
+Tensor distillation_objective(const Tensor& student_logits, const Guidance& teachers,
+                              const std::optional<Tensor>& labels, const DistillOptions& options) {
+  const Tensor distillation = distillation_term(student_logits, teachers, options);
   if (!labels) return distillation;
   const Tensor supervised = at::cross_entropy_loss(student_logits, *labels);
   return (1 - options.alpha) * supervised + options.alpha * distillation;

@@ -64,6 +64,8 @@ void check(const PartitionOptions& options) {
           fmt::format("label_betas [{}], expected one or more numbers above 0", fmt::join(options.label_betas, ", ")));
   require(options.specialized_share >= 0 && options.specialized_share <= 1,
           fmt::format("specialized_share {}, expected 0 to 1", options.specialized_share));
+  require(options.primary_skew >= 0 && std::isfinite(options.primary_skew),
+          fmt::format("primary_skew {}, expected 0 or more", options.primary_skew));
   require(options.chunk_min >= 1, fmt::format("chunk_min {}, expected at least 1", options.chunk_min));
   require(options.chunk_max >= options.chunk_min,
           fmt::format("chunk_max {} is below chunk_min {}", options.chunk_max, options.chunk_min));
@@ -72,8 +74,8 @@ void check(const PartitionOptions& options) {
 }  // namespace
 
 std::span<const PartitionScheme* const> partition_schemes() {
-  static constexpr std::array schemes = {&uniform_scheme, &quantity_skew_scheme, &specialized_scheme,
-                                         &random_chunks_scheme, &label_dirichlet_scheme};
+  static constexpr std::array schemes = {&uniform_scheme,       &quantity_skew_scheme,   &specialized_scheme,
+                                         &random_chunks_scheme, &label_dirichlet_scheme, &primary_scheme};
   return schemes;
 }
 
@@ -100,6 +102,11 @@ void declare_fields(Fields& fields, const std::string& prefix, PartitionOptions&
                  {.min = 1, .max = many});
   fields.integer(prefix + ".chunk_max", options.chunk_max, "random-chunks: most samples a chunk.",
                  {.min = 1, .max = many});
+  fields.number(
+      prefix + ".primary_skew", options.primary_skew,
+      "primary: each class is primary for one client or more, and a sample goes to such a client 1 + s times as "
+      "likely as to another. 0: to all alike.",
+      {.min = 0, .max = 1e9});
   fields.integer(prefix + ".min_samples", options.min_samples,
                  "Drawn again, at most 1,000 times, until every client has so many samples.", {.min = 1, .max = many});
 }

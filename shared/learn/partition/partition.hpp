@@ -1,5 +1,6 @@
 // Who holds which samples: the partitions of the study.
-// Source of the partitions: Alballa & Canini 2024 (arXiv 2402.14922), section III; open points as in the comments.
+// Sources: Alballa & Canini 2024 (arXiv 2402.14922), section III; primary classes: Zhmoginov et al. 2023 (CVPR), as the
+// decentralised distillation of Molo et al. uses them. Open points as in the comments.
 #pragma once
 
 #include <cstdint>
@@ -23,6 +24,7 @@ struct PartitionOptions {
   double specialized_share = 0.91;               ///< Part of a client's samples from its own class (specialized).
   std::int64_t chunk_min = 100;                  ///< random-chunks: samples a chunk, U[chunk_min, chunk_max].
   std::int64_t chunk_max = 500;
+  double primary_skew = 100;  ///< primary: s, a client gets 1 + s times as much of a class of its own; 0: by chance.
   std::int64_t min_samples = 10;  ///< Re-drawn, at most 1,000 times, until every client has so many.
 };
 

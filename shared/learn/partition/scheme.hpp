@@ -38,6 +38,6 @@ struct PartitionScheme {
 };
 
 extern const PartitionScheme uniform_scheme, quantity_skew_scheme, specialized_scheme, random_chunks_scheme,
-    label_dirichlet_scheme;
+    label_dirichlet_scheme, primary_scheme;
 
 }  // namespace headstart::learn

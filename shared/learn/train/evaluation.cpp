@@ -52,6 +52,24 @@ std::vector<double> Evaluation::class_accuracy() const {
   return recall;
 }
 
+double Evaluation::mean_class_accuracy() const { return accuracy_on(std::vector<std::int64_t>(total.size(), 1)); }
+
+double Evaluation::accuracy_on(const std::vector<std::int64_t>& class_counts) const {
+  if (class_counts.size() != total.size()) {
+    throw Error(Errc::internal, fmt::format("counts of {} classes do not fit an evaluation over {}",
+                                            class_counts.size(), total.size()));
+  }
+  const std::vector<double> recall = class_accuracy();
+  double right = 0;
+  double all = 0;
+  for (std::size_t c = 0; c < total.size(); ++c) {
+    if (total[c] == 0) continue;
+    right += static_cast<double>(class_counts[c]) * recall[c];
+    all += static_cast<double>(class_counts[c]);
+  }
+  return all == 0 ? 0 : right / all;
+}
+
 std::vector<double> Evaluation::class_precision() const {
   std::vector<double> precision(predicted.size());
   const auto num_classes = static_cast<std::int64_t>(predicted.size());

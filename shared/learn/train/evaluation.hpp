@@ -26,6 +26,12 @@ struct Evaluation {
   [[nodiscard]] double loss() const;      ///< Mean over samples; 0 without samples.
   /// Recall per class, 0..1; 0 for a class without samples.
   [[nodiscard]] std::vector<double> class_accuracy() const;
+  /// *Global* accuracy: the mean recall of the classes that have samples, 0..1; 0 where none has.
+  [[nodiscard]] double mean_class_accuracy() const;
+  /// *Own* accuracy: sum_c share_c recall_c, the accuracy to be expected on data with these many samples of each class,
+  /// 0..1. `class_counts`: [C], as a client's training samples have them. Classes without samples here are left out of
+  /// the shares; 0 where none is left. Throws Error(internal) for another number of classes.
+  [[nodiscard]] double accuracy_on(const std::vector<std::int64_t>& class_counts) const;
   /// Precision per class, above 0 and below 1: how often the class is right where it is predicted, by the rule of
   /// succession, (right + 1) / (predicted + C), so that a few lucky answers do not make an expert.
   [[nodiscard]] std::vector<double> class_precision() const;

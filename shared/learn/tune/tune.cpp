@@ -40,15 +40,15 @@ class Trials {
 
  private:
   void begin(const KdSetting& setting) {
-    if (!targets_.contains(setting.temperature)) {
-      targets_[setting.temperature] = problem_.targets(setting.temperature);
+    if (!guidance_.contains(setting.temperature)) {
+      guidance_[setting.temperature] = problem_.guidance(setting.temperature);
     }
     DistillOptions options = problem_.options;
     options.temperature = setting.temperature;
     options.alpha = setting.alpha;
     auto student = problem_.make_student();
-    auto distiller = std::make_unique<Distiller>(*student, problem_.transfer, targets_.at(setting.temperature), options,
-                                                 problem_.seed);
+    auto distiller = std::make_unique<Distiller>(*student, problem_.transfer, guidance_.at(setting.temperature),
+                                                 options, problem_.seed);
     trials_.emplace(records_.size(), Trial{std::move(student), std::move(distiller)});
     records_.push_back({.setting = setting});
   }
@@ -82,7 +82,7 @@ class Trials {
   const TuneProblem& problem_;
   const ProgressCallback& progress_;
   std::stop_token stop_;
-  std::map<double, Tensor> targets_;
+  std::map<double, Guidance> guidance_;
   std::map<std::size_t, Trial> trials_;
   std::vector<TrialRecord> records_;
 };

@@ -16,8 +16,8 @@ namespace headstart::learn {
 struct TuneProblem {
   std::function<std::unique_ptr<Model>()> make_student;  ///< As every trial begins.
   Samples transfer;
-  std::function<Tensor(double temperature)> targets;  ///< [n, C]; asked for once a temperature.
-  DistillOptions options;                             ///< Its temperature and alpha are replaced.
+  std::function<Guidance(double temperature)> guidance;  ///< Asked for once a temperature.
+  DistillOptions options;                                ///< Its temperature and alpha are replaced.
   Seed seed;
   std::function<Evaluation(Model&)> rate;  ///< By validation data.
   std::function<double(Model&)> measure =

@@ -154,6 +154,29 @@ TEST_CASE("pair study: a search finds what vanilla finds at that setting, and th
   CHECK(num_compared == 8);
 }
 
+TEST_CASE("pair study: the measure is a setting of the cells: ce and kl agree, js does not") {
+  SmallStudy small;
+  small.study.plan.methods = {PairMethod::vanilla, PairMethod::partitioned, PairMethod::mutual};
+  small.study.plan.transfers = {PairTransfer::student, PairTransfer::public_small};
+  small.study.plan.num_pairs = 2;
+  std::map<std::string, Rows> by_measure;
+  for (const char* measure : {"ce", "kl", "js"}) {
+    small.study.settings.kd.measure = measure;
+    by_measure[measure] = small.run(fmt::format("{}.sqlite", measure));
+  }
+  std::int64_t num_distilled = 0;
+  for (const auto& [key, ce] : by_measure.at("ce")) {
+    CAPTURE(key);
+    const double loss = ce.at("loss").get<double>();
+    CHECK(by_measure.at("kl").at(key).at("loss").get<double>() == doctest::Approx(loss).epsilon(1e-4));
+    // Mutual learning has a measure of its own, and a participant alone none.
+    const bool is_measured = key.find("/vanilla/") != std::string::npos || key.find("/dp-kd/") != std::string::npos;
+    CHECK((by_measure.at("js").at(key).at("loss") != ce.at("loss")) == is_measured);
+    num_distilled += is_measured ? 1 : 0;
+  }
+  CHECK(num_distilled == 8);
+}
+
 /// Asks for a stop when `left` cells are done.
 class StoppingObserver final : public StudyObserver {
  public:
@@ -310,6 +333,9 @@ TEST_CASE("pair study: what cannot be is refused by name") {
   study = sound;
   study.settings.draws.validation = 0;
   CHECK(has(refusal_of(study), "draw.validation"));
+  study = sound;
+  study.settings.kd.measure = "msed";
+  CHECK(has(refusal_of(study), "kd.measure=msed"));
   for (const char* text : {"", "1", "1/", "/3", "3/3", "-1/3", "1/3x", "a/b", "1/0"}) {
     CAPTURE(text);
     CHECK(test::code_of([&] { share_of(text); }) == Errc::usage);

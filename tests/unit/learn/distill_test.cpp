@@ -71,11 +71,11 @@ TEST_CASE("distillation: values and gradients of the full loss over all teachers
     CAPTURE(options.scale_by_t2);
     const Tensor weights =
         expected.at("weighting") == "equal" ? equal_weights(3, 5) : tensor_of(golden().at("adaptive"));
-    const Tensor targets = soft_targets(teachers, weights, options.temperature);
+    const Guidance guided = guidance(teachers, weights, options);
     const double constant = expected.at("constant");
     const auto compare = [&](const nlohmann::json& vector, const std::optional<Tensor>& given, double left_out) {
       const auto objective = [&](const Tensor& logits) {
-        return distillation_objective(logits, targets, given, options);
+        return distillation_objective(logits, guided, given, options);
       };
       CHECK(std::abs(objective(student).item<double>() + left_out - vector.at("value").get<double>()) <
             golden_tolerance);
@@ -113,8 +113,9 @@ TEST_CASE("soft targets: one target gives the gradient of all teachers together"
         const Tensor log_k = torch::log_softmax(teachers / temperature, 2);
         return (weights.unsqueeze(1) * log_k.exp() * (log_k - log_p)).sum(2).sum(0).mean() * temperature * temperature;
       };
-      const Tensor targets = soft_targets(teachers, weights, temperature);
-      const auto collapsed = [&](const Tensor& logits) { return distillation_loss(logits, targets, temperature); };
+      const DistillOptions options{.temperature = temperature};
+      const Guidance guided = guidance(teachers, weights, options);
+      const auto collapsed = [&](const Tensor& logits) { return distillation_term(logits, guided, options); };
       CHECK(largest_difference(gradient_of(student, collapsed), gradient_of(student, all_teachers)) < 1e-12);
     }
   }
@@ -154,16 +155,17 @@ TEST_CASE("soft targets: of the logits' type, and shapes that do not fit are ref
 
 TEST_CASE("distillation: alpha weighs the distillation term, 1 - alpha the labels") {
   const Tensor student = random_logits({9, 5}, Seed(1));
-  const Tensor targets = soft_targets(random_logits({1, 9, 5}, Seed(2)), equal_weights(1, 5), 4);
   const Tensor labels = torch::arange(9, torch::kInt64) % 5;
   const DistillOptions only_teachers{.temperature = 4, .alpha = 1};
   const DistillOptions only_labels{.temperature = 4, .alpha = 0};
-  const double distillation = distillation_loss(student, targets, 4).item<double>();
+  const DistillOptions without_factor{.temperature = 4, .scale_by_t2 = false};
+  const Guidance targets = guidance(random_logits({1, 9, 5}, Seed(2)), equal_weights(1, 5), only_labels);
+  const double distillation = distillation_term(student, targets, only_labels).item<double>();
   CHECK(distillation_objective(student, targets, labels, only_teachers).item<double>() == distillation);
   CHECK(distillation_objective(student, targets, std::nullopt, only_labels).item<double>() == distillation);
   CHECK(distillation_objective(student, targets, labels, only_labels).item<double>() ==
         doctest::Approx(torch::nn::functional::cross_entropy(student, labels).item<double>()).epsilon(1e-14));
-  CHECK(distillation == doctest::Approx(16 * distillation_loss(student, targets, 4, false).item<double>()));
+  CHECK(distillation == doctest::Approx(16 * distillation_term(student, targets, without_factor).item<double>()));
 }
 
 TEST_CASE("batches: cover the order in sequence, and none but a lone sample is of one") {
@@ -186,14 +188,15 @@ namespace {
 
 struct Taught {
   Samples transfer = separable_samples(240, Seed(2));
-  Tensor targets;
+  Guidance targets;
 
   Taught() {
     const auto teacher = make_model(small_spec(Norm::none), small_task, Seed(7));
     const Samples own = separable_samples(240, Seed(1));
     const TrainOptions options{.optimizer = {.kind = OptimizerKind::adam, .lr = 5e-3}, .epochs = 8, .batch_size = 16};
     train(*teacher, own, options, epoch_orders(own.size(), options.epochs, Seed(3)));
-    targets = soft_targets(logits_of(*teacher, transfer.x).unsqueeze(0), equal_weights(1, 4), 2);
+    targets =
+        guidance(logits_of(*teacher, transfer.x).unsqueeze(0), equal_weights(1, 4), DistillOptions{.temperature = 2});
   }
 };
 
@@ -279,7 +282,7 @@ TEST_CASE("distill: the returned loss is the last epoch's mean per sample") {
 TEST_CASE("distill: stops when asked, and says so when it diverges") {
   const Taught taught;
   const auto student = make_model(small_spec(Norm::none), small_task, Seed(8));
-  const auto code_of = [&](const DistillOptions& options, const Tensor& targets, std::stop_source source) {
+  const auto code_of = [&](const DistillOptions& options, const Guidance& targets, std::stop_source source) {
     return test::code_of([&] {
       distill(
           *student, taught.transfer, targets, options, Seed(1), [&](const Progress&) { source.request_stop(); },
@@ -288,8 +291,9 @@ TEST_CASE("distill: stops when asked, and says so when it diverges") {
   };
   CHECK(code_of(quick_options(), taught.targets, std::stop_source()) == Errc::interrupted);
   const std::stop_source none(std::nostopstate);
-  CHECK(code_of(quick_options(), taught.targets * std::nan(""), none) == Errc::run_failed);
-  CHECK(code_of(quick_options(), taught.targets.slice(0, 1), none) == Errc::internal);
+  const auto of = [](const Tensor& targets) { return guidance_by(targets, quick_options()); };
+  CHECK(code_of(quick_options(), of(taught.targets.targets * std::nan("")), none) == Errc::run_failed);
+  CHECK(code_of(quick_options(), of(taught.targets.targets.slice(0, 1)), none) == Errc::internal);
   DistillOptions empty_batches = quick_options();
   empty_batches.batch_size = 0;
   CHECK(code_of(empty_batches, taught.targets, none) == Errc::usage);

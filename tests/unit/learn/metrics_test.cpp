@@ -52,6 +52,19 @@ TEST_CASE("counts and loss of three samples in closed form") {
   CHECK(evaluation.class_precision() == std::vector<double>{2.0 / 5, 1.0 / 3, 2.0 / 4});
 }
 
+TEST_CASE("global accuracy is the mean recall; own accuracy weighs recall by the samples that a client has") {
+  const Evaluation evaluation{.correct = {8, 3, 0, 0}, .total = {10, 4, 5, 0}, .predicted = {12, 4, 3, 0}};
+  CHECK(evaluation.mean_class_accuracy() == doctest::Approx((0.8 + 0.75 + 0) / 3));
+  CHECK(evaluation.accuracy_on({30, 10, 0, 0}) == doctest::Approx(0.75 * 0.8 + 0.25 * 0.75));
+  // On shares like those of the evaluation's own samples, the accuracy.
+  CHECK(evaluation.accuracy_on({100, 40, 50, 0}) == doctest::Approx(evaluation.accuracy()));
+  // Nothing is known of the last class, so it has no share.
+  CHECK(evaluation.accuracy_on({10, 0, 0, 90}) == doctest::Approx(0.8));
+  CHECK(evaluation.accuracy_on({0, 0, 0, 90}) == 0);
+  CHECK(Evaluation::of_none(4).mean_class_accuracy() == 0);
+  CHECK(test::code_of([&] { (void)evaluation.accuracy_on({1, 2, 3}); }) == Errc::internal);
+}
+
 TEST_CASE("the loss of a model that diverged is infinite, and no rating is better for it") {
   const double huge = std::numeric_limits<double>::infinity();
   for (const double score : {huge, -huge, std::numeric_limits<double>::quiet_NaN()}) {

@@ -42,7 +42,10 @@ TEST_CASE("data partitioning: masks, and the gradient of the full loss, as PyTor
     const Tensor mask = teacher_mask(golden.teacher, golden.copy, golden.labels_of(test));
     CHECK(values_of(mask) == test.at("mask").get<std::vector<bool>>());
     const Tensor targets = partitioned_targets(golden.teacher, golden.copy, mask, temperature);
-    const auto loss = [&](const Tensor& logits) { return distillation_loss(logits, targets, temperature); };
+    const DistillOptions options{.temperature = temperature};
+    const auto loss = [&](const Tensor& logits) {
+      return distillation_term(logits, guidance_by(targets, options), options);
+    };
     CHECK(largest_difference(gradient_of(golden.student, loss), tensor_of(test.at("loss").at("gradient"))) <
           golden_tolerance);
     // What no student changes: T^2 times the targets' negative entropy.

@@ -313,6 +313,73 @@ TEST_CASE("quantity skew changes sizes, not the mixture of classes") {
   }
 }
 
+TEST_CASE("primary: with a skew beyond all bounds a client has its primary classes alone, dealt as evenly as may be") {
+  PartitionOptions options = options_of("primary", 3);
+  options.primary_skew = 1e9;
+  std::set<Indices> owners_seen;
+  for (std::uint64_t seed = 0; seed < num_seeds; ++seed) {
+    // More classes than clients: each class at one client, 4, 3 and 3 of them.
+    options.num_clients = 3;
+    const Tensor labels = balanced_labels(10, 30, seed);
+    Indices owner(10, -1);
+    Indices sizes;
+    const Partition few = partition(labels, 10, options, Seed(seed));
+    for (std::size_t i = 0; i < 3; ++i) {
+      sizes.push_back(std::ssize(few.clients[i]));
+      const Indices held = count_classes(few.clients[i], labels, 10);
+      for (std::size_t c = 0; c < 10; ++c) {
+        CHECK((held[c] == 0 || held[c] == 30));
+        if (held[c] > 0) owner[c] = static_cast<std::int64_t>(i);
+      }
+    }
+    CHECK(sizes == Indices{120, 90, 90});
+    owners_seen.insert(owner);
+    // More clients than classes: each client has one, and each class two clients or three.
+    options.num_clients = 10;
+    const Tensor coarse = balanced_labels(4, 200, seed);
+    Indices holders(4, 0);
+    for (const Indices& client : partition(coarse, 4, options, Seed(seed)).clients) {
+      const Indices held = count_classes(client, coarse, 4);
+      CHECK(std::ranges::count_if(held, [](std::int64_t count) { return count > 0; }) == 1);
+      for (std::size_t c = 0; c < 4; ++c) holders[c] += held[c] > 0 ? 1 : 0;
+    }
+    std::ranges::sort(holders);
+    CHECK(holders == Indices{2, 2, 3, 3});
+  }
+  CHECK(owners_seen.size() == num_seeds);
+}
+
+TEST_CASE("primary: a client's share of a class is (1 + s [primary]) over their sum, by chance") {
+  constexpr std::int64_t per_class = 4000;
+  const Tensor labels = balanced_labels(5, per_class, 0);
+  for (const double skew : {0.0, 3.0, 100.0}) {
+    CAPTURE(skew);
+    PartitionOptions options = options_of("primary", 5);
+    options.primary_skew = skew;
+    double squares = 0;
+    for (std::uint64_t seed = 0; seed < num_seeds; ++seed) {
+      const Partition drawn = partition(labels, 5, options, Seed(seed));
+      Indices owned(5, 0);
+      for (const Indices& client : drawn.clients) {
+        const Indices held = count_classes(client, labels, 5);
+        const auto most = static_cast<std::size_t>(std::ranges::max_element(held) - held.begin());
+        ++owned[most];
+        for (std::size_t c = 0; c < 5; ++c) {
+          const double chance = (skew > 0 && c == most ? 1 + skew : 1) / (5 + skew);
+          const double deviation = std::sqrt(per_class * chance * (1 - chance));
+          const double off = (static_cast<double>(held[c]) - per_class * chance) / deviation;
+          CHECK(std::abs(off) < 5);
+          squares += off * off;
+        }
+      }
+      // As many clients as classes: each has one of its own.
+      if (skew > 0) CHECK(owned == Indices{1, 1, 1, 1, 1});
+    }
+    // Counts by chance, not by quota: their squared deviations are 1 in the mean (500 of them, dependent by class).
+    CHECK(squares / (25.0 * num_seeds) == doctest::Approx(1).epsilon(0.25));
+  }
+}
+
 TEST_CASE("impossible partitions are refused with the settings and the best draw") {
   const Tensor labels = balanced_labels(10, 10, 0);
   const auto refusal = [&](const PartitionOptions& options) {
@@ -328,6 +395,8 @@ TEST_CASE("impossible partitions are refused with the settings and the best draw
   check_contains(refusal(options), {"uniform", "the smallest client has 10 samples", "11 are needed"});
   options.kind = "specialized";
   check_contains(refusal(options), {"specialized_share 0.91", "min_samples 11"});
+  options.kind = "primary";
+  check_contains(refusal(options), {"primary_skew 100", "best of 1000 draws"});
   options.kind = "random-chunks";
   options.chunk_min = 11;
   check_contains(refusal(options),
@@ -344,6 +413,7 @@ TEST_CASE("impossible partitions are refused with the settings and the best draw
   refused_with([](PartitionOptions& bad) { bad.label_betas = {}; }, "label_betas []");
   refused_with([](PartitionOptions& bad) { bad.label_betas = {0.5, -1}; }, "label_betas [0.5, -1]");
   refused_with([](PartitionOptions& bad) { bad.specialized_share = 1.5; }, "specialized_share 1.5");
+  refused_with([](PartitionOptions& bad) { bad.primary_skew = -1; }, "primary_skew -1");
   refused_with([](PartitionOptions& bad) { bad.chunk_min = 0; }, "chunk_min 0");
   refused_with([](PartitionOptions& bad) { bad.chunk_max = 4; }, "chunk_max 4 is below chunk_min 5");
 

@@ -132,7 +132,7 @@ TEST_CASE("no script reaches the samples that it is evaluated, trained or distil
     const Tensor logits = logits_of(*model, samples.x);
     CHECK(logits_of(*model, samples.x).equal(logits));
     reestimate_statistics(*model, samples.x);
-    distill(*model, samples, torch::softmax(logits, 1), {.epochs = 1}, Seed(1));
+    distill(*model, samples, guidance_by(torch::softmax(logits, 1), {}), {.epochs = 1}, Seed(1));
     learn_mutually(*model, *partner, samples, {.epochs = 1}, Seed(1));
     pretrain(*model, samples, samples, {.max_epochs = 2}, Seed(1));
     model->forward(samples.x);

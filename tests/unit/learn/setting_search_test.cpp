@@ -160,7 +160,10 @@ TuneProblem problem_of(const Samples& transfer, const Tensor& logits, const Samp
   options.optimizer.lr = 5e-3;
   return {.make_student = [] { return make_model(small_spec(Norm::batch), small_task, Seed(8)); },
           .transfer = transfer,
-          .targets = [logits](double temperature) { return soft_targets(logits, equal_weights(1, 4), temperature); },
+          .guidance =
+              [logits](double temperature) {
+                return guidance(logits, equal_weights(1, 4), DistillOptions{.temperature = temperature});
+              },
           .options = options,
           .seed = Seed(1),
           .rate = [validation](Model& model) { return evaluate(model, validation, 4); }};
@@ -179,7 +182,7 @@ TEST_CASE("tune: a trial gone on with is the student that distil() makes, and re
   DistillOptions options = problem.options;
   options.temperature = 1;
   const auto whole = problem.make_student();
-  distill(*whole, transfer, problem.targets(1), options, problem.seed);
+  distill(*whole, transfer, problem.guidance(1), options, problem.seed);
   CHECK(bitwise_equal(result.student->state(), whole->state()));
   CHECK(result.epochs == 6);
   REQUIRE(result.trials.size() == 2);
@@ -213,9 +216,11 @@ TEST_CASE("tune: a setting that diverges is passed over") {
   const Samples transfer = separable_samples(64, Seed(2));
   const Samples validation = separable_samples(80, Seed(3));
   TuneProblem problem = problem_of(transfer, random_logits({1, 64, 4}, Seed(4)).to(torch::kFloat), validation);
-  const auto targets = problem.targets;
-  problem.targets = [targets](double temperature) {
-    return temperature > 1 ? targets(temperature) * std::nan("") : targets(temperature);
+  const auto sound = problem.guidance;
+  problem.guidance = [sound](double temperature) {
+    Guidance guided = sound(temperature);
+    if (temperature > 1) guided.targets = guided.targets * std::nan("");
+    return guided;
   };
   const auto search = grid_search({.temperatures = {3, 1}, .alphas = {0.5}}, 4, true);
   const TuneResult result = tune(*search, problem);

@@ -98,6 +98,16 @@ TEST_CASE("settings that contradict each other are refused") {
   CHECK(refusal_of({"start.model=kd", "validation.source=server", "consolidation.tune=grid",
                     "consolidation.grid.temperatures=[]"})
             .starts_with("a search needs at least one temperature"));
+  const auto distilled = [](const char* weights) {
+    return refusal_of({"start.model=kd", "validation.source=server", "consolidation.average=none",
+                       "consolidation.measure=js", weights});
+  };
+  CHECK(distilled("consolidation.weights=adaptive") ==
+        "consolidation.average=none with consolidation.measure=js cannot weigh teachers by class: "
+        "consolidation.weights must be equal");
+  CHECK(distilled("consolidation.weights=equal") == "(no error)");
+  CHECK(refusal_of({"feddf.measure=msed"}) ==
+        "feddf.measure=msed compares the student with each of its teachers: it needs feddf.average=none");
 }
 
 TEST_CASE("a round needs half of the clients unless told otherwise") {

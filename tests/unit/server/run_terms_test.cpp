@@ -136,6 +136,23 @@ TEST_CASE("sections of later terms: those that nobody must know are left aside a
   CHECK(long_words.size() <= 400);
 }
 
+TEST_CASE("settings newer than the protocol travel where they are not at their defaults, and come back") {
+  ServerConfig config;
+  const auto travelled = [&config] {
+    return nlohmann::json::parse(plan::to_json_text(run_terms(config, data_of({1, 8, 8, 2})))).at("consolidation");
+  };
+  for (const char* key : {"measure", "strength", "reduction"}) CHECK_FALSE(travelled().contains(key));
+  CHECK(travelled().contains("average"));
+  config.terms.consolidation.measure = "sed";
+  config.terms.consolidation.strength = learn::MeasureStrength::matched;
+  CHECK(travelled().at("measure") == "sed");
+  CHECK_FALSE(travelled().contains("reduction"));
+  const plan::Terms read = plan::terms_from_json_text(plan::to_json_text(run_terms(config, data_of({1, 8, 8, 2}))));
+  CHECK(read.consolidation.measure == "sed");
+  CHECK((read.consolidation.strength == learn::MeasureStrength::matched));
+  CHECK((read.consolidation.reduction == learn::BatchReduction::mean));
+}
+
 TEST_CASE("what clients may be asked to do follows from the run's start, its validation and where it consolidates") {
   FederationOptions options;
   CentralData data;
