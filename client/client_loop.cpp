@@ -169,11 +169,13 @@ class ClientLoop {
 
   net::Task<> handle(const wire::TrainTask& task) {
     consolidation_.reset();
-    co_await take_global(task.model.value, task.model_follows);
     const std::uint32_t round = task.round;
+    std::string key = fmt::format("round {} from {}", round, task.model.value);
+    // The result for an earlier model is not asked for again, and its memory is wanted.
+    if (task.model_follows && state_.runner.find(key) == TaskRunner::Found::nothing) state_.runner.drop();
+    co_await take_global(task.model.value, task.model_follows);
     const PackedState global = *state_.global;
-    auto work = attempt<PackedState>(task.task, fmt::format("round {}", round),
-                                     fmt::format("round {} from {}", round, task.model.value),
+    auto work = attempt<PackedState>(task.task, fmt::format("round {}", round), std::move(key),
                                      [worker = worker_, global, round](const TaskContext& context) {
                                        return worker->train(global, round, context);
                                      });
@@ -361,15 +363,24 @@ class ClientLoop {
 
   net::Task<PackedState> receive(learn::Schema schema) {
     PackedState state(schema);
-    const auto sink = session::sink_into(state);
-    co_await conversation_->receive_attachment(*sink);
+    auto filling = fill(state);
+    co_await std::move(filling);
     co_return state;
+  }
+
+  net::Task<> fill(PackedState state) {
+    const auto sink = session::sink_into(std::move(state));
+    co_await conversation_->receive_attachment(*sink);
   }
 
   net::Task<> take_global(std::string digest, bool follows) {
     if (follows) {
-      state_.global.reset();  // the old one's memory is free before the new one's is taken
-      state_.global = co_await receive(state_.global_schema);
+      PackedState spent = state_.global ? std::move(*state_.global) : PackedState();
+      state_.global.reset();
+      const PackedState global = PackedState::in_place_of(std::move(spent), state_.global_schema);
+      auto filling = fill(global);
+      co_await std::move(filling);
+      state_.global = global;
       state_.global_digest = digest;
     }
     if (!state_.global || state_.global_digest != digest) {
