@@ -20,6 +20,7 @@ namespace headstart::client {
 namespace {
 
 using session::ClientConversation;
+using wire::PackedState;
 
 /// Milliseconds, as `timeouts.silence` has it. With less a server could have this side do nothing but send heartbeats.
 constexpr std::uint32_t min_silence = 100;
@@ -129,18 +130,26 @@ class ClientLoop {
   net::Task<> handle(const wire::Task& task) {
     task_ = task.task;
     refusal_.reset();
+    Assignment assignment{task.kind.value, task.settings.value, {}};
     std::vector<wire::Input> inputs;
     for (std::size_t i = 0; i < task.num_inputs; ++i) {
       auto following = expect<wire::Input>();
-      inputs.push_back(co_await std::move(following));
+      const wire::Input input = co_await std::move(following);
+      inputs.push_back(input);
+      assignment.inputs.push_back({.name = input.name.value,
+                                   .owner = input.owner.value,
+                                   .form = plan::form_from_json_text(input.form.value),
+                                   .digest = input.digest.value,
+                                   .state = {}});
     }
-    auto fetching = fetch(inputs, task.keeps_inputs);
-    if (const bool is_complete = co_await std::move(fetching); !is_complete) co_return;
-    Assignment assignment{task.kind.value, task.settings.value, {}};
-    for (const wire::Input& input : inputs) {
-      assignment.inputs.push_back({input.name.value, input.owner.value, plan::form_from_json_text(input.form.value),
-                                   input.digest.value, state_.inputs.at(input.digest.value)});
+    const std::vector<std::uint16_t> missing = state_.inputs.begin(inputs, task.keeps_inputs);
+    if (!missing.empty()) {
+      // The result for other inputs is not asked for again, and its memory is wanted.
+      if (state_.runner.find(assignment.key()) == TaskRunner::Found::nothing) state_.runner.drop();
+      auto fetching = fetch(assignment, missing);
+      if (const bool is_complete = co_await std::move(fetching); !is_complete) co_return;
     }
+    for (Input& input : assignment.inputs) input.state = state_.inputs.at(input.digest);
     auto work = attempt(std::move(assignment));
     const std::optional<ReleasedResult> result = co_await std::move(work);
     if (!result) co_return;
@@ -148,29 +157,32 @@ class ClientLoop {
     co_await std::move(delivering);
   }
 
-  /// Receives what the client does not hold of `inputs`. False where the server says meanwhile that the task is over.
-  net::Task<bool> fetch(const std::vector<wire::Input>& inputs, bool keeps_inputs) {
-    const std::vector<std::uint16_t> missing = state_.inputs.begin(inputs, keeps_inputs);
-    if (missing.empty()) co_return true;
+  /// Receives the inputs in these places. False where the server says meanwhile that the task is over.
+  net::Task<bool> fetch(const Assignment& assignment, const std::vector<std::uint16_t>& missing) {
     std::vector<learn::Schema> schemas;
     for (const std::uint16_t place : missing) {
-      auto building = schema_of(plan::form_from_json_text(inputs[place].form.value));
+      auto building = schema_of(assignment.inputs[place].form);
       schemas.push_back(co_await std::move(building));
     }
     if (is_unwanted()) co_return false;
     conversation_->post(wire::Fetch{task_, missing});
     try {
       for (std::size_t i = 0; i < missing.size(); ++i) {
-        wire::PackedState state(schemas[i]);
-        const auto sink = session::sink_into(state);
-        auto receiving = conversation_->receive_attachment(*sink);
-        co_await std::move(receiving);
-        state_.inputs.put(inputs[missing[i]].digest.value, std::move(state));
+        auto filling = filled(state_.inputs.room_for(schemas[i]));
+        const PackedState state = co_await std::move(filling);
+        state_.inputs.put(assignment.inputs[missing[i]].digest, state);
       }
     } catch (const Abandoned&) {
       co_return false;
     }
     co_return true;
+  }
+
+  /// With the next attachment.
+  net::Task<PackedState> filled(PackedState state) {
+    const auto sink = session::sink_into(state);
+    co_await conversation_->receive_attachment(*sink);
+    co_return state;
   }
 
   net::Task<> handle(const wire::ResultRefused& refused) {

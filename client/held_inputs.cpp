@@ -20,7 +20,21 @@ std::vector<std::uint16_t> HeldInputs::begin(const std::vector<wire::Input>& inp
     const bool is_first = std::ranges::find(digests, digests[place]) == digests.begin() + std::ptrdiff_t(place);
     if (is_first && !states_.contains(digests[place])) missing.push_back(static_cast<std::uint16_t>(place));
   }
+  if (missing.empty()) spent_.clear();
   return missing;
+}
+
+wire::PackedState HeldInputs::room_for(const learn::Schema& schema) {
+  const auto found = std::ranges::find_if(spent_, [&schema](const wire::PackedState& spent) {
+    return spent.state().schema() == schema;
+  });
+  if (found == spent_.end()) {
+    spent_.clear();  // their memory is wanted
+    return wire::PackedState(schema);
+  }
+  wire::PackedState spent = std::move(*found);
+  spent_.erase(found);
+  return wire::PackedState::in_place_of(std::move(spent), schema);
 }
 
 const wire::PackedState& HeldInputs::at(const std::string& digest) const {

@@ -100,7 +100,8 @@ class Authority:
 class Federation:
     """A real server and echo clients: everything but training and evaluation."""
 
-    def __init__(self, bench: Path, folder: Path, count: int, settings: dict, has_tls: bool = False):
+    def __init__(self, bench: Path, folder: Path, count: int, settings: dict, has_tls: bool = False,
+                 is_watched: bool = True):
         self.bench, self.folder, self.count = bench, folder, count
         data = folder / "data"
         data.mkdir()
@@ -132,7 +133,8 @@ class Federation:
         self.rounds_file = folder / "run/rounds.jsonl"
         self.children = self.start_clients()
         self.peak_total = 0
-        self.watcher = threading.Thread(target=self.watch)
+        # Watching takes some percent of a core, of which a measurement of time has no use.
+        self.watcher = threading.Thread(target=self.watch if is_watched else lambda: None)
         self.watcher.start()
 
     def start_clients(self) -> list[subprocess.Popen]:
@@ -170,32 +172,32 @@ class Federation:
         return [json.loads(line) for line in self.rounds_file.read_text().splitlines()]
 
 
-def run_federation(bench: Path, count: int, settings: dict, has_tls: bool = False) -> Federation:
+def run_federation(bench: Path, count: int, settings: dict, has_tls: bool = False,
+                   is_watched: bool = True) -> Federation:
     with tempfile.TemporaryDirectory() as folder:
-        federation = Federation(bench, Path(folder), count, settings, has_tls)
+        federation = Federation(bench, Path(folder), count, settings, has_tls, is_watched)
         federation.seconds = federation.finish()
         return federation
 
 
+def median_round(bench: Path, has_tls: bool = False) -> float:
+    """Seconds of a round of ten clients, of five after one that warms up."""
+    return statistics.median(run_federation(bench, 10, {"federation.rounds": 6}, has_tls, False).seconds[1:])
+
+
 def communication_round(bench: Path, arguments) -> None:
     """A round without training, ResNet-18, ten client processes, against ten bare sockets with the same bytes."""
-    rounds = 6  # the first warms up
-    def ours() -> float:
-        return statistics.median(run_federation(bench, 10, {"federation.rounds": rounds}).seconds[1:])
-
     def floor() -> float:
-        seconds = [float(s) for s in output_of(bench / "floor_round", 10, RESNET18_BYTES, rounds).split()]
+        seconds = [float(s) for s in output_of(bench / "floor_round", 10, RESNET18_BYTES, 6).split()]
         return statistics.median(seconds[1:])
 
-    report("communication round, ResNet-18, ten clients", "s", *alternate(arguments.repeats, ours, floor), "at most 2")
+    report("communication round, ResNet-18, ten clients", "s",
+           *alternate(arguments.repeats, lambda: median_round(bench), floor), "at most 2")
 
 
 def tls_round(bench: Path, arguments) -> None:
     """The same round under mutual TLS against the one in the clear."""
-    settings = {"federation.rounds": 6}
-    secured, plain = alternate(
-        arguments.repeats, lambda: statistics.median(run_federation(bench, 10, settings, True).seconds[1:]),
-        lambda: statistics.median(run_federation(bench, 10, settings).seconds[1:]))
+    secured, plain = alternate(arguments.repeats, lambda: median_round(bench, True), lambda: median_round(bench))
     report("communication round, ResNet-18, ten clients: mutual TLS over plain", "s", secured, plain, "at most 2")
 
 

@@ -62,7 +62,7 @@ std::unique_ptr<learn::Aggregator> Strategy::begin(const RoundPlan& plan) const 
 
 ServerState Strategy::finish(const RoundPlan& plan, std::unique_ptr<learn::Aggregator> aggregator,
                              nlohmann::json&) const {
-  return {wire::PackedState(std::move(*aggregator).report()), plan.state.memory};
+  return {wire::PackedState::of(std::move(*aggregator).report()), plan.state.memory};
 }
 
 std::unique_ptr<Strategy> make_fedavg(const StrategyOptions&, StrategyTools) { return std::make_unique<FedAvg>(); }

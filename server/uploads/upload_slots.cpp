@@ -72,9 +72,16 @@ net::Task<Upload> UploadSlots::acquire(std::uint64_t num_bytes, Place place) {
       used_ += num_bytes;
       co_return Upload(*this, memory_for(num_bytes), num_bytes);
     }
-    const auto waiter = waiters_.insert(waiters_.end(), {net::asio::steady_timer(executor_, patience), num_bytes});
-    boost::system::error_code cancelled;
-    co_await waiter->timer.async_wait(net::asio::redirect_error(net::asio::use_awaitable, cancelled));
+    const auto waiter = waiters_.insert(waiters_.end(), {net::asio::steady_timer(executor_), num_bytes});
+    std::uint64_t seen = 0;
+    std::chrono::milliseconds waited{0};
+    do {
+      seen = num_given_back_;
+      waiter->timer.expires_after(patience);
+      boost::system::error_code cancelled;
+      co_await waiter->timer.async_wait(net::asio::redirect_error(net::asio::use_awaitable, cancelled));
+      waited += patience;
+    } while (!waiter->is_granted && num_given_back_ != seen && waited < long_patience);
     const bool is_granted = waiter->is_granted;
     waiters_.erase(waiter);
     if (is_granted) co_return Upload(*this, memory_for(num_bytes), num_bytes);
@@ -100,6 +107,7 @@ void UploadSlots::release(std::unique_ptr<std::byte[]> memory, std::uint64_t num
   spare_bytes_ = num_bytes;
   spare_.push_back(std::move(memory));
   used_ -= num_bytes;
+  ++num_given_back_;
   for (Waiter& waiter : waiters_) {
     if (waiter.is_granted) continue;
     if (used_ + waiter.num_bytes > budget_) break;

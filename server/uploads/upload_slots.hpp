@@ -52,8 +52,9 @@ class UploadSlots {
 
   /// Where an upload is to be: one that is kept beside others goes to disk at once, so that it holds up nobody.
   enum class Place { memory, disk };
-  /// Memory as soon as there is some, in order of asking. Who has waited for `patience` is given room on disk instead:
-  /// the senders before it are slow. What is larger than the budget goes to disk at once.
+  /// Memory as soon as there is some, in order of asking. Who has waited for `patience`, and in that time none was
+  /// given back, is given room on disk instead: the senders before it are slow. So is who has waited for
+  /// `long_patience`. What is larger than the budget goes to disk at once.
   net::Task<Upload> acquire(std::uint64_t num_bytes, Place place = Place::memory);
 
   /// Bytes of memory that uploads hold or were granted.
@@ -61,6 +62,7 @@ class UploadSlots {
   [[nodiscard]] std::uint64_t num_staged() const { return num_staged_; }
 
   static constexpr std::chrono::milliseconds patience{2000};
+  static constexpr std::chrono::milliseconds long_patience = 5 * patience;
 
  private:
   friend class Upload;
@@ -76,6 +78,7 @@ class UploadSlots {
   std::uint64_t budget_;
   std::uint64_t used_ = 0;  ///< By uploads that hold memory or were granted it.
   std::uint64_t num_staged_ = 0;
+  std::uint64_t num_given_back_ = 0;  ///< Uploads whose memory was.
   std::filesystem::path staging_;
   std::list<Waiter> waiters_;
   /// Blocks given back, all of `spare_bytes_`: a run's uploads have one size, and fresh pages cost more than the copy.

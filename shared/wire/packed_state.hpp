@@ -18,6 +18,12 @@ class PackedState {
   explicit PackedState(const learn::Schema& schema);
   /// A copy of `state`.
   explicit PackedState(const learn::StateDict& state);
+  /// `state` itself, not copied, where its tensors lie one behind the other in one block of memory
+  /// (learn::StateDict::in_one_block()); else a copy.
+  static PackedState of(learn::StateDict state);
+  /// Uninitialised memory for a state of `schema`: that of `spent` where it is one of that schema and nobody else
+  /// refers to it, as fresh pages cost more than what is written to them. Else it is freed first.
+  static PackedState in_place_of(PackedState spent, const learn::Schema& schema);
   /// One tensor as a state of its own (samples, logits, weights).
   static PackedState of_tensor(const std::string& name, const learn::Tensor& tensor);
 
@@ -28,6 +34,8 @@ class PackedState {
   [[nodiscard]] std::string digest() const;
 
  private:
+  void view_block();
+
   learn::StateDict state_;
   std::byte* data_ = nullptr;
   std::size_t num_bytes_ = 0;

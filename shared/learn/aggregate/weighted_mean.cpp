@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
+#include <cstring>
 #include <limits>
 #include <mutex>
 #include <new>
@@ -171,12 +172,14 @@ void add_scaled(Column& column, std::uint64_t first, const std::byte* values, st
   }
 }
 
-/// The column's sums divided by `divisor`, rounded to its type; the sums are freed.
-Tensor averaged(Column column, double divisor) {
-  if (!column.is_summed()) return column.maxima;
-  Tensor average = at::empty(column.spec.shape, at::TensorOptions().dtype(column.spec.dtype));
-  prefer_large_pages(average.data_ptr(), average.nbytes());
-  with_floating_type(column.spec.dtype, [&](auto zero) {
+/// Writes the column's sums divided by `divisor` and rounded to the type of `average`, or its maxima; the sums are
+/// freed.
+void write_average(Column column, double divisor, const Tensor& average) {
+  if (!column.is_summed()) {
+    if (average.nbytes() > 0) std::memcpy(average.data_ptr(), column.maxima.data_ptr(), average.nbytes());
+    return;
+  }
+  with_floating_type(average.scalar_type(), [&](auto zero) {
     using T = decltype(zero);
     T* out = average.template data_ptr<T>();
     std::int64_t* sums = column.sums.get();
@@ -198,7 +201,6 @@ Tensor averaged(Column column, double divisor) {
       left -= count;
     }
   });
-  return average;
 }
 
 }  // namespace
@@ -279,14 +281,16 @@ StateDict WeightedMean::mean(bool is_wide) && {
   const std::unique_ptr<Sums> sums = std::move(sums_);
   if (sums->accepted == 0) throw Error(Errc::run_failed, "no update was accepted: there is nothing to average");
   const double divisor = static_cast<double>(sums->accepted) * units_per_one;
-  std::vector<NamedTensor> averages;
-  averages.reserve(sums->columns.size());
-  for (Column& column : sums->columns) {
-    std::string name = column.spec.name;
-    if (is_wide && column.is_summed()) column.spec.dtype = c10::ScalarType::Double;
-    averages.push_back({std::move(name), averaged(std::move(column), divisor)});
+  std::vector<TensorSpec> specs = blocks().schema().tensors();
+  for (TensorSpec& spec : specs) {
+    if (is_wide && c10::isFloatingType(spec.dtype)) spec.dtype = c10::ScalarType::Double;
   }
-  return StateDict(std::move(averages));
+  StateDict average = StateDict::in_one_block(Schema(std::move(specs)));
+  for (Column& column : sums->columns) {
+    const Tensor& target = average.at(column.spec.name);
+    write_average(std::move(column), divisor, target);
+  }
+  return average;
 }
 
 std::optional<std::string> add_update(WeightedMean& mean, const StateDict& update, std::int64_t num_examples) {

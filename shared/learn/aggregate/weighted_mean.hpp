@@ -40,7 +40,7 @@ class WeightedMean final : public Aggregator {
 
   [[nodiscard]] std::int64_t accepted_examples() const;
 
-  /// The mean over what was accepted. Throws Error(run_failed) where nothing was.
+  /// The mean over what was accepted, in one block of memory. Throws Error(run_failed) where nothing was.
   [[nodiscard]] StateDict report() && override;
   /// The same before it is rounded: floating-point tensors as float64.
   [[nodiscard]] StateDict report_in_double() &&;

@@ -10,6 +10,7 @@
 
 #include "shared/base/digest.hpp"
 #include "shared/base/error.hpp"
+#include "shared/learn/core/platform.hpp"
 
 namespace headstart::learn {
 
@@ -154,6 +155,21 @@ StateDict StateDict::empty(const Schema& schema) {
   std::vector<NamedTensor> tensors;
   for (const TensorSpec& spec : schema.tensors()) {
     tensors.push_back({spec.name, at::empty(spec.shape, at::TensorOptions(spec.dtype))});
+  }
+  return StateDict(std::move(tensors));
+}
+
+StateDict StateDict::in_one_block(const Schema& schema) {
+  const Tensor block = at::empty({static_cast<std::int64_t>(schema.num_bytes())}, at::kByte);
+  auto* const data = static_cast<std::byte*>(block.data_ptr());
+  prefer_large_pages(data, block.nbytes());
+  std::vector<NamedTensor> tensors;
+  std::uint64_t offset = 0;
+  for (const TensorSpec& spec : schema.tensors()) {
+    // The deleter holds the block.
+    tensors.push_back({spec.name, at::from_blob(
+                                      data + offset, spec.shape, [block](void*) {}, spec.dtype)});
+    offset += spec.num_bytes();
   }
   return StateDict(std::move(tensors));
 }

@@ -65,6 +65,9 @@ class StateDict {
   explicit StateDict(std::vector<NamedTensor> tensors);
   /// Uninitialised tensors of that schema.
   static StateDict empty(const Schema& schema);
+  /// The same in one block of memory, one tensor behind the other without padding: their raw bytes as they are
+  /// (Schema). Each tensor keeps the whole block alive.
+  static StateDict in_one_block(const Schema& schema);
 
   [[nodiscard]] const std::vector<NamedTensor>& tensors() const { return tensors_; }
   /// Throws Error(data) where there is none of that name.

@@ -49,14 +49,26 @@ TEST_CASE("inputs that are kept outlive tasks that keep nothing, until another t
   CHECK(task(held, {"global"}, true).empty());
 }
 
-TEST_CASE("what is not named any more is forgotten before new inputs come: its memory is free") {
+TEST_CASE("what is not named any more is forgotten; its memory serves what comes in its place, or is free") {
   HeldInputs held;
   task(held, {"round 1"}, true);
-  const at::Tensor tensor = held.at("round 1").state().tensors().front().tensor;
-  CHECK(tensor.use_count() > 1);
+  const void* memory = held.at("round 1").bytes().data();
   CHECK(held.begin(inputs({"round 2"}), true) == Places{0});
   CHECK(test::code_of([&] { (void)held.at("round 1"); }) == Errc::internal);
-  CHECK(tensor.use_count() == 1);
+  const wire::PackedState next = held.room_for(state_of(0).state().schema());
+  CHECK(next.bytes().data() == memory);
+
+  // Of another schema, or still in use elsewhere: new memory, and the old one is not held.
+  held.put("round 2", next);
+  CHECK(held.begin(inputs({"round 3"}), true) == Places{0});
+  CHECK(held.room_for(state_of(0).state().schema()).bytes().data() != memory);
+  const at::Tensor tensor = next.state().tensors().front().tensor;
+  const auto num_users = tensor.use_count();
+  held.put("round 3", next);
+  CHECK(held.begin(inputs({"round 4"}), true) == Places{0});
+  const learn::Schema other({{"y", c10::ScalarType::Float, {3}}});
+  CHECK(held.room_for(other).bytes().size() == 12);
+  CHECK(tensor.use_count() == num_users);
 }
 
 TEST_CASE("a task whose inputs never came whole leaves those that did for the next attempt") {

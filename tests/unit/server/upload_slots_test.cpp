@@ -91,5 +91,25 @@ TEST_CASE("who waits gets the memory that is given back; who waits too long is s
   CHECK(slots.num_staged() == 1);
 }
 
+TEST_CASE("who waits while memory is given back is not staged, however long the queue") {
+  const test::TemporaryFolder folder;
+  asio::io_context io;
+  UploadSlots slots(io.get_executor(), 1000, folder.path());
+  asio::steady_timer timer(io);
+  // Each holds the memory for less than the patience, and the last waits for longer than that.
+  constexpr auto held = UploadSlots::patience / 2;
+  int num_done = 0;
+  const auto use = [&]() -> net::Task<> {
+    Upload upload = co_await slots.acquire(1000);
+    timer.expires_after(held);
+    co_await timer.async_wait(asio::use_awaitable);
+    ++num_done;
+  };
+  for (int i = 0; i < 4; ++i) asio::co_spawn(io, use(), [](std::exception_ptr failure) { CHECK_FALSE(failure); });
+  io.run();
+  CHECK(num_done == 4);
+  CHECK(slots.num_staged() == 0);
+}
+
 }  // namespace
 }  // namespace headstart::server
