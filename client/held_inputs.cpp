@@ -13,8 +13,12 @@ std::vector<std::uint16_t> HeldInputs::begin(const std::vector<wire::Input>& inp
   const auto is_among = [](const std::vector<std::string>& list, const std::string& digest) {
     return std::ranges::find(list, digest) != list.end();
   };
-  std::erase_if(states_,
-                [&](const auto& entry) { return !is_among(digests, entry.first) && !is_among(kept_, entry.first); });
+  spent_.clear();
+  std::erase_if(states_, [&](auto& entry) {
+    const bool is_forgotten = !is_among(digests, entry.first) && !is_among(kept_, entry.first);
+    if (is_forgotten) spent_.push_back(std::move(entry.second));
+    return is_forgotten;
+  });
   std::vector<std::uint16_t> missing;
   for (std::size_t place = 0; place < digests.size(); ++place) {
     const bool is_first = std::ranges::find(digests, digests[place]) == digests.begin() + std::ptrdiff_t(place);
