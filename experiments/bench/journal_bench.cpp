@@ -23,17 +23,17 @@ int main(int argc, char** argv) {
   for (int i = 0; i < 10; ++i) milestone.participation.accepted.push_back(fmt::format("silo-{}", i));
   server::RunFolder folder(argv[1], {}, std::chrono::system_clock::now);
   for (milestone.round = 0; milestone.round <= std::atoi(argv[3]); ++milestone.round) {
-    const nlohmann::json line = {{"round", milestone.round},
-                                 {"accuracy", 0.5},
-                                 {"class_accuracy", std::vector<double>(10, 0.5)},
-                                 {"model", milestone.digest},
-                                 {"clients", milestone.participation.accepted}};
+    server::RoundRecord record;
+    record.round = milestone.round;
+    record.model_digest = milestone.digest;
+    record.participation = milestone.participation;
+    record.central = server::Measurement{0.5, 1, std::vector<double>(10, 0.5), 1000};
     const auto begin = std::chrono::steady_clock::now();
     folder.checkpoint(milestone.round, milestone.state, {});
-    folder.journal().append(server::milestone_event(milestone));
+    folder.write_down(milestone);
     folder.prune_checkpoints();
-    folder.journal().append(server::measured_event(line));
-    folder.append_round(line);
+    folder.write_down(record);
+    folder.append_round(record);
     const std::chrono::duration<double> passed = std::chrono::steady_clock::now() - begin;
     if (milestone.round > 0) std::cout << passed.count() << '\n';
   }

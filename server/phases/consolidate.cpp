@@ -223,7 +223,7 @@ class Trials {
         wire::save_safetensors(context_.folder.trial_file(trial.digest), *distilled.seed,
                                plan::metadata_of(context_.terms(), context_.terms().architecture));
       }
-      context_.folder.journal().append(trial_event(trial));
+      context_.folder.write_down(trial);
       std::error_code ignored;
       const bool is_beaten = is_best && best && best->digest != trial.digest;
       if (is_beaten) std::filesystem::remove(context_.folder.trial_file(best->digest), ignored);
@@ -435,7 +435,7 @@ net::Task<DistilledStart> distilled_start(const RunContext& context, const Local
   auto keeping = net::offload(context.pool, [&] {
     wire::save_safetensors(context.folder.seed_file(), seed.state,
                            plan::metadata_of(context.terms(), context.terms().architecture));
-    context.folder.journal().append(seed_event({inputs, seed.state.digest(), seed.report}));
+    context.folder.write_down(DistilledRecord{inputs, seed.state.digest(), seed.report});
   });
   co_await std::move(keeping);
   co_return seed;

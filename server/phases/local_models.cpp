@@ -40,7 +40,7 @@ void LocalModels::restore(const std::map<std::string, LocalModelRecord>& records
 }
 
 void LocalModels::keep_record(const LocalModel& model) const {
-  context_.folder.journal().append(local_model_event(model.client, model));
+  context_.folder.write_down(LocalModelEvent{model.client, model});
 }
 
 net::Task<> LocalModels::pretrain() {

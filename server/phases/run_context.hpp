@@ -63,7 +63,7 @@ struct RunContext {
     if (stop.stop_requested()) return;  // the phase itself will be gone through again
     observer.on_note(fmt::format("{} without {}: {}", recorded(phase), client, reason));
     left_out.push_back({phase, client, reason});
-    folder.journal().append(left_out_event(left_out.back()));
+    folder.write_down(left_out.back());
   }
   /// The counts of `clients` on their own data, summed: `ask(ClientSession&)` returns Task<Evaluation>. Left out of
   /// `phase` is whoever gives no answer, or measures an infinite loss where others measure a finite one: one client

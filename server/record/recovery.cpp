@@ -1,7 +1,6 @@
 #include "server/record/recovery.hpp"
 
 #include <algorithm>
-#include <limits>
 #include <utility>
 
 #include <fmt/format.h>
@@ -28,8 +27,8 @@ bool stands_before_the_start(const LeftOut& left, std::size_t index, const Recov
 /// Takes back what was written down beyond `milestone`; null: beyond what came before round 1.
 void go_back_to(const Milestone* milestone, Recovery& recovery) {
   const std::int64_t round = milestone == nullptr ? -1 : milestone->round;
-  std::erase_if(recovery.lines, [round](const json& line) { return line.at("round") > round; });
-  if (milestone == nullptr) recovery.start = nullptr;
+  std::erase_if(recovery.lines, [round](const RoundRecord& line) { return line.round > round; });
+  if (milestone == nullptr) recovery.start.reset();
   std::vector<LeftOut> kept;
   for (std::size_t i = 0; i < recovery.left_out.size(); ++i) {
     LeftOut& left = recovery.left_out[i];
@@ -71,101 +70,76 @@ Milestone take_milestone(std::int64_t round, std::vector<Milestone>& milestones,
                                        there.empty() ? "none" : fmt::format("{}", fmt::join(there, ", "))));
 }
 
-void take_roster(const json& event, Recovery& recovery) {
-  recovery.roster.clear();
-  for (const json& joined : event.at("clients")) {
-    ClientInfo client = client_from(joined);
-    recovery.roster[client.name] = std::move(client);
-  }
-}
+/// Goes through the events in order.
+class Player {
+ public:
+  explicit Player(Replay& replay) : recovery_(replay.recovery), milestones_(replay.milestones) {}
 
-void take_newcomer(const json& event, Recovery& recovery) {
-  if (recovery.roster.empty()) throw Error(Errc::data, "a newcomer to a run without clients");
-  ClientInfo client = client_from(event);
-  if (recovery.roster.insert_or_assign(client.name, client).second) ++recovery.num_newcomers;
-}
-
-void take_resumption(const json& event, Recovery& recovery, std::vector<Milestone>& milestones) {
-  const auto round = whole_number<std::int64_t>(event.at("round"));
-  std::erase_if(milestones, [round](const auto& milestone) { return milestone.round > round; });
-  if (round >= 0 && (milestones.empty() || milestones.back().round != round)) {
-    throw Error(Errc::data, fmt::format("resumed from round {}, which was not kept", round));
+  void operator()(RosterEvent event) {
+    recovery_.roster.clear();
+    for (ClientInfo& client : event.clients) {
+      const std::string name = client.name;
+      recovery_.roster[name] = std::move(client);
+    }
   }
-  go_back_to(milestones.empty() ? nullptr : &milestones.back(), recovery);
-  if (event.at("event") == "taken back") forget_best_after(round, recovery);
-}
-
-void take_distilled(const json& event, Recovery& recovery) {
-  recovery.seed = {.inputs = event.at("inputs").get<std::string>(),
-                   .digest = event.at("digest").get<std::string>(),
-                   .report = event.at("report")};
-  if (!recovery.seed->report.is_object()) throw Error(Errc::data, "seed: expected a report");
-  recovery.num_left_out_when_distilled = recovery.left_out.size();
-}
-
-void take_start(const json& event, Recovery& recovery) {
-  require_byte_counts(event.at("before_rounds"));
-  (void)event.at("used").get_ref<const std::string&>();
-  (void)event.at("report");
-  recovery.start = event;
-}
-
-void take_model(const json& event, Recovery& recovery, std::vector<Milestone>& milestones) {
-  Milestone milestone = milestone_from(event);
-  if (recovery.start.is_null()) throw Error(Errc::data, "a round before the start");
-  if (!milestones.empty() && milestones.back().round >= milestone.round) {
-    throw Error(Errc::data, fmt::format("round {} after round {}", milestone.round, milestones.back().round));
+  void operator()(NewcomerEvent event) {
+    if (recovery_.roster.empty()) throw Error(Errc::data, "a newcomer to a run without clients");
+    const std::string name = event.client.name;
+    if (recovery_.roster.insert_or_assign(name, std::move(event.client)).second) ++recovery_.num_newcomers;
   }
-  milestone.num_left_out = recovery.left_out.size();
-  milestones.push_back(std::move(milestone));
-}
+  void operator()(const ResumedEvent& event) { resume_from(event.round); }
+  void operator()(const TakenBackEvent& event) {
+    resume_from(event.round);
+    forget_best_after(event.round, recovery_);
+  }
+  void operator()(LocalModelEvent event) { recovery_.local_models[event.client] = std::move(event.model); }
+  void operator()(TrialRecord trial) {
+    recovery_.trials.push_back(std::move(trial));
+    recovery_.num_left_out_when_distilled = recovery_.left_out.size();
+  }
+  void operator()(DistilledRecord seed) {
+    recovery_.seed = std::move(seed);
+    recovery_.num_left_out_when_distilled = recovery_.left_out.size();
+  }
+  void operator()(LeftOut left) { recovery_.left_out.push_back(std::move(left)); }
+  void operator()(StartRecord start) { recovery_.start = std::move(start); }
+  void operator()(Milestone milestone) {
+    if (!recovery_.start) throw Error(Errc::data, "a round before the start");
+    if (!milestones_.empty() && milestones_.back().round >= milestone.round) {
+      throw Error(Errc::data, fmt::format("round {} after round {}", milestone.round, milestones_.back().round));
+    }
+    milestone.num_left_out = recovery_.left_out.size();
+    milestones_.push_back(std::move(milestone));
+  }
+  void operator()(RoundRecord record) {
+    if (!recovery_.lines.empty() && recovery_.lines.back().round >= record.round) {
+      throw Error(Errc::data, fmt::format("round {} is measured twice", record.round));
+    }
+    if (!milestones_.empty() && milestones_.back().round == record.round) {
+      milestones_.back().num_left_out = recovery_.left_out.size();
+    }
+    recovery_.lines.push_back(std::move(record));
+  }
+  void operator()(const BestEvent& best) {
+    recovery_.best_score = best.score;
+    recovery_.best_round = best.round;
+  }
+  void operator()(const LimitsChangedEvent&) {}
+  void operator()(const OverEvent&) {}
+  void operator()(const UnknownEvent&) {}
 
-void take_measurement(const json& event, Recovery& recovery, std::vector<Milestone>& milestones) {
-  const json& line = event.at("line");
-  const auto round = whole_number<std::int64_t>(line.at("round"));
-  require_byte_counts(line);
-  if (!recovery.lines.empty() && recovery.lines.back().at("round") >= round) {
-    throw Error(Errc::data, fmt::format("round {} is measured twice", round));
+ private:
+  void resume_from(std::int64_t round) {
+    std::erase_if(milestones_, [round](const Milestone& milestone) { return milestone.round > round; });
+    if (round >= 0 && (milestones_.empty() || milestones_.back().round != round)) {
+      throw Error(Errc::data, fmt::format("resumed from round {}, which was not kept", round));
+    }
+    go_back_to(milestones_.empty() ? nullptr : &milestones_.back(), recovery_);
   }
-  if (line.contains("accuracy")) {
-    (void)line.at("accuracy").get<double>();
-    (void)line.at("seconds").get<double>();
-  }
-  if (!milestones.empty() && milestones.back().round == round) {
-    milestones.back().num_left_out = recovery.left_out.size();
-  }
-  recovery.lines.push_back(line);
-}
 
-void take(const json& event, Recovery& recovery, std::vector<Milestone>& milestones) {
-  const auto kind = event.at("event").get<std::string>();
-  if (kind == "roster") {
-    take_roster(event, recovery);
-  } else if (kind == "joined") {
-    take_newcomer(event, recovery);
-  } else if (kind == "resumed" || kind == "taken back") {
-    take_resumption(event, recovery, milestones);
-  } else if (kind == "local model") {
-    recovery.local_models[event.at("client").get<std::string>()] = local_model_from(event.at("model"));
-  } else if (kind == "trial") {
-    recovery.trials.push_back(trial_from(event));
-    recovery.num_left_out_when_distilled = recovery.left_out.size();
-  } else if (kind == "seed") {
-    take_distilled(event, recovery);
-  } else if (kind == "left out") {
-    recovery.left_out.push_back({phase_from(event.at("phase").get<std::string>()),
-                                 event.at("client").get<std::string>(), event.at("reason").get<std::string>()});
-  } else if (kind == "started") {
-    take_start(event, recovery);
-  } else if (kind == "model") {
-    take_model(event, recovery, milestones);
-  } else if (kind == "measured") {
-    take_measurement(event, recovery, milestones);
-  } else if (kind == "best") {
-    recovery.best_score = event.at("score").get<double>();
-    recovery.best_round = whole_number<std::int64_t>(event.at("round"));
-  }
-}
+  Recovery& recovery_;
+  std::vector<Milestone>& milestones_;
+};
 
 void compare(const json& before, const json& now, const std::string& prefix, std::vector<std::string>& differences) {
   static constexpr std::string_view free_to_differ[] = {"run.log",
@@ -200,7 +174,7 @@ Replay replay(const std::vector<json>& events, const std::string& name) {
                  fmt::format("{}: the journal is of another version of headstart ({})", name, error.what()));
   };
   try {
-    for (const json& event : events) take(event, result.recovery, result.milestones);
+    for (const json& event : events) std::visit(Player(result), event_from(event));
   } catch (const json::exception& error) {
     throw refuse(error);
   } catch (const Error& error) {
@@ -242,13 +216,13 @@ Recovery recover(RunFolder& folder, RunObserver& observer, std::optional<std::in
   return recovery_at(std::move(earlier), std::move(found));
 }
 
-json changed_limits(const json& before, const json& now) {
-  json changes = json::array();
+std::vector<LimitChange> changed_limits(const json& before, const json& now) {
+  std::vector<LimitChange> changes;
   for (const char* key : {"update_norm", "examples", "own_model"}) {
     const json::json_pointer place = json::json_pointer("/config/limits") / key;
     const json was = before.value(place, json());
     const json is = now.value(place, json());
-    if (was != is) changes.push_back({{"setting", std::string("limits.") + key}, {"was", was}, {"is", is}});
+    if (was != is) changes.push_back({std::string("limits.") + key, was, is});
   }
   return changes;
 }

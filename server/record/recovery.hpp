@@ -19,9 +19,9 @@ struct Recovery {
   std::map<std::string, ClientInfo> roster;              ///< Who the run goes on with, newcomers included.
   std::int64_t num_newcomers = 0;                        ///< Of them, who joined between rounds.
   std::map<std::string, LocalModelRecord> local_models;  ///< By client.
-  nlohmann::json start;                                  ///< The event "started"; null where it has not come to that.
+  std::optional<StartRecord> start;                      ///< Empty where it has not come to that.
   std::optional<Milestone> milestone;                    ///< The newest whose checkpoint is whole.
-  std::vector<nlohmann::json> lines;                     ///< Of rounds.jsonl, one a round, none beyond the milestone.
+  std::vector<RoundRecord> lines;                        ///< Of rounds.jsonl, one a round, none beyond the milestone.
   std::vector<LeftOut> left_out;                         ///< But for what will be gone through again.
   std::vector<TrialRecord> trials;                       ///< As they were finished.
   std::optional<DistilledRecord> seed;
@@ -48,9 +48,9 @@ Recovery recovery_at(Replay replay, std::optional<Milestone> milestone);
 /// there, naming those that are.
 Recovery recover(RunFolder& folder, RunObserver& observer, std::optional<std::int64_t> back_to = {});
 
-/// What the limits on updates, examples and own models were and are: a list of {setting, was, is}, empty where nothing
-/// differs. Both as run.json has them.
-nlohmann::json changed_limits(const nlohmann::json& before, const nlohmann::json& now);
+/// What the limits on updates, examples and own models were and are; empty where nothing differs. Both as run.json has
+/// them.
+std::vector<LimitChange> changed_limits(const nlohmann::json& before, const nlohmann::json& now);
 
 /// Throws Error(usage), naming each difference, where `now` is not the run that `before` describes (both as run.json
 /// has them); where and how the server listens, logs and waits may differ, and its limits. `state`, of the former, is

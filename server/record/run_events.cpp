@@ -1,12 +1,9 @@
 #include "server/record/run_events.hpp"
 
-#include <limits>
 #include <utility>
 
-#include <fmt/format.h>
-
+#include "server/record/json_values.hpp"
 #include "shared/base/error.hpp"
-#include "shared/base/files.hpp"
 #include "shared/plan/terms.hpp"
 
 namespace headstart::server {
@@ -14,11 +11,6 @@ namespace headstart::server {
 namespace {
 
 using nlohmann::json;
-
-/// Of a model that diverged it is infinite, which JSON writes as null.
-double loss_from(const json& value) {
-  return value.is_null() ? std::numeric_limits<double>::infinity() : value.get<double>();
-}
 
 json to_json(const ClientInfo& client) {
   json object = {{"client", client.name},
@@ -28,25 +20,6 @@ json to_json(const ClientInfo& client) {
                  {"own_architecture", client.own_architecture}};
   if (client.own_model) object["own_model"] = plan::to_json_text(*client.own_model);
   return object;
-}
-
-}  // namespace
-
-template <class Integer>
-Integer whole_number(const json& value) {
-  const bool is_whole = value.is_number_unsigned()  ? std::in_range<Integer>(value.get<std::uint64_t>())
-                        : value.is_number_integer() ? std::in_range<Integer>(value.get<std::int64_t>())
-                                                    : false;
-  if (!is_whole) throw Error(Errc::data, fmt::format("expected a whole number, got {}", to_line(value)));
-  return value.get<Integer>();
-}
-template std::int64_t whole_number<std::int64_t>(const json& value);
-template std::uint32_t whole_number<std::uint32_t>(const json& value);
-template std::uint64_t whole_number<std::uint64_t>(const json& value);
-
-void require_byte_counts(const json& counts) {
-  (void)whole_number<std::uint64_t>(counts.at("bytes_up"));
-  (void)whole_number<std::uint64_t>(counts.at("bytes_down"));
 }
 
 ClientInfo client_from(const json& event) {
@@ -108,31 +81,66 @@ Milestone milestone_from(const json& event) {
   return milestone;
 }
 
-json roster_event(const std::vector<ClientInfo>& clients) {
+StartRecord start_from(const json& event) {
+  const json& before = event.at("before_rounds");
+  return {.used = event.at("used").get<std::string>(),
+          .report = event.at("report"),
+          .before_rounds = {.seconds = before.value("seconds", 0.0),
+                            .bytes_up = whole_number<std::uint64_t>(before.at("bytes_up")),
+                            .bytes_down = whole_number<std::uint64_t>(before.at("bytes_down")),
+                            .pretrain_seconds = before.value("pretrain_seconds", 0.0),
+                            .pretrain_reused_seconds = before.value("pretrain_reused_seconds", 0.0)}};
+}
+
+DistilledRecord distilled_from(const json& event) {
+  DistilledRecord seed{.inputs = event.at("inputs").get<std::string>(),
+                       .digest = event.at("digest").get<std::string>(),
+                       .report = event.at("report")};
+  if (!seed.report.is_object()) throw Error(Errc::data, "seed: expected a report");
+  return seed;
+}
+
+RosterEvent roster_from(const json& event) {
+  RosterEvent roster;
+  for (const json& joined : event.at("clients")) roster.clients.push_back(client_from(joined));
+  return roster;
+}
+
+LimitsChangedEvent limits_from(const json& event) {
+  LimitsChangedEvent limits;
+  for (const json& change : event.at("changes")) {
+    limits.changes.push_back({change.at("setting").get<std::string>(), change.at("was"), change.at("is")});
+  }
+  return limits;
+}
+
+// One writer an event.
+
+json written(const RosterEvent& roster) {
   json list = json::array();
-  for (const ClientInfo& client : clients) list.push_back(to_json(client));
+  for (const ClientInfo& client : roster.clients) list.push_back(to_json(client));
   return {{"event", "roster"}, {"clients", list}};
 }
 
-json joined_event(const ClientInfo& client) {
-  json event = to_json(client);
+json written(const NewcomerEvent& newcomer) {
+  json event = to_json(newcomer.client);
   event["event"] = "joined";
   return event;
 }
 
-json resumed_event(const std::optional<Milestone>& milestone) {
-  return {{"event", "resumed"}, {"round", milestone ? milestone->round : -1}};
+json written(const ResumedEvent& resumed) { return {{"event", "resumed"}, {"round", resumed.round}}; }
+
+json written(const TakenBackEvent& back) {
+  return {{"event", "taken back"}, {"round", back.round}, {"kept_in", back.kept_in}, {"best", back.is_best_later}};
 }
 
-json taken_back_event(std::int64_t round, const std::string& kept_in, bool is_best_later) {
-  return {{"event", "taken back"}, {"round", round}, {"kept_in", kept_in}, {"best", is_best_later}};
+json written(const LimitsChangedEvent& limits) {
+  json changes = json::array();
+  for (const LimitChange& change : limits.changes) changes.push_back(server::to_json(change));
+  return {{"event", "limits changed"}, {"changes", changes}};
 }
 
-bool is_taken_back_event(const json& event) { return event.contains("event") && event.at("event") == "taken back"; }
-
-json limits_changed_event(const json& changes) { return {{"event", "limits changed"}, {"changes", changes}}; }
-
-json trial_event(const TrialRecord& trial) {
+json written(const TrialRecord& trial) {
   return {{"event", "trial"},
           {"inputs", trial.inputs},
           {"temperature", trial.setting.temperature},
@@ -143,11 +151,12 @@ json trial_event(const TrialRecord& trial) {
           {"report", trial.report}};
 }
 
-json seed_event(const DistilledRecord& seed) {
+json written(const DistilledRecord& seed) {
   return {{"event", "seed"}, {"inputs", seed.inputs}, {"digest", seed.digest}, {"report", seed.report}};
 }
 
-json local_model_event(const std::string& client, const LocalModelRecord& model) {
+json written(const LocalModelEvent& event) {
+  const LocalModelRecord& model = event.model;
   json record = {{"examples", model.num_examples},
                  {"shares_with_peers", model.shares_with_peers},
                  {"spec", plan::to_json_text(model.spec)},
@@ -160,24 +169,24 @@ json local_model_event(const std::string& client, const LocalModelRecord& model)
   if (model.num_bytes) {
     record["digest"] = model.digest;
     record["bytes"] = *model.num_bytes;
-    if (model.rating) record["rating"] = to_json(*model.rating);
+    if (model.rating) record["rating"] = server::to_json(*model.rating);
     if (model.is_rated_by_owner) record["rated_by_owner"] = true;
   }
-  return {{"event", "local model"}, {"client", client}, {"model", record}};
+  return {{"event", "local model"}, {"client", event.client}, {"model", record}};
 }
 
-json left_out_event(const LeftOut& left_out) {
-  return {{"event", "left out"},
-          {"phase", recorded(left_out.phase)},
-          {"client", left_out.client},
-          {"reason", left_out.reason}};
+json written(const LeftOut& left) {
+  return {{"event", "left out"}, {"phase", recorded(left.phase)}, {"client", left.client}, {"reason", left.reason}};
 }
 
-json started_event(const std::string& used, const json& report, const json& before_rounds) {
-  return {{"event", "started"}, {"used", used}, {"report", report}, {"before_rounds", before_rounds}};
+json written(const StartRecord& start) {
+  return {{"event", "started"},
+          {"used", start.used},
+          {"report", start.report},
+          {"before_rounds", server::to_json(start.before_rounds)}};
 }
 
-json milestone_event(const Milestone& milestone) {
+json written(const Milestone& milestone) {
   json event = {{"event", "model"},
                 {"round", milestone.round},
                 {"digest", milestone.digest},
@@ -191,13 +200,58 @@ json milestone_event(const Milestone& milestone) {
   return event;
 }
 
-json measured_event(const json& line) { return {{"event", "measured"}, {"line", line}}; }
+json written(const RoundRecord& record) { return {{"event", "measured"}, {"line", server::to_json(record)}}; }
 
-json best_event(std::int64_t round, double score) { return {{"event", "best"}, {"round", round}, {"score", score}}; }
+json written(const BestEvent& best) { return {{"event", "best"}, {"round", best.round}, {"score", best.score}}; }
 
-json over_event() { return {{"event", "over"}}; }
+json written(const OverEvent&) { return {{"event", "over"}}; }
 
-bool is_over_event(const json& event) { return event.contains("event") && event.at("event") == "over"; }
+json written(const UnknownEvent&) { throw Error(Errc::internal, "an event of another version is written"); }
+
+}  // namespace
+
+json json_of(const RunEvent& event) {
+  return std::visit([](const auto& known) { return written(known); }, event);
+}
+
+RunEvent event_from(const json& json) {
+  const auto kind = json.at("event").get<std::string>();
+  if (kind == "roster") return roster_from(json);
+  if (kind == "joined") return NewcomerEvent{client_from(json)};
+  if (kind == "resumed") return ResumedEvent{whole_number<std::int64_t>(json.at("round"))};
+  if (kind == "taken back") {
+    return TakenBackEvent{whole_number<std::int64_t>(json.at("round")), json.value("kept_in", std::string()),
+                          json.value("best", false)};
+  }
+  if (kind == "limits changed") return limits_from(json);
+  if (kind == "local model") {
+    return LocalModelEvent{json.at("client").get<std::string>(), local_model_from(json.at("model"))};
+  }
+  if (kind == "trial") return trial_from(json);
+  if (kind == "seed") return distilled_from(json);
+  if (kind == "left out") {
+    return LeftOut{phase_from(json.at("phase").get<std::string>()), json.at("client").get<std::string>(),
+                   json.at("reason").get<std::string>()};
+  }
+  if (kind == "started") return start_from(json);
+  if (kind == "model") return milestone_from(json);
+  if (kind == "measured") return round_record_from(json.at("line"));
+  if (kind == "best") return BestEvent{whole_number<std::int64_t>(json.at("round")), json.at("score").get<double>()};
+  if (kind == "over") return OverEvent{};
+  return UnknownEvent{};
+}
+
+json to_json(const LimitChange& change) {
+  return {{"setting", change.setting}, {"was", change.was}, {"is", change.is}};
+}
+
+json to_json(const BeforeRounds& before) {
+  return {{"seconds", before.seconds},
+          {"bytes_up", before.bytes_up},
+          {"bytes_down", before.bytes_down},
+          {"pretrain_seconds", before.pretrain_seconds},
+          {"pretrain_reused_seconds", before.pretrain_reused_seconds}};
+}
 
 json to_json(const learn::Evaluation& evaluation) {
   return {{"correct", evaluation.correct},

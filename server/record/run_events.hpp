@@ -5,13 +5,14 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <variant>
 #include <vector>
 
 #include <nlohmann/json.hpp>
 
 #include "server/operations/phase.hpp"
+#include "server/record/round_record.hpp"
 #include "server/sessions/client_info.hpp"
-#include "server/uploads/update_norms.hpp"
 #include "shared/learn/train/evaluation.hpp"
 #include "shared/learn/tune/setting_search.hpp"
 #include "shared/wire/packed_state.hpp"
@@ -23,15 +24,6 @@ struct LeftOut {
   Phase phase;         ///< As far as recorded() tells.
   std::string client;  ///< Of the lobby: how many clients.
   std::string reason;
-};
-
-/// Whose updates are in a round's model, and who is not and why.
-struct Participation {
-  std::vector<std::string> accepted;            ///< In name order: with the seeds, all that the result depends on.
-  std::map<std::string, std::string> excluded;  ///< Client and reason.
-  /// What the strategy says of the round, by its name (of FedDF teachers, seconds, and why it `failed`); mostly empty.
-  nlohmann::json strategy = nlohmann::json::object();
-  Norms norms;  ///< Of the accepted updates: the L2 distance from the model they were trained from.
 };
 
 /// A client's pre-trained model, as far as the journal keeps it.
@@ -65,6 +57,21 @@ struct DistilledRecord {
   nlohmann::json report;
 };
 
+/// What came before round 1.
+struct BeforeRounds {
+  double seconds = 0;
+  std::uint64_t bytes_up = 0, bytes_down = 0;
+  double pretrain_seconds = 0;         ///< The longest local pre-training, as first trained.
+  double pretrain_reused_seconds = 0;  ///< Of pre-training that was done in an earlier run.
+};
+
+/// The model that round 1 starts from is there.
+struct StartRecord {
+  std::string used;       ///< The word of its StartModel.
+  nlohmann::json report;  ///< How it was made, as summary.json has it.
+  BeforeRounds before_rounds;
+};
+
 /// A global model that was kept, and the run's counts when it was there.
 struct Milestone {
   std::int64_t round = 0;
@@ -78,44 +85,60 @@ struct Milestone {
 };
 
 /// All of a new run's clients in one event: a server that is killed meanwhile leaves all of them or none.
-nlohmann::json roster_event(const std::vector<ClientInfo>& clients);
+struct RosterEvent {
+  std::vector<ClientInfo> clients;
+};
 /// A newcomer between rounds.
-nlohmann::json joined_event(const ClientInfo& client);
-/// A server was started again; what was written down beyond `milestone` does not count.
-nlohmann::json resumed_event(const std::optional<Milestone>& milestone);
+struct NewcomerEvent {
+  ClientInfo client;
+};
+/// A server was started again; what was written down beyond the milestone of `round` does not count.
+struct ResumedEvent {
+  std::int64_t round = -1;  ///< -1: none.
+};
 /// The operator went back to the model of `round`; what came after it lies in the folder `kept_in`, the best model so
 /// far among it where `is_best_later`.
-nlohmann::json taken_back_event(std::int64_t round, const std::string& kept_in, bool is_best_later);
-bool is_taken_back_event(const nlohmann::json& event);
-/// `changes`: as changed_limits() has them.
-nlohmann::json limits_changed_event(const nlohmann::json& changes);
-nlohmann::json trial_event(const TrialRecord& trial);
-nlohmann::json seed_event(const DistilledRecord& seed);
-nlohmann::json local_model_event(const std::string& client, const LocalModelRecord& model);
-nlohmann::json left_out_event(const LeftOut& left_out);
-/// `report`, `before_rounds`: as summary.json has them.
-nlohmann::json started_event(const std::string& used, const nlohmann::json& report,
-                             const nlohmann::json& before_rounds);
-nlohmann::json milestone_event(const Milestone& milestone);
-nlohmann::json measured_event(const nlohmann::json& line);
-nlohmann::json best_event(std::int64_t round, double score);
+struct TakenBackEvent {
+  std::int64_t round = 0;
+  std::string kept_in;
+  bool is_best_later = false;
+};
+struct LimitChange {
+  std::string setting;
+  nlohmann::json was, is;  ///< Values of the setting.
+};
+struct LimitsChangedEvent {
+  std::vector<LimitChange> changes;
+};
+struct LocalModelEvent {
+  std::string client;
+  LocalModelRecord model;
+};
+/// The best model so far, by validation, was kept.
+struct BestEvent {
+  std::int64_t round = 0;
+  double score = 0;
+};
 /// The run is finished and its clients know.
-nlohmann::json over_event();
-bool is_over_event(const nlohmann::json& event);
+struct OverEvent {};
+/// Of another version; it is passed over.
+struct UnknownEvent {};
 
+/// One line of the journal. LeftOut, TrialRecord, DistilledRecord, StartRecord, Milestone and RoundRecord are events
+/// too: they say that such a thing came to be.
+using RunEvent = std::variant<RosterEvent, NewcomerEvent, ResumedEvent, TakenBackEvent, LimitsChangedEvent, TrialRecord,
+                              DistilledRecord, LocalModelEvent, LeftOut, StartRecord, Milestone, RoundRecord, BestEvent,
+                              OverEvent, UnknownEvent>;
+
+/// As the journal has it. No event is written from UnknownEvent.
+nlohmann::json json_of(const RunEvent& event);
+/// The reverse; a Milestone is without its state. Throws Error(data) or json::exception where it is none.
+RunEvent event_from(const nlohmann::json& json);
+
+nlohmann::json to_json(const LimitChange& change);
+nlohmann::json to_json(const BeforeRounds& before);
 nlohmann::json to_json(const learn::Evaluation& evaluation);
+/// Throws Error(data) or json::exception where it is none.
 learn::Evaluation evaluation_from(const nlohmann::json& json);
-
-// The readers of what the functions above have made. Each throws Error(data) or json::exception where it is none.
-ClientInfo client_from(const nlohmann::json& event);
-LocalModelRecord local_model_from(const nlohmann::json& record);
-TrialRecord trial_from(const nlohmann::json& event);
-Milestone milestone_from(const nlohmann::json& event);
-/// Of "bytes_up" and "bytes_down".
-void require_byte_counts(const nlohmann::json& counts);
-
-/// json::get() would cut fractions off and turn negative numbers into large ones. Throws Error(data).
-template <class Integer>
-Integer whole_number(const nlohmann::json& value);
 
 }  // namespace headstart::server

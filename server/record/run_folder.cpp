@@ -35,14 +35,27 @@ const std::filesystem::path& prepared(const std::filesystem::path& folder) {
   return folder;
 }
 
+/// What the journal says last, where it is such an event. What it cannot be is for replay() to say.
+template <class Event>
+std::optional<Event> last_if(const Journal& journal) {
+  if (journal.earlier().empty()) return std::nullopt;
+  try {
+    RunEvent event = event_from(journal.earlier().back());
+    if (auto* wanted = std::get_if<Event>(&event)) return std::move(*wanted);
+  } catch (const Error&) {
+  } catch (const nlohmann::json::exception&) {
+  }
+  return std::nullopt;
+}
+
 }  // namespace
 
 RunFolder::RunFolder(const std::filesystem::path& folder, CheckpointOptions checkpoints, WallClock wall_clock)
     : folder_(prepared(folder)), checkpoints_(checkpoints), journal_(std::make_unique<Journal>(folder_ / "journal")) {
   if (is_over() && !is_there(folder_ / "summary.json", Errc::storage)) throw finished(folder_);
-  if (!journal_->earlier().empty() && is_taken_back_event(journal_->earlier().back())) {
+  if (const std::optional<TakenBackEvent> back = last_if<TakenBackEvent>(*journal_)) {
     // A server that was killed while it went back; all that matters was kept aside.
-    reopen(journal_->earlier().back().value("best", false));
+    reopen(back->is_best_later);
   }
   std::error_code code;
   std::filesystem::create_directory(folder_ / "checkpoints", code);
@@ -59,16 +72,16 @@ RunFolder::RunFolder(const std::filesystem::path& folder, CheckpointOptions chec
   audit_.emplace(folder_ / "audit.jsonl", std::move(wall_clock));
 }
 
-bool RunFolder::is_over() const { return !journal_->earlier().empty() && is_over_event(journal_->earlier().back()); }
+bool RunFolder::is_over() const { return last_if<OverEvent>(*journal_).has_value(); }
 
 nlohmann::json RunFolder::earlier_run() const {
   const std::filesystem::path file = folder_ / "run.json";
   return is_there(file, Errc::storage) ? read_json(file) : nlohmann::json();
 }
 
-void RunFolder::rewrite_rounds(const std::vector<nlohmann::json>& lines) {
+void RunFolder::rewrite_rounds(const std::vector<RoundRecord>& records) {
   std::string text;
-  for (const nlohmann::json& line : lines) text += to_line(line) + "\n";
+  for (const RoundRecord& record : records) text += to_line(to_json(record)) + "\n";
   const std::filesystem::path file = folder_ / "rounds.jsonl";
   rounds_.reset();
   write_text_atomically(file, text);

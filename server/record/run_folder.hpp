@@ -14,6 +14,7 @@
 #include "server/config/server_config.hpp"
 #include "server/operations/audit_log.hpp"
 #include "server/record/journal.hpp"
+#include "server/record/run_events.hpp"
 #include "shared/base/files.hpp"
 #include "shared/wire/packed_state.hpp"
 
@@ -51,6 +52,8 @@ class RunFolder {
   /// summary.json of a run that is finished, whose clients may not all know; null: it is not finished.
   [[nodiscard]] nlohmann::json earlier_summary() const;
   [[nodiscard]] Journal& journal() { return *journal_; }
+  /// Throws as Journal::append() does.
+  void write_down(const RunEvent& event) { journal_->append(json_of(event)); }
   [[nodiscard]] AuditLog& audit() { return *audit_; }
 
   /// run.json of the run that is being resumed; null for a new one.
@@ -59,9 +62,9 @@ class RunFolder {
   /// The files port, where clients dial, and admin-port.
   void write_port(std::uint16_t port);
   void write_admin_port(std::uint16_t port);
-  void append_round(const nlohmann::json& line) { rounds_->append(line); }
+  void append_round(const RoundRecord& record) { rounds_->append(to_json(record)); }
   /// Replaces all lines.
-  void rewrite_rounds(const std::vector<nlohmann::json>& lines);
+  void rewrite_rounds(const std::vector<RoundRecord>& records);
   void write_summary(const nlohmann::json& summary);
   /// The same of a run that ended early, as interrupted.json.
   void write_interrupted(const nlohmann::json& summary);

@@ -99,7 +99,7 @@ Run::Run(net::asio::any_io_executor executor, net::asio::thread_pool& pool, cons
       recovery_.roster.empty() ? static_cast<std::size_t>(config_.federation.num_clients) : recovery_.roster.size();
   clients_.lobby = std::make_unique<Lobby>(num_expected);
   if (recovery_.milestone) state_.num_rounds_done = state_.num_kept = recovery_.milestone->round;
-  if (!recovery_.lines.empty()) state_.num_measured = recovery_.lines.back().at("round").get<std::int64_t>();
+  if (!recovery_.lines.empty()) state_.num_measured = recovery_.lines.back().round;
   clients_.admission =
       std::make_unique<Admission>(context_.executor, admission_rules(), *clients_.lobby, clients_.roster,
                                   *clients_.slots, folder.audit(), observer_, context_.clock);
@@ -108,7 +108,7 @@ Run::Run(net::asio::any_io_executor executor, net::asio::thread_pool& pool, cons
 AdmissionRules Run::admission_rules() {
   const Timeouts& timeouts = config_.federation.timeouts;
   std::map<std::string, RefusalCounts> refusals;
-  if (!recovery_.lines.empty()) refusals = recovery_.lines.back().value("refused", refusals);
+  if (!recovery_.lines.empty()) refusals = recovery_.lines.back().refused;
   AdmissionCriteria criteria{.terms = config_.terms,
                              .schema_digest = federated_.schema.digest(),
                              .figures = data_.figures,
@@ -128,7 +128,7 @@ AdmissionRules Run::admission_rules() {
           .wall_clock = folder_.audit().clock(),
           .refusals = std::move(refusals),
           .keep_newcomer = [this](const ClientInfo& client) {
-            folder_.journal().append(joined_event(client));
+            folder_.write_down(NewcomerEvent{client});
             note_consent(client);
           }};
 }
@@ -164,8 +164,9 @@ net::Task<nlohmann::json> Run::run() {
   }
   if (goes_back) go_back();
   if (!earlier.is_null()) record["changed"] = note_changed_limits(earlier, record);
-  if (!recovery_.roster.empty()) folder_.journal().append(resumed_event(recovery_.milestone));
-  folder_.discard_checkpoints_after(recovery_.milestone ? recovery_.milestone->round : -1);
+  const std::int64_t last_round = recovery_.milestone ? recovery_.milestone->round : -1;
+  if (!recovery_.roster.empty()) folder_.write_down(ResumedEvent{last_round});
+  folder_.discard_checkpoints_after(last_round);
   folder_.rewrite_rounds(recovery_.lines);
   folder_.write_run(record);
   folder_.audit().server_started(std::string(version()), !recovery_.roster.empty());
@@ -222,7 +223,7 @@ net::Task<nlohmann::json> Run::conclude(std::optional<Error> failure) {
 void Run::go_back() {
   const std::int64_t round = *config_.back_to_round;
   const std::string aside = folder_.keep_aside(round, recovery_.is_best_later);
-  folder_.journal().append(taken_back_event(round, aside, recovery_.is_best_later));
+  folder_.write_down(TakenBackEvent{round, aside, recovery_.is_best_later});
   folder_.reopen(recovery_.is_best_later);
   folder_.audit().taken_back(round, aside);
   observer_.on_note(fmt::format("gone back to the model of round {}; what came after it lies in {}", round,
@@ -231,14 +232,15 @@ void Run::go_back() {
 
 nlohmann::json Run::note_changed_limits(const nlohmann::json& earlier, const nlohmann::json& record) {
   nlohmann::json all = earlier.value("changed", nlohmann::json::array());
-  const nlohmann::json changes = changed_limits(earlier, record);
+  const std::vector<LimitChange> changes = changed_limits(earlier, record);
   if (changes.empty()) return all;
-  folder_.journal().append(limits_changed_event(changes));
-  for (nlohmann::json change : changes) {
-    observer_.on_note(fmt::format("{} was {}, is {} from here on", change.at("setting").get<std::string>(),
-                                  change.at("was").dump(), change.at("is").dump()));
-    change["after_round"] = recovery_.milestone ? recovery_.milestone->round : -1;
-    all.push_back(std::move(change));
+  folder_.write_down(LimitsChangedEvent{changes});
+  for (const LimitChange& change : changes) {
+    observer_.on_note(
+        fmt::format("{} was {}, is {} from here on", change.setting, change.was.dump(), change.is.dump()));
+    nlohmann::json entry = to_json(change);
+    entry["after_round"] = recovery_.milestone ? recovery_.milestone->round : -1;
+    all.push_back(std::move(entry));
   }
   return all;
 }
@@ -307,7 +309,7 @@ void Run::end_run() {
                             "the others",
                             folder_.path().string()));
   }
-  folder_.journal().append(over_event());
+  folder_.write_down(OverEvent{});
 }
 
 net::Task<nlohmann::json> Run::resume_farewell(nlohmann::json summary) {
@@ -346,16 +348,16 @@ net::Task<> Run::run_phases() {
     if (!state_.consent_fallback.empty()) start.report["fell_back"] = state_.consent_fallback;
     state_.start_used = start.used;
     state_.start_report = std::move(start.report);
-    state_.before_rounds = {{"seconds", seconds()},
-                            {"bytes_up", bytes_up()},
-                            {"bytes_down", bytes_down()},
-                            {"pretrain_seconds", local_models_.longest_pretraining()},
-                            {"pretrain_reused_seconds", state_.reused_seconds}};
+    state_.before_rounds = BeforeRounds{.seconds = seconds(),
+                                        .bytes_up = bytes_up(),
+                                        .bytes_down = bytes_down(),
+                                        .pretrain_seconds = local_models_.longest_pretraining(),
+                                        .pretrain_reused_seconds = state_.reused_seconds};
     count_start();
     state_.bytes_up = bytes_up();
     state_.bytes_down = bytes_down();
     const auto used = word_of(Choices<StartModel>(start_words), state_.start_used);
-    folder_.journal().append(started_event(std::string(used), state_.start_report, state_.before_rounds));
+    folder_.write_down(StartRecord{std::string(used), state_.start_report, *state_.before_rounds});
     const Participation nobody;
     ServerState first{std::move(start.state), {}};
     auto adopting = adopt(std::move(first), 0, nobody);
@@ -394,7 +396,7 @@ net::Task<> Run::gather_clients() {
     clients.push_back(client->info());
     note_consent(client->info());
   }
-  folder_.journal().append(roster_event(clients));
+  folder_.write_down(RosterEvent{clients});
   if (const std::size_t num_missing = clients_.lobby->num_expected() - clients.size(); num_missing > 0) {
     context_.leave_out({PhaseKind::lobby}, fmt::format("{} of {} clients", num_missing, clients_.lobby->num_expected()),
                        "they did not come within timeouts.lobby");
@@ -432,12 +434,12 @@ net::Task<Start> Run::make_start() {
 }
 
 void Run::resume() {
-  const auto used = recovery_.start.at("used").get<std::string>();
+  const StartRecord& started = recovery_.start.value();
   for (const auto& [start, word] : start_words) {
-    if (word == used) state_.start_used = start;
+    if (word == started.used) state_.start_used = start;
   }
-  state_.start_report = recovery_.start.at("report");
-  state_.before_rounds = recovery_.start.at("before_rounds");
+  state_.start_report = started.report;
+  state_.before_rounds = started.before_rounds;
   count_start();
   state_.reused_seconds = 0;  // part of state_.earlier_seconds
   const Milestone& milestone = *recovery_.milestone;
@@ -448,29 +450,27 @@ void Run::resume() {
   state_.earlier_seconds = milestone.seconds;
   state_.earlier_bytes_up = milestone.bytes_up;
   state_.earlier_bytes_down = milestone.bytes_down;
-  state_.bytes_up = state_.before_rounds.at("bytes_up").get<std::uint64_t>();
-  state_.bytes_down = state_.before_rounds.at("bytes_down").get<std::uint64_t>();
-  for (const nlohmann::json& line : recovery_.lines) {
-    state_.bytes_up += line.at("bytes_up").get<std::uint64_t>();
-    state_.bytes_down += line.at("bytes_down").get<std::uint64_t>();
-    count(line);
+  state_.bytes_up = started.before_rounds.bytes_up;
+  state_.bytes_down = started.before_rounds.bytes_down;
+  for (const RoundRecord& record : recovery_.lines) {
+    state_.bytes_up += record.bytes_up;
+    state_.bytes_down += record.bytes_down;
+    count(record);
   }
   observer_.on_note(fmt::format("going on after round {}", state_.num_rounds_done));
 }
 
 void Run::count_start() {
-  targets_.on_start(state_.before_rounds.at("seconds").get<double>(),
-                    state_.before_rounds.at("bytes_up").get<std::uint64_t>() +
-                        state_.before_rounds.at("bytes_down").get<std::uint64_t>(),
+  const BeforeRounds& before = state_.before_rounds.value();
+  targets_.on_start(before.seconds, before.bytes_up + before.bytes_down,
                     config_.federation.start != StartModel::random);
 }
 
-void Run::count(const nlohmann::json& line) {
-  if (!line.contains("accuracy")) return;
-  state_.last_accuracy = line.at("accuracy").get<double>();
+void Run::count(const RoundRecord& record) {
+  if (!record.central) return;
+  state_.last_accuracy = record.central->accuracy;
   state_.best_accuracy = std::max(state_.best_accuracy.value_or(0), *state_.last_accuracy);
-  targets_.on_round(line.at("round").get<std::int64_t>(), *state_.last_accuracy, line.at("seconds").get<double>(),
-                    state_.bytes_up + state_.bytes_down);
+  targets_.on_round(record.round, *state_.last_accuracy, record.seconds, state_.bytes_up + state_.bytes_down);
 }
 
 net::Task<> Run::adopt(ServerState state, std::int64_t round, const Participation& participation) {
@@ -492,7 +492,7 @@ net::Task<> Run::adopt(ServerState state, std::int64_t round, const Participatio
     // The file first: the journal names only what is there.
     const wire::Metadata metadata = plan::metadata_of(config_.terms, milestone.round);
     if (!folder_.checkpoint(milestone.round, kept, metadata)) return;
-    folder_.journal().append(milestone_event(milestone));
+    folder_.write_down(milestone);
     state_.num_kept = milestone.round;
     folder_.prune_checkpoints();
   });
@@ -507,13 +507,13 @@ net::Task<> Run::keep_best(std::int64_t round, std::optional<double> score) {
     wire::Metadata metadata = plan::metadata_of(config_.terms, round);
     metadata["validation_accuracy"] = fmt::format("{:.6f}", state_.best_score);
     folder_.write_best(context_.complete(state_.global.state), metadata);
-    folder_.journal().append(best_event(round, state_.best_score));
+    folder_.write_down(BestEvent{round, state_.best_score});
   });
   co_await std::move(keeping);
 }
 
 net::Task<> Run::run_rounds() {
-  const bool is_measured = !recovery_.lines.empty() && recovery_.lines.back().at("round") == state_.num_rounds_done;
+  const bool is_measured = !recovery_.lines.empty() && recovery_.lines.back().round == state_.num_rounds_done;
   if (recovery_.milestone && !is_measured) {
     // The earlier server ended between keeping this model and measuring it.
     co_await record_round(state_.num_rounds_done, recovery_.milestone->participation);
@@ -575,20 +575,19 @@ net::Task<> Run::record_round(std::int64_t round, const Participation& participa
                      .bytes_down = down_now,
                      .model_digest = state_.global.digest,
                      .participation = participation,
-                     .central = central,
-                     .federated = federated,
+                     .central = measurement_of(central),
+                     .federated = measurement_of(federated),
                      .validation_accuracy = score};
   for (const auto& client : clients_.roster.all()) {
     if (!client->refusals().empty()) record.refused[client->name()] = client->refusals();
   }
-  const nlohmann::json line = to_json(record);
-  auto keeping = net::offload(context_.pool, [this, &line, round] {
-    folder_.journal().append(measured_event(line));
-    folder_.append_round(line);
+  auto keeping = net::offload(context_.pool, [this, &record, round] {
+    folder_.write_down(record);
+    folder_.append_round(record);
     state_.num_measured = round;
   });
   co_await std::move(keeping);
-  count(line);
+  count(record);
   observer_.on_round(view_of(record));
 }
 
@@ -597,8 +596,8 @@ RoundView Run::view_of(const RoundRecord& record) const {
   view.round = record.round;
   view.num_rounds = config_.federation.num_rounds;
   view.accuracy = state_.last_accuracy;
-  if (record.central) view.loss = record.central->loss();
-  if (record.federated) view.federated_accuracy = record.federated->accuracy();
+  if (record.central) view.loss = record.central->loss;
+  if (record.federated) view.federated_accuracy = record.federated->accuracy;
   view.seconds = record.seconds;
   view.num_bytes = record.bytes_up + record.bytes_down;
   view.num_updates = record.participation.accepted.size();
@@ -728,6 +727,8 @@ nlohmann::json Run::run_record() const {
 
 nlohmann::json Run::summary(const std::string& stopped_because) const {
   const auto start_word = [](StartModel start) { return word_of(Choices<StartModel>(start_words), start); };
+  // null where it has not come to that
+  const nlohmann::json before_rounds = state_.before_rounds ? to_json(*state_.before_rounds) : nlohmann::json();
   nlohmann::json result = {
       {"start", start_word(config_.federation.start)},
       {"start_used", start_word(state_.start_used)},
@@ -738,7 +739,7 @@ nlohmann::json Run::summary(const std::string& stopped_because) const {
       {"share_model", {{"peers", state_.consents.with_peers}, {"server", state_.consents.with_server}}},
       {"left_out", nlohmann::json::array()},
       {"validation", what_is_counted(config_.federation.validation)},
-      {"before_rounds", state_.before_rounds},
+      {"before_rounds", before_rounds},
       {"targets", targets_.report()},
       {"models", local_models_.report()},
       {"dominant", state_.dominant},

@@ -89,9 +89,9 @@ class Run {
   net::Task<> run_rounds();
   /// Takes up what an earlier server had done.
   void resume();
-  /// What a line of rounds.jsonl adds to targets and accuracies.
+  /// What start and rounds add to targets and accuracies.
   void count_start();
-  void count(const nlohmann::json& line);
+  void count(const RoundRecord& record);
   /// Makes `state` the global model of `round` and keeps it, before anybody else is told of it.
   net::Task<> adopt(ServerState state, std::int64_t round, const Participation& participation);
   /// Keeps the global model where it is the best so far by validation.

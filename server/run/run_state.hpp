@@ -40,7 +40,8 @@ struct RunState {
   Consents consents;
   std::string consent_fallback;  ///< A sentence where consents changed the transfer set.
   StartModel start_used = StartModel::random;
-  nlohmann::json start_report, before_rounds;  ///< As summary.json has them.
+  nlohmann::json start_report;  ///< As summary.json has it.
+  std::optional<BeforeRounds> before_rounds;
 
   // What it had to do without, and who weighs most.
   std::vector<LeftOut> left_out;

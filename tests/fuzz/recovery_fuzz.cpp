@@ -24,22 +24,25 @@ std::vector<nlohmann::json> events_in(std::string_view text) {
 }
 
 void check(const Recovery& recovery) {
-  fuzz::require(recovery.milestone.has_value() == !recovery.start.is_null(), "only a run that has started has a model");
+  fuzz::require(recovery.milestone.has_value() == recovery.start.has_value(),
+                "only a run that has started has a model");
   const std::int64_t last = recovery.milestone ? recovery.milestone->round : -1;
-  for (const nlohmann::json& line : recovery.lines) {
-    fuzz::require(line.at("round").get<std::int64_t>() <= last, "no line is of a round beyond the milestone");
+  for (const server::RoundRecord& record : recovery.lines) {
+    fuzz::require(record.round <= last, "no line is of a round beyond the milestone");
+    const std::string line = to_line(to_json(record));
+    fuzz::require(to_line(to_json(server::round_record_from(parse_json(line, "written")))) == line,
+                  "a round's record reads as written");
   }
   for (const auto& [name, client] : recovery.roster) {
-    const nlohmann::json event = server::roster_event({client});
+    const nlohmann::json event = server::json_of(server::RosterEvent{{client}});
     const server::Replay again = server::replay({event}, "written");
-    fuzz::require(server::roster_event({again.recovery.roster.at(name)}) == event,
+    fuzz::require(server::json_of(server::RosterEvent{{again.recovery.roster.at(name)}}) == event,
                   "a client's record reads as written");
   }
   for (const server::TrialRecord& trial : recovery.trials) {
-    const std::string line = to_line(server::trial_event(trial));
+    const std::string line = to_line(server::json_of(trial));
     const server::Replay again = server::replay({parse_json(line, "written")}, "written");
-    fuzz::require(to_line(server::trial_event(again.recovery.trials.at(0))) == line,
-                  "a trial's record reads as written");
+    fuzz::require(to_line(server::json_of(again.recovery.trials.at(0))) == line, "a trial's record reads as written");
   }
 }
 

@@ -176,19 +176,24 @@ void write_model_files() {
 void write_journal() {
   using server::Recovery;
   server::ClientInfo client{"silo-1", 600, 60, plan::spec_from_json_text(own_model()), "resnet18 width=64", true};
-  const nlohmann::json counts = {{"bytes_up", 10}, {"bytes_down", 20}};
+  const server::StartRecord start{"kd", nlohmann::json::object(), {.bytes_up = 10, .bytes_down = 20}};
   const auto measured = [](int round) {
-    return server::measured_event(
-        {{"round", round}, {"accuracy", 0.5}, {"loss", 1.5}, {"seconds", 2.5}, {"bytes_up", 30}, {"bytes_down", 40}});
+    server::RoundRecord record;
+    record.round = round;
+    record.seconds = 2.5;
+    record.bytes_up = 30;
+    record.bytes_down = 40;
+    record.central = server::Measurement{0.5, 1.5, {0.5, 0.5}, 20};
+    return server::json_of(record);
   };
   const auto model = [](std::int64_t round) {
-    return server::milestone_event({.round = round,
-                                    .digest = std::string(64, 'd'),
-                                    .participation = {{"silo-1"}, {{"silo-2", "late"}}},
-                                    .bytes_up = 100,
-                                    .bytes_down = 200,
-                                    .seconds = 3.5,
-                                    .state = {}});
+    return server::json_of(server::Milestone{.round = round,
+                                             .digest = std::string(64, 'd'),
+                                             .participation = {{"silo-1"}, {{"silo-2", "late"}}},
+                                             .bytes_up = 100,
+                                             .bytes_down = 200,
+                                             .seconds = 3.5,
+                                             .state = {}});
   };
   server::LocalModelRecord local_model;
   local_model.num_examples = 600;
@@ -197,26 +202,27 @@ void write_journal() {
   local_model.digest = std::string(64, 'a');
   local_model.rating = learn::Evaluation{{8, 9}, {10, 10}, {9, 11}, 6.25};
   const std::vector<nlohmann::json> events = {
-      server::roster_event({client}),
-      server::joined_event({"silo-2", 10, 0, {}, "", false}),
-      server::left_out_event({{server::PhaseKind::rating}, "silo-2", "lost"}),
-      server::trial_event({std::string(64, 'e'), {1.5, 0.25}, {0.75, 0.5}, std::string(64, 'c'), {{"kept_epoch", 3}}}),
-      server::seed_event({std::string(64, 'a'), std::string(64, 'b'), {{"place", "silo-1"}}}),
-      server::local_model_event("silo-1", local_model),
-      server::left_out_event({server::phase_from("pretraining"), "silo-2", "lost"}),
-      server::started_event("kd", nlohmann::json::object(), counts),
+      server::json_of(server::RosterEvent{{client}}),
+      server::json_of(server::NewcomerEvent{{"silo-2", 10, 0, {}, "", false}}),
+      server::json_of(server::LeftOut{{server::PhaseKind::rating}, "silo-2", "lost"}),
+      server::json_of(server::TrialRecord{
+          std::string(64, 'e'), {1.5, 0.25}, {0.75, 0.5}, std::string(64, 'c'), {{"kept_epoch", 3}}}),
+      server::json_of(server::DistilledRecord{std::string(64, 'a'), std::string(64, 'b'), {{"place", "silo-1"}}}),
+      server::json_of(server::LocalModelEvent{"silo-1", local_model}),
+      server::json_of(server::LeftOut{server::phase_from("pretraining"), "silo-2", "lost"}),
+      server::json_of(start),
       model(0),
       measured(0),
       model(1),
       measured(1),
-      server::best_event(1, 0.5),
-      server::left_out_event({{server::PhaseKind::training, 2}, "silo-2", "lost"}),
+      server::json_of(server::BestEvent{1, 0.5}),
+      server::json_of(server::LeftOut{{server::PhaseKind::training, 2}, "silo-2", "lost"}),
       model(2),
       measured(2),
-      server::resumed_event(std::nullopt),
-      server::started_event("kd", nlohmann::json::object(), counts),
+      server::json_of(server::ResumedEvent{}),
+      server::json_of(start),
       model(0),
-      server::over_event()};
+      server::json_of(server::OverEvent{})};
   std::string journal;
   std::string lines;
   for (const nlohmann::json& event : events) {
