@@ -80,7 +80,7 @@ constexpr std::string_view optional_sections[] = {"limits", "plan"};
 /// Settings that are newer than the protocol's version. They travel only where they are not at their defaults, so that
 /// a client that does not know one can be in every run that does without it.
 constexpr std::string_view later_settings[] = {"/consolidation/measure", "/consolidation/strength",
-                                               "/consolidation/reduction"};
+                                               "/model/second_head", "/consolidation/reduction"};
 
 void leave_out_later_defaults(nlohmann::json& document, const nlohmann::json& defaults) {
   for (const std::string_view setting : later_settings) {
@@ -281,7 +281,12 @@ std::string to_json_text(const learn::ModelSpec& spec) {
   copy.forget_script_file();
   Fields fields;
   learn::declare_fields(fields, "model", copy);
-  return fields.resolved().dump();
+  nlohmann::json document = fields.resolved();
+  learn::ModelSpec defaults;
+  Fields default_fields;
+  learn::declare_fields(default_fields, "model", defaults);
+  leave_out_later_defaults(document, default_fields.resolved());
+  return document.dump();
 }
 
 learn::ModelSpec spec_from_json_text(const std::string& text) {

@@ -47,23 +47,23 @@ class Cnn final : public Network {
     conv2_ = register_module("conv2", std::make_shared<Convolution>(spec.channels[0], spec.channels[1], options));
     norm2_ = register_module("norm2", std::make_shared<Normalisation>(norm, spec.channels[1]));
     fc1_ = register_module("fc1", std::make_shared<Linear>(features, spec.hidden));
-    fc2_ = register_module("fc2", std::make_shared<Linear>(spec.hidden, task.num_classes));
+    add_head("fc2", spec.hidden, task.num_classes);
   }
 
-  Tensor forward(const Tensor& x) override {
+  Tensor features(const Tensor& x) override {
     // Channels last, LibTorch's kernels pool many times as fast on a CPU, and a step takes little more than half the
     // time. A clone, as x of one channel has either layout and would keep its own.
     const Tensor laid_out = x.is_cpu() ? x.clone(at::MemoryFormat::ChannelsLast) : x;
     // The maximum of relu is the relu of the maximum: pooled first, relu has a quarter of the values to visit.
     Tensor h = at::relu(at::max_pool2d(norm1_->forward(conv1_->forward(laid_out)), 2));
     h = at::relu(at::max_pool2d(norm2_->forward(conv2_->forward(h)), 2));
-    return fc2_->forward(at::relu(fc1_->forward(h.flatten(1))));
+    return at::relu(fc1_->forward(h.flatten(1)));
   }
 
  private:
   std::shared_ptr<Convolution> conv1_, conv2_;
   std::shared_ptr<Normalisation> norm1_, norm2_;
-  std::shared_ptr<Linear> fc1_, fc2_;
+  std::shared_ptr<Linear> fc1_;
 };
 
 }  // namespace
@@ -84,7 +84,8 @@ double cnn_bytes(const ModelSpec& spec, const Task& task, Norm norm) {
       second * number(side_after_both(task.height, spec.kernel)) * number(side_after_both(task.width, spec.kernel));
   const double weights = first * (number(task.channels) * filter + 1) + second * (first * filter + 1) +
                          hidden * (features + 1) + number(task.num_classes) * (hidden + 1);
-  return weights * sizeof(float) + normalisation_bytes(norm, first) + normalisation_bytes(norm, second);
+  const double second_head = spec.second_head ? second_head_bytes(hidden, number(task.num_classes)) : 0;
+  return second_head + weights * sizeof(float) + normalisation_bytes(norm, first) + normalisation_bytes(norm, second);
 }
 
 }  // namespace headstart::learn

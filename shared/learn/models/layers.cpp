@@ -1,5 +1,8 @@
+#include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <string>
+#include <utility>
 
 #include <torch/types.h>
 
@@ -32,6 +35,33 @@ Tensor Convolution::forward(const Tensor& x) const { return at::conv2d(x, weight
 Linear::Linear(std::int64_t in, std::int64_t out) : AffineLayer({out, in}, true) {}
 
 Tensor Linear::forward(const Tensor& x) const { return at::linear(x, weight, bias); }
+
+SecondHead::SecondHead(std::int64_t num_features, std::int64_t num_classes) {
+  const std::int64_t half = std::max(std::int64_t{1}, num_features / 2);
+  fc1 = register_module("fc1", std::make_shared<Linear>(num_features, num_features));
+  fc2 = register_module("fc2", std::make_shared<Linear>(num_features, half));
+  fc3 = register_module("fc3", std::make_shared<Linear>(half, num_classes));
+}
+
+Tensor SecondHead::forward(const Tensor& features) const {
+  return fc3->forward(at::relu(fc2->forward(at::relu(fc1->forward(features)))));
+}
+
+double second_head_bytes(double num_features, double num_classes) {
+  const double half = std::max(1.0, std::floor(num_features / 2));
+  return (num_features * (num_features + 1) + half * (num_features + 1) + num_classes * (half + 1)) * sizeof(float);
+}
+
+void Network::add_head(std::string name, std::int64_t num_features, std::int64_t num_classes) {
+  head_name = std::move(name);
+  head = register_module(head_name, std::make_shared<Linear>(num_features, num_classes));
+}
+
+void Network::add_second_head() {
+  std::string name = second_head_prefix;
+  name.pop_back();
+  second_head = register_module(name, std::make_shared<SecondHead>(head->weight.size(1), head->weight.size(0)));
+}
 
 Normalisation::Normalisation(Norm norm, std::int64_t channels)
     : kind(norm), groups(std::gcd(channels, std::int64_t{32})) {

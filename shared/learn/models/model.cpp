@@ -20,7 +20,19 @@ class BuiltInModel final : public Model {
  public:
   explicit BuiltInModel(std::shared_ptr<Network> network) : network_(std::move(network)) {}
 
-  Tensor forward(const Tensor& x) override { return network_->forward(x); }
+  Tensor forward(const Tensor& x) override { return network_->head->forward(network_->features(x)); }
+  [[nodiscard]] std::int64_t num_heads() const override { return network_->second_head ? 2 : 1; }
+  std::vector<Tensor> forward_heads(const Tensor& x) override {
+    const Tensor features = network_->features(x);
+    std::vector<Tensor> logits = {network_->head->forward(features)};
+    if (network_->second_head) logits.push_back(network_->second_head->forward(features));
+    return logits;
+  }
+  Tensor features(const Tensor& x) override { return network_->features(x); }
+  [[nodiscard]] std::string head_prefix(Head head) const override {
+    if (head == Head::first) return network_->head_name + ".";
+    return network_->second_head ? second_head_prefix : Model::head_prefix(head);
+  }
   std::vector<Tensor> parameters() override { return network_->parameters(); }
   std::vector<NamedTensor> named_state() override {
     std::vector<NamedTensor> state;
@@ -65,11 +77,12 @@ Norm resolved_norm(const ModelSpec& spec) {
 std::string ModelSpec::architecture() const {
   const std::string_view norm_word = word_of(Choices<Norm>(norm_words), resolved_norm(*this));
   if (is_scripted()) return "script sha256=" + sha256_hex_of_file(script_file());
+  const char* head = second_head ? " second_head" : "";
   if (name == "cnn") {
-    return fmt::format("cnn channels={} kernel={} hidden={} norm={}", fmt::join(channels, ","), kernel, hidden,
-                       norm_word);
+    return fmt::format("cnn channels={} kernel={} hidden={} norm={}{}", fmt::join(channels, ","), kernel, hidden,
+                       norm_word, head);
   }
-  if (name == "resnet18") return fmt::format("resnet18 width={} norm={}", width, norm_word);
+  if (name == "resnet18") return fmt::format("resnet18 width={} norm={}{}", width, norm_word, head);
   refuse_unknown(name);
 }
 
@@ -85,11 +98,23 @@ void declare_fields(Fields& fields, const std::string& prefix, ModelSpec& spec) 
   fields.choice(prefix + ".norm", spec.norm,
                 "Normalisation after each convolution of cnn and resnet18 (auto: none for cnn, batch for resnet18).",
                 Choices<Norm>(norm_words));
+  fields.flag(prefix + ".second_head", spec.second_head,
+              "cnn, resnet18: a second classifier of the same features, three layers deep (head2.* in the state). A "
+              "script has one where it returns two logits.");
 }
 
 void require_script_path(const std::string& name) {
   const ModelSpec spec{.name = name};
   if (spec.is_scripted()) require_path(spec.script_file());
+}
+
+Tensor Model::features(const Tensor& /*x*/) {
+  throw Error(Errc::usage, "the model does not show its features; cnn and resnet18 do");
+}
+
+std::string Model::head_prefix(Head head) const {
+  throw Error(Errc::usage, fmt::format("the model does not say which tensors are its {} head",
+                                       head == Head::first ? "first" : "second"));
 }
 
 StateDict Model::state() {
@@ -132,11 +157,19 @@ void move_tensors(const std::vector<NamedTensor>& tensors, c10::Device device) {
 }
 
 std::unique_ptr<Model> make_model(const ModelSpec& spec, const Task& task, Seed seed) {
-  if (spec.is_scripted()) return load_script(spec, task);
+  if (spec.is_scripted()) {
+    if (spec.second_head) {
+      throw Error(Errc::usage,
+                  "model.second_head is for cnn and resnet18; a script has a second head where it returns two logits, "
+                  "the second from its submodule head2");
+    }
+    return load_script(spec, task);
+  }
   std::shared_ptr<Network> network;
   if (spec.name == "cnn") network = make_cnn(spec, task, resolved_norm(spec));
   if (spec.name == "resnet18") network = make_resnet18(spec, task, resolved_norm(spec));
   if (!network) refuse_unknown(spec.name);
+  if (spec.second_head) network->add_second_head();
   initialise(*network, seed);
   return std::make_unique<BuiltInModel>(std::move(network));
 }

@@ -27,6 +27,7 @@ struct ModelSpec {
   std::int64_t hidden = 128;                      ///< cnn: units of the hidden linear layer.
   std::int64_t width = 64;                        ///< resnet18: filters of the first stage (64: 11.2 M parameters).
   Norm norm = Norm::automatic;                    ///< Normalisation after each convolution.
+  bool second_head = false;                       ///< cnn, resnet18: a second classifier of the same features.
 
   [[nodiscard]] bool is_scripted() const { return name.starts_with("script:"); }
   [[nodiscard]] std::string script_file() const { return is_scripted() ? name.substr(7) : ""; }
@@ -45,13 +46,26 @@ void declare_fields(Fields& fields, const std::string& prefix, ModelSpec& spec);
 /// Throws Error(usage) where the name of a model is script:FILE and FILE is no path (require_path).
 void require_script_path(const std::string& name);
 
+/// Which of a model's classifiers; both read the same features and have the same classes.
+enum class Head { first, second };
+
 /// One network. Not thread-safe; independent objects may be used from different threads.
 class Model {
  public:
   virtual ~Model() = default;
 
-  /// x: [B, channels, height, width] of the parameters' type, never changed. Returns logits [B, num_classes].
+  /// x: [B, channels, height, width] of the parameters' type, never changed. Returns logits [B, num_classes], of the
+  /// first head where there are two.
   virtual Tensor forward(const Tensor& x) = 0;
+  /// 1 or 2.
+  [[nodiscard]] virtual std::int64_t num_heads() const { return 1; }
+  /// The logits of each head, from one pass.
+  virtual std::vector<Tensor> forward_heads(const Tensor& x) { return {forward(x)}; }
+  /// What the heads read, [B, F]. Throws Error(usage) for a model that does not show it, as scripts.
+  virtual Tensor features(const Tensor& x);
+  /// What the names of a head's tensors begin with, and no others': "head2.". Throws Error(usage) where the model does
+  /// not say it (the first head of a script), or has no such head.
+  [[nodiscard]] virtual std::string head_prefix(Head head) const;
   /// Trainable parameters, in the model's own order: views, for an optimiser.
   virtual std::vector<Tensor> parameters() = 0;
   /// Parameters and buffers by name: the model's own tensors, on its device. A script may replace its buffers at any
@@ -74,18 +88,19 @@ class Model {
   [[nodiscard]] Schema schema();
   /// `state` as PyTorch's load_state_dict(strict=True) takes it: tied tensors under each of their names, and constants.
   [[nodiscard]] virtual StateDict complete(const StateDict& state) { return state; }
-
- private:
   /// The inverse of complete(). Throws Error(data) where tied tensors or constants have other values than this model's.
   [[nodiscard]] virtual StateDict exchanged_part(const StateDict& state) { return state; }
 };
 
 /// Makes the network that `spec` names, for `task`, initialised from `seed` alone: cnn with PyTorch's defaults
 /// (uniform within 1/sqrt(fan_in)), resnet18 with torchvision's (convolutions normal with variance 2/fan_out) and its
-/// tensor names; a scripted model keeps the weights of its file. GroupNorm has gcd(channels, 32) groups. Throws
-/// Error(usage) for an unknown name or impossible sizes, Error(data) for a script that cannot be loaded or does not map
-/// the task's samples to [B, num_classes] logits, cannot be trained, or has state that cannot be exchanged; of what may
-/// be meant but probably is not, the log warns once (client/scripts.md lists both).
+/// tensor names; a scripted model keeps the weights of its file. A second head has F, F, F / 2 and num_classes units
+/// with ReLU between (the 512, 512, 256, 10 of Molo et al. scaled to F features), PyTorch's defaults, and names that
+/// begin with "head2."; the rest is the network without it, bit by bit. A script has one where it returns two logits,
+/// the second from its submodule head2. GroupNorm has gcd(channels, 32) groups. Throws Error(usage) for an unknown name
+/// or impossible sizes, Error(data) for a script that cannot be loaded or does not map the task's samples to [B,
+/// num_classes] logits, cannot be trained, or has state that cannot be exchanged; of what may be meant but probably is
+/// not, the log warns once (client/scripts.md lists both).
 std::unique_ptr<Model> make_model(const ModelSpec& spec, const Task& task, Seed seed);
 
 /// "cpu", "cuda", or "auto" (cuda where LibTorch has it and sees a device). Throws Error(usage): another word, or cuda

@@ -11,11 +11,6 @@
 
 namespace headstart::learn {
 
-/// A built-in network, its parameters not yet initialised.
-struct Network : torch::nn::Module {
-  virtual Tensor forward(const Tensor& x) = 0;
-};
-
 /// A layer of weight and bias. torch::nn::Linear and Conv2d do not serve: they draw their first values from the
 /// process-wide generator, and so disturb whoever holds it.
 struct AffineLayer : torch::nn::Module {
@@ -48,6 +43,31 @@ struct Linear : AffineLayer {
   Tensor forward(const Tensor& x) const;
 };
 
+/// F, F, max(1, F / 2) and C units, ReLU between.
+struct SecondHead : torch::nn::Module {
+  SecondHead(std::int64_t num_features, std::int64_t num_classes);
+  Tensor forward(const Tensor& features) const;
+
+  std::shared_ptr<Linear> fc1, fc2, fc3;
+};
+
+/// What the names of a second head's tensors begin with, in scripts too.
+inline constexpr char second_head_prefix[] = "head2.";
+
+/// A built-in network, its parameters not yet initialised.
+struct Network : torch::nn::Module {
+  /// What the heads read: [B, F].
+  virtual Tensor features(const Tensor& x) = 0;
+
+  void add_head(std::string name, std::int64_t num_features, std::int64_t num_classes);
+  /// Registered after all that the network has, under second_head_prefix.
+  void add_second_head();
+
+  std::string head_name;
+  std::shared_ptr<Linear> head;
+  std::shared_ptr<SecondHead> second_head;  ///< Null: there is none.
+};
+
 /// BatchNorm (momentum 0.1, eps 1e-5), GroupNorm over gcd(channels, 32) groups, or nothing, with the tensor names of
 /// PyTorch's modules.
 struct Normalisation : torch::nn::Module {
@@ -69,8 +89,9 @@ std::shared_ptr<Network> make_resnet18(const ModelSpec& spec, const Task& task, 
 /// Bytes of the state that these would have. Throw as they do.
 double cnn_bytes(const ModelSpec& spec, const Task& task, Norm norm);
 double resnet18_bytes(const ModelSpec& spec, const Task& task, Norm norm);
-/// Likewise of one normalisation of so many channels.
+/// Likewise of one normalisation of so many channels, and of a second head.
 double normalisation_bytes(Norm kind, double channels);
+double second_head_bytes(double num_features, double num_classes);
 
 /// A script is tried once in a process (see try_script()); what is to be warned of is logged then.
 std::unique_ptr<Model> load_script(const ModelSpec& spec, const Task& task);

@@ -77,14 +77,14 @@ class ResNet18 final : public Network {
       }
       register_module(fmt::format("layer{}", stage + 1), layer);
     }
-    fc_ = register_module("fc", std::make_shared<Linear>(in, task.num_classes));
+    add_head("fc", in, task.num_classes);
   }
 
-  Tensor forward(const Tensor& x) override {
+  Tensor features(const Tensor& x) override {
     Tensor h = x.contiguous(layout_);
     h = bn1_->forward(conv1_->forward(h)).relu_();
     for (const auto& block : blocks_) h = block->forward(h);
-    return fc_->forward(h.mean({2, 3}));
+    return h.mean({2, 3});
   }
 
  private:
@@ -94,7 +94,6 @@ class ResNet18 final : public Network {
   std::shared_ptr<Convolution> conv1_;
   std::shared_ptr<Normalisation> bn1_;
   std::vector<std::shared_ptr<BasicBlock>> blocks_;
-  std::shared_ptr<Linear> fc_;
 };
 
 }  // namespace
@@ -130,6 +129,7 @@ double resnet18_bytes(const ModelSpec& spec, const Task& task, Norm norm) {
     for (int i = 0; i < 3; ++i) add_convolution(out, out, 3);
     in = out;
   }
+  if (spec.second_head) bytes += second_head_bytes(in, static_cast<double>(task.num_classes));
   return bytes + static_cast<double>(task.num_classes) * (in + 1) * sizeof(float);
 }
 

@@ -29,6 +29,9 @@ std::string described(const c10::IValue& value) {
 }
 
 std::string advice_for(const c10::IValue& value) {
+  if (value.isTuple() && value.toTupleRef().elements().size() == 2) {
+    return "; return the logits alone, or a pair of logits of which a submodule head2 makes the second";
+  }
   if (!value.isTensor()) return "; return the logits alone";
   if (value.toTensor().scalar_type() != c10::kFloat) return "; end forward() with .float()";
   return "";
@@ -36,6 +39,16 @@ std::string advice_for(const c10::IValue& value) {
 
 bool shares_elements(const Tensor& tensor) {
   return at::has_internal_overlap(tensor.unsafeGetTensorImpl()) == at::MemOverlap::Yes;
+}
+
+/// Whether forward() is declared to return two tensors.
+bool returns_pair(const torch::jit::Module& module) {
+  const auto& returned = module.get_method("forward").function().getSchema().returns();
+  if (returned.size() != 1 || returned[0].type()->kind() != c10::TypeKind::TupleType) return false;
+  const auto elements = returned[0].type()->expectRef<c10::TupleType>().elements();
+  return elements.size() == 2 && std::ranges::all_of(elements, [](const c10::TypePtr& element) {
+           return element->kind() == c10::TypeKind::TensorType;
+         });
 }
 
 torch::jit::Module loaded(const std::string& file) {
@@ -74,6 +87,10 @@ Script::Script(std::string file, const Task& task)
   find_slots(module_, "", found);
   keep_slots(std::move(found));
   for (const ScriptSlot& slot : slots_) check_slot(slot);
+  const bool has_second = std::ranges::any_of(slots_, [](const ScriptSlot& slot) {
+    return slot.kind == ScriptSlot::Kind::parameter && slot.name.starts_with(second_head_prefix);
+  });
+  if (has_second && returns_pair(module_)) num_heads_ = 2;
   const bool can_train = std::ranges::any_of(slots_, [](const ScriptSlot& slot) {
     return slot.kind == ScriptSlot::Kind::parameter && slot.tensor().requires_grad();
   });
@@ -183,11 +200,11 @@ void Script::check_slot(const ScriptSlot& slot) const {
   }
 }
 
-Tensor Script::forward(const Tensor& x) {
+std::vector<Tensor> Script::forward(const Tensor& x) {
   std::vector<std::int64_t> expected{x.size(0), task_.num_classes};
   const auto fail = [&](const std::string& fault) {
-    refuse(fmt::format("the script must map float32 samples {} to float32 logits {}, {}", shape_text(x.sizes()),
-                       shape_text(expected), fault));
+    refuse(fmt::format("the script must map float32 samples {} to {}float32 logits {}, {}", shape_text(x.sizes()),
+                       num_heads_ == 2 ? "two " : "", shape_text(expected), fault));
   };
   const char* mode = is_training_ ? " in training mode" : "";
   // The profiling executor rewrites the graph by what its first calls looked like, and the rewritten one rounds
@@ -200,10 +217,16 @@ Tensor Script::forward(const Tensor& x) {
   } catch (const std::exception& error) {
     fail(fmt::format("but fails{}: {}", mode, last_words(error)));
   }
-  const bool is_right = result.isTensor() && result.toTensor().scalar_type() == c10::kFloat &&
-                        result.toTensor().sizes() == at::IntArrayRef(expected);
-  if (!is_right) fail(fmt::format("got {}{}{}", described(result), mode, advice_for(result)));
-  return result.toTensor();
+  std::vector<c10::IValue> values = {result};
+  if (num_heads_ == 2) values = result.toTupleRef().elements().vec();
+  std::vector<Tensor> heads;
+  for (const c10::IValue& value : values) {
+    const bool is_right = value.isTensor() && value.toTensor().scalar_type() == c10::kFloat &&
+                          value.toTensor().sizes() == at::IntArrayRef(expected);
+    if (!is_right) fail(fmt::format("got {}{}{}", described(value), mode, advice_for(value)));
+    heads.push_back(value.toTensor());
+  }
+  return heads;
 }
 
 void Script::set_training(bool training) {

@@ -41,9 +41,11 @@ class Script {
   /// could not be sent, saved and loaded: the tensor or attribute by name, and what to do.
   Script(std::string file, const Task& task);
 
-  /// Logits [B, classes] of float32 samples [B, channels, height, width]. The script works on a copy of `x`. Throws
-  /// Error(data), with the script's last words, where it fails or returns anything else.
-  Tensor forward(const Tensor& x);
+  /// The logits [B, classes] of each head for float32 samples [B, channels, height, width]. The script works on a copy
+  /// of `x`. Throws Error(data), with the script's last words, where it fails or returns anything else.
+  std::vector<Tensor> forward(const Tensor& x);
+  /// 2 where forward() is declared to return a pair of tensors and there is a submodule head2 with parameters, else 1.
+  [[nodiscard]] std::int64_t num_heads() const { return num_heads_; }
   void set_training(bool training);
   /// Moves every tensor of the module.
   void to(c10::Device device);
@@ -69,6 +71,7 @@ class Script {
   torch::jit::Module module_;
   ScriptCode code_;
   bool is_training_ = false;
+  std::int64_t num_heads_ = 1;
   std::vector<ScriptSlot> slots_;
   std::map<std::string, std::string> tied_names_;
 };

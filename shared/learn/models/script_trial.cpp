@@ -107,9 +107,9 @@ class Trial {
     const at::NoGradGuard no_grad;
     script_.set_training(false);
     const Snapshot before = snapshot();
-    const Tensor logits = script_.forward(x_);
+    const Tensor logits = answers_to(x_);
     expect_finite(logits, "");
-    if (!is_near(script_.forward(x_), logits, 1e-4)) {
+    if (!is_near(answers_to(x_), logits, 1e-4)) {
       script_.refuse(
           "two evaluations of the same samples differ; draws (dropout, noise) and running statistics must heed "
           "self.training");
@@ -118,16 +118,19 @@ class Trial {
     if (!changed.empty()) {
       script_.refuse(fmt::format("evaluation changes {}; change buffers only where self.training", listed(changed)));
     }
-    const Tensor reversed = script_.forward(x_.flip(0)).flip(0);
+    const Tensor reversed = answers_to(x_.flip(0)).flip(0);
     std::vector<Tensor> singles;
-    for (const Tensor& sample : x_.split(1)) singles.push_back(script_.forward(sample));
+    for (const Tensor& sample : x_.split(1)) singles.push_back(answers_to(sample));
     if (!is_near(reversed, logits, 1e-3) || !is_near(torch::cat(singles), logits, 1e-3)) {
       warn(
           "its answer to a sample depends on the other samples of the batch, in evaluation too (batch statistics? a "
           "wrong dimension?); figures then depend on how samples are cut into batches");
     }
-    warn_of_probabilities(logits);
+    for (const Tensor& head : logits.chunk(script_.num_heads(), 1)) warn_of_probabilities(head);
   }
+
+  /// The logits of all heads, one beside the other.
+  Tensor answers_to(const Tensor& x) { return torch::cat(script_.forward(x), 1); }
 
   void warn_of_probabilities(const Tensor& logits) {
     const bool sums_to_one =
@@ -146,10 +149,13 @@ class Trial {
     script_.set_training(true);
     // Twice: what one step leaves behind for the next shows only there.
     for (int step = 0; step < 2; ++step) {
-      const Tensor logits = script_.forward(x_);
+      const Tensor logits = answers_to(x_);
       expect_finite(logits, " in training mode");
       if (!logits.requires_grad()) refuse_without_gradients();
-      step_back(at::cross_entropy_loss(logits, labels_));
+      Tensor loss = torch::zeros({});
+      for (const Tensor& head : logits.chunk(script_.num_heads(), 1))
+        loss = loss + at::cross_entropy_loss(head, labels_);
+      step_back(loss);
       for (const ScriptSlot& slot : script_.slots()) {
         if (slot.kind != Kind::parameter || !slot.tensor().requires_grad()) continue;
         const Tensor& gradient = slot.tensor().grad();

@@ -20,16 +20,21 @@ class ScriptedModel final : public Model {
   ScriptedModel(Script script, std::set<std::string> constants)
       : script_(std::move(script)), constants_(std::move(constants)) {}
 
-  Tensor forward(const Tensor& x) override { return script_.forward(x); }
+  Tensor forward(const Tensor& x) override { return script_.forward(x).front(); }
+  [[nodiscard]] std::int64_t num_heads() const override { return script_.num_heads(); }
+  std::vector<Tensor> forward_heads(const Tensor& x) override { return script_.forward(x); }
+  [[nodiscard]] std::string head_prefix(Head head) const override {
+    return head == Head::second && num_heads() == 2 ? second_head_prefix : Model::head_prefix(head);
+  }
   std::vector<Tensor> parameters() override;
   std::vector<NamedTensor> named_state() override;
   void set_training(bool training) override { script_.set_training(training); }
   void to(c10::Device device) override { script_.to(device); }
   [[nodiscard]] bool draws_globally() const override { return script_.code().draws; }
   [[nodiscard]] StateDict complete(const StateDict& state) override;
+  [[nodiscard]] StateDict exchanged_part(const StateDict& state) override;
 
  private:
-  [[nodiscard]] StateDict exchanged_part(const StateDict& state) override;
   /// What a tensor that is not exchanged must be, null for those that are: `constant`, or a tensor of `state`.
   const Tensor* determined(const std::string& name, const StateDict& state, Tensor& constant) const;
   [[nodiscard]] bool is_exchanged(const ScriptSlot& slot) const {

@@ -111,20 +111,42 @@ Evaluation evaluate_logits(const Tensor& logits, const Tensor& labels, std::int6
   return evaluation;
 }
 
-Evaluation evaluate(Model& model, const Samples& samples, std::int64_t num_classes, std::int64_t batch_size,
-                    std::stop_token stop, const ProgressCallback& progress) {
+namespace {
+
+/// `answers`: the logits of each head for a batch of samples.
+template <class Answers>
+std::vector<Evaluation> evaluations(Model& model, std::int64_t num_heads, const Answers& answers,
+                                    const Samples& samples, std::int64_t num_classes, std::int64_t batch_size,
+                                    const std::stop_token& stop, const ProgressCallback& progress) {
   if (samples.size() > 0 && !samples.is_labeled()) throw Error(Errc::internal, "samples without labels evaluated");
   const at::NoGradGuard no_grad;
-  auto sum = Evaluation::of_none(num_classes);
+  std::vector<Evaluation> sums(static_cast<std::size_t>(num_heads), Evaluation::of_none(num_classes));
   model.set_training(false);
   for (std::int64_t begin = 0; begin < samples.size(); begin += batch_size) {
     if (stop.stop_requested()) throw Error(Errc::interrupted, "stopped while evaluating");
     const std::int64_t count = std::min(batch_size, samples.size() - begin);
-    sum += evaluate_logits(model.forward(samples.x.narrow(0, begin, count)), samples.y.narrow(0, begin, count),
-                           num_classes);
+    const std::vector<Tensor> logits = answers(samples.x.narrow(0, begin, count));
+    for (std::size_t head = 0; head < sums.size(); ++head) {
+      sums[head] += evaluate_logits(logits[head], samples.y.narrow(0, begin, count), num_classes);
+    }
     if (progress) progress({.done = begin + count, .total = samples.size()});
   }
-  return sum;
+  return sums;
+}
+
+}  // namespace
+
+Evaluation evaluate(Model& model, const Samples& samples, std::int64_t num_classes, std::int64_t batch_size,
+                    std::stop_token stop, const ProgressCallback& progress) {
+  const auto first_head = [&model](const Tensor& x) { return std::vector{model.forward(x)}; };
+  return evaluations(model, 1, first_head, samples, num_classes, batch_size, stop, progress).front();
+}
+
+std::vector<Evaluation> evaluate_heads(Model& model, const Samples& samples, std::int64_t num_classes,
+                                       std::int64_t batch_size, std::stop_token stop,
+                                       const ProgressCallback& progress) {
+  const auto all_heads = [&model](const Tensor& x) { return model.forward_heads(x); };
+  return evaluations(model, model.num_heads(), all_heads, samples, num_classes, batch_size, stop, progress);
 }
 
 Tensor logits_of(Model& model, const Tensor& x, std::int64_t batch_size, std::stop_token stop,

@@ -46,6 +46,11 @@ Evaluation evaluate_logits(const Tensor& logits, const Tensor& labels, std::int6
 Evaluation evaluate(Model& model, const Samples& samples, std::int64_t num_classes, std::int64_t batch_size = 256,
                     std::stop_token stop = {}, const ProgressCallback& progress = {});
 
+/// The same of each head of the model, from one pass over the samples.
+std::vector<Evaluation> evaluate_heads(Model& model, const Samples& samples, std::int64_t num_classes,
+                                       std::int64_t batch_size = 256, std::stop_token stop = {},
+                                       const ProgressCallback& progress = {});
+
 /// Logits of all samples: [n, C] on the CPU, float32. Evaluation mode, no gradients. Throws as evaluate() does.
 Tensor logits_of(Model& model, const Tensor& x, std::int64_t batch_size = 256, std::stop_token stop = {},
                  const ProgressCallback& progress = {});

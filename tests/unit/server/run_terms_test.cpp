@@ -143,6 +143,14 @@ TEST_CASE("settings newer than the protocol travel where they are not at their d
   };
   for (const char* key : {"measure", "strength", "reduction"}) CHECK_FALSE(travelled().contains(key));
   CHECK(travelled().contains("average"));
+  const auto model = [&config] {
+    return nlohmann::json::parse(plan::to_json_text(run_terms(config, data_of({1, 8, 8, 2})))).at("model");
+  };
+  CHECK_FALSE(model().contains("second_head"));
+  CHECK_FALSE(nlohmann::json::parse(plan::to_json_text(learn::ModelSpec{})).at("model").contains("second_head"));
+  config.terms.model.second_head = true;
+  CHECK(model().at("second_head") == true);
+  CHECK(plan::spec_from_json_text(plan::to_json_text(config.terms.model)).second_head);
   config.terms.consolidation.measure = "sed";
   config.terms.consolidation.strength = learn::MeasureStrength::matched;
   CHECK(travelled().at("measure") == "sed");
