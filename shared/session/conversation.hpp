@@ -52,7 +52,7 @@ class Conversation : public std::enable_shared_from_this<Conversation<Incoming, 
   void interrupt(std::exception_ptr failure);
 
   /// Takes the next attachment, which must have exactly the sink's size; chunks must come in order.
-  /// Throws Error(protocol) otherwise, and the connection is ended.
+  /// Throws Error(protocol) otherwise, and the connection is ended. The sink is not used once this has ended.
   net::Task<> receive_attachment(ByteSink& sink);
 
   /// See MessageChannel.
@@ -82,6 +82,7 @@ class Conversation : public std::enable_shared_from_this<Conversation<Incoming, 
   [[nodiscard]] const net::asio::any_io_executor& executor() const { return executor_; }
 
  private:
+  class Placing;
   using Frame = std::vector<std::byte>;
   struct Outflow {
     std::uint32_t attachment;
@@ -91,6 +92,8 @@ class Conversation : public std::enable_shared_from_this<Conversation<Incoming, 
   net::Task<> read_loop();
   net::Task<> write_loop();
   net::Task<> read_attachment(wire::Attachment announced);
+  /// The next chunk, read into the sink where that has a place for it, or message.
+  net::Task<std::variant<Incoming, wire::Chunk>> read_in_attachment(std::uint64_t offset);
   net::Task<> send_chunks(const Outflow& outflow);
   void end(std::exception_ptr failure);
 
@@ -113,6 +116,7 @@ class Conversation : public std::enable_shared_from_this<Conversation<Incoming, 
   bool is_parked_ = false;   ///< An attachment was announced and has no sink yet.
   std::exception_ptr interruption_;
   ByteSink* sink_ = nullptr;  ///< Set while receive_attachment() waits.
+  bool is_placing_ = false;   ///< The channel may write into the sink's memory.
   std::uint32_t attachments_received_ = 0;
   net::Signal inbox_changed_;
   net::Signal sink_changed_;
