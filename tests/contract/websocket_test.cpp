@@ -136,8 +136,9 @@ TEST_CASE("a message that is received in its place may fill it, in pieces too, a
   CHECK((heard_of(frame(0x02, full) + frame(0x80, "")).message == full));
   CHECK(heard_of(frame(0x02, "ab") + frame(0x00, "cd") + frame(0x89, "ping") + frame(0x80, "e")).message == "abcde");
   CHECK(heard_of(frame(0x82, "ab")).message == "ab");
-  for (const std::string& bytes : {frame(0x82, full + "y"), frame(0x02, full) + frame(0x80, "y"),
-                                   frame(0x02, full) + frame(0x00, full), header_of(0x82, std::uint64_t{1} << 40)}) {
+  for (const std::string& bytes :
+       {frame(0x82, full + "y"), frame(0x02, full) + frame(0x80, "y"), frame(0x02, full) + frame(0x00, full),
+        header_of(0x82, std::uint64_t{1} << 40) + std::string(2000, 'x')}) {
     const auto heard = heard_of(bytes);
     CHECK(heard.failure.code == Errc::protocol);
     CHECK(contains(heard.failure.message, std::to_string(full.size())));
