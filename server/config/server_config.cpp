@@ -24,10 +24,12 @@ void declare_listening(Fields& fields, ServerConfig& config) {
                  "Connections at a time that have not joined yet; one address may hold a fourth of them. Who has shown "
                  "a certificate has a place apart, as many in all and four for each name.",
                  {4, 100000});
-  fields.integer("limits.receive_memory", config.receive_memory,
-                 "Bytes of memory for messages above 64 KiB while they come in, over all connections; who finds none "
-                 "left is not read from meanwhile.",
-                 {1 << 21, 1e12});
+  fields.integer(
+      "limits.receive_memory", config.receive_memory,
+      "Bytes of memory for messages above 64 KiB while they come in, over all connections, apart from updates "
+      "that are kept in memory, which are read into their place; who finds none left is not read from "
+      "meanwhile.",
+      {1 << 21, 1e12});
   fields.number("limits.update_norm", config.max_update_norm,
                 "Largest L2 distance of a client's update from the model that it was sent, over all floating-point "
                 "values, running statistics included; one beyond it is refused. 0: none. audit.jsonl has the distances "

@@ -12,6 +12,7 @@ class Upload::MemorySink final : public session::ByteSink {
  public:
   MemorySink(std::byte* memory, std::uint64_t num_bytes) : memory_(memory), num_bytes_(num_bytes) {}
   [[nodiscard]] std::uint64_t num_bytes() const override { return num_bytes_; }
+  std::span<std::byte> place(std::uint64_t offset, std::size_t count) override { return {memory_ + offset, count}; }
   void write(std::uint64_t offset, std::span<const std::byte> data) override {
     std::memcpy(memory_ + offset, data.data(), data.size());
   }

@@ -1,6 +1,7 @@
 // The one interface between those who speak and how bytes travel.
 #pragma once
 
+#include <algorithm>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -12,6 +13,12 @@
 #include "shared/net/task.hpp"
 
 namespace headstart::net {
+
+/// A message in two parts: its first bytes, and those that follow.
+struct SplitMessage {
+  std::span<const std::byte> head;
+  std::span<const std::byte> body;
+};
 
 /// An ordered, reliable stream of whole messages to one peer.
 /// Thread rule: all calls on the channel's executor. One send and one receive may be pending at a time.
@@ -28,6 +35,12 @@ class MessageChannel {
   /// Throws Error(peer_closed) on an orderly end, Error(network) on a lost connection, Error(protocol) on a message
   /// above the limit or of the wrong kind (the channel is then closed).
   virtual Task<std::span<const std::byte>> receive() = 0;
+
+  /// The next message in two parts, the head of `head_bytes` (512 at most), fewer where the message is shorter. The
+  /// body lies in `place` where the channel can receive into it, which spares a copy; else, as the head, it is valid
+  /// until the next receive. `place` stays valid until this ends, and its content is undefined then beyond the body.
+  /// Throws as receive(); a message above `head_bytes` and place.size() together may count as above the limit.
+  virtual Task<SplitMessage> receive_into(std::size_t head_bytes, std::span<std::byte> place);
 
   /// From the next receive() on, a message of the peer above `bytes` is a violation; max_message_bytes until then.
   virtual void limit_messages(std::size_t bytes) noexcept = 0;
@@ -58,6 +71,12 @@ class MessageChannel {
   /// When that certificate ends; empty without one.
   [[nodiscard]] virtual std::optional<SystemTime> identity_expires() const { return std::nullopt; }
 };
+
+inline Task<SplitMessage> MessageChannel::receive_into(std::size_t head_bytes, std::span<std::byte> /*place*/) {
+  const std::span<const std::byte> message = co_await receive();
+  const std::size_t split = std::min(head_bytes, message.size());
+  co_return SplitMessage{message.first(split), message.subspan(split)};
+}
 
 inline Task<bool> MessageChannel::answers(std::chrono::milliseconds /*limit*/) { co_return true; }
 

@@ -63,6 +63,7 @@ constexpr std::uint32_t max_http_header_bytes = 8192;
 constexpr std::size_t max_reason_bytes = 120;
 /// Messages up to this size need no shared memory: they are few and never awaited for long.
 constexpr std::size_t small_message_bytes = std::size_t{64} << 10;
+constexpr std::size_t max_split_head_bytes = 512;
 
 std::string seconds_of(Milliseconds span) {
   const auto count = span.count();
@@ -120,6 +121,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
   static Task<> send(std::shared_ptr<Connection> self, View head, View body);
   static Task<View> receive(std::shared_ptr<Connection> self);
+  static Task<SplitMessage> receive_into(std::shared_ptr<Connection> self, std::size_t head_bytes,
+                                         std::span<std::byte> place);
   static Task<bool> answers(std::shared_ptr<Connection> self, Milliseconds limit);
   static Task<> close(std::shared_ptr<Connection> self, websocket::close_reason reason);
 
@@ -132,6 +135,10 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
  private:
   static Task<> lend_memory(std::shared_ptr<Connection> self);
+  /// One read of the message under way, of which `size` bytes are there, into `room`; the bytes that came. Ends the
+  /// connection and throws where it is lost, or where the message breaks a rule: above `limit` bytes, or of text.
+  template <class Room>
+  static Task<std::size_t> read_some(std::shared_ptr<Connection> self, Room room, std::size_t size, std::size_t limit);
   /// Beast's operations wait for each other: a close for the read that is under way, and a read that meets a broken
   /// frame for the close. Closing the socket ends neither of two that do; cancelling each of them does.
   void cancel_operations();
@@ -147,7 +154,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   /// Whether its certificate has been revoked since the handshake.
   [[nodiscard]] bool is_revoked() const;
   [[noreturn]] void fail_receive(error_code error);
-  [[nodiscard]] std::string violation_at(bool is_first) const;
+  [[nodiscard]] std::string violation_at(bool is_first, std::size_t size, std::size_t limit) const;
   [[nodiscard]] Error ended(Errc code) const {
     return {code, "the connection to " + peer + " has ended: " + why_ended_};
   }
@@ -357,14 +364,12 @@ Task<> Connection::send(std::shared_ptr<Connection> self, View head, View body) 
   self->note_sign_of_life();
 }
 
-std::string Connection::violation_at(bool is_first) const {
+std::string Connection::violation_at(bool is_first, std::size_t size, std::size_t limit) const {
   if (is_first && stream.got_text()) return "sent a text message; only binary ones have a meaning here";
   // Until a frame's length is known, the hint is Inbox::first_read and says nothing about the message.
-  const bool announces_more = !stream.is_message_done() && inbox_.size() + stream.read_size_hint(Inbox::first_read) >
-                                                               message_limit_ + Inbox::first_read;
-  if (announces_more || inbox_.size() > message_limit_) {
-    return "sent a message above " + std::to_string(message_limit_) + " bytes";
-  }
+  const bool announces_more =
+      !stream.is_message_done() && size + stream.read_size_hint(Inbox::first_read) > limit + Inbox::first_read;
+  if (announces_more || size > limit) return "sent a message above " + std::to_string(limit) + " bytes";
   return {};
 }
 
@@ -385,6 +390,27 @@ void Connection::fail_receive(error_code error) {
   throw_end();
 }
 
+template <class Room>
+Task<std::size_t> Connection::read_some(std::shared_ptr<Connection> self, Room room, std::size_t size,
+                                        std::size_t limit) {
+  error_code error;
+  auto reading = self->stream.async_read_some(room, cancellable(self->cancel_read_, error));
+  const std::size_t count = co_await std::move(reading);
+  if (error) {
+    self->inbox_.begin();
+    self->fail_receive(error);
+  }
+  self->was_heard_ = true;
+  self->note_sign_of_life();
+  if (const auto violation = self->violation_at(size == 0, size + count, limit); !violation.empty()) {
+    self->inbox_.begin();
+    const auto reason = close_reason_of(websocket::close_code::policy_error, "you " + violation);
+    co_await close(self, reason);
+    throw Error(Errc::protocol, self->peer + " " + violation);
+  }
+  co_return count;
+}
+
 Task<View> Connection::receive(std::shared_ptr<Connection> self) {
   const SingleFlight turn(self->is_receiving_, "receive");
   if (self->has_ended_) self->throw_end();
@@ -397,26 +423,37 @@ Task<View> Connection::receive(std::shared_ptr<Connection> self) {
       co_await std::move(lending);
     }
     const auto room = inbox.prepare(hint);
-    const bool is_first = inbox.size() == 0;
-    error_code error;
-    auto reading =
-        self->stream.async_read_some(asio::buffer(room.data(), room.size()), cancellable(self->cancel_read_, error));
+    auto reading = read_some(self, asio::buffer(room.data(), room.size()), inbox.size(), self->message_limit_);
     inbox.commit(co_await std::move(reading));
-    if (error) {
-      inbox.begin();
-      self->fail_receive(error);
-    }
-    self->was_heard_ = true;
-    self->note_sign_of_life();
-    if (const auto violation = self->violation_at(is_first); !violation.empty()) {
-      inbox.begin();
-      const auto reason = close_reason_of(websocket::close_code::policy_error, "you " + violation);
-      co_await close(self, reason);
-      throw Error(Errc::protocol, self->peer + " " + violation);
-    }
   } while (!self->stream.is_message_done());
   self->bytes_received += inbox.size();
   co_return inbox.finish();
+}
+
+Task<SplitMessage> Connection::receive_into(std::shared_ptr<Connection> self, std::size_t head_bytes,
+                                            std::span<std::byte> place) {
+  const SingleFlight turn(self->is_receiving_, "receive");
+  if (self->has_ended_) self->throw_end();
+  if (head_bytes > max_split_head_bytes) throw Error(Errc::internal, "a head of a message that is too long");
+  self->inbox_.begin();
+  const auto small = self->inbox_.prepare(Inbox::first_read);
+  const auto head = small.first(head_bytes);
+  // Room behind the place: a message that is too long is seen, and one that ends with an empty frame can end.
+  const auto beyond = small.subspan(head_bytes);
+  const std::size_t limit = std::min(self->message_limit_, head_bytes + place.size());
+  std::size_t size = 0;
+  do {
+    const std::size_t in_head = std::min(size, head_bytes);
+    const auto left = place.subspan(size - in_head);
+    const std::array<asio::mutable_buffer, 3> room{asio::buffer(head.data() + in_head, head_bytes - in_head),
+                                                   asio::buffer(left.data(), left.size()),
+                                                   asio::buffer(beyond.data(), beyond.size())};
+    auto reading = read_some(self, room, size, limit);
+    size += co_await std::move(reading);
+  } while (!self->stream.is_message_done());
+  self->bytes_received += size;
+  const std::size_t in_head = std::min(size, head_bytes);
+  co_return SplitMessage{head.first(in_head), place.first(size - in_head)};
 }
 
 Task<> Connection::lend_memory(std::shared_ptr<Connection> self) {
@@ -455,6 +492,9 @@ class WebSocketChannel final : public MessageChannel {
 
   Task<> send(View head, View body) override { return Connection::send(connection_, head, body); }
   Task<View> receive() override { return Connection::receive(connection_); }
+  Task<SplitMessage> receive_into(std::size_t head_bytes, std::span<std::byte> place) override {
+    return Connection::receive_into(connection_, head_bytes, place);
+  }
   void limit_messages(std::size_t bytes) noexcept override { connection_->limit_messages(bytes); }
   void limit_silence(Milliseconds span) noexcept override { connection_->limit_silence(span); }
   Task<bool> answers(Milliseconds limit) override { return Connection::answers(connection_, limit); }

@@ -37,6 +37,9 @@ class MemoryFlow final : public ByteSource, public ByteSink {
   std::span<const std::byte> read(std::uint64_t offset, std::size_t count) override {
     return std::as_const(state_).bytes().subspan(offset, count);
   }
+  std::span<std::byte> place(std::uint64_t offset, std::size_t count) override {
+    return state_.bytes().subspan(offset, count);
+  }
   void write(std::uint64_t offset, std::span<const std::byte> data) override {
     std::memcpy(state_.bytes().data() + offset, data.data(), data.size());
   }

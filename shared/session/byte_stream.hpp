@@ -27,6 +27,9 @@ class ByteSink {
  public:
   virtual ~ByteSink() = default;
   [[nodiscard]] virtual std::uint64_t num_bytes() const = 0;
+  /// Where the `count` bytes from `offset` on may be written in place of write(): memory that lives as long as the
+  /// sink. Empty: there is none.
+  virtual std::span<std::byte> place(std::uint64_t /*offset*/, std::size_t /*count*/) { return {}; }
   /// Throws Error(storage) when a file fails.
   virtual void write(std::uint64_t offset, std::span<const std::byte> data) = 0;
 };

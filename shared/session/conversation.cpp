@@ -102,7 +102,7 @@ net::Task<> Conversation<Incoming, Outgoing>::receive_attachment(ByteSink& sink)
   sink_ = &sink;
   sink_changed_.notify();
   while (sink_ != nullptr) {
-    if (has_ended()) {
+    if (has_ended() && !is_placing_) {
       sink_ = nullptr;
       rethrow_if_ended();
     }
@@ -165,6 +165,46 @@ net::Task<> Conversation<Incoming, Outgoing>::read_loop() {
   }
 }
 
+/// While the channel may write into the sink's memory.
+template <class Incoming, class Outgoing>
+class Conversation<Incoming, Outgoing>::Placing {
+ public:
+  explicit Placing(Conversation& conversation) : conversation_(conversation) { conversation_.is_placing_ = true; }
+  ~Placing() {
+    conversation_.is_placing_ = false;
+    if (conversation_.has_ended()) conversation_.sink_changed_.notify();
+  }
+  Placing(const Placing&) = delete;
+  Placing& operator=(const Placing&) = delete;
+
+ private:
+  Conversation& conversation_;
+};
+
+template <class Incoming, class Outgoing>
+net::Task<std::variant<Incoming, wire::Chunk>> Conversation<Incoming, Outgoing>::read_in_attachment(
+    std::uint64_t offset) {
+  rethrow_if_ended();  // the sink may be gone then
+  const std::uint64_t left = sink_->num_bytes() - offset;
+  std::span<std::byte> place;
+  // Any message must fit there.
+  if (left >= wire::max_control_bytes) {
+    place = sink_->place(offset, std::min<std::uint64_t>(left, wire::max_chunk_bytes));
+  }
+  if (place.empty()) co_return decode(co_await channel_->receive(), static_cast<const Incoming*>(nullptr));
+  net::SplitMessage frame;
+  {
+    const Placing placing(*this);
+    auto receiving = channel_->receive_into(wire::chunk_head_bytes, place);
+    frame = co_await std::move(receiving);
+  }
+  if (const auto chunk = wire::chunk_of(frame.head, frame.body)) co_return *chunk;
+  std::vector<std::byte> whole(frame.head.begin(), frame.head.end());
+  whole.insert(whole.end(), frame.body.begin(), frame.body.end());
+  // No chunk, or decode() throws: what it returns does not refer to `whole`.
+  co_return decode(whole, static_cast<const Incoming*>(nullptr));
+}
+
 template <class Incoming, class Outgoing>
 net::Task<> Conversation<Incoming, Outgoing>::read_attachment(wire::Attachment announced) {
   // Not reading while nobody has said where the bytes go holds the peer back. Who waits for a message instead would
@@ -189,7 +229,8 @@ net::Task<> Conversation<Incoming, Outgoing>::read_attachment(wire::Attachment a
   is_filling_ = true;
   channel_->limit_messages(net::max_message_bytes);
   for (std::uint64_t received = 0; received < announced.num_bytes;) {
-    const auto decoded = decode(co_await channel_->receive(), static_cast<const Incoming*>(nullptr));
+    auto reading = read_in_attachment(received);
+    const auto decoded = co_await std::move(reading);
     const auto* chunk = std::get_if<wire::Chunk>(&decoded);
     if (chunk == nullptr) {
       const auto& message = std::get<Incoming>(decoded);
@@ -206,7 +247,8 @@ net::Task<> Conversation<Incoming, Outgoing>::read_attachment(wire::Attachment a
                                       std::to_string(announced.id));
     }
     rethrow_if_ended();
-    sink_->write(received, chunk->data);
+    const std::span<const std::byte> place = sink_->place(received, chunk->data.size());
+    if (place.data() != chunk->data.data()) sink_->write(received, chunk->data);
     received += chunk->data.size();
   }
   channel_->limit_messages(wire::max_control_bytes);

@@ -52,7 +52,7 @@ class Conversation : public std::enable_shared_from_this<Conversation<Incoming, 
   void interrupt(std::exception_ptr failure);
 
   /// Takes the next attachment, which must have exactly the sink's size; chunks must come in order.
-  /// Throws Error(protocol) otherwise, and the connection is ended.
+  /// Throws Error(protocol) otherwise, and the connection is ended. The sink is not used once this has ended.
   net::Task<> receive_attachment(ByteSink& sink);
   /// Has the waiting receive_attachment() throw `failure`, if one waits whose attachment has not begun to come.
   void abandon_attachment(std::exception_ptr failure);
@@ -84,6 +84,7 @@ class Conversation : public std::enable_shared_from_this<Conversation<Incoming, 
   [[nodiscard]] const net::asio::any_io_executor& executor() const { return executor_; }
 
  private:
+  class Placing;
   using Frame = std::vector<std::byte>;
   struct Outflow {
     std::uint32_t attachment;
@@ -93,6 +94,8 @@ class Conversation : public std::enable_shared_from_this<Conversation<Incoming, 
   net::Task<> read_loop();
   net::Task<> write_loop();
   net::Task<> read_attachment(wire::Attachment announced);
+  /// The next chunk, read into the sink where that has a place for it, or message.
+  net::Task<std::variant<Incoming, wire::Chunk>> read_in_attachment(std::uint64_t offset);
   net::Task<> send_chunks(const Outflow& outflow);
   void end(std::exception_ptr failure);
 
@@ -117,6 +120,7 @@ class Conversation : public std::enable_shared_from_this<Conversation<Incoming, 
   ByteSink* sink_ = nullptr;  ///< Set while receive_attachment() waits.
   bool is_filling_ = false;   ///< The sink's attachment has begun to come.
   std::exception_ptr abandonment_;
+  bool is_placing_ = false;   ///< The channel may write into the sink's memory.
   std::uint32_t attachments_received_ = 0;
   net::Signal inbox_changed_;
   net::Signal sink_changed_;

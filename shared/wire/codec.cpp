@@ -195,6 +195,13 @@ std::variant<typename Table::Message, Chunk> decode(std::span<const std::byte> f
 std::vector<std::byte> encode(const ClientMessage& message) { return encode_control<ClientTable>(message); }
 std::vector<std::byte> encode(const ServerMessage& message) { return encode_control<ServerTable>(message); }
 
+std::optional<Chunk> chunk_of(std::span<const std::byte> head, std::span<const std::byte> data) {
+  constexpr std::array kind{frame_version, chunk_kind, std::byte{0}, std::byte{0}};
+  if (head.size() != chunk_head_bytes || !std::ranges::equal(head.first(kind.size()), kind)) return std::nullopt;
+  if (data.empty() || data.size() > max_chunk_bytes) return std::nullopt;
+  return Chunk{load<std::uint32_t>(&head[4]), load<std::uint64_t>(&head[8]), data};
+}
+
 ChunkHead encode_chunk_head(std::uint32_t attachment, std::uint64_t offset) {
   ChunkHead head{frame_version, chunk_kind};
   store(&head[4], attachment);

@@ -7,6 +7,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <variant>
 #include <vector>
@@ -32,6 +33,10 @@ struct Chunk {
   std::uint64_t offset = 0;
   std::span<const std::byte> data;
 };
+
+/// The chunk in a frame that came in two parts, the head of chunk_head_bytes; empty where it is no sound chunk, of
+/// which decode_from_client() and decode_from_server() say more.
+std::optional<Chunk> chunk_of(std::span<const std::byte> head, std::span<const std::byte> data);
 
 /// Decodes one frame. Throws Error(protocol): another version, an unknown kind or message, a length that lies, bytes
 /// left over, a number that no message of ours would carry. What it accepts is what encode() makes of the result, byte

@@ -97,6 +97,53 @@ TEST_CASE_TEMPLATE("thousands of small messages", Kind, ALL_CHANNELS) {
   });
 }
 
+Task<> expect_each_in_place(MessageChannel& channel, const std::vector<Bytes>& messages, bool is_in_place) {
+  constexpr std::size_t head_bytes = 16;
+  Bytes place(std::size_t{1} << 20);
+  for (const Bytes& expected : messages) {
+    const SplitMessage received = co_await channel.receive_into(head_bytes, place);
+    const std::size_t split = std::min(head_bytes, expected.size());
+    REQUIRE(received.head.size() == split);
+    REQUIRE(received.body.size() == expected.size() - split);
+    REQUIRE(std::ranges::equal(received.head, View(expected).first(split)));
+    REQUIRE(std::ranges::equal(received.body, View(expected).subspan(split)));
+    if (is_in_place) CHECK(received.body.data() == place.data());
+  }
+}
+
+TEST_CASE_TEMPLATE("messages are received in two parts, the body in its place where the channel can", Kind,
+                   ALL_CHANNELS) {
+  with_pair<Kind>([](MessageChannel& near, MessageChannel& far) -> Task<> {
+    std::mt19937 generator(5);
+    std::vector<Bytes> messages;
+    std::size_t total = 0;
+    for (const std::size_t size : {0, 1, 15, 16, 17, 4095, 4096, 4097, 65536, (1 << 20) + 16, 300}) {
+      messages.push_back(random_bytes(generator, size));
+      total += size;
+    }
+    auto both = send_each(near, messages) && expect_each_in_place(far, messages, !std::is_same_v<Kind, Loopback>);
+    co_await std::move(both);
+    CHECK(far.bytes_received() == total);
+    auto plain = near.send(bytes_of("plain"), {}) && far.receive();
+    const View next = co_await std::move(plain);
+    CHECK(text_of(next) == "plain");
+  });
+}
+
+TEST_CASE_TEMPLATE("abort ends a pending receive in two parts", Kind, ALL_CHANNELS) {
+  with_pair<Kind>([](MessageChannel& near, MessageChannel& far) -> Task<> {
+    Bytes place(100'000);
+    const auto abort = [](MessageChannel& channel) -> Task<> {
+      channel.abort();
+      co_return;
+    };
+    auto both = failure_of(far.receive_into(16, place)) && abort(far);
+    const Failure failure = co_await std::move(both);
+    CHECK(failure.code == Errc::network);
+    near.abort();
+  });
+}
+
 Task<> send_until_lost(MessageChannel& channel, int& sent) {
   const Bytes message(1 << 20);
   for (;;) {

@@ -38,11 +38,20 @@ struct Heard {
   std::uint64_t bytes_received = 0;
 };
 
-Task<Heard> hear(Listener& listener) {
+constexpr std::size_t head_bytes = 4;
+
+/// `place_bytes`: of the place to receive into; without one it is received as a whole.
+Task<Heard> hear(Listener& listener, std::optional<std::size_t> place_bytes = {}) {
   auto channel = co_await accept_one(listener, {});
   Heard heard;
   try {
-    heard.message = text_of(co_await channel->receive());
+    if (place_bytes) {
+      Bytes place(*place_bytes);
+      const SplitMessage message = co_await channel->receive_into(head_bytes, place);
+      heard.message = text_of(message.head) + text_of(message.body);
+    } else {
+      heard.message = text_of(co_await channel->receive());
+    }
   } catch (const Error& error) {
     heard.failure = {true, error.code(), error.what()};
   }
@@ -64,12 +73,14 @@ Task<std::string> upgrade_and_write(std::uint16_t port, std::string bytes) {
   co_return std::string(answer.data(), count);
 }
 
-/// A raw peer upgrades and writes `bytes`; what the server's receive() makes of it, and the server's first answer.
-Heard receive_from_raw_peer(std::string bytes, std::string* answer = nullptr) {
+/// A raw peer upgrades and writes `bytes`; what the server's receive() or receive_into() makes of it, and the server's
+/// first answer.
+Heard receive_from_raw_peer(std::string bytes, std::string* answer = nullptr,
+                            std::optional<std::size_t> place_bytes = {}) {
   Heard heard;
-  const auto task = [](std::string sent, Heard& result, std::string* said) -> Task<> {
+  const auto task = [place_bytes](std::string sent, Heard& result, std::string* said) -> Task<> {
     Listener listener(co_await asio::this_coro::executor, "127.0.0.1", 0);
-    auto both = hear(listener) && upgrade_and_write(listener.port(), std::move(sent));
+    auto both = hear(listener, place_bytes) && upgrade_and_write(listener.port(), std::move(sent));
     auto [received, answered] = co_await std::move(both);
     result = std::move(received);
     if (said != nullptr) *said = std::move(answered);
@@ -115,6 +126,23 @@ TEST_CASE("a message above the limit ends the connection as a protocol error, an
   std::string pieces = frame(0x02, std::string(max_message_bytes - 1, 'x'));
   pieces += frame(0x00, "y") + frame(0x80, "z");
   CHECK(receive_from_raw_peer(pieces).failure.code == Errc::protocol);
+}
+
+TEST_CASE("a message that is received in its place may fill it, in pieces too, and not exceed it") {
+  static constexpr std::size_t place_bytes = 70'000;  // frame() knows no 16-bit lengths
+  const auto heard_of = [](std::string bytes) { return receive_from_raw_peer(std::move(bytes), nullptr, place_bytes); };
+  const std::string full(head_bytes + place_bytes, 'x');
+  CHECK((heard_of(frame(0x82, full)).message == full));
+  CHECK((heard_of(frame(0x02, full) + frame(0x80, "")).message == full));
+  CHECK(heard_of(frame(0x02, "ab") + frame(0x00, "cd") + frame(0x89, "ping") + frame(0x80, "e")).message == "abcde");
+  CHECK(heard_of(frame(0x82, "ab")).message == "ab");
+  for (const std::string& bytes :
+       {frame(0x82, full + "y"), frame(0x02, full) + frame(0x80, "y"), frame(0x02, full) + frame(0x00, full),
+        header_of(0x82, std::uint64_t{1} << 40) + std::string(2000, 'x')}) {
+    const auto heard = heard_of(bytes);
+    CHECK(heard.failure.code == Errc::protocol);
+    CHECK(contains(heard.failure.message, std::to_string(full.size())));
+  }
 }
 
 TEST_CASE("frames that break the WebSocket protocol are protocol errors") {

@@ -365,6 +365,25 @@ TEST_CASE("what no peer of ours would say is refused: an input fetched twice, no
         std::string::npos);
 }
 
+TEST_CASE("a chunk in two parts is the one of its frame, and what is no sound chunk is none") {
+  const ChunkHead head = encode_chunk_head(7, (std::uint64_t{5} << 30) + 3);
+  const std::vector<std::byte> data(max_chunk_bytes + 1, std::byte{42});
+  const std::optional<Chunk> chunk = chunk_of(head, std::span(data).first(9));
+  REQUIRE(chunk);
+  CHECK(chunk->attachment == 7);
+  CHECK(chunk->offset == (std::uint64_t{5} << 30) + 3);
+  CHECK(chunk->data.data() == data.data());
+  CHECK(chunk->data.size() == 9);
+  CHECK_FALSE(chunk_of(head, {}));
+  CHECK_FALSE(chunk_of(head, data));
+  CHECK_FALSE(chunk_of(std::span(head).first(chunk_head_bytes - 1), data));
+  for (std::size_t i = 0; i < 4; ++i) {
+    ChunkHead other = head;
+    other[i] ^= std::byte{1};
+    CHECK_FALSE(chunk_of(other, std::span(data).first(9)));
+  }
+}
+
 TEST_CASE("chunks carry 64-bit offsets") {
   const std::uint64_t offset = (std::uint64_t{5} << 30) + 3;
   const ChunkHead head = encode_chunk_head(7, offset);
