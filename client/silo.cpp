@@ -55,6 +55,7 @@ wire::Join Silo::join(const plan::Terms& terms) {
   if (terms_.samples.classes.empty()) terms_.samples.classes = learn::numbered_classes(terms.task.num_classes);
   global_model_.reset();
   pretrained_.reset();
+  memory_.clear();
   remarks_.clear();
 
   wire::Join join;

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "client/assignment.hpp"
+#include "client/client_memory.hpp"
 #include "client/pretrained_store.hpp"
 #include "shared/base/error.hpp"
 #include "shared/learn/data/data_set.hpp"
@@ -62,6 +63,9 @@ class Silo {
   /// The pre-trained model; a process that has none (it was started again) trains it.
   wire::PackedState pretrained(const TaskContext& context);
 
+  /// What local objectives remember from round to round.
+  [[nodiscard]] ClientMemory& memory() { return memory_; }
+
   /// Samples that the server sent, on the device. Throws Error(protocol) where they are not of the run's shape.
   [[nodiscard]] at::Tensor samples_of(const Input& input) const;
 
@@ -88,6 +92,7 @@ class Silo {
   learn::Samples held_out_;
   std::unique_ptr<learn::Model> global_model_;
   std::optional<wire::PackedState> pretrained_;
+  ClientMemory memory_;
 };
 
 }  // namespace headstart::client

@@ -22,7 +22,10 @@ class Train final : public TaskHandler {
     const auto lease = learn::lease_for(model, seed.child("layers"));
     const auto& options = silo.terms().train;
     const auto orders = learn::epoch_orders(silo.training().size(), options.epochs, seed);
-    learn::train(model, silo.training(), options, orders, context.progress, context.stop);
+    learn::ObjectiveMemory memory;
+    if (auto counted = silo.memory().settle(settings.counted_round)) memory.before = std::move(*counted);
+    learn::train(model, silo.training(), options, orders, context.progress, context.stop, &memory);
+    if (!memory.after.is_empty()) silo.memory().propose(settings.round, std::move(memory.after));
     return {.state = wire::PackedState(model.state())};
   }
 };

@@ -20,25 +20,32 @@ namespace {
 /// The aggregate of one round and who may add to it.
 class Collection {
  public:
-  Collection(const RunContext& context, const DigestedState& global, std::uint32_t round, RoundMachine& machine,
-             std::unique_ptr<learn::Aggregator> aggregator, std::optional<std::string> suspect)
+  Collection(const RunContext& context, const Strategy& strategy, const ServerState& state,
+             const DigestedState& global, std::uint32_t round, const std::map<std::string, std::int64_t>& counted,
+             RoundMachine& machine, std::optional<std::string> suspect)
       : context_(context),
+        strategy_(strategy),
+        state_(state),
         global_(global),
+        counted_(counted),
         round_(round),
         what_(fmt::format("update of round {}", round)),
         machine_(machine),
         suspect_(std::move(suspect)),
-        aggregator_(std::move(aggregator)) {}
+        aggregator_(strategy.begin({round, state})) {}
 
   /// Trains at one client and adds its update, whole or not at all.
   net::Task<bool> collect_from(ClientSession& client) {
     const bool is_kept = aggregator_->keeps_updates();
     const auto place = is_kept ? UploadSlots::Place::disk : UploadSlots::Place::memory;
-    plan::TrainSettings settings{.round = round_, .counted_round = 0};
-    auto training = train(client, settings, DisclosurePolicy::release_model("global model", global_), place);
+    auto downloading = download_for(client);
+    const DigestedState sent = co_await std::move(downloading);
+    const auto last = counted_.find(client.name());
+    plan::TrainSettings settings{.round = round_, .counted_round = last == counted_.end() ? 0 : last->second};
+    auto training = train(client, settings, DisclosurePolicy::release_model("global model", sent), place);
     Upload received = co_await std::move(training);
     auto upload = std::make_unique<Upload>(std::move(received));
-    const NormBound bound{global_.state, context_.config.max_update_norm};
+    const NormBound bound{sent.state, context_.config.max_update_norm};
     auto inspecting = inspect(context_.intake(), client.name(), *upload, aggregator_->blocks(), bound, what_);
     const Inspection seen = co_await std::move(inspecting);
     if (seen.violation) refuse(client, *seen.violation);
@@ -56,6 +63,16 @@ class Collection {
   [[nodiscard]] const Norms& norms() const { return norms_; }
 
  private:
+  /// What the strategy has this client train from: mostly the global model, which is hashed already.
+  net::Task<DigestedState> download_for(const ClientSession& client) const {
+    const Participant to{client.name(), client.info().num_examples};
+    DigestedState sent{{}, strategy_.download(state_, to)};
+    if (sent.state.bytes().data() == global_.state.bytes().data()) co_return global_;
+    auto hashing = net::offload(context_.pool, [&sent] { return sent.state.digest(); });
+    sent.digest = co_await std::move(hashing);
+    co_return sent;
+  }
+
   [[noreturn]] void refuse(ClientSession& client, const std::string& violation) const {
     std::string reason = violation;
     std::string for_client = violation;
@@ -69,7 +86,10 @@ class Collection {
   }
 
   const RunContext& context_;
+  const Strategy& strategy_;
+  const ServerState& state_;
   const DigestedState& global_;
+  const std::map<std::string, std::int64_t>& counted_;
   std::uint32_t round_;
   std::string what_;
   RoundMachine& machine_;
@@ -95,6 +115,7 @@ std::vector<std::shared_ptr<ClientSession>> selected(const RunContext& context, 
 
 net::Task<RoundOutcome> run_round(const RunContext& context, const Strategy& strategy, const ServerState& state,
                                   const DigestedState& global, std::uint32_t round,
+                                  const std::map<std::string, std::int64_t>& counted,
                                   std::optional<std::string> suspect) {
   const auto clients = selected(context, strategy, round);
   const std::set<std::string> gone = context.roster.gone();
@@ -108,7 +129,7 @@ net::Task<RoundOutcome> run_round(const RunContext& context, const Strategy& str
                             context.roster.all().size(), quorum_of(context.options())));
   }
   const RoundPlan plan{round, state};
-  Collection collection(context, global, round, machine, strategy.begin(plan), std::move(suspect));
+  Collection collection(context, strategy, state, global, round, counted, machine, std::move(suspect));
   const auto answers = co_await context.roster.ask<bool>(
       clients, [&collection](ClientSession& client) { return collection.collect_from(client); });
   for (const auto& answer : answers) {

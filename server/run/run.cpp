@@ -453,11 +453,18 @@ void Run::resume() {
   state_.bytes_up = started.before_rounds.bytes_up;
   state_.bytes_down = started.before_rounds.bytes_down;
   for (const RoundRecord& record : recovery_.lines) {
+    note_counted(record.round, record.participation);
     state_.bytes_up += record.bytes_up;
     state_.bytes_down += record.bytes_down;
     count(record);
   }
+  note_counted(milestone.round, milestone.participation);
   observer_.on_note(fmt::format("going on after round {}", state_.num_rounds_done));
+}
+
+void Run::note_counted(std::int64_t round, const Participation& participation) {
+  if (round == 0) return;  // what round 1 starts from is nobody's update
+  for (const std::string& client : participation.accepted) state_.counted[client] = round;
 }
 
 void Run::count_start() {
@@ -478,6 +485,7 @@ net::Task<> Run::adopt(ServerState state, std::int64_t round, const Participatio
   state_.memory = std::move(state.memory);
   state_.num_rounds_done = round;
   state_.norms = participation.norms;
+  note_counted(round, participation);
   Milestone milestone{.round = round,
                       .digest = {},
                       .participation = participation,
@@ -530,7 +538,7 @@ net::Task<> Run::run_rounds() {
     try {
       const ServerState state{state_.global.state, state_.memory};
       auto running = run_round(context_, *federated_.strategy, state, state_.global, static_cast<std::uint32_t>(round),
-                               outlier_in(state_.norms));
+                               state_.counted, outlier_in(state_.norms));
       outcome = co_await std::move(running);
     } catch (const Error& error) {
       // Updates that cannot be used come from honest clients too, where the model that they were sent is poisoned.

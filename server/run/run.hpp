@@ -89,6 +89,7 @@ class Run {
   net::Task<> run_rounds();
   /// Takes up what an earlier server had done.
   void resume();
+  void note_counted(std::int64_t round, const Participation& participation);
   /// What start and rounds add to targets and accuracies.
   void count_start();
   void count(const RoundRecord& record);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <set>
 #include <string>
@@ -22,6 +23,8 @@ struct RunState {
   DigestedState global;
   learn::StateDict memory;  ///< What the strategy remembers beside it.
   Norms norms;              ///< Of the updates in it.
+  /// By client, the last round whose result of its is in the model: what a client remembers counts up to there.
+  std::map<std::string, std::int64_t> counted;
   std::int64_t num_rounds_done = 0;
   std::int64_t num_measured = -1;  ///< The last round with a line in rounds.jsonl; -1: none.
   std::int64_t num_kept = -1;      ///< The last round whose model is among the checkpoints; -1: none.

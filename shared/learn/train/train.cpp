@@ -19,14 +19,39 @@ namespace headstart::learn {
 
 namespace {
 
-using Objectives = std::vector<std::unique_ptr<LocalObjective>>;
+using Objectives = std::vector<std::pair<std::string_view, std::unique_ptr<LocalObjective>>>;
 
-Objectives objectives_of(const TrainOptions& options, const std::vector<Tensor>& received) {
+/// The tensors of `memory` that are the objective `name`'s, under its own names.
+StateDict part_of(const StateDict& memory, std::string_view name) {
+  std::vector<NamedTensor> part;
+  const std::string prefix = std::string(name) + "/";
+  for (const NamedTensor& named : memory.tensors()) {
+    if (named.name.starts_with(prefix)) part.push_back({named.name.substr(prefix.size()), named.tensor});
+  }
+  return StateDict(std::move(part));
+}
+
+Objectives objectives_of(std::span<const LocalObjectiveRow> rows, const TrainOptions& options,
+                         const std::vector<Tensor>& received, const StateDict& memory) {
   Objectives objectives;
-  for (const LocalObjectiveRow& row : local_objectives()) {
-    if (auto objective = row.make(options, received)) objectives.push_back(std::move(objective));
+  for (const LocalObjectiveRow& row : rows) {
+    if (auto objective = row.make(options, received, part_of(memory, row.name))) {
+      objectives.push_back({row.name, std::move(objective)});
+    }
   }
   return objectives;
+}
+
+StateDict memory_of(const Objectives& objectives, const std::vector<Tensor>& trained) {
+  const at::NoGradGuard no_grad;
+  std::vector<NamedTensor> all;
+  for (const auto& [name, objective] : objectives) {
+    const StateDict part = objective->remembered(trained);
+    for (const NamedTensor& named : part.tensors()) {
+      all.push_back({std::string(name) + "/" + named.name, named.tensor});
+    }
+  }
+  return StateDict(std::move(all));
 }
 
 /// A step of supervised training: cross-entropy, mean over the batch, and what `objectives` add to its gradient.
@@ -39,7 +64,7 @@ EpochLoop::Step supervised_step(Model& model, Optimizer& optimizer, const Sample
     loss.backward();
     if (!objectives.empty()) {
       const at::NoGradGuard no_grad;
-      for (const auto& objective : objectives) objective->correct_gradients(optimizer.parameters());
+      for (const auto& [name, objective] : objectives) objective->correct_gradients(optimizer.parameters());
     }
     optimizer.step();
     return loss;
@@ -134,18 +159,21 @@ std::vector<Tensor> epoch_orders(std::int64_t num_samples, std::int64_t epochs, 
 }
 
 double train(Model& model, const Samples& samples, const TrainOptions& options, const std::vector<Tensor>& orders,
-             const ProgressCallback& progress, std::stop_token stop) {
+             const ProgressCallback& progress, std::stop_token stop, ObjectiveMemory* memory,
+             std::span<const LocalObjectiveRow> rows) {
   check_samples(samples);
   const std::int64_t planned =
       std::accumulate(orders.begin(), orders.end(), std::int64_t{0},
                       [](std::int64_t sum, const Tensor& order) { return sum + order.size(0); });
   EpochLoop loop("training", options.batch_size, samples.x.device(), planned);
   Optimizer optimizer(model.parameters(), options.optimizer);
-  const Objectives objectives = objectives_of(options, optimizer.parameters());
+  const Objectives objectives =
+      objectives_of(rows, options, optimizer.parameters(), memory != nullptr ? memory->before : StateDict());
   const EpochLoop::Step step = supervised_step(model, optimizer, samples, objectives);
   model.set_training(true);
   double loss = 0;
   for (const Tensor& order : orders) loss = loop.run(order, step, progress, stop);
+  if (memory != nullptr) memory->after = memory_of(objectives, optimizer.parameters());
   return loss;
 }
 

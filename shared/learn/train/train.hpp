@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
 #include <stop_token>
 #include <utility>
 #include <vector>
@@ -14,6 +15,7 @@
 #include "shared/learn/data/data_set.hpp"
 #include "shared/learn/models/model.hpp"
 #include "shared/learn/train/evaluation.hpp"
+#include "shared/learn/train/local_objective.hpp"
 
 namespace headstart::learn {
 
@@ -73,9 +75,10 @@ std::vector<Tensor> epoch_orders(std::int64_t num_samples, std::int64_t epochs, 
 /// order in sequence, the last one smaller (a last batch of one sample is joined to the one before, as BatchNorm
 /// cannot train on it). Fresh optimiser. Samples and model must be on one device.
 /// Returns the mean training loss per sample of the last epoch. Throws Error(run_failed) when the loss is not finite,
-/// Error(interrupted) when `stop` is requested.
+/// Error(interrupted) when `stop` is requested. `memory`: of the local objectives; without it they begin anew.
 double train(Model& model, const Samples& samples, const TrainOptions& options, const std::vector<Tensor>& orders,
-             const ProgressCallback& progress = {}, std::stop_token stop = {});
+             const ProgressCallback& progress = {}, std::stop_token stop = {}, ObjectiveMemory* memory = nullptr,
+             std::span<const LocalObjectiveRow> objectives = local_objectives());
 
 struct PretrainResult {
   StateDict best;               ///< State after the best epoch.

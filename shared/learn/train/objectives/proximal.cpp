@@ -26,7 +26,8 @@ class ProximalTerm final : public LocalObjective {
 
 }  // namespace
 
-std::unique_ptr<LocalObjective> make_proximal_term(const TrainOptions& options, const std::vector<Tensor>& received) {
+std::unique_ptr<LocalObjective> make_proximal_term(const TrainOptions& options, const std::vector<Tensor>& received,
+                                                   const StateDict&) {
   if (options.proximal_mu == 0) return nullptr;
   return std::make_unique<ProximalTerm>(options.proximal_mu, received);
 }
