@@ -35,11 +35,8 @@ learn::ProgressCallback part_of(const learn::ProgressCallback& whole, std::int64
 
 }  // namespace
 
-LocalWorker::LocalWorker(LocalWorkerOptions options, learn::Dataset data, Clock clock)
-    : options_(std::move(options)),
-      data_(std::move(data)),
-      clock_(std::move(clock)),
-      device_(learn::device_of(options_.device)) {
+LocalWorker::LocalWorker(LocalWorkerOptions options, learn::Dataset data)
+    : options_(std::move(options)), data_(std::move(data)), device_(learn::device_of(options_.device)) {
   if (data_.size() == 0) {
     throw Error(Errc::data, fmt::format("client {} has no samples; check data.manifest and data.share, or data.path",
                                         options_.name));
@@ -203,7 +200,7 @@ wire::PretrainDone LocalWorker::pretrain(const TaskContext& context) {
                                                  seeds().child("pretrain"), context.progress, context.stop);
   pretrained_ = wire::PackedState(result.best);
   wire::PretrainDone done;
-  done.seconds = seconds_between(context.received_at, clock_());
+  done.seconds = context.seconds();
   done.num_epochs = static_cast<std::uint32_t>(result.num_epochs);
   done.best_epoch = static_cast<std::uint32_t>(result.best_epoch);
   if (store_) keep(key, done);

@@ -26,7 +26,7 @@ class LocalWorker final : public Worker {
  public:
   /// `data`: all of the silo's own samples, as stored; the run says what their values and labels mean. Throws
   /// Error(data) where there are none.
-  LocalWorker(LocalWorkerOptions options, learn::Dataset data, Clock clock);
+  LocalWorker(LocalWorkerOptions options, learn::Dataset data);
   ~LocalWorker() override;
 
   wire::Join join(const plan::Terms& terms) override;
@@ -61,7 +61,6 @@ class LocalWorker final : public Worker {
   LocalWorkerOptions options_;
   learn::Dataset data_;
   learn::SampleFigures figures_;
-  Clock clock_;
   c10::Device device_;
   std::optional<PretrainedStore> store_;
 

@@ -65,7 +65,7 @@ Participant Participants::make(std::int64_t index, std::stop_token stop) const {
       .name = name, .device = settings_.device, .own_model = {}, .script = {}, .store = store_};
   options.script = settings_.model.script_file();
   client::LocalWorker worker(std::move(options),
-                             data_.train.part(manifest_.clients.at(static_cast<std::size_t>(index))), clock_);
+                             data_.train.part(manifest_.clients.at(static_cast<std::size_t>(index))));
   plan::Terms terms;
   terms.seed = seed_;
   terms.model = settings_.model;
@@ -79,7 +79,8 @@ Participant Participants::make(std::int64_t index, std::stop_token stop) const {
   participant.name = name;
   participant.training = worker.training_samples();
   if (settings_.participants.empty()) {
-    const client::TaskContext context{.progress = {}, .stop = std::move(stop), .received_at = clock_()};
+    const client::TaskContext context{
+        .progress = {}, .stop = std::move(stop), .received_at = clock_(), .clock = clock_};
     participant.num_epochs = worker.pretrain(context).num_epochs;
     const wire::PackedState state = worker.pretrained(context);
     participant.spec = settings_.model;

@@ -72,9 +72,8 @@ net::Task<Upload> UploadSlots::acquire(std::uint64_t num_bytes, Place place) {
       used_ += num_bytes;
       co_return Upload(*this, memory_for(num_bytes), num_bytes);
     }
-    const auto waiter = waiters_.insert(waiters_.end(), {net::asio::steady_timer(executor_, patience), num_bytes});
-    boost::system::error_code cancelled;
-    co_await waiter->timer.async_wait(net::asio::redirect_error(net::asio::use_awaitable, cancelled));
+    const auto waiter = waiters_.emplace(waiters_.end(), executor_, num_bytes);
+    co_await waiter->timer.wait();
     const bool is_granted = waiter->is_granted;
     waiters_.erase(waiter);
     if (is_granted) co_return Upload(*this, memory_for(num_bytes), num_bytes);
