@@ -22,6 +22,10 @@ struct TaskContext {
   learn::ProgressCallback progress;
   std::stop_token stop;
   TimePoint received_at{};
+  Clock clock = {};  ///< That received_at was read from.
+
+  /// Since the task was received; 0 where there is no clock.
+  [[nodiscard]] double seconds() const { return clock ? seconds_between(received_at, clock()) : 0; }
 };
 
 /// A state that a task works on.

@@ -29,9 +29,8 @@ std::vector<std::uint16_t> HeldInputs::begin(const std::vector<wire::Input>& inp
 }
 
 wire::PackedState HeldInputs::room_for(const learn::Schema& schema) {
-  const auto found = std::ranges::find_if(spent_, [&schema](const wire::PackedState& spent) {
-    return spent.state().schema() == schema;
-  });
+  const auto found = std::ranges::find_if(
+      spent_, [&schema](const wire::PackedState& spent) { return spent.state().schema() == schema; });
   if (found == spent_.end()) {
     spent_.clear();  // their memory is wanted
     return wire::PackedState(schema);

@@ -4,8 +4,8 @@
 
 namespace headstart::client {
 
-LocalWorker::LocalWorker(SiloOptions options, learn::Dataset data, Clock clock, std::span<const TaskRow> rows)
-    : silo_(std::move(options), std::move(data), std::move(clock)), rows_(rows) {}
+LocalWorker::LocalWorker(SiloOptions options, learn::Dataset data, std::span<const TaskRow> rows)
+    : silo_(std::move(options), std::move(data)), rows_(rows) {}
 
 std::vector<std::string> LocalWorker::kinds() const {
   std::vector<std::string> kinds;

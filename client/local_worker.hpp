@@ -17,7 +17,7 @@ namespace headstart::client {
 class LocalWorker final : public Worker {
  public:
   /// Throws as Silo's constructor. `rows`: what it can do.
-  LocalWorker(SiloOptions options, learn::Dataset data, Clock clock, std::span<const TaskRow> rows = local_tasks());
+  LocalWorker(SiloOptions options, learn::Dataset data, std::span<const TaskRow> rows = local_tasks());
 
   [[nodiscard]] std::vector<std::string> kinds() const override;
   wire::Join join(const plan::Terms& terms) override;

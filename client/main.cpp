@@ -62,8 +62,7 @@ int run_client(const client::ClientConfig& config, bool is_check) {
   }
   learn::use_threads(config.threads);
   const learn::KeepFreedMemory keep_freed_memory;
-  client::LocalWorker worker(client::worker_options(config), client::load_own_data(config),
-                             std::chrono::steady_clock::now);
+  client::LocalWorker worker(client::worker_options(config), client::load_own_data(config));
 
   net::RedialOptions redial;
   redial.patience = std::chrono::milliseconds(std::llround(1000 * config.patience));

@@ -3,12 +3,10 @@
 #include <algorithm>
 #include <optional>
 
-#include <boost/asio/redirect_error.hpp>
-#include <boost/asio/steady_timer.hpp>
-#include <boost/asio/use_awaitable.hpp>
 #include <fmt/format.h>
 
 #include "shared/base/error.hpp"
+#include "shared/net/time.hpp"
 #include "shared/net/websocket.hpp"
 
 namespace headstart::client {
@@ -39,8 +37,8 @@ net::Task<std::string> dial_and_run(net::asio::any_io_executor executor, const D
 net::Task<std::string> run_with_reconnect(net::asio::any_io_executor executor, Dial dial, ClientContext context,
                                           net::RedialOptions redial) {
   ClientState state(executor, *context.pool, context.clock);
-  net::asio::steady_timer pause_timer(executor);
-  const std::stop_callback on_stop(context.stop, [&pause_timer] { pause_timer.cancel(); });
+  net::Timer pause_timer(executor);
+  const std::stop_callback on_stop(context.stop, [&pause_timer] { pause_timer.end(); });
   const Seed seed = Seed(0).child(context.name);
   std::optional<TimePoint> failing_since;
   for (int attempt = 1;; ++attempt) {
@@ -84,8 +82,7 @@ net::Task<std::string> run_with_reconnect(net::asio::any_io_executor executor, D
         std::min(net::pause_after(pace, attempt, seed), std::chrono::ceil<std::chrono::milliseconds>(end - now));
     context.observer->on_retry(failure->what(), pause);
     pause_timer.expires_after(pause);
-    boost::system::error_code cancelled;
-    auto waiting = pause_timer.async_wait(net::asio::redirect_error(net::asio::use_awaitable, cancelled));
+    auto waiting = pause_timer.wait();
     co_await std::move(waiting);
     if (context.stop.stop_requested()) {
       state.runner.drop();

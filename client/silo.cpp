@@ -26,11 +26,8 @@ std::string constants_text(const std::vector<double>& mean, const std::vector<do
 
 }  // namespace
 
-Silo::Silo(SiloOptions options, learn::Dataset data, Clock clock)
-    : options_(std::move(options)),
-      data_(std::move(data)),
-      clock_(std::move(clock)),
-      device_(learn::device_of(options_.device)) {
+Silo::Silo(SiloOptions options, learn::Dataset data)
+    : options_(std::move(options)), data_(std::move(data)), device_(learn::device_of(options_.device)) {
   if (data_.size() == 0) {
     throw Error(Errc::data, fmt::format("client {} has no samples; check data.manifest and data.share, or data.path",
                                         options_.name));
@@ -194,7 +191,7 @@ plan::Pretraining Silo::pretrain(const TaskContext& context) {
                                                  seeds().child("pretrain"), context.progress, context.stop);
   pretrained_ = wire::PackedState(result.best);
   plan::Pretraining done;
-  done.seconds = seconds_between(context.received_at, clock_());
+  done.seconds = context.seconds();
   done.num_epochs = result.num_epochs;
   done.best_epoch = result.best_epoch;
   if (store_) keep(key, done);

@@ -32,7 +32,7 @@ class Silo {
  public:
   /// `data`: all of the silo's own samples, as stored; the run says what their values and labels mean. Throws
   /// Error(data) where there are none.
-  Silo(SiloOptions options, learn::Dataset data, Clock clock);
+  Silo(SiloOptions options, learn::Dataset data);
   ~Silo();
   Silo(const Silo&) = delete;
   Silo& operator=(const Silo&) = delete;
@@ -82,7 +82,6 @@ class Silo {
   SiloOptions options_;
   learn::Dataset data_;
   learn::SampleFigures figures_;
-  Clock clock_;
   c10::Device device_;
   std::optional<PretrainedStore> store_;
 

@@ -90,7 +90,7 @@ net::Task<> TaskRunner::run(std::shared_ptr<State> state, std::shared_ptr<Job> p
       if (held && !held->is_done && held->listener) held->listener(progress);
     });
   };
-  const TaskContext context{report, piece->stop.get_token(), piece->began_at};
+  const TaskContext context{report, piece->stop.get_token(), piece->began_at, clock};
   try {
     auto working = net::offload(pool, [&piece, &context] { return piece->work(context); });
     piece->result = co_await std::move(working);

@@ -45,8 +45,8 @@ class Distill final : public TaskHandler {
     model.load(assignment.input(plan::input::student).state.state());
     const Seed seed = silo.terms().seeds().child("consolidation");
     const auto lease = learn::lease_for(model, seed.child("layers"));
-    learn::distill(model, silo.training(), guidance, options, seed,
-                   part_of(context.progress, num_asked, total), context.stop);
+    learn::distill(model, silo.training(), guidance, options, seed, part_of(context.progress, num_asked, total),
+                   context.stop);
     return {.state = wire::PackedState(model.state())};
   }
 

@@ -63,8 +63,7 @@ Participant Participants::make(std::int64_t index, std::stop_token stop) const {
   // Named and seeded as the clients of a federation, so that one folder of pre-trained models serves both.
   client::SiloOptions options{.name = name, .device = settings_.device, .own_model = {}, .script = {}, .store = store_};
   options.script = settings_.model.script_file();
-  client::Silo silo(std::move(options), data_.train.part(manifest_.clients.at(static_cast<std::size_t>(index))),
-                    clock_);
+  client::Silo silo(std::move(options), data_.train.part(manifest_.clients.at(static_cast<std::size_t>(index))));
   plan::Terms terms;
   terms.seed = seed_;
   terms.model = settings_.model;
@@ -78,7 +77,8 @@ Participant Participants::make(std::int64_t index, std::stop_token stop) const {
   participant.name = name;
   participant.training = silo.training();
   if (settings_.participants.empty()) {
-    const client::TaskContext context{.progress = {}, .stop = std::move(stop), .received_at = clock_()};
+    const client::TaskContext context{
+        .progress = {}, .stop = std::move(stop), .received_at = clock_(), .clock = clock_};
     participant.num_epochs = silo.pretrain(context).num_epochs;
     const wire::PackedState state = silo.pretrained(context);
     participant.spec = settings_.model;

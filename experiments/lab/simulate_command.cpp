@@ -38,10 +38,7 @@ SimulatedClient client_of(const SimulationSettings& settings, const learn::Datas
   options.script = settings.server.terms.model.script_file();
   options.shares_with_peers = settings.share_model == client::Sharing::peers;
   if (!settings.store.empty()) options.store = settings.store;
-  return {name,
-          std::make_unique<client::LocalWorker>(options, train.part(manifest.clients[index]),
-                                                std::chrono::steady_clock::now),
-          {}};
+  return {name, std::make_unique<client::LocalWorker>(options, train.part(manifest.clients[index])), {}};
 }
 
 int run_simulation(const SimulationSettings& settings) {
@@ -71,9 +68,10 @@ int run_simulation(const SimulationSettings& settings) {
                         std::chrono::steady_clock::now);
   const auto num_threads = settings.compute_threads > 0 ? static_cast<std::size_t>(settings.compute_threads)
                                                         : std::max(1U, std::thread::hardware_concurrency());
+  net::RealTime time(std::chrono::steady_clock::now);
   std::optional<net::StopSignals> signals;
   simulate(
-      config, std::move(data), folder, view, std::move(clients), num_threads, std::chrono::steady_clock::now,
+      config, std::move(data), folder, view, std::move(clients), num_threads, time,
       [&signals](std::function<void()> stop) { signals.emplace(stop_signals(), std::move(stop), leave_at_once()); });
   view.finish("done: " + config.folder + "/summary.json, final.safetensors");
   return 0;

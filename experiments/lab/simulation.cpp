@@ -26,11 +26,12 @@ std::string words_of(const std::exception_ptr& failure) {
 
 nlohmann::json simulate(const server::ServerConfig& config, server::CentralData data, server::RunFolder& folder,
                         server::RunObserver& observer, std::vector<SimulatedClient> clients, std::size_t num_threads,
-                        const Clock& clock, const std::function<void(std::function<void()>)>& on_stop) {
+                        net::Time& time, const std::function<void(std::function<void()>)>& on_stop) {
   namespace asio = boost::asio;
   asio::io_context io(1);
+  time.govern(io);
   asio::thread_pool pool(num_threads);
-  server::Run federation(io.get_executor(), pool, config, std::move(data), folder, observer, clock);
+  server::Run federation(io.get_executor(), pool, config, std::move(data), folder, observer, time.clock());
   const bool is_first_lobby = folder.earlier_run().is_null();
   if (on_stop) on_stop([&io, &federation] { asio::dispatch(io, [&federation] { federation.stop(); }); });
   client::ClientObserver silent;
@@ -52,7 +53,7 @@ nlohmann::json simulate(const server::ServerConfig& config, server::CentralData 
       co_return std::move(pair.second);
     };
     auto running = client::run_with_reconnect(
-        io.get_executor(), dial, {simulated.name, simulated.worker.get(), &pool, &silent, clock, {}}, redial);
+        io.get_executor(), dial, {simulated.name, simulated.worker.get(), &pool, &silent, time.clock(), {}}, redial);
     asio::co_spawn(
         io, std::move(running),
         [&, name = simulated.name, on_end = simulated.on_end](const std::exception_ptr& failure, const std::string&) {
@@ -77,7 +78,7 @@ nlohmann::json simulate(const server::ServerConfig& config, server::CentralData 
     summary = std::move(result);
     if (failure) federation.stop();  // whoever is left must not keep the simulation alive
   });
-  io.run();
+  time.run(io);
   pool.join();
   if (failure && !last_words.empty()) {
     throw Error(Errc::run_failed, "the run could not begin without its clients: " + last_words);

@@ -11,6 +11,7 @@
 
 #include "client/worker.hpp"
 #include "server/run/run.hpp"
+#include "shared/net/time.hpp"
 
 namespace headstart::lab {
 
@@ -23,12 +24,12 @@ struct SimulatedClient {
   std::function<void(const std::exception_ptr&)> on_end = {};
 };
 
-/// Runs one federation to its end, every client's work and the server's on `num_threads` compute threads.
+/// Runs one federation to its end, every client's work and the server's on `num_threads` compute threads, by `time`.
 /// Returns the summary; throws as Run::run() does. What ends a client is logged and costs the run that client; a
 /// run that has not begun and waits for one that has ended is over: Error(run_failed), with that client's words.
 /// `on_stop` is given what stops the run: before it returns where it is called by an observer, soon on another thread.
 nlohmann::json simulate(const server::ServerConfig& config, server::CentralData data, server::RunFolder& folder,
                         server::RunObserver& observer, std::vector<SimulatedClient> clients, std::size_t num_threads,
-                        const Clock& clock, const std::function<void(std::function<void()>)>& on_stop = {});
+                        net::Time& time, const std::function<void(std::function<void()>)>& on_stop = {});
 
 }  // namespace headstart::lab

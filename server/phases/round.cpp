@@ -20,9 +20,9 @@ namespace {
 /// The aggregate of one round and who may add to it.
 class Collection {
  public:
-  Collection(const RunContext& context, const Strategy& strategy, const ServerState& state,
-             const DigestedState& global, std::uint32_t round, const std::map<std::string, std::int64_t>& counted,
-             RoundMachine& machine, std::optional<std::string> suspect)
+  Collection(const RunContext& context, const Strategy& strategy, const ServerState& state, const DigestedState& global,
+             std::uint32_t round, const std::map<std::string, std::int64_t>& counted, RoundMachine& machine,
+             std::optional<std::string> suspect)
       : context_(context),
         strategy_(strategy),
         state_(state),

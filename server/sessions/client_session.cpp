@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include <boost/asio/steady_timer.hpp>
 #include <fmt/format.h>
 
 #include "server/sessions/task_exchange.hpp"
@@ -48,7 +47,7 @@ class ClientSession::Watch {
     ClientSession& session;  ///< Not used once is_over.
     Conversation conversation;
     Step step;
-    net::asio::steady_timer timer;
+    net::Timer timer;
     Lateness lateness;
     bool is_over = false;
   };
@@ -56,7 +55,7 @@ class ClientSession::Watch {
   static void wait_on(const std::shared_ptr<State>& state) {
     const auto left = std::max(state->lateness.next_look() - state->session.clock_(), TimePoint::duration::zero());
     state->timer.expires_after(std::min<TimePoint::duration>(left, std::chrono::hours(24)));
-    state->timer.async_wait([state](boost::system::error_code) {
+    state->timer.on_end([state] {
       if (!state->is_over) look(state);
     });
   }

@@ -73,16 +73,13 @@ net::Task<Upload> UploadSlots::acquire(std::uint64_t num_bytes, Place place) {
       used_ += num_bytes;
       co_return Upload(*this, memory_for(num_bytes), num_bytes);
     }
-    const auto waiter = waiters_.insert(waiters_.end(), {net::asio::steady_timer(executor_), num_bytes});
-    std::uint64_t seen = 0;
-    std::chrono::milliseconds waited{0};
-    do {
-      seen = num_given_back_;
+    const auto waiter = waiters_.emplace(waiters_.end(), executor_, num_bytes);
+    for (auto waited = patience;; waited += patience) {
+      const std::uint64_t seen = num_given_back_;
+      co_await waiter->timer.wait();
+      if (waiter->is_granted || num_given_back_ == seen || waited >= long_patience) break;
       waiter->timer.expires_after(patience);
-      boost::system::error_code cancelled;
-      co_await waiter->timer.async_wait(net::asio::redirect_error(net::asio::use_awaitable, cancelled));
-      waited += patience;
-    } while (!waiter->is_granted && num_given_back_ != seen && waited < long_patience);
+    }
     const bool is_granted = waiter->is_granted;
     waiters_.erase(waiter);
     if (is_granted) co_return Upload(*this, memory_for(num_bytes), num_bytes);

@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "shared/learn/aggregate/aggregator.hpp"
-#include "shared/net/signal.hpp"
+#include "shared/net/time.hpp"
 #include "shared/session/byte_stream.hpp"
 
 namespace headstart::server {
@@ -67,7 +67,9 @@ class UploadSlots {
  private:
   friend class Upload;
   struct Waiter {
-    net::asio::steady_timer timer;
+    Waiter(const net::asio::any_io_executor& executor, std::uint64_t size)
+        : timer(executor, patience), num_bytes(size) {}
+    net::Timer timer;
     std::uint64_t num_bytes;
     bool is_granted = false;
   };

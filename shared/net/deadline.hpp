@@ -7,9 +7,8 @@
 #include <utility>
 
 #include <boost/asio/any_io_executor.hpp>
-#include <boost/asio/steady_timer.hpp>
 
-#include "shared/net/task.hpp"
+#include "shared/net/time.hpp"
 
 namespace headstart::net {
 
@@ -18,7 +17,7 @@ class Deadline {
  public:
   Deadline(const asio::any_io_executor& executor, std::chrono::milliseconds limit, std::function<void()> expire)
       : timer_(executor, limit) {
-    timer_.async_wait([fate = fate_, expire = std::move(expire)](boost::system::error_code) {
+    timer_.on_end([fate = fate_, expire = std::move(expire)] {
       if (*fate != Fate::armed) return;
       *fate = Fate::expired;
       expire();
@@ -35,7 +34,7 @@ class Deadline {
  private:
   enum class Fate { armed, disarmed, expired };
   std::shared_ptr<Fate> fate_ = std::make_shared<Fate>(Fate::armed);
-  asio::steady_timer timer_;
+  Timer timer_;
 };
 
 }  // namespace headstart::net

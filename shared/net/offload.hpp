@@ -14,7 +14,7 @@
 #include <boost/asio/thread_pool.hpp>
 #include <boost/asio/use_awaitable.hpp>
 
-#include "shared/net/task.hpp"
+#include "shared/net/time.hpp"
 
 namespace headstart::net {
 
@@ -56,11 +56,13 @@ class Outcome {
 ///   auto training = offload(pool, [model] { ... });
 ///   auto result = co_await std::move(training);
 /// The caller's executor is kept alive with work meanwhile; cancelling the caller waits for `function` to return.
+/// Manual time does not go on meanwhile.
 /// `pool` must be joined before the caller's execution context is destroyed.
 template <class F>
 Task<std::invoke_result_t<F&>> offload(asio::thread_pool& pool, F function) {
   using Result = std::invoke_result_t<F&>;
   static_assert(!std::is_reference_v<Result>, "return a value: what a reference names may be gone by then");
+  const WorkUnderWay under_way(co_await asio::this_coro::executor);
   // co_spawn would be shorter, but delivers cancellation on another of the pool's threads while `function` runs.
   detail::Outcome<Result> outcome;
   auto start = [&pool, &function, &outcome](auto handler) {

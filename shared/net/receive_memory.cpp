@@ -3,9 +3,6 @@
 #include <algorithm>
 #include <utility>
 
-#include <boost/asio/redirect_error.hpp>
-#include <boost/asio/use_awaitable.hpp>
-
 namespace headstart::net {
 
 namespace {
@@ -41,18 +38,16 @@ class ReceiveMemory::Place {
 ReceiveMemory::ReceiveMemory(std::size_t bytes, std::chrono::milliseconds patience)
     : num_blocks_(std::max<std::size_t>(1, bytes / Block::capacity)), patience_(patience) {}
 
-Task<std::unique_ptr<ReceiveMemory::Block>> ReceiveMemory::take(asio::steady_timer& timer,
-                                                                std::function<void()> evict) {
+Task<std::unique_ptr<ReceiveMemory::Block>> ReceiveMemory::take(Timer& timer, std::function<void()> evict) {
   if (waiters_.empty() && holders_.size() < num_blocks_) co_return lend(std::move(evict));
   const auto self = shared_from_this();
   const std::uint64_t came_before = num_lent_ever_;
   Place place(waiters_, {timer, std::move(evict), nullptr});
   while (place.granted() == nullptr) {
     timer.expires_after(patience_);
-    boost::system::error_code ignored;
-    auto waiting = timer.async_wait(asio::redirect_error(asio::use_awaitable, ignored));
+    auto waiting = timer.wait();
     co_await std::move(waiting);
-    if (timer.expiry() == asio::steady_timer::time_point::min()) break;
+    if (timer.has_ended()) break;
     // Who was lent a block before this wait began has held it throughout.
     if (place.granted() == nullptr) evict_one_lent_before(came_before);
   }

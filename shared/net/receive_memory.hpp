@@ -9,9 +9,8 @@
 #include <memory>
 #include <vector>
 
-#include <boost/asio/steady_timer.hpp>
-
 #include "shared/net/message_channel.hpp"
+#include "shared/net/time.hpp"
 
 namespace headstart::net {
 
@@ -26,9 +25,9 @@ class ReceiveMemory : public std::enable_shared_from_this<ReceiveMemory> {
   /// `bytes` for all blocks; there is at least one.
   ReceiveMemory(std::size_t bytes, std::chrono::milliseconds patience);
 
-  /// A block as soon as there is one, in order of asking; null where the caller has set its `timer` to the past
-  /// meanwhile. `evict` is called at most once and is to have the block given back, at once or soon.
-  Task<std::unique_ptr<Block>> take(asio::steady_timer& timer, std::function<void()> evict);
+  /// A block as soon as there is one, in order of asking; null where the caller has ended its `timer` meanwhile.
+  /// `evict` is called at most once and is to have the block given back, at once or soon.
+  Task<std::unique_ptr<Block>> take(Timer& timer, std::function<void()> evict);
 
   [[nodiscard]] std::size_t num_blocks() const { return num_blocks_; }
   [[nodiscard]] std::size_t num_lent() const { return holders_.size(); }
@@ -40,7 +39,7 @@ class ReceiveMemory : public std::enable_shared_from_this<ReceiveMemory> {
     std::function<void()> evict;  ///< Empty once called.
   };
   struct Waiter {
-    asio::steady_timer& timer;
+    Timer& timer;
     std::function<void()> evict;
     std::unique_ptr<Block> granted;
   };

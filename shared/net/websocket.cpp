@@ -167,7 +167,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   WebSocketOptions options_;
   asio::steady_timer heartbeat_;
   asio::steady_timer goodbye_;
-  asio::steady_timer memory_timer_;
+  Timer memory_timer_;
   asio::cancellation_signal cancel_read_, cancel_write_, cancel_ping_, cancel_close_;
   std::vector<std::weak_ptr<asio::steady_timer>> probes_;  ///< Of answers(), each ended by a sign of life.
   std::uint64_t num_signs_of_life_ = 0;
@@ -223,7 +223,7 @@ void Connection::end(const std::string& why, Errc code) noexcept {
     why_ended_ = why;
     heartbeat_.cancel();
     goodbye_.cancel();
-    memory_timer_.expires_at(asio::steady_timer::time_point::min());
+    memory_timer_.end();
     end_probes();
     // Not from here: what is cancelled goes on at once, in whatever calls this.
     if (is_closing_) asio::post(stream.get_executor(), [self = shared_from_this()] { self->cancel_operations(); });

@@ -120,7 +120,7 @@ class Conversation : public std::enable_shared_from_this<Conversation<Incoming, 
   ByteSink* sink_ = nullptr;  ///< Set while receive_attachment() waits.
   bool is_filling_ = false;   ///< The sink's attachment has begun to come.
   std::exception_ptr abandonment_;
-  bool is_placing_ = false;   ///< The channel may write into the sink's memory.
+  bool is_placing_ = false;  ///< The channel may write into the sink's memory.
   std::uint32_t attachments_received_ = 0;
   net::Signal inbox_changed_;
   net::Signal sink_changed_;

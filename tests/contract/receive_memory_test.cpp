@@ -4,16 +4,25 @@
 #include <boost/asio/post.hpp>
 
 #include "tests/contract/channel_support.hpp"
+#include "tests/support/manual_loop.hpp"
 
 namespace headstart::net {
 namespace {
 
 using asio::experimental::awaitable_operators::operator&&;
 using Block = std::unique_ptr<ReceiveMemory::Block>;
-using asio::steady_timer;
 
 constexpr std::chrono::hours for_ever{24};
+constexpr std::chrono::seconds a_while{3};
 constexpr std::chrono::milliseconds at_once{1};
+
+/// Runs one coroutine by manual time; how much of it that took.
+TimePoint::duration run_by_manual_time(Task<> task) {
+  test::ManualLoop loop;
+  asio::co_spawn(loop.io, std::move(task), [](const std::exception_ptr& failure) { CHECK_FALSE(failure); });
+  loop.run();
+  return loop.passed();
+}
 
 Task<> yield() {
   auto posting = asio::post(co_await asio::this_coro::executor, asio::use_awaitable);
@@ -25,12 +34,12 @@ TEST_CASE("shared memory: who finds none waits in order, and is lent what comes 
     const auto executor = co_await asio::this_coro::executor;
     const auto memory = std::make_shared<ReceiveMemory>(1, for_ever);
     CHECK(memory->num_blocks() == 1);
-    steady_timer timers[3] = {steady_timer(executor), steady_timer(executor), steady_timer(executor)};
+    Timer timers[3] = {Timer(executor), Timer(executor), Timer(executor)};
     Block held = co_await memory->take(timers[0], [] {});
     REQUIRE(held);
     std::string order;
     for (const char name : {'a', 'b'}) {
-      const auto wait = [](ReceiveMemory& from, steady_timer& timer, std::string& said, char mine) -> Task<> {
+      const auto wait = [](ReceiveMemory& from, Timer& timer, std::string& said, char mine) -> Task<> {
         const Block block = co_await from.take(timer, [] {});
         said += block ? mine : '-';
       };
@@ -44,29 +53,29 @@ TEST_CASE("shared memory: who finds none waits in order, and is lent what comes 
     CHECK(order == "ab");
     CHECK(memory->num_lent() == 0);
   };
-  run(body());
+  CHECK(run_by_manual_time(body()) == TimePoint::duration::zero());
 }
 
 TEST_CASE("shared memory: a wait that is given up leaves no trace") {
   const auto body = []() -> Task<> {
     const auto executor = co_await asio::this_coro::executor;
     const auto memory = std::make_shared<ReceiveMemory>(1, for_ever);
-    steady_timer first(executor);
-    steady_timer second(executor);
+    Timer first(executor);
+    Timer second(executor);
     const Block held = co_await memory->take(first, [] {});
-    asio::post(executor, [&second] { second.expires_at(steady_timer::time_point::min()); });
+    asio::post(executor, [&second] { second.end(); });
     CHECK_FALSE(co_await memory->take(second, [] {}));
     CHECK(memory->num_waiting() == 0);
     CHECK(memory->num_lent() == 1);
   };
-  run(body());
+  CHECK(run_by_manual_time(body()) == TimePoint::duration::zero());
 }
 
 TEST_CASE("shared memory: who holds a block for longer than another has waited is asked for it, once") {
   const auto body = []() -> Task<> {
     const auto executor = co_await asio::this_coro::executor;
-    const auto memory = std::make_shared<ReceiveMemory>(2 * ReceiveMemory::Block::capacity, at_once);
-    steady_timer timers[3] = {steady_timer(executor), steady_timer(executor), steady_timer(executor)};
+    const auto memory = std::make_shared<ReceiveMemory>(2 * ReceiveMemory::Block::capacity, a_while);
+    Timer timers[3] = {Timer(executor), Timer(executor), Timer(executor)};
     std::string asked;
     Block oldest = co_await memory->take(timers[0], [&] {
       asked += "oldest ";
@@ -76,7 +85,7 @@ TEST_CASE("shared memory: who holds a block for longer than another has waited i
     CHECK(co_await memory->take(timers[2], [] {}));
     CHECK(asked == "oldest ");
   };
-  run(body());
+  CHECK(run_by_manual_time(body()) == a_while);
 }
 
 TEST_CASE("a connection that is slow with a large message gives way to others that wait for its memory") {

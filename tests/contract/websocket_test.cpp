@@ -433,7 +433,8 @@ TEST_CASE("close does not wait forever for a peer that does not answer") {
       co_return co_await peer.read_rest();
     };
     const auto leave = [](Listener& server) -> Task<> {
-      auto channel = co_await accept_one(server, {});
+      const WebSocketOptions impatient{.goodbye_timeout = milliseconds(50)};
+      auto channel = co_await accept_one(server, impatient);
       co_await channel->close("bye");
     };
     auto both = leave(listener) && stay(listener.port());

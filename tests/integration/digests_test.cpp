@@ -52,9 +52,9 @@ std::vector<lab::SimulatedClient> clients_of(const nlohmann::json& own, const le
 nlohmann::json run_to_phase(const server::ServerConfig& config, const nlohmann::json& own, int stop_at_phase) {
   server::RunFolder folder(config.folder, config.federation.checkpoints, std::chrono::system_clock::now);
   StopAtPhase observer(stop_at_phase);
+  net::ManualTime time;
   return lab::simulate(config, test::small_central_data(), folder, observer, clients_of(own, config.terms.model), 2,
-                       std::chrono::steady_clock::now,
-                       [&observer](std::function<void()> stop) { observer.stop = std::move(stop); });
+                       time, [&observer](std::function<void()> stop) { observer.stop = std::move(stop); });
 }
 
 std::string digest_of_run(const nlohmann::json& run, const std::filesystem::path& folder) {

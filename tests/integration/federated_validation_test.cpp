@@ -83,8 +83,8 @@ class FederatedRun {
     }
     server::check(config);
     server::RunFolder run(config.folder, config.federation.checkpoints, std::chrono::system_clock::now);
-    return lab::simulate(config, test::small_central_data(), run, notes, std::move(clients), 2,
-                         std::chrono::steady_clock::now);
+    net::ManualTime time;
+    return lab::simulate(config, test::small_central_data(), run, notes, std::move(clients), 2, time);
   }
 
   test::TemporaryFolder folder;

@@ -14,6 +14,7 @@
 #include "client/run_with_reconnect.hpp"
 #include "experiments/lab/simulation.hpp"
 #include "shared/base/files.hpp"
+#include "shared/learn/core/platform.hpp"
 #include "shared/net/faulty_channel.hpp"
 #include "shared/net/websocket.hpp"
 #include "shared/wire/safetensors.hpp"
@@ -29,7 +30,8 @@ namespace asio = boost::asio;
 using server::StartModel;
 using server::TransferSet;
 
-const Clock system_clock = std::chrono::steady_clock::now;
+/// What the runs cost is looked at, too: by manual time work takes none.
+net::RealTime real_time(std::chrono::steady_clock::now);
 
 client::SiloOptions sharing() {
   return {.name = {}, .own_model = {}, .script = {}, .store = {}, .shares_with_peers = true};
@@ -53,10 +55,10 @@ std::vector<nlohmann::json> lines_of(const std::filesystem::path& file) {
 nlohmann::json simulate(const server::ServerConfig& config, std::vector<lab::SimulatedClient> clients,
                         std::size_t num_threads = 2) {
   server::check(config);
+  learn::use_threads(1);  // more of them would mostly wait for each other: the models are small
   server::RunFolder folder(config.folder, config.federation.checkpoints, std::chrono::system_clock::now);
   server::RunObserver silent;
-  return lab::simulate(config, test::small_central_data(), folder, silent, std::move(clients), num_threads,
-                       system_clock);
+  return lab::simulate(config, test::small_central_data(), folder, silent, std::move(clients), num_threads, real_time);
 }
 
 /// The same federation over WebSockets on loopback.
@@ -65,7 +67,8 @@ nlohmann::json run_over_websockets(const server::ServerConfig& config, std::vect
   asio::thread_pool pool(2);
   server::RunFolder folder(config.folder, config.federation.checkpoints, std::chrono::system_clock::now);
   server::RunObserver silent;
-  server::Run federation(io.get_executor(), pool, config, test::small_central_data(), folder, silent, system_clock);
+  server::Run federation(io.get_executor(), pool, config, test::small_central_data(), folder, silent,
+                         real_time.clock());
   net::Listener listener(io.get_executor(), "127.0.0.1", 0);
   const auto serve = [&]() -> net::Task<> {
     for (std::size_t i = 0; i < clients.size(); ++i) {
@@ -79,7 +82,7 @@ nlohmann::json run_over_websockets(const server::ServerConfig& config, std::vect
   const auto join = [&](lab::SimulatedClient& simulated) -> net::Task<> {
     const net::Url url{"127.0.0.1", listener.port()};
     const auto dial = [&] { return net::connect(io.get_executor(), url); };
-    client::ClientContext context{simulated.name, simulated.worker.get(), &pool, &quiet, system_clock, {}};
+    client::ClientContext context{simulated.name, simulated.worker.get(), &pool, &quiet, real_time.clock(), {}};
     auto running = client::run_with_reconnect(io.get_executor(), dial, std::move(context), {});
     co_await std::move(running);
   };
@@ -352,7 +355,7 @@ TEST_CASE("without a public set every client re-estimates the average's statisti
   data.transfer = {};
   server::RunFolder run_folder(config.folder, config.federation.checkpoints, std::chrono::system_clock::now);
   Notes notes;
-  const auto summary = lab::simulate(config, std::move(data), run_folder, notes, std::move(clients), 2, system_clock);
+  const auto summary = lab::simulate(config, std::move(data), run_folder, notes, std::move(clients), 2, real_time);
   CHECK(summary["start_report"]["statistics"] == "clients");
   CHECK(notes.all.find("without") == std::string::npos);
 }
@@ -380,7 +383,7 @@ TEST_CASE("a client that returns other weights with the statistics of the averag
     data.transfer = {};
     server::RunFolder run_folder(config.folder, config.federation.checkpoints, std::chrono::system_clock::now);
     Notes notes;
-    lab::simulate(config, std::move(data), run_folder, notes, std::move(clients), 2, system_clock);
+    lab::simulate(config, std::move(data), run_folder, notes, std::move(clients), 2, real_time);
     return wire::load_safetensors(folder / name / "final.safetensors").model.state().at("conv1.weight");
   };
   const at::Tensor honest = weights("honest", false);
@@ -394,7 +397,7 @@ TEST_CASE("measuring a model at the clients is a phase of its own, not a part of
   config.federation.num_rounds = 2;
   server::RunFolder run_folder(config.folder, config.federation.checkpoints, std::chrono::system_clock::now);
   Notes notes;
-  lab::simulate(config, test::small_central_data(), run_folder, notes, small_clients(), 2, system_clock);
+  lab::simulate(config, test::small_central_data(), run_folder, notes, small_clients(), 2, real_time);
   using Phases = std::vector<std::pair<std::string, std::size_t>>;
   CHECK(notes.phases == Phases{{"round 0: evaluation at the clients", 4},
                                {"round 1", 4},
@@ -643,7 +646,7 @@ TEST_CASE("every model file of a run says what it is, and run.json too") {
   data.samples.classes = {"low", "mid", "high"};
   server::RunFolder run(config.folder, config.federation.checkpoints, std::chrono::system_clock::now);
   server::RunObserver silent;
-  lab::simulate(config, std::move(data), run, silent, small_clients(), 2, system_clock);
+  lab::simulate(config, std::move(data), run, silent, small_clients(), 2, real_time);
   const nlohmann::json record = nlohmann::json::parse(read_text(folder / "run/run.json"));
   CHECK(record["samples"]["classes"] == nlohmann::json{"low", "mid", "high"});
   CHECK(record["samples"]["input_shape"] == nlohmann::json{1, 12, 12});

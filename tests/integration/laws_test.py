@@ -146,6 +146,14 @@ class Laws(unittest.TestCase):
                 found = pattern.search(text)
                 self.assertIsNone(found, f"{path.relative_to(ROOT)}: {found and found.group()} belongs in main")
 
+    def test_what_waits_goes_by_the_time_of_its_loop(self):
+        """Then a test of a time limit waits for none."""
+        pattern = re.compile(r"\b(steady_timer|system_timer|high_resolution_timer|sleep_for|sleep_until)\b")
+        for room in ["shared/session", "server", "client", "experiments"]:
+            for path, text in sources(room):
+                found = pattern.search(text) if "bench" not in path.parts else None
+                self.assertIsNone(found, f"{path.relative_to(ROOT)}: {found and found.group()}: use net::Timer")
+
     def test_functions_of_the_file_system_are_called_with_an_error_code(self):
         """Without one they throw what ends a program as a bug; shared/base/files.hpp has those that throw an Error."""
         names = (r"exists|is_directory|is_empty|is_regular_file|status|symlink_status|file_size|create_\w+|remove|remove_all|"

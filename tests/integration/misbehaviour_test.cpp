@@ -20,13 +20,16 @@
 #include "shared/base/files.hpp"
 #include "shared/base/printable.hpp"
 #include "shared/learn/aggregate/weighted_mean.hpp"
+#include "shared/learn/core/platform.hpp"
 #include "shared/net/loopback.hpp"
 #include "shared/session/conversation.hpp"
 #include "tests/support/delegating_channel.hpp"
 #include "tests/support/delegating_worker.hpp"
+#include "tests/support/manual_loop.hpp"
 #include "tests/support/small_run.hpp"
 #include "tests/support/temporary_folder.hpp"
 #include "tests/support/throws.hpp"
+#include "tests/support/unhurried_worker.hpp"
 
 namespace headstart {
 namespace {
@@ -62,9 +65,16 @@ class Notes final : public server::RunObserver {
 };
 
 nlohmann::json simulate(const server::ServerConfig& config, std::vector<lab::SimulatedClient> clients, Notes& notes,
-                        server::CentralData data = test::small_central_data()) {
+                        net::Time& time, server::CentralData data) {
+  learn::use_threads(1);  // more of them would mostly wait for each other: the models are small
   server::RunFolder folder(config.folder, config.federation.checkpoints, std::chrono::system_clock::now);
-  return lab::simulate(config, std::move(data), folder, notes, std::move(clients), 2, std::chrono::steady_clock::now);
+  return lab::simulate(config, std::move(data), folder, notes, std::move(clients), 2, time);
+}
+
+nlohmann::json simulate(const server::ServerConfig& config, std::vector<lab::SimulatedClient> clients, Notes& notes,
+                        server::CentralData data = test::small_central_data()) {
+  net::ManualTime time;
+  return simulate(config, std::move(clients), notes, time, std::move(data));
 }
 
 /// The greeting of a client that can do every task.
@@ -311,26 +321,27 @@ TEST_CASE("a stopped run says what it has kept, also where it is stopped again i
   {
     Stopping observer;
     server::RunFolder run_folder(config.folder, config.federation.checkpoints, std::chrono::system_clock::now);
+    net::ManualTime time;
     const std::string message = test::error_of(Errc::interrupted, [&] {
-      lab::simulate(config, test::small_central_data(), run_folder, observer, honest_clients(4), 2,
-                    std::chrono::steady_clock::now,
+      lab::simulate(config, test::small_central_data(), run_folder, observer, honest_clients(4), 2, time,
                     [&observer](std::function<void()> stop) { observer.stop = std::move(stop); });
     });
     CHECK(message.starts_with("stopped after round 1; "));
     CHECK(message.find("rounds.jsonl up to round 0, checkpoints up to round 1") != std::string::npos);
   }
-  asio::io_context io{1};
+  test::ManualLoop loop;
+  asio::io_context& io = loop.io;
   asio::thread_pool pool{1};
   server::RunFolder run_folder(config.folder, config.federation.checkpoints, std::chrono::system_clock::now);
   Notes notes;
-  server::Run federation{
-      io.get_executor(), pool, config, test::small_central_data(), run_folder, notes, std::chrono::steady_clock::now};
+  server::Run federation{loop.executor(), pool,  config,           test::small_central_data(),
+                         run_folder,      notes, loop.time.clock()};
   std::string message;
   asio::co_spawn(io, federation.run(), [&message](std::exception_ptr failure, const nlohmann::json&) {
     message = test::error_of(Errc::interrupted, [&failure] { std::rethrow_exception(failure); });
   });
   asio::post(io, [&federation] { federation.stop(); });
-  io.run();
+  loop.run();
   pool.join();
   CHECK(message.starts_with("stopped after round 1; "));
   CHECK(message.find("rounds.jsonl up to round 0, checkpoints up to round 1") != std::string::npos);
@@ -709,13 +720,14 @@ struct Lobby {
     small.federation.timeouts.handshake = handshake_timeout;
     return small;
   }();
-  asio::io_context io{1};
+  test::ManualLoop loop;
+  asio::io_context& io = loop.io;
   asio::thread_pool pool{1};
   server::RunFolder run_folder{config.folder, {}, std::chrono::system_clock::now};
   Notes notes;
   std::vector<std::shared_ptr<bool>> answering;  ///< Whether a connection gives signs of life, in order of coming.
-  server::Run federation{
-      io.get_executor(), pool, config, test::small_central_data(), run_folder, notes, std::chrono::steady_clock::now};
+  server::Run federation{loop.executor(), pool,  config,           test::small_central_data(),
+                         run_folder,      notes, loop.time.clock()};
 
   /// A channel to the server, which sees it come from `peer`, certified as `identity`.
   std::unique_ptr<net::MessageChannel> connect(std::string peer, std::string identity) {
@@ -749,7 +761,7 @@ struct Lobby {
     };
     asio::co_spawn(io, federation.run(), [](std::exception_ptr failure, const nlohmann::json&) { CHECK(failure); });
     asio::co_spawn(io, run_script(), [](std::exception_ptr failure) { CHECK_FALSE(failure); });
-    io.run();
+    loop.run();
     pool.join();
     return thrown;
   }
@@ -786,10 +798,11 @@ Answer answer_to(wire::Hello hello, const std::function<void(wire::Join&)>& chan
 }
 
 TEST_CASE("a peer that upgrades its connection and says nothing is not kept") {
-  Lobby lobby(0.05);
+  Lobby lobby(7);
   const std::string thrown = lobby.speak(
       [](session::ClientConversation& conversation) -> net::Task<> { co_await conversation.next_message(); });
   CHECK(thrown != "(no error)");
+  CHECK(lobby.loop.passed() == std::chrono::seconds(7));
 }
 
 TEST_CASE("a client that does not fit is refused, and the observer is told why") {
@@ -955,7 +968,7 @@ TEST_CASE("a check beside the client of the same certificate leaves that one the
   asio::thread_pool pool(1);
   const auto worker = test::small_worker(0);
   client::ClientObserver silent;
-  const client::ClientContext context{"silo-0", worker.get(), &pool, &silent, std::chrono::steady_clock::now, {}};
+  const client::ClientContext context{"silo-0", worker.get(), &pool, &silent, lobby.loop.time.clock(), {}};
   const std::string thrown = lobby.speak([&](session::ClientConversation&) -> net::Task<> {
     const auto present = lobby.dial("192.0.2.7:50000", "silo-0");
     present->post(hello_of("silo-0"));
@@ -1027,13 +1040,13 @@ TEST_CASE("a client that is turned away by a full run is told so, and may come a
 
 TEST_CASE("a client that joins and leaves all the time is slowed, and does not fill the audit log") {
   Lobby lobby;
-  TimePoint now{};
-  server::Run slow{lobby.io.get_executor(), lobby.pool,  lobby.config,          test::small_central_data(),
-                   lobby.run_folder,        lobby.notes, [&now] { return now; }};
+  server::Run slow{lobby.loop.executor(), lobby.pool,  lobby.config,           test::small_central_data(),
+                   lobby.run_folder,      lobby.notes, lobby.loop.time.clock()};
   constexpr int num_comings = 300;
   const auto come_and_go = [&]() -> net::Task<> {
     for (int i = 0; i < num_comings; ++i) {
-      now += std::chrono::seconds(5);  // as often as its pace allows
+      net::Timer pause(lobby.loop.executor(), std::chrono::seconds(5));  // as often as its pace allows
+      co_await pause.wait();
       net::LoopbackPair pair = net::make_loopback(lobby.io.get_executor(), lobby.io.get_executor(), "test");
       auto channel = std::make_unique<RemoteChannel>(std::move(pair.first), "192.0.2.7:50000", "silo-0");
       auto admission = slow.admit(std::move(channel));
@@ -1051,7 +1064,7 @@ TEST_CASE("a client that joins and leaves all the time is slowed, and does not f
   };
   asio::co_spawn(lobby.io, slow.run(), [](std::exception_ptr failure, const nlohmann::json&) { CHECK(failure); });
   asio::co_spawn(lobby.io, come_and_go(), [](std::exception_ptr failure) { CHECK_FALSE(failure); });
-  lobby.io.run();
+  lobby.loop.run();
   lobby.pool.join();
   std::map<std::string, int> recorded;
   std::istringstream lines(read_text(lobby.folder / "run/audit.jsonl"));
@@ -1098,8 +1111,12 @@ TEST_CASE("two clients with one name: the second is refused, the first stays") {
   config.federation.num_rounds = 1;
   auto clients = honest_clients(3);
   clients.insert(clients.begin() + 1, {test::small_name(0), test::small_worker(0), {}});
+  // The second one comes again while the run is under way.
+  net::ManualTime time;
+  clients[2].worker =
+      std::make_unique<test::UnhurriedWorker>(std::move(clients[2].worker), time, std::chrono::seconds(1));
   Notes notes;
-  const auto summary = simulate(config, std::move(clients), notes);
+  const auto summary = simulate(config, std::move(clients), notes, time, test::small_central_data());
   CHECK(summary["rounds"] == 1);
   CHECK(notes.refusals.contains(RefusalCode::name_taken));
 }

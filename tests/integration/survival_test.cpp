@@ -1,18 +1,16 @@
 // What a run survives: faults on any message of any client, a server that is stopped anywhere and started again,
 // clients that are slow or come late. The model is the same as without them, or the summary says what was left out.
+// By manual time, so that no test waits for a time limit; only what a round of FedDF costs takes real time.
 
 #include <algorithm>
 #include <atomic>
 #include <csignal>
 #include <cstdlib>
 #include <fstream>
-#include <mutex>
+#include <map>
 #include <set>
-#include <thread>
 
-#include <boost/asio/steady_timer.hpp>
 #include <boost/asio/this_coro.hpp>
-#include <boost/asio/use_awaitable.hpp>
 #include <doctest/doctest.h>
 #include <fmt/format.h>
 #include <sys/resource.h>
@@ -20,12 +18,14 @@
 #include "experiments/lab/simulation.hpp"
 #include "server/record/journal.hpp"
 #include "shared/base/files.hpp"
+#include "shared/learn/core/platform.hpp"
 #include "shared/net/faulty_channel.hpp"
 #include "tests/support/delegating_channel.hpp"
 #include "tests/support/delegating_worker.hpp"
 #include "tests/support/small_run.hpp"
 #include "tests/support/temporary_folder.hpp"
 #include "tests/support/throws.hpp"
+#include "tests/support/unhurried_worker.hpp"
 
 namespace headstart {
 namespace {
@@ -42,7 +42,7 @@ struct Visits {
 };
 
 /// `few` in the normal suite. HEADSTART_LONG=1: all places. HEADSTART_LONG=2/16: the second of sixteen parts of them,
-/// as visits wait more than they compute, and many processes can make them beside each other.
+/// which processes can visit beside each other.
 Visits visits(Visits few) {
   const char* const asked = std::getenv("HEADSTART_LONG");  // NOLINT(concurrency-mt-unsafe)
   if (asked == nullptr) return few;
@@ -85,11 +85,19 @@ class Notes : public server::RunObserver {
   std::string all;
 };
 
+using OnStop = std::function<void(std::function<void()>)>;
+
 nlohmann::json run(const server::ServerConfig& config, std::vector<SimulatedClient> clients,
-                   server::RunObserver& observer, const std::function<void(std::function<void()>)>& on_stop = {}) {
+                   server::RunObserver& observer, net::Time& time, const OnStop& on_stop = {}) {
+  learn::use_threads(1);  // more of them would mostly wait for each other: the models are small
   server::RunFolder folder(config.folder, config.federation.checkpoints, std::chrono::system_clock::now);
-  return lab::simulate(config, test::small_central_data(), folder, observer, std::move(clients), 2,
-                       std::chrono::steady_clock::now, on_stop);
+  return lab::simulate(config, test::small_central_data(), folder, observer, std::move(clients), 2, time, on_stop);
+}
+
+nlohmann::json run(const server::ServerConfig& config, std::vector<SimulatedClient> clients,
+                   server::RunObserver& observer, const OnStop& on_stop = {}) {
+  net::ManualTime time;
+  return run(config, std::move(clients), observer, time, on_stop);
 }
 
 /// What the clients of a run were made to do.
@@ -183,11 +191,16 @@ auto faulty(const net::FaultPlan& plan, std::shared_ptr<std::uint64_t> operation
   };
 }
 
-/// Others send, or are sent, several messages meanwhile.
-net::Task<> long_enough_for_others() {
-  boost::asio::steady_timer timer(co_await boost::asio::this_coro::executor, std::chrono::milliseconds(20));
-  co_await timer.async_wait(boost::asio::use_awaitable);
+net::Task<> pause(TimePoint::duration span) {
+  net::Timer timer(co_await boost::asio::this_coro::executor, span);
+  co_await timer.wait();
 }
+
+/// Others send, or are sent, all that they can meanwhile.
+net::Task<> long_enough_for_others() { return pause(std::chrono::milliseconds(20)); }
+
+/// No time limit of the run is as long.
+net::Task<> longer_than_any_limit() { return pause(std::chrono::hours(24)); }
 
 void visit_operations(TransferSet transfer, net::Fault fault, Visits few) {
   const test::TemporaryFolder folder;
@@ -267,6 +280,56 @@ TEST_CASE("a message that is cut, doubled or out of order: the same model, or a 
   }
 }
 
+TEST_CASE(
+    "a connection that stands still at any message: the others go on without the client, each phase in its time") {
+  const test::TemporaryFolder folder;
+  Notes notes;
+  const auto expected = run(config_in(folder / "whole"), clients_of(), notes);
+  const Visits chosen = visits({11, 4});
+  for (std::uint64_t operation = chosen.first; operation < 80; operation += chosen.every) {
+    CAPTURE(operation);
+    const auto config = config_in(folder / fmt::format("still-{}", operation));
+    auto clients = clients_of();
+    clients[1].wrap = faulty({.fault = net::Fault::delay, .operation = operation, .delay = longer_than_any_limit});
+    net::ManualTime time;
+    const TimePoint begin = time.now();
+    std::map<std::string, TimePoint::duration> told;
+    for (auto& each : clients) {
+      each.on_end = [&, name = each.name](const std::exception_ptr& why) {
+        if (!why) told[name] = time.now() - begin;
+      };
+    }
+    const auto summary = run(config, std::move(clients), notes, time);
+    CHECK(summary["rounds"] == expected["rounds"]);
+    for (const std::int64_t other : {0, 2, 3}) {
+      REQUIRE(told.contains(test::small_name(other)));
+      // A phase takes timeouts.task at most, and there are fewer than 30.
+      CHECK(told[test::small_name(other)] < std::chrono::seconds(3 * 30));
+    }
+    CHECK((summary["degraded"] == true || summary["model_digest"] == expected["model_digest"]));
+    for (const auto& left : summary["left_out"]) CHECK(left["client"] == test::small_name(1));
+  }
+}
+
+TEST_CASE("a client whose connection is lost in a round and that does not come back is waited for, once") {
+  const test::TemporaryFolder folder;
+  const auto config = config_in(folder / "run", StartModel::random);
+  auto clients = clients_of();
+  clients[3].wrap = [first = faulty({.fault = net::Fault::fail, .operation = 8}),
+                     is_first = true](std::unique_ptr<net::MessageChannel> channel) mutable {
+    if (!std::exchange(is_first, false)) throw Error(Errc::rejected, "gone for good");
+    return first(std::move(channel));
+  };
+  Notes notes;
+  net::ManualTime time;
+  const TimePoint begin = time.now();
+  const auto summary = run(config, std::move(clients), notes, time);
+  CHECK(time.now() - begin == std::chrono::seconds(5));  // timeouts.absence
+  CHECK(summary["rounds"] == 6);
+  CHECK(summary["degraded"] == true);
+  for (const auto& left : summary["left_out"]) CHECK(left["client"] == "silo-3");
+}
+
 // ---- a server that ends and is started again
 
 bool is_phase(const Phase&) { return true; }
@@ -289,20 +352,24 @@ class StopAtPhase : public Notes {
   bool (*counts_)(const Phase&);
 };
 
-void run_until(StopAtPhase stopping, const server::ServerConfig& config, std::vector<SimulatedClient> clients) {
+void run_until(StopAtPhase stopping, const server::ServerConfig& config, std::vector<SimulatedClient> clients,
+               net::Time& time) {
   CHECK(test::code_of([&] {
-          run(config, std::move(clients), stopping, [&stopping](std::function<void()> stop) { stopping.stop = stop; });
+          run(config, std::move(clients), stopping, time,
+              [&stopping](std::function<void()> stop) { stopping.stop = stop; });
         }) == Errc::interrupted);
 }
 
 /// Runs until the `phase`-th phase begins.
 void run_until(int phase, const server::ServerConfig& config, std::vector<SimulatedClient> clients = clients_of()) {
-  run_until(StopAtPhase(phase), config, std::move(clients));
+  net::ManualTime time;
+  run_until(StopAtPhase(phase), config, std::move(clients), time);
 }
 
 /// Runs until the `count`-th round begins, of those that this server goes through.
 void run_until_round(int count, const server::ServerConfig& config) {
-  run_until(StopAtPhase(count, is_round), config, clients_of());
+  net::ManualTime time;
+  run_until(StopAtPhase(count, is_round), config, clients_of(), time);
 }
 
 std::vector<nlohmann::json> lines_of(const std::filesystem::path& folder) {
@@ -473,6 +540,17 @@ nlohmann::json feddf_results_of(nlohmann::json line) {
   return results_of(std::move(line));
 }
 
+/// What a round costs is measured by real time: by manual time work takes none.
+nlohmann::json run_feddf(const server::ServerConfig& config, Notes& notes) {
+  net::RealTime time(std::chrono::steady_clock::now);
+  return run(config, clients_of(), notes, time);
+}
+
+void run_feddf_until(StopAtPhase stopping, const server::ServerConfig& config) {
+  net::RealTime time(std::chrono::steady_clock::now);
+  run_until(std::move(stopping), config, clients_of(), time);
+}
+
 void check_same_feddf(const std::filesystem::path& run, const std::filesystem::path& expected) {
   CHECK(read_text(run / "final.safetensors") == read_text(expected / "final.safetensors"));
   const auto lines = lines_of(run);
@@ -488,15 +566,15 @@ void check_same_feddf(const std::filesystem::path& run, const std::filesystem::p
 TEST_CASE("FedDF stopped at any phase and started again: the same bytes, and every round says what it cost") {
   const test::TemporaryFolder folder;
   StopAtPhase undisturbed(0);
-  run(feddf_in(folder / "whole"), clients_of(), undisturbed);
+  run_feddf(feddf_in(folder / "whole"), undisturbed);
   const int num_phases = static_cast<int>(undisturbed.phases.size());
   CHECK(std::ranges::count(undisturbed.phases, PhaseKind::finishing, &Phase::kind) == 3);
   for (int phase = 1; phase <= num_phases; ++phase) {
     CAPTURE(server::words_of(undisturbed.phases[static_cast<std::size_t>(phase - 1)]));
     const auto config = feddf_in(folder / fmt::format("stopped-{}", phase));
-    run_until(phase, config);
+    run_feddf_until(StopAtPhase(phase), config);
     Notes notes;
-    run(config, clients_of(), notes);
+    run_feddf(config, notes);
     check_same_feddf(config.folder, folder / "whole");
   }
 }
@@ -504,15 +582,15 @@ TEST_CASE("FedDF stopped at any phase and started again: the same bytes, and eve
 TEST_CASE("FedDF ended between keeping a round's model and measuring it: the round still says what it cost") {
   const test::TemporaryFolder folder;
   Notes notes;
-  run(feddf_in(folder / "whole"), clients_of(), notes);
+  run_feddf(feddf_in(folder / "whole"), notes);
   const auto config = feddf_in(folder / "run");
-  run_until_round(3, config);
+  run_feddf_until(StopAtPhase(3, is_round), config);
   const std::filesystem::path file = folder / "run/journal";
   const std::string whole = read_text(file);
   const std::size_t model = whole.rfind(R"("event":"model")");
   REQUIRE(model != std::string::npos);
   std::ofstream(file, std::ios::binary) << whole.substr(0, whole.find('\n', model) + 1);
-  run(config, clients_of(), notes);
+  run_feddf(config, notes);
   CHECK(notes.has("going on after round 2"));
   check_same_feddf(config.folder, folder / "whole");
 }
@@ -678,12 +756,16 @@ TEST_CASE("ended while clients were told that the run is over: those that come a
   const std::string model = read_text(folder / "run/final.safetensors");
   const auto counts = std::make_shared<WorkCounts>();
   std::int64_t num_clients = 0;
+  std::chrono::seconds passed{0};
   SUBCASE("all come") { num_clients = 4; }
   SUBCASE("some come") {
     num_clients = 2;
-    config.federation.timeouts.absence = 0.5;
+    passed = std::chrono::seconds(5);  // timeouts.absence
   }
-  CHECK(run(config, counted(clients_of(num_clients), counts), notes) == expected);
+  net::ManualTime time;
+  const TimePoint begin = time.now();
+  CHECK(run(config, counted(clients_of(num_clients), counts), notes, time) == expected);
+  CHECK(time.now() - begin == passed);
   CHECK(counts->trainings == 0);
   CHECK(read_text(folder / "run/final.safetensors") == model);
   CHECK(read_text(file) == journal);
@@ -820,9 +902,11 @@ TEST_CASE("an unfinished run of other settings is not gone on with: each differe
 TEST_CASE("a client that is missing when the server comes back: the run goes on without it, and says so") {
   const test::TemporaryFolder folder;
   auto config = stopped_in_round_3(folder / "run");
-  config.federation.timeouts.absence = 0.1;
   Notes notes;
-  const auto summary = run(config, clients_of(3), notes);
+  net::ManualTime time;
+  const TimePoint begin = time.now();
+  const auto summary = run(config, clients_of(3), notes, time);
+  CHECK(time.now() - begin == std::chrono::seconds(5));  // timeouts.absence
   CHECK(summary["rounds"] == 6);
   CHECK(summary["degraded"] == true);
   REQUIRE(summary["left_out"].size() == 1);
@@ -970,9 +1054,12 @@ TEST_CASE("clients that never come: the quorum begins without them, and the summ
   const test::TemporaryFolder folder;
   auto config = config_in(folder / "run", StartModel::random);
   config.federation.min_clients = 3;
-  config.federation.timeouts.lobby = 0.5;
+  config.federation.timeouts.lobby = 500;
   Notes notes;
-  const auto summary = run(config, clients_of(3), notes);
+  net::ManualTime time;
+  const TimePoint begin = time.now();
+  const auto summary = run(config, clients_of(3), notes, time);
+  CHECK(time.now() - begin == std::chrono::seconds(500));
   CHECK(summary["rounds"] == 6);
   REQUIRE(summary["left_out"].size() == 1);
   CHECK(summary["left_out"][0]["phase"] == server::recorded({PhaseKind::lobby}));
@@ -1019,8 +1106,13 @@ TEST_CASE("who joins between rounds is in the run, also when the server ends and
   config.federation.num_late = 1;
   config.federation.num_rounds = 100000;  // more than pass before the newcomer is in
   StopAtNote stopping;
+  net::ManualTime time;
+  auto clients = clients_of();
+  clients[0].worker =
+      std::make_unique<test::UnhurriedWorker>(std::move(clients[0].worker), time, std::chrono::seconds(1));
   CHECK(test::code_of([&] {
-          run(config, clients_of(), stopping, [&stopping](std::function<void()> stop) { stopping.stop = stop; });
+          run(config, std::move(clients), stopping, time,
+              [&stopping](std::function<void()> stop) { stopping.stop = stop; });
         }) == Errc::interrupted);
   run_until_round(3, config);
   const auto lines = lines_of(config.folder);
@@ -1034,11 +1126,15 @@ TEST_CASE("a server whose disk fails says so at once, not when its slowest clien
   /// Hands its pre-trained model over when it is stopped, not before.
   class WithholdingWorker final : public test::DelegatingWorker {
    public:
-    using DelegatingWorker::DelegatingWorker;
+    WithholdingWorker(std::unique_ptr<client::Worker> inner, net::ManualTime& time)
+        : DelegatingWorker(std::move(inner)), time_(time) {}
     wire::PackedState pretrained(const client::TaskContext& context) override {
-      while (!context.stop.stop_requested()) std::this_thread::yield();
+      time_.rest(context.stop);
       throw Error(Errc::interrupted, "stopped");
     }
+
+   private:
+    net::ManualTime& time_;
   };
   /// Takes the place away where the models are to be kept.
   class FailingDisk final : public Notes {
@@ -1056,7 +1152,9 @@ TEST_CASE("a server whose disk fails says so at once, not when its slowest clien
   config.federation.timeouts.task = 3600;
   config.federation.timeouts.phase = 3600;
   auto clients = clients_of();
-  clients[3].worker = std::make_unique<WithholdingWorker>(std::move(clients[3].worker));
+  net::ManualTime time;
+  const TimePoint begin = time.now();
+  clients[3].worker = std::make_unique<WithholdingWorker>(std::move(clients[3].worker), time);
   FailingDisk failing(folder / "run");
   int num_told = 0;
   for (auto& client : clients) {
@@ -1064,7 +1162,8 @@ TEST_CASE("a server whose disk fails says so at once, not when its slowest clien
       num_told += test::code_of([&why] { std::rethrow_exception(why); }) == Errc::run_failed ? 1 : 0;
     };
   }
-  const std::string message = test::error_of(Errc::storage, [&] { run(config, std::move(clients), failing); });
+  const std::string message = test::error_of(Errc::storage, [&] { run(config, std::move(clients), failing, time); });
+  CHECK(time.now() - begin < std::chrono::seconds(3600));
   CHECK(message.find("models") != std::string::npos);
   CHECK(message.find("nothing of a round yet; the same command begins again, and the clients wait for it") !=
         std::string::npos);
@@ -1103,36 +1202,58 @@ TEST_CASE("the student's client is gone for good: the next best one distils, and
 
 // ---- clients that are slow, or come late
 
-/// Does not end its training of one round before it is released, or stopped.
+/// Rests in its training of round 2, for so long or until it is stopped.
 class SlowWorker final : public test::DelegatingWorker {
  public:
-  SlowWorker(std::int64_t index, std::uint32_t round, std::shared_ptr<std::atomic<bool>> is_released)
-      : DelegatingWorker(test::small_worker(index)), round_(round), is_released_(std::move(is_released)) {}
+  SlowWorker(std::int64_t index, net::ManualTime& time, TimePoint::duration span)
+      : DelegatingWorker(test::small_worker(index)), time_(time), span_(span) {}
 
   wire::PackedState train(const wire::PackedState& global, std::uint32_t round,
                           const client::TaskContext& context) override {
-    while (round == round_ && !*is_released_) {
-      if (context.stop.stop_requested()) throw Error(Errc::interrupted, "stopped");
-      std::this_thread::yield();
-    }
+    if (round == 2) time_.rest(context.stop, span_);
+    if (context.stop.stop_requested()) throw Error(Errc::interrupted, "stopped");
     return DelegatingWorker::train(global, round, context);
   }
 
  private:
-  std::uint32_t round_;
-  std::shared_ptr<std::atomic<bool>> is_released_;
+  net::ManualTime& time_;
+  TimePoint::duration span_;
 };
+
+TEST_CASE("a client that is as slow as it may be is waited for; nothing is lost and nobody is late") {
+  const test::TemporaryFolder folder;
+  auto config = config_in(folder / "run", StartModel::random);
+  config.federation.timeouts.task = 3600;
+  config.federation.timeouts.phase = 3600;
+  net::ManualTime time;
+  auto clients = clients_of(3);
+  const auto almost = std::chrono::seconds(3600) - std::chrono::milliseconds(1);
+  clients.push_back({test::small_name(3), std::make_unique<SlowWorker>(3, time, almost), {}});
+  Notes notes;
+  const TimePoint begin = time.now();
+  CHECK(run(config, std::move(clients), notes, time)["degraded"] == false);
+  CHECK(time.now() - begin == almost);
+}
 
 TEST_CASE("a straggler: the round closes without it, it is told, counted, and in the next round again") {
   const test::TemporaryFolder folder;
   auto config = config_in(folder / "run", StartModel::random);
-  SUBCASE("at the deadline of the round") { config.federation.timeouts.phase = 2; }
-  SUBCASE("for want of progress") { config.federation.timeouts.task = 2; }
+  SUBCASE("at the deadline of the round") {
+    config.federation.timeouts.task = 3600;
+    config.federation.timeouts.phase = 3000;
+  }
+  SUBCASE("for want of progress") {
+    config.federation.timeouts.task = 1500;
+    config.federation.timeouts.phase = 3600;
+  }
+  net::ManualTime time;
   auto clients = clients_of(3);
-  const auto never = std::make_shared<std::atomic<bool>>(false);
-  clients.push_back({test::small_name(3), std::make_unique<SlowWorker>(3, 2, never), {}});
+  clients.push_back({test::small_name(3), std::make_unique<SlowWorker>(3, time, TimePoint::duration::max()), {}});
   Notes notes;
-  const auto summary = run(config, std::move(clients), notes);
+  const TimePoint begin = time.now();
+  const auto summary = run(config, std::move(clients), notes, time);
+  // Progress is looked for once in timeouts.task: the task's own bytes count until the first look.
+  CHECK(time.now() - begin == std::chrono::seconds(3000));
   const auto lines = lines_of(folder / "run");
   REQUIRE(lines.size() == 7);
   CHECK(lines[1]["clients"].size() == 4);

@@ -80,7 +80,7 @@ std::unique_ptr<client::LocalWorker> small_worker(std::int64_t index, client::Si
   options.name = small_name(index);
   const learn::Samples own = small_samples(index);
   learn::Dataset data{.name = "small", .images = own.x, .labels = own.y, .num_classes = task.num_classes};
-  return std::make_unique<client::LocalWorker>(std::move(options), std::move(data), std::chrono::steady_clock::now);
+  return std::make_unique<client::LocalWorker>(std::move(options), std::move(data));
 }
 
 std::vector<std::string> checkpoints_of(const std::filesystem::path& folder) {

@@ -192,7 +192,7 @@ TEST_CASE("a silo trains on what the run's terms make of its stored values, its 
                    .range = {0, 1},
                    .mean = {0.25},
                    .deviation = {0.5}};
-  LocalWorker worker({.name = "silo"}, data, std::chrono::steady_clock::now);
+  LocalWorker worker({.name = "silo"}, data);
   const wire::Join join = worker.join(terms);
   CHECK_FALSE(join.schema.value.empty());
   CHECK(join.num_classes == 3);

@@ -1,4 +1,4 @@
-// How long a client tries again: by a clock that only the dial and the server move.
+// How long a client tries again, by manual time.
 #include "client/run_with_reconnect.hpp"
 
 #include <algorithm>
@@ -9,7 +9,6 @@
 #include <vector>
 
 #include <boost/asio/co_spawn.hpp>
-#include <boost/asio/io_context.hpp>
 #include <boost/asio/thread_pool.hpp>
 #include <doctest/doctest.h>
 
@@ -18,6 +17,7 @@
 #include "shared/net/websocket.hpp"
 #include "shared/session/conversation.hpp"
 #include "tests/support/delegating_worker.hpp"
+#include "tests/support/manual_loop.hpp"
 
 namespace headstart::client {
 namespace {
@@ -59,6 +59,7 @@ struct Outcome {
   int num_dials = 0;
   std::optional<Errc> code;  ///< Of what ended it; none: the run was over.
   std::string message = {};
+  TimePoint::duration passed{};  ///< From the first dial to the end.
 };
 
 /// The client's life where attempt n goes as attempts[n], all further ones as the last.
@@ -68,9 +69,9 @@ class Life {
 
   Outcome live() {
     auto living = run_with_reconnect(
-        io_.get_executor(), [this] { return dial(); },
-        {"silo", &worker_, &pool_, &observer_, [this] { return now_; }, {}}, redial_);
-    asio::co_spawn(io_, std::move(living), [this](const std::exception_ptr& failure, const std::string&) {
+        loop_.executor(), [this] { return dial(); }, {"silo", &worker_, &pool_, &observer_, loop_.time.clock(), {}},
+        redial_);
+    asio::co_spawn(loop_.io, std::move(living), [this](const std::exception_ptr& failure, const std::string&) {
       try {
         if (failure) std::rethrow_exception(failure);
       } catch (const Error& error) {
@@ -78,8 +79,9 @@ class Life {
         outcome_.message = error.what();
       }
     });
-    io_.run();
+    loop_.run();
     pool_.join();
+    outcome_.passed = loop_.passed();
     return outcome_;
   }
 
@@ -92,17 +94,18 @@ class Life {
     const auto number = static_cast<std::size_t>(outcome_.num_dials++);
     const Attempt& attempt = attempts_[std::min(number, attempts_.size() - 1)];
     worker_.fails = attempt.task_fails;
-    now_ += attempt.until_failure;
+    net::Timer dialling(loop_.executor(), attempt.until_failure);
+    co_await dialling.wait();
     if (attempt.unreachable) throw Error(Errc::network, *attempt.unreachable);
     if (attempt.refused_by_tls) throw net::TlsRefusal(*attempt.refused_by_tls);
-    net::LoopbackPair pair = net::make_loopback(io_.get_executor(), io_.get_executor(), "silo");
+    net::LoopbackPair pair = net::make_loopback(loop_.executor(), loop_.executor(), "silo");
     auto serving = serve(std::move(pair.first), attempt);
-    asio::co_spawn(io_, std::move(serving), [](const std::exception_ptr& failure) { CHECK_FALSE(failure); });
+    asio::co_spawn(loop_.io, std::move(serving), [](const std::exception_ptr& failure) { CHECK_FALSE(failure); });
     co_return std::move(pair.second);
   }
 
   net::Task<> serve(std::unique_ptr<net::MessageChannel> channel, Attempt attempt) {
-    const auto conversation = std::make_shared<session::ServerConversation>(io_.get_executor(), std::move(channel));
+    const auto conversation = std::make_shared<session::ServerConversation>(loop_.executor(), std::move(channel));
     conversation->start();
     co_await conversation->next_message();  // Hello
     if (attempt.ending == Attempt::Ending::refused_for_good) {
@@ -123,7 +126,8 @@ class Life {
       conversation->post(task);
       co_await conversation->next_message();  // Result
     }
-    now_ += attempt.is_open;
+    net::Timer open(loop_.executor(), attempt.is_open);
+    co_await open.wait();
     if (attempt.ending == Attempt::Ending::run_over) {
       conversation->post(wire::Finished{"done", false});
       co_await conversation->close("the run is over");
@@ -132,13 +136,12 @@ class Life {
     }
   }
 
-  asio::io_context io_{1};
+  test::ManualLoop loop_;
   asio::thread_pool pool_{1};
   IdleWorker worker_;
   ClientObserver observer_;
   net::RedialOptions redial_;
   std::vector<Attempt> attempts_;
-  TimePoint now_{};
   Outcome outcome_;
 };
 
@@ -146,7 +149,7 @@ Outcome live(net::RedialOptions redial, std::vector<Attempt> attempts) {
   return Life(redial, std::move(attempts)).live();
 }
 
-/// Pauses that no test notices.
+/// Pauses that are short beside all else.
 net::RedialOptions options(milliseconds patience, milliseconds patience_once_in) {
   return {.patience = patience,
           .patience_once_in = patience_once_in,
@@ -174,11 +177,14 @@ TEST_CASE("a client that a full run turns away tries to the end of its patience,
 }
 
 TEST_CASE("the last attempt is at the end of the patience, however long the pause would be") {
-  auto slow = options(milliseconds(20), seconds(3600));
+  auto slow = options(seconds(20), seconds(3600));
   slow.first_pause = std::chrono::hours(1);
   slow.longest_pause = std::chrono::hours(1);
-  const Outcome outcome = live(slow, {unreachable_after(seconds(0)), unreachable_after(seconds(1))});
-  CHECK(outcome.num_dials == 2);
+  const Outcome outside = live(slow, {unreachable_after(seconds(0))});
+  CHECK(outside.passed == seconds(20));
+  const Outcome inside = live(slow, {Attempt{}, unreachable_after(seconds(1))});
+  CHECK(inside.num_dials == 3);
+  CHECK(inside.passed == seconds(3601));
 }
 
 TEST_CASE("without patience there is one attempt") {

@@ -63,7 +63,7 @@ class Meeting {
     static constexpr client::TaskRow rows[] = {{"sum", make_sum}};
     learn::Dataset data{
         .name = "small", .images = test::small_samples(0).x, .labels = test::small_samples(0).y, .num_classes = 3};
-    client::LocalWorker worker({.name = "silo-0"}, std::move(data), std::chrono::steady_clock::now, rows);
+    client::LocalWorker worker({.name = "silo-0"}, std::move(data), rows);
     client::ClientObserver silent;
     client::ClientState state(io_.get_executor(), pool_, std::chrono::steady_clock::now);
     meet(std::move(script), [&](std::unique_ptr<net::MessageChannel> channel) -> net::Task<> {

@@ -7,6 +7,7 @@
 #include <boost/asio/io_context.hpp>
 #include <doctest/doctest.h>
 
+#include "tests/support/manual_loop.hpp"
 #include "tests/support/temporary_folder.hpp"
 
 namespace headstart::server {
@@ -67,8 +68,9 @@ TEST_CASE("a staging file that had a name has lost it, and holds what was writte
 
 TEST_CASE("who waits gets the memory that is given back; who waits too long is staged on disk") {
   const test::TemporaryFolder folder;
-  asio::io_context io;
-  UploadSlots slots(io.get_executor(), 1000, folder.path());
+  test::ManualLoop loop;
+  asio::io_context& io = loop.io;
+  UploadSlots slots(loop.executor(), 1000, folder.path());
   std::optional<Upload> slow;
   std::vector<int> order;
   const auto hold = [&]() -> net::Task<> { slow.emplace(co_await slots.acquire(1000)); };
@@ -78,7 +80,8 @@ TEST_CASE("who waits gets the memory that is given back; who waits too long is s
   };
   asio::co_spawn(io, hold(), [](std::exception_ptr failure) { CHECK_FALSE(failure); });
   asio::co_spawn(io, queue(1), [](std::exception_ptr failure) { CHECK_FALSE(failure); });
-  io.run();  // ends when the waiter's patience has: nobody gave memory back
+  loop.run();  // ends when the waiter's patience has: nobody gave memory back
+  CHECK(loop.passed() == UploadSlots::patience);
   CHECK(order == std::vector<int>{1});
   CHECK(slots.num_staged() == 1);
 
@@ -86,7 +89,8 @@ TEST_CASE("who waits gets the memory that is given back; who waits too long is s
   asio::co_spawn(io, queue(2), [](std::exception_ptr failure) { CHECK_FALSE(failure); });
   asio::co_spawn(io, queue(3), [](std::exception_ptr failure) { CHECK_FALSE(failure); });
   asio::post(io, [&] { slow.reset(); });
-  io.run();
+  loop.run();
+  CHECK(loop.passed() == UploadSlots::patience);
   CHECK(order == std::vector<int>{1, 2, 3});
   CHECK(slots.num_staged() == 1);
 }
