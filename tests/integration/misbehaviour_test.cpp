@@ -639,14 +639,19 @@ TEST_CASE("what is no message ends the connection, says why, and at the third ti
     int num_sent_ = 0;
   };
   const test::TemporaryFolder folder;
-  const auto config = test::small_config(folder / "run");
+  auto config = test::small_config(folder / "run");
+  config.federation.num_rounds = 6;  // one attempt a round, and one more that is refused
+  net::ManualTime time;
   auto clients = honest_clients(4);
   clients[3].wrap = [](std::unique_ptr<net::MessageChannel> channel) -> std::unique_ptr<net::MessageChannel> {
     return std::make_unique<Mumbling>(std::move(channel));
   };
+  // While this one trains the other comes again.
+  clients[0].worker =
+      std::make_unique<test::UnhurriedWorker>(std::move(clients[0].worker), time, std::chrono::seconds(1));
   Notes notes;
-  const auto summary = simulate(config, std::move(clients), notes);
-  CHECK(summary["rounds"] == 3);
+  const auto summary = simulate(config, std::move(clients), notes, time, test::small_central_data());
+  CHECK(summary["rounds"] == 6);
   CHECK(notes.refusals.contains(RefusalCode::conduct));
   std::map<std::string, int> recorded;
   std::string last_reason;
