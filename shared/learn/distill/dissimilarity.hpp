@@ -15,8 +15,8 @@
 namespace headstart::learn {
 
 /// Of p = softmax(z_student / T) and the target q, natural logarithm, summed over the classes. The target is a
-/// constant. It comes as probabilities, of which one may be 0 because it is too small for its type: a measure that would
-/// be infinite there bounds it itself.
+/// constant. It comes as probabilities, of which one may be 0 because it is too small for its type: a measure that
+/// would be infinite there bounds it itself.
 struct Dissimilarity {
   std::string_view name;   ///< "js": the word of a setting.
   std::string_view words;  ///< For the help: "Jensen-Shannon divergence".
