@@ -65,7 +65,8 @@ int main(int argc, char** argv) {
       learn::evaluate(*model, samples, 10);
     } else {
       samples.y = Tensor();
-      learn::distill(*model, samples, targets, {.epochs = 1}, Seed(2));
+      const learn::Guidance guidance{.targets = targets, .measure = &learn::cross_entropy_measure};
+      learn::distill(*model, samples, guidance, {.epochs = 1}, Seed(2));
     }
   } else if (evaluates) {
     bare_evaluate(*model, samples);
