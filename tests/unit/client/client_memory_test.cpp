@@ -6,9 +6,7 @@
 namespace headstart::client {
 namespace {
 
-learn::StateDict memory_of(double value) {
-  return learn::StateDict({{"c", torch::full({1}, value, torch::kDouble)}});
-}
+learn::StateDict memory_of(double value) { return learn::StateDict({{"c", torch::full({1}, value, torch::kDouble)}}); }
 
 /// What is remembered in the round after; -1: nothing.
 double value_at(ClientMemory& memory, std::int64_t counted_round) {
