@@ -77,8 +77,8 @@ constexpr char required_key[] = "required";
 /// What a client that does not know them can be without: they change nothing that it computes.
 constexpr std::string_view optional_sections[] = {"limits", "plan"};
 
-/// Settings that are newer than the protocol's version. They travel only where they are not at their defaults, so that
-/// a client that does not know one can be in every run that does without it.
+/// Settings that a client of another make may not know. They travel only where they are not at their defaults, so that
+/// it can be in every run that does without them.
 constexpr std::string_view later_settings[] = {"/consolidation/measure", "/consolidation/strength",
                                                "/model/second_head", "/consolidation/reduction"};
 
