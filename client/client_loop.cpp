@@ -280,7 +280,7 @@ class ClientLoop {
   }
 
   net::Task<learn::Schema> schema_of(plan::Form form) {
-    if (form.tensor) co_return learn::Schema({*form.tensor});
+    if (!form.tensors.empty()) co_return learn::Schema(std::move(form.tensors));
     if (!form.model) co_return state_.global_schema;
     auto building = net::offload(*context_.pool, [this, &form] { return worker_->schema_of(*form.model); });
     co_return co_await std::move(building);

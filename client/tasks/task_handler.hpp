@@ -8,6 +8,7 @@
 
 #include "client/assignment.hpp"
 #include "client/silo.hpp"
+#include "shared/learn/train/local_objective.hpp"
 
 namespace headstart::client {
 
@@ -35,6 +36,8 @@ inline constexpr std::int64_t evaluation_batch_size = 256;
 std::unique_ptr<TaskHandler> make_pretrain();
 std::unique_ptr<TaskHandler> make_exchange();
 std::unique_ptr<TaskHandler> make_train();
+/// With these local objectives in place of the program's.
+std::unique_ptr<TaskHandler> make_train_with(std::span<const learn::LocalObjectiveRow> objectives);
 std::unique_ptr<TaskHandler> make_evaluate();
 std::unique_ptr<TaskHandler> make_logits();
 std::unique_ptr<TaskHandler> make_distill();

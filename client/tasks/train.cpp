@@ -11,6 +11,8 @@ namespace {
 
 class Train final : public TaskHandler {
  public:
+  explicit Train(std::span<const learn::LocalObjectiveRow> objectives) : objectives_(objectives) {}
+
   [[nodiscard]] std::string describe(const Assignment& assignment) const override {
     return fmt::format("round {}", plan::train_settings_from_json_text(assignment.settings).round);
   }
@@ -22,16 +24,35 @@ class Train final : public TaskHandler {
     const auto lease = learn::lease_for(model, seed.child("layers"));
     const auto& options = silo.terms().train;
     const auto orders = learn::epoch_orders(silo.training().size(), options.epochs, seed);
-    learn::ObjectiveMemory memory;
-    if (auto counted = silo.memory().settle(settings.counted_round)) memory.before = std::move(*counted);
-    learn::train(model, silo.training(), options, orders, context.progress, context.stop, &memory);
-    if (!memory.after.is_empty()) silo.memory().propose(settings.round, std::move(memory.after));
-    return {.state = wire::PackedState(model.state())};
+    learn::ObjectiveStates states{.sent = parts_of(assignment)};
+    if (auto counted = silo.memory().settle(settings.counted_round)) states.before = std::move(*counted);
+    learn::train(model, silo.training(), options, orders, context.progress, context.stop, &states, objectives_);
+    if (!states.after.is_empty()) silo.memory().propose(settings.round, std::move(states.after));
+    return {.state = wire::PackedState(learn::joined(model.state(), states.returned))};
   }
+
+ private:
+  /// All inputs but the model.
+  static learn::Parts parts_of(const Assignment& assignment) {
+    learn::Parts parts;
+    for (const Input& input : assignment.inputs) {
+      if (input.name == plan::input::model) continue;
+      if (!parts.emplace(input.name, input.state.state()).second) {
+        throw Error(Errc::protocol, fmt::format("a training task with two inputs '{}'; one is expected", input.name));
+      }
+    }
+    return parts;
+  }
+
+  std::span<const learn::LocalObjectiveRow> objectives_;
 };
 
 }  // namespace
 
-std::unique_ptr<TaskHandler> make_train() { return std::make_unique<Train>(); }
+std::unique_ptr<TaskHandler> make_train() { return make_train_with(learn::local_objectives()); }
+
+std::unique_ptr<TaskHandler> make_train_with(std::span<const learn::LocalObjectiveRow> objectives) {
+  return std::make_unique<Train>(objectives);
+}
 
 }  // namespace headstart::client

@@ -159,7 +159,7 @@ net::Task<Distilled> distil_at_client(const RunContext& context, const LocalMode
   const auto ask = [&](ClientSession& client) -> net::Task<wire::PackedState> {
     const DisclosurePolicy disclosure(client.name());
     DistillInputs inputs{DisclosurePolicy::release_model("student", student),
-                         DisclosurePolicy::release_tensor("teacher weights", weights),
+                         DisclosurePolicy::release_tensors("teacher weights", weights),
                          {}};
     for (const std::string& name : plan.teachers) {
       const LocalModel& model = models.models().at(name);

@@ -88,7 +88,7 @@ ReleasedState DisclosurePolicy::release(const std::string& owner, const LocalMod
                                             "server; it was not sent",
                                             owner, recipient_, owner));
   }
-  plan::Form form{.model = model.spec, .tensor = {}};
+  plan::Form form{.model = model.spec, .tensors = {}};
   return {owner, "model of " + owner, std::move(form), model.digest, std::move(bytes)};
 }
 
@@ -96,9 +96,9 @@ ReleasedState DisclosurePolicy::release_model(std::string what, const DigestedSt
   return {std::string(), std::move(what), plan::Form{}, model.digest, session::source_of(model.state)};
 }
 
-ReleasedState DisclosurePolicy::release_tensor(std::string what, const DigestedState& tensor) {
-  plan::Form form{.model = {}, .tensor = tensor.state.state().schema().tensors().front()};
-  return {std::string(), std::move(what), std::move(form), tensor.digest, session::source_of(tensor.state)};
+ReleasedState DisclosurePolicy::release_tensors(std::string what, const DigestedState& tensors) {
+  plan::Form form{.model = {}, .tensors = tensors.state.state().schema().tensors()};
+  return {std::string(), std::move(what), std::move(form), tensors.digest, session::source_of(tensors.state)};
 }
 
 }  // namespace headstart::server

@@ -49,8 +49,8 @@ class DisclosurePolicy {
   /// A model that the server made of several silos' results, in the federated schema: `what` for the audit log. A start
   /// that is one silo's model is ruled on before anything is trained (rule_on_consents).
   [[nodiscard]] static ReleasedState release_model(std::string what, const DigestedState& model);
-  /// Samples or weights of the server's own: one tensor.
-  [[nodiscard]] static ReleasedState release_tensor(std::string what, const DigestedState& tensor);
+  /// Tensors of the server's own: samples, weights, what a strategy sends beside the model.
+  [[nodiscard]] static ReleasedState release_tensors(std::string what, const DigestedState& tensors);
 
  private:
   std::string recipient_;

@@ -146,7 +146,7 @@ std::int64_t LocalModels::num_rated() const {
 
 net::Task<> LocalModels::collect_logits(ClientSession& client, LocalModel& model, const DigestedState& samples) {
   const std::int64_t num_samples = num_rated() + context_.data.transfer.size();
-  auto asking = server::logits(client, DisclosurePolicy::release_tensor("public samples", samples),
+  auto asking = server::logits(client, DisclosurePolicy::release_tensors("public samples", samples),
                                static_cast<std::uint64_t>(num_samples));
   Upload upload = co_await std::move(asking);
   const std::int64_t num_public = context_.data.transfer.size();

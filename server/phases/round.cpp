@@ -20,19 +20,31 @@ namespace {
 /// The aggregate of one round and who may add to it.
 class Collection {
  public:
-  Collection(const RunContext& context, const Strategy& strategy, const ServerState& state, const DigestedState& global,
-             std::uint32_t round, const std::map<std::string, std::int64_t>& counted, RoundMachine& machine,
+  Collection(const RunContext& context, const Strategy& strategy, const RoundPlan& plan, const DigestedState& global,
+             const std::map<std::string, std::int64_t>& counted, RoundMachine& machine,
              std::optional<std::string> suspect)
       : context_(context),
         strategy_(strategy),
-        state_(state),
+        state_(plan.state),
         global_(global),
         counted_(counted),
-        round_(round),
-        what_(fmt::format("update of round {}", round)),
+        round_(plan.round),
+        what_(fmt::format("update of round {}", plan.round)),
         machine_(machine),
         suspect_(std::move(suspect)),
-        aggregator_(strategy.begin({round, state})) {}
+        aggregator_(strategy.begin(plan)),
+        num_bytes_(aggregator_->blocks().schema().num_bytes()) {}
+
+  /// Before the first is collected.
+  net::Task<> prepare(const RoundPlan& plan) {
+    auto preparing = net::offload(context_.pool, [this, &plan] {
+      for (auto& [name, state] : strategy_.sent_parts(plan)) {
+        const std::string digest = state.digest();
+        parts_.push_back({name, {digest, std::move(state)}});
+      }
+    });
+    co_await std::move(preparing);
+  }
 
   /// Trains at one client and adds its update, whole or not at all.
   net::Task<bool> collect_from(ClientSession& client) {
@@ -42,7 +54,11 @@ class Collection {
     const DigestedState sent = co_await std::move(downloading);
     const auto last = counted_.find(client.name());
     plan::TrainSettings settings{.round = round_, .counted_round = last == counted_.end() ? 0 : last->second};
-    auto training = train(client, settings, DisclosurePolicy::release_model("global model", sent), place);
+    TrainInputs inputs{DisclosurePolicy::release_model("global model", sent), {}};
+    for (const auto& [name, part] : parts_) {
+      inputs.parts.emplace_back(name, DisclosurePolicy::release_tensors(fmt::format("the round's {}", name), part));
+    }
+    auto training = train(client, settings, std::move(inputs), num_bytes_, place);
     Upload received = co_await std::move(training);
     auto upload = std::make_unique<Upload>(std::move(received));
     const NormBound bound{sent.state, context_.config.max_update_norm};
@@ -95,8 +111,10 @@ class Collection {
   RoundMachine& machine_;
   std::optional<std::string> suspect_;
   std::unique_ptr<learn::Aggregator> aggregator_;
-  Norms norms_;                                ///< Of what was accepted.
-  std::vector<std::unique_ptr<Upload>> kept_;  ///< What the aggregator reads again.
+  std::uint64_t num_bytes_;                                   ///< Of an update.
+  std::vector<std::pair<std::string, DigestedState>> parts_;  ///< That are sent beside the model.
+  Norms norms_;                                               ///< Of what was accepted.
+  std::vector<std::unique_ptr<Upload>> kept_;                 ///< What the aggregator reads again.
 };
 
 /// The clients that the strategy selects of those that are there.
@@ -128,8 +146,10 @@ net::Task<RoundOutcome> run_round(const RunContext& context, const Strategy& str
                 fmt::format("round {}: {} of {} clients are left, {} updates are needed", round, clients.size(),
                             context.roster.all().size(), quorum_of(context.options())));
   }
-  const RoundPlan plan{round, state};
-  Collection collection(context, strategy, state, global, round, counted, machine, std::move(suspect));
+  const RoundPlan plan{round, context.global_schema, state};
+  Collection collection(context, strategy, plan, global, counted, machine, std::move(suspect));
+  auto preparing = collection.prepare(plan);
+  co_await std::move(preparing);
   const auto answers = co_await context.roster.ask<bool>(
       clients, [&collection](ClientSession& client) { return collection.collect_from(client); });
   for (const auto& answer : answers) {

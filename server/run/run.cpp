@@ -93,8 +93,9 @@ Run::Run(net::asio::any_io_executor executor, net::asio::thread_pool& pool, cons
   federated_.strategy =
       strategy_row(config_.federation.strategy.name).make(config_.federation.strategy, strategy_tools());
   if (data_.test.size() == 0 && data_.validation.size() == 0) federated_.measured.reset();
+  const learn::Schema update = learn::joined(federated_.schema, federated_.strategy->returned_parts(federated_.schema));
   clients_.slots = std::make_unique<UploadSlots>(
-      context_.executor, upload_budget(config_.federation, federated_.schema.num_bytes()), folder.staging());
+      context_.executor, upload_budget(config_.federation, update.num_bytes()), folder.staging());
   const std::size_t num_expected =
       recovery_.roster.empty() ? static_cast<std::size_t>(config_.federation.num_clients) : recovery_.roster.size();
   clients_.lobby = std::make_unique<Lobby>(num_expected);
@@ -141,9 +142,6 @@ StrategyTools Run::strategy_tools() const {
                       .clock = context_.clock,
                       .stop = stop_.get_token()};
   if (data_.transfer.size() > 0) tools.public_samples = data_.transfer.x.to(context_.device);
-  for (const learn::NamedTensor& named : federated_.measured->named_state()) {
-    if (named.tensor.requires_grad()) tools.parameters.insert(named.name);
-  }
   return tools;
 }
 

@@ -175,8 +175,8 @@ void ClientSession::post(const Conversation& conversation, const TaskOrder& orde
   task.keeps_inputs = order.keeps_inputs;
   conversation->post(task);
   for (const TaskOrder::Input& input : order.inputs) {
-    conversation->post(wire::Input{std::string(input.name), input.state.digest(), input.state.owner(),
-                                   plan::to_json_text(input.state.form())});
+    conversation->post(
+        wire::Input{input.name, input.state.digest(), input.state.owner(), plan::to_json_text(input.state.form())});
   }
 }
 

@@ -24,7 +24,7 @@ namespace headstart::server {
 /// A task for one client: see plan/tasks.hpp.
 struct TaskOrder {
   struct Input {
-    std::string_view name;
+    std::string name;
     ReleasedState state;
   };
   std::string_view kind;
@@ -33,6 +33,8 @@ struct TaskOrder {
   bool keeps_inputs = false;       ///< The client holds them until another task says so.
   std::uint64_t result_bytes = 0;  ///< Of the state that it returns; 0: it returns figures alone.
   UploadSlots::Place place = UploadSlots::Place::memory;  ///< Where that state is to lie.
+
+  void add(std::string_view name, ReleasedState state) { inputs.push_back({std::string(name), std::move(state)}); }
 };
 
 /// What a client returned.

@@ -26,18 +26,19 @@ net::Task<Upload> exchange(ClientSession& client, std::uint64_t num_bytes) {
   return state_of(client.perform(std::move(order)));
 }
 
-net::Task<Upload> train(ClientSession& client, plan::TrainSettings settings, ReleasedState model,
-                        UploadSlots::Place place) {
+net::Task<Upload> train(ClientSession& client, plan::TrainSettings settings, TrainInputs inputs,
+                        std::uint64_t num_bytes, UploadSlots::Place place) {
   TaskOrder order{.kind = plan::task::train, .settings = plan::to_json_text(settings), .keeps_inputs = true};
-  order.inputs.push_back({plan::input::model, std::move(model)});
-  order.result_bytes = client.model_bytes();
+  order.add(plan::input::model, std::move(inputs.model));
+  for (auto& [name, part] : inputs.parts) order.add(name, std::move(part));
+  order.result_bytes = num_bytes;
   order.place = place;
   return state_of(client.perform(std::move(order)));
 }
 
 net::Task<learn::Evaluation> evaluate(ClientSession& client, ReleasedState model, bool keeps_model) {
   TaskOrder order{.kind = plan::task::evaluate, .keeps_inputs = keeps_model};
-  order.inputs.push_back({plan::input::model, std::move(model)});
+  order.add(plan::input::model, std::move(model));
   auto performing = client.perform(std::move(order));
   const Outcome outcome = co_await std::move(performing);
   co_return client.read(outcome, [&client](const std::string& text) {
@@ -48,23 +49,23 @@ net::Task<learn::Evaluation> evaluate(ClientSession& client, ReleasedState model
 
 net::Task<Upload> logits(ClientSession& client, ReleasedState samples, std::uint64_t num_samples) {
   TaskOrder order{.kind = plan::task::logits};
-  order.inputs.push_back({plan::input::samples, std::move(samples)});
+  order.add(plan::input::samples, std::move(samples));
   order.result_bytes = num_samples * static_cast<std::uint64_t>(client.num_classes()) * sizeof(float);
   return state_of(client.perform(std::move(order)));
 }
 
 net::Task<Upload> distill(ClientSession& client, DistillInputs inputs, learn::KdSetting setting) {
   TaskOrder order{.kind = plan::task::distill, .settings = plan::to_json_text(setting), .keeps_inputs = true};
-  order.inputs.push_back({plan::input::student, std::move(inputs.student)});
-  order.inputs.push_back({plan::input::weights, std::move(inputs.weights)});
-  for (ReleasedState& teacher : inputs.teachers) order.inputs.push_back({plan::input::teacher, std::move(teacher)});
+  order.add(plan::input::student, std::move(inputs.student));
+  order.add(plan::input::weights, std::move(inputs.weights));
+  for (ReleasedState& teacher : inputs.teachers) order.add(plan::input::teacher, std::move(teacher));
   order.result_bytes = client.model_bytes();
   return state_of(client.perform(std::move(order)));
 }
 
 net::Task<Upload> reestimate_statistics(ClientSession& client, ReleasedState model) {
   TaskOrder order{.kind = plan::task::statistics};
-  order.inputs.push_back({plan::input::model, std::move(model)});
+  order.add(plan::input::model, std::move(model));
   order.result_bytes = client.model_bytes();
   return state_of(client.perform(std::move(order)));
 }

@@ -3,6 +3,8 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "server/sessions/client_session.hpp"
@@ -16,9 +18,14 @@ net::Task<Pretraining> pretrain(ClientSession& client);
 /// The pre-trained model's bytes: `num_bytes`, of the schema of the client's own architecture.
 net::Task<Upload> exchange(ClientSession& client, std::uint64_t num_bytes);
 
-/// The update of a round, in the federated model's schema. `place`: where it is to lie.
-net::Task<Upload> train(ClientSession& client, plan::TrainSettings settings, ReleasedState model,
-                        UploadSlots::Place place);
+/// What a client trains from in a round.
+struct TrainInputs {
+  ReleasedState model;
+  std::vector<std::pair<std::string, ReleasedState>> parts;  ///< Beside the model, by name.
+};
+/// The update of a round: `num_bytes`. `place`: where it is to lie.
+net::Task<Upload> train(ClientSession& client, plan::TrainSettings settings, TrainInputs inputs,
+                        std::uint64_t num_bytes, UploadSlots::Place place);
 
 /// Counts on the client's held-out data. `keeps_model`: the client holds it until it is given another to hold.
 net::Task<learn::Evaluation> evaluate(ClientSession& client, ReleasedState model, bool keeps_model);

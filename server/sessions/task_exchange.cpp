@@ -40,8 +40,9 @@ std::optional<std::string> Lateness::on_tick(TimePoint now, std::uint64_t traffi
     seen_ = traffic;
     moved_at_ = now;
   }
-  if (now < next_look()) return std::nullopt;
+  looked_at_ = now;
   if (now >= phase_end_) return "late: its time for this phase is over";
+  if (now < moved_at_ + patience_.task) return std::nullopt;
   return fmt::format("late: no progress for {} s", std::chrono::duration<double>(patience_.task).count());
 }
 

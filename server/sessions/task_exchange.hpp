@@ -54,22 +54,26 @@ class TaskExchange {
   bool has_fetched_ = false;
 };
 
-/// When a client is late: nothing moved for patience.task, or the phase is over.
+/// When a client is late: nothing moved for patience.task, which is noticed within an eighth of that, or the phase is
+/// over.
 class Lateness {
  public:
   /// `traffic`: bytes of messages so far, both ways; heartbeats do not count.
   Lateness(const Patience& patience, TimePoint phase_end, TimePoint now, std::uint64_t traffic)
-      : patience_(patience), phase_end_(phase_end), moved_at_(now), seen_(traffic) {}
+      : patience_(patience), phase_end_(phase_end), moved_at_(now), looked_at_(now), seen_(traffic) {}
 
   /// When to look again.
-  [[nodiscard]] TimePoint next_look() const { return std::min(moved_at_ + patience_.task, phase_end_); }
+  [[nodiscard]] TimePoint next_look() const {
+    return std::min({moved_at_ + patience_.task, looked_at_ + TimePoint::duration(patience_.task) / 8, phase_end_});
+  }
   /// The reason, where it is late.
   std::optional<std::string> on_tick(TimePoint now, std::uint64_t traffic);
 
  private:
   Patience patience_;
   TimePoint phase_end_;
-  TimePoint moved_at_;
+  TimePoint moved_at_;  ///< Seen to have.
+  TimePoint looked_at_;
   std::uint64_t seen_;
 };
 

@@ -15,8 +15,7 @@ namespace {
 
 class FedAvgM final : public Strategy {
  public:
-  FedAvgM(const ServerOptimizerOptions& options, std::set<std::string> parameters)
-      : options_(options), parameters_(std::move(parameters)) {}
+  explicit FedAvgM(const ServerOptimizerOptions& options) : options_(options) {}
 
   /// Parameters alone have a momentum: running statistics would become negative with one. They are the weighted mean.
   [[nodiscard]] ServerState finish(const RoundPlan& plan, std::unique_ptr<learn::Aggregator> aggregator,
@@ -26,20 +25,20 @@ class FedAvgM final : public Strategy {
     const learn::StateDict means = std::move(mean).report_in_double();
     std::vector<learn::NamedTensor> model;
     std::vector<learn::NamedTensor> momenta;
-    for (const learn::NamedTensor& before : plan.state.model.state().tensors()) {
-      const learn::Tensor& mean_value = means.at(before.name);
-      if (!parameters_.contains(before.name)) {
-        model.push_back({before.name, mean_value.to(before.tensor.scalar_type())});
+    for (const learn::TensorSpec& tensor : plan.schema.tensors()) {
+      const learn::Tensor& mean_value = means.at(tensor.name);
+      if (plan.schema.role_of(tensor) != learn::Role::parameter) {
+        model.push_back({tensor.name, mean_value.to(tensor.dtype)});
         continue;
       }
       // In double from the exact sums on: the update is small beside the model.
-      const learn::Tensor start = before.tensor.to(at::kDouble);
+      const learn::Tensor start = plan.state.model.state().at(tensor.name).to(at::kDouble);
       learn::Tensor velocity = mean_value.to(at::kDouble) - start;
       if (!plan.state.memory.is_empty()) {
-        velocity += plan.state.memory.at("m/" + before.name).to(at::kDouble) * options_.momentum;
+        velocity += plan.state.memory.at("m/" + tensor.name).to(at::kDouble) * options_.momentum;
       }
-      model.push_back({before.name, (start + velocity * options_.lr).to(before.tensor.scalar_type())});
-      momenta.push_back({"m/" + before.name, velocity.to(at::kFloat)});
+      model.push_back({tensor.name, (start + velocity * options_.lr).to(tensor.dtype)});
+      momenta.push_back({"m/" + tensor.name, velocity.to(at::kFloat)});
     }
     wire::PackedState next{learn::StateDict(std::move(model))};
     // The mean of accepted updates is in bounds; what momentum makes of it need not be.
@@ -55,13 +54,12 @@ class FedAvgM final : public Strategy {
 
  private:
   ServerOptimizerOptions options_;
-  std::set<std::string> parameters_;
 };
 
 }  // namespace
 
-std::unique_ptr<Strategy> make_fedavgm(const StrategyOptions& options, StrategyTools tools) {
-  return std::make_unique<FedAvgM>(options.server, std::move(tools.parameters));
+std::unique_ptr<Strategy> make_fedavgm(const StrategyOptions& options, StrategyTools) {
+  return std::make_unique<FedAvgM>(options.server);
 }
 
 }  // namespace headstart::server

@@ -42,7 +42,7 @@ class FedDf final : public Strategy {
   FedDf(learn::DistillOptions options, StrategyTools tools) : options_(std::move(options)), tools_(std::move(tools)) {}
 
   [[nodiscard]] std::unique_ptr<learn::Aggregator> begin(const RoundPlan& plan) const override {
-    return std::make_unique<TeachingMean>(plan.state.model.state().schema(), tools_, plan.round);
+    return std::make_unique<TeachingMean>(plan.schema, tools_, plan.round);
   }
 
   [[nodiscard]] ServerState finish(const RoundPlan& plan, std::unique_ptr<learn::Aggregator> aggregator,

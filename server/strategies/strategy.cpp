@@ -14,7 +14,7 @@ namespace headstart::server {
 
 namespace {
 
-const std::string memory_prefix = "server/";
+const std::string memory_part = "server";
 
 std::vector<std::string> strategy_words() {
   std::vector<std::string> words;
@@ -28,24 +28,14 @@ class FedAvg final : public Strategy {};
 
 wire::PackedState packed(const ServerState& state) {
   if (state.memory.is_empty()) return state.model;
-  std::vector<learn::NamedTensor> all = state.model.state().tensors();
-  for (const learn::NamedTensor& named : state.memory.tensors())
-    all.push_back({memory_prefix + named.name, named.tensor});
-  return wire::PackedState(learn::StateDict(std::move(all)));
+  return wire::PackedState(learn::joined(state.model.state(), {{memory_part, state.memory}}));
 }
 
 ServerState unpacked(const wire::PackedState& checkpoint) {
-  std::vector<learn::NamedTensor> model;
-  std::vector<learn::NamedTensor> memory;
-  for (const learn::NamedTensor& named : checkpoint.state().tensors()) {
-    if (named.name.starts_with(memory_prefix)) {
-      memory.push_back({named.name.substr(memory_prefix.size()), named.tensor});
-    } else {
-      model.push_back(named);
-    }
-  }
-  if (memory.empty()) return {checkpoint, {}};
-  return {wire::PackedState(learn::StateDict(std::move(model))), learn::StateDict(std::move(memory))};
+  learn::ModelWithParts found = learn::split(checkpoint.state(), std::span(&memory_part, 1));
+  learn::StateDict& memory = found.parts.at(memory_part);
+  if (memory.is_empty()) return {checkpoint, {}};
+  return {wire::PackedState(found.model), std::move(memory)};
 }
 
 std::vector<std::string> Strategy::select(std::uint32_t, std::span<const Participant> present) const {
@@ -56,8 +46,12 @@ std::vector<std::string> Strategy::select(std::uint32_t, std::span<const Partici
 
 wire::PackedState Strategy::download(const ServerState& state, const Participant&) const { return state.model; }
 
+std::map<std::string, wire::PackedState> Strategy::sent_parts(const RoundPlan&) const { return {}; }
+
+learn::PartSchemas Strategy::returned_parts(const learn::Schema&) const { return {}; }
+
 std::unique_ptr<learn::Aggregator> Strategy::begin(const RoundPlan& plan) const {
-  return std::make_unique<learn::WeightedMean>(plan.state.model.state().schema());
+  return std::make_unique<learn::WeightedMean>(learn::joined(plan.schema, returned_parts(plan.schema)));
 }
 
 ServerState Strategy::finish(const RoundPlan& plan, std::unique_ptr<learn::Aggregator> aggregator,

@@ -4,8 +4,8 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
-#include <set>
 #include <span>
 #include <stop_token>
 #include <string>
@@ -18,6 +18,7 @@
 #include "shared/base/clock.hpp"
 #include "shared/base/seed.hpp"
 #include "shared/learn/aggregate/aggregator.hpp"
+#include "shared/learn/core/parts.hpp"
 #include "shared/learn/models/model.hpp"
 #include "shared/wire/packed_state.hpp"
 
@@ -41,7 +42,8 @@ struct Participant {
 };
 
 struct RoundPlan {
-  std::uint32_t round = 0;  ///< From 1.
+  std::uint32_t round = 0;      ///< From 1.
+  const learn::Schema& schema;  ///< The model's, with the roles of its tensors.
   const ServerState& state;
 };
 
@@ -49,8 +51,6 @@ struct RoundPlan {
 struct StrategyTools {
   /// The untrained global model, on the run's device.
   std::function<std::unique_ptr<learn::Model>()> make_model;
-  /// Tensors of the model that are trained; all others are buffers, which no server optimiser may touch.
-  std::set<std::string> parameters;
   learn::Tensor public_samples;  ///< [n, ...] on the run's device; empty where the strategy's row needs none.
   std::int64_t num_classes = 0;
   Seed seeds = Seed(0);  ///< Of the run; each stream is named by its place in the tree.
@@ -70,7 +70,14 @@ class Strategy {
                                                         std::span<const Participant> present) const;
   /// What a participant trains from. By default the global model.
   [[nodiscard]] virtual wire::PackedState download(const ServerState& state, const Participant& to) const;
-  /// How the round's updates are aggregated. By default FedAvg's weighted mean.
+  /// What all participants are sent beside the model (a control variate), by name of the part. By default nothing.
+  /// Asked once a round. A local objective of the same method takes it (LocalObjectiveRow::takes).
+  [[nodiscard]] virtual std::map<std::string, wire::PackedState> sent_parts(const RoundPlan& plan) const;
+  /// What an update holds beside the model. By default nothing. A strategy that names parts here has a finish() of its
+  /// own: what its aggregator reports is learn::joined() of model and parts.
+  [[nodiscard]] virtual learn::PartSchemas returned_parts(const learn::Schema& model) const;
+  /// How the round's updates are aggregated: its blocks() are of the update, parts included. By default FedAvg's
+  /// weighted mean.
   [[nodiscard]] virtual std::unique_ptr<learn::Aggregator> begin(const RoundPlan& plan) const;
   /// What the next round starts from. `aggregator` is what begin() made, with the accepted updates. By default its
   /// report is the model, and the memory stays. On the pool; one round at a time. Fills `report` with what rounds.jsonl

@@ -58,13 +58,12 @@ wire::PackedState received_state(Upload& upload, const learn::Schema& schema, co
 Inspection inspected(Upload& upload, const learn::StateBlocks& blocks, const NormBound& bound) {
   Inspection inspection;
   Sha256 hash;
+  const learn::StateBlocks::Origin origin = blocks.origin_in(bound.origin.state());
   double squared_norm = 0;
   upload.for_each_block([&](std::uint64_t offset, std::span<const std::byte> block) {
     hash.update(block);
     if (!inspection.violation) inspection.violation = blocks.violation_in(offset, block);
-    if (!inspection.violation) {
-      squared_norm += blocks.squared_distance(offset, block, bound.origin.bytes().subspan(offset, block.size()));
-    }
+    if (!inspection.violation) squared_norm += blocks.squared_distance(offset, block, origin);
     return true;
   });
   inspection.digest = hex(hash.finish());

@@ -28,7 +28,8 @@ double norm_of(const learn::StateDict& state);
 /// The upload as a state of `schema`, without a violation. Throws Error(run_failed) naming client and tensor.
 wire::PackedState received_state(Upload& upload, const learn::Schema& schema, const std::string& client);
 
-/// How far an update may be from the model it was trained from: the L2 norm over all floating-point values.
+/// How far an update may be from the model it was trained from: the L2 norm over all floating-point values of the
+/// model. Parts of the update beside the model are not of it.
 struct NormBound {
   const wire::PackedState& origin;
   double limit = 0;  ///< 0: none.

@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <limits>
+#include <set>
 
 #include <fmt/format.h>
 
@@ -62,7 +63,7 @@ Value value_of(const std::string& text, std::string_view name) {
   return value;
 }
 
-constexpr std::string_view tensor_key = "tensor";
+constexpr std::string_view tensors_key = "tensors";
 constexpr std::size_t max_dimensions = 8;
 constexpr std::uint64_t max_input_bytes = std::uint64_t{1} << 40;
 
@@ -70,9 +71,9 @@ learn::TensorSpec tensor_from_json_text(const std::string& text) {
   std::string name, type;
   std::vector<std::int64_t> shape;
   load_from_peer(text, "the form of an input", [&](Fields& fields) {
-    fields.text("tensor.name", name, "Name.");
-    fields.text("tensor.type", type, "Type, as safetensors names it.");
-    fields.integers("tensor.shape", shape, "Shape.", {0, 0x1p40});
+    fields.text("name", name, "Name.");
+    fields.text("type", type, "Type, as safetensors names it.");
+    fields.integers("shape", shape, "Shape.", {0, 0x1p40});
   });
   const auto dtype = learn::dtype_of(type);
   if (!dtype || name.empty())
@@ -87,27 +88,45 @@ learn::TensorSpec tensor_from_json_text(const std::string& text) {
   return {printable(name, max_error_bytes), *dtype, shape};
 }
 
+std::vector<learn::TensorSpec> tensors_of(const nlohmann::json& form) {
+  std::vector<learn::TensorSpec> tensors;
+  std::uint64_t num_bytes = 0;
+  std::set<std::string> names;
+  for (const nlohmann::json& tensor : form.at(tensors_key)) {
+    tensors.push_back(tensor_from_json_text(tensor.dump()));
+    num_bytes += tensors.back().num_bytes();
+    if (!names.insert(tensors.back().name).second || num_bytes > max_input_bytes) {
+      throw Error(Errc::protocol, "the form of an input: a name twice, or more bytes than are taken");
+    }
+  }
+  return tensors;
+}
+
 }  // namespace
 
 std::string to_json_text(const Form& form) {
   if (form.model) return to_json_text(*form.model);
-  if (!form.tensor) return {};
-  return nlohmann::json{
-      {tensor_key,
-       {{"name", form.tensor->name}, {"type", learn::dtype_name(form.tensor->dtype)}, {"shape", form.tensor->shape}}}}
-      .dump();
+  if (form.tensors.empty()) return {};
+  nlohmann::json tensors = nlohmann::json::array();
+  for (const learn::TensorSpec& tensor : form.tensors) {
+    tensors.push_back({{"name", tensor.name}, {"type", learn::dtype_name(tensor.dtype)}, {"shape", tensor.shape}});
+  }
+  return nlohmann::json{{tensors_key, std::move(tensors)}}.dump();
 }
 
 Form form_from_json_text(const std::string& text) {
   if (text.empty()) return {};
-  bool is_tensor = false;
+  nlohmann::json form;
   try {
-    is_tensor = parse_json(text, "the form of an input").contains(tensor_key);
+    form = parse_json(text, "the form of an input");
   } catch (const Error& error) {
     throw Error(Errc::protocol, printable(error.what(), max_error_bytes));
   }
-  if (is_tensor) return {.model = {}, .tensor = tensor_from_json_text(text)};
-  return {.model = spec_from_json_text(text), .tensor = {}};
+  if (!form.is_object() || !form.contains(tensors_key)) return {.model = spec_from_json_text(text), .tensors = {}};
+  if (form.size() != 1 || !form[tensors_key].is_array() || form[tensors_key].empty()) {
+    throw Error(Errc::protocol, "the form of an input: expected a list of tensors and nothing beside it");
+  }
+  return {.model = {}, .tensors = tensors_of(form)};
 }
 
 std::string to_json_text(const TrainSettings& settings) { return text_of(settings); }

@@ -22,7 +22,8 @@ namespace task {
 inline constexpr std::string_view pretrain = "pretrain";
 /// Send the pre-trained model, in the schema of the client's own architecture.
 inline constexpr std::string_view exchange = "exchange";
-/// One round of local training from input `model`. Settings: TrainSettings. State: the update.
+/// One round of local training from input `model`; further inputs are parts that a local objective takes. Settings:
+/// TrainSettings. State: the update, which is the model with the parts that the objective returns (learn::joined).
 inline constexpr std::string_view train = "train";
 /// Count right, total and predicted samples of input `model` on the held-out data. Figures: learn::Evaluation.
 inline constexpr std::string_view evaluate = "evaluate";
@@ -46,12 +47,12 @@ inline constexpr std::string_view teacher = "teacher";
 
 /// What schema an input has. Where both are empty, it is the federated model's.
 struct Form {
-  std::optional<learn::ModelSpec> model;    ///< A model of this spec.
-  std::optional<learn::TensorSpec> tensor;  ///< One tensor. Not beside `model`.
+  std::optional<learn::ModelSpec> model;   ///< A model of this spec.
+  std::vector<learn::TensorSpec> tensors;  ///< Just these. Not beside `model`.
 };
 std::string to_json_text(const Form& form);
-/// Throws Error(protocol) where the text is no form, or the tensor beyond what a client takes (2^40 bytes, 8
-/// dimensions).
+/// Throws Error(protocol) where the text is no form, or the tensors are beyond what a client takes (2^40 bytes in all,
+/// 8 dimensions each, no name twice).
 Form form_from_json_text(const std::string& text);
 
 struct TrainSettings {

@@ -1,6 +1,8 @@
 #include "shared/learn/aggregate/aggregator.hpp"
 
+#include <map>
 #include <sstream>
+#include <string_view>
 
 #include "shared/learn/aggregate/kernels.hpp"
 
@@ -98,15 +100,28 @@ std::optional<std::string> StateBlocks::violation_in(std::uint64_t offset, std::
   return violation;
 }
 
+StateBlocks::Origin StateBlocks::origin_in(const StateDict& state) const {
+  std::map<std::string_view, const std::byte*> begins;
+  for (const auto& [name, tensor] : state.tensors()) {
+    begins.emplace(name, static_cast<const std::byte*>(tensor.data_ptr()));
+  }
+  Origin origin;
+  for (const TensorSpec& spec : schema_.tensors()) {
+    const auto found = begins.find(spec.name);
+    origin.push_back(found == begins.end() ? nullptr : found->second);
+  }
+  return origin;
+}
+
 double StateBlocks::squared_distance(std::uint64_t offset, std::span<const std::byte> block,
-                                     std::span<const std::byte> origin) const {
+                                     const Origin& origin) const {
   double sum = 0;
-  visit(offset, block, [&](std::size_t tensor, std::uint64_t, const std::byte* values, std::size_t n) {
+  visit(offset, block, [&](std::size_t tensor, std::uint64_t first, const std::byte* values, std::size_t n) {
     const c10::ScalarType dtype = schema_.tensors()[tensor].dtype;
-    if (!c10::isFloatingType(dtype)) return true;
+    if (!c10::isFloatingType(dtype) || origin[tensor] == nullptr) return true;
     with_floating_type(dtype, [&](auto zero) {
       using T = decltype(zero);
-      sum += squared_difference<T>(values, origin.data() + (values - block.data()), n);
+      sum += squared_difference<T>(values, origin[tensor] + first * sizeof(T), n);
     });
     return true;
   });

@@ -26,10 +26,14 @@ class StateBlocks {
   /// sentence naming tensor and index of the first violation.
   [[nodiscard]] std::optional<std::string> violation_in(std::uint64_t offset, std::span<const std::byte> block) const;
 
-  /// Sum over the block's floating-point values of (value - origin)^2, `origin` being the same block of another state
-  /// of this schema.
+  /// Where the tensors of a schema begin in another state; null for those that are not of it.
+  using Origin = std::vector<const std::byte*>;
+  /// The tensors of `state`, by name. It must outlive the origin, and have the types and shapes of this schema.
+  [[nodiscard]] Origin origin_in(const StateDict& state) const;
+
+  /// Sum over the block's floating-point values of (value - origin)^2, over the tensors that the origin has.
   [[nodiscard]] double squared_distance(std::uint64_t offset, std::span<const std::byte> block,
-                                        std::span<const std::byte> origin) const;
+                                        const Origin& origin) const;
 
   /// Calls action(place of the tensor in the schema, index of its first element in the block, the bytes, count) for
   /// each tensor that the block touches, until one call returns false. Throws Error(internal): a block outside of the

@@ -90,6 +90,15 @@ Schema::Schema(std::vector<TensorSpec> tensors) : tensors_(std::move(tensors)) {
       tensors_, [](const TensorSpec& a, const TensorSpec& b) { return precedes(a.dtype, a.name, b.dtype, b.name); });
 }
 
+Schema::Schema(std::vector<TensorSpec> tensors, std::set<std::string> parameters) : Schema(std::move(tensors)) {
+  parameters_ = std::move(parameters);
+}
+
+Role Schema::role_of(const TensorSpec& tensor) const {
+  if (!c10::isFloatingType(tensor.dtype)) return Role::integer;
+  return !parameters_ || parameters_->contains(tensor.name) ? Role::parameter : Role::buffer;
+}
+
 std::uint64_t Schema::num_bytes() const {
   std::uint64_t sum = 0;
   for (const TensorSpec& spec : tensors_) sum += spec.num_bytes();

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -23,24 +24,38 @@ struct TensorSpec {
   friend bool operator==(const TensorSpec&, const TensorSpec&) = default;
 };
 
+/// What a tensor is to its model.
+enum class Role {
+  parameter,  ///< Floating-point, and trained: what a server optimiser or a local objective acts on.
+  buffer,     ///< Floating-point otherwise, as BatchNorm's statistics. Averaged, whatever the optimiser.
+  integer,    ///< Counters and flags.
+};
+
 /// Names, shapes and types of a state in its canonical order: element size descending, then name
 /// (the order in which safetensors lays tensors out). The raw bytes of a state are the tensors' little-endian
 /// bytes in that order, without padding.
 class Schema {
  public:
   Schema() = default;
-  explicit Schema(std::vector<TensorSpec> tensors);  ///< Sorts. Throws Error(data): a name twice, a type not supported.
+  /// Sorts. Every floating-point tensor is a parameter. Throws Error(data): a name twice, a type not supported.
+  explicit Schema(std::vector<TensorSpec> tensors);
+  /// Those named in `parameters` alone are parameters. Throws likewise.
+  Schema(std::vector<TensorSpec> tensors, std::set<std::string> parameters);
 
   [[nodiscard]] const std::vector<TensorSpec>& tensors() const { return tensors_; }
+  /// Of one of tensors().
+  [[nodiscard]] Role role_of(const TensorSpec& tensor) const;
   [[nodiscard]] std::uint64_t num_bytes() const;
   /// SHA-256 over names, types and shapes, in hexadecimal.
   [[nodiscard]] std::string digest() const;
   /// A sentence on the first difference ("tensor 'fc.weight': expected float32 [10, 64], got float32 [100, 64]").
   [[nodiscard]] std::optional<std::string> difference_from(const Schema& expected) const;
-  friend bool operator==(const Schema&, const Schema&) = default;
+  /// Names, shapes and types: what the bytes mean. Roles are what a model makes of them, and a bare state has none.
+  friend bool operator==(const Schema& a, const Schema& b) { return a.tensors_ == b.tensors_; }
 
  private:
   std::vector<TensorSpec> tensors_;
+  std::optional<std::set<std::string>> parameters_;  ///< Empty: all that are floating-point.
 };
 
 /// The name safetensors gives a type ("F32", "I64", ...). Throws Error(data) for a type that no state may have.

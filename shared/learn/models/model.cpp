@@ -138,7 +138,19 @@ void Model::load(const StateDict& state) {
 Schema Model::schema() {
   std::vector<TensorSpec> specs;
   for (const auto& [name, tensor] : named_state()) specs.push_back({name, tensor.scalar_type(), tensor.sizes().vec()});
-  return Schema(std::move(specs));
+  std::set<std::string> parameters;
+  for (const NamedTensor& parameter : named_parameters()) parameters.insert(parameter.name);
+  return Schema(std::move(specs), std::move(parameters));
+}
+
+std::vector<NamedTensor> Model::named_parameters() {
+  std::map<const c10::TensorImpl*, std::string> names;
+  for (const auto& [name, tensor] : named_state()) names.emplace(tensor.unsafeGetTensorImpl(), name);
+  std::vector<NamedTensor> named;
+  for (const Tensor& parameter : parameters()) {
+    named.push_back({names.at(parameter.unsafeGetTensorImpl()), parameter});
+  }
+  return named;
 }
 
 void Model::to_type(c10::ScalarType floating) {

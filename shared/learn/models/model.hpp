@@ -71,6 +71,8 @@ class Model {
   /// Parameters and buffers by name: the model's own tensors, on its device. A script may replace its buffers at any
   /// forward(): ask again after one.
   virtual std::vector<NamedTensor> named_state() = 0;
+  /// parameters() with their names in named_state(), in the same order.
+  std::vector<NamedTensor> named_parameters();
   virtual void set_training(bool training) = 0;
   virtual void to(c10::Device device) = 0;
   /// Turns the floating-point tensors into that type (float32 when made), dropping gradients.
@@ -85,6 +87,7 @@ class Model {
   /// schema; the model is then unchanged.
   void load(const StateDict& state);
   /// Of what state() has, which is what is exchanged: a tied tensor once, no constants that averaging would change.
+  /// Its parameters are those that are trained.
   [[nodiscard]] Schema schema();
   /// `state` as PyTorch's load_state_dict(strict=True) takes it: tied tensors under each of their names, and constants.
   [[nodiscard]] virtual StateDict complete(const StateDict& state) { return state; }

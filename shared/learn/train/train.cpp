@@ -4,6 +4,7 @@
 #include <cmath>
 #include <numeric>
 #include <optional>
+#include <set>
 
 #include <fmt/format.h>
 #include <torch/optim/adam.h>
@@ -32,12 +33,21 @@ StateDict part_of(const StateDict& memory, std::string_view name) {
 }
 
 Objectives objectives_of(std::span<const LocalObjectiveRow> rows, const TrainOptions& options,
-                         const std::vector<Tensor>& received, const StateDict& memory) {
+                         const std::vector<NamedTensor>& received, const ObjectiveStates& states) {
   Objectives objectives;
+  std::set<std::string_view> taken;
   for (const LocalObjectiveRow& row : rows) {
-    if (auto objective = row.make(options, received, part_of(memory, row.name))) {
-      objectives.push_back({row.name, std::move(objective)});
-    }
+    auto objective = row.make({options, received, part_of(states.before, row.name), states.sent});
+    if (!objective) continue;
+    objectives.push_back({row.name, std::move(objective)});
+    taken.insert(row.takes.begin(), row.takes.end());
+  }
+  for (const auto& [part, state] : states.sent) {
+    // Training as if it were not there would give an update of another method.
+    if (taken.contains(part)) continue;
+    throw Error(Errc::usage, fmt::format("the server sends a part '{}' beside the model, and no local objective of "
+                                         "these settings takes it",
+                                         part));
   }
   return objectives;
 }
@@ -52,6 +62,13 @@ StateDict memory_of(const Objectives& objectives, const std::vector<Tensor>& tra
     }
   }
   return StateDict(std::move(all));
+}
+
+Parts returned_by(const Objectives& objectives, const std::vector<Tensor>& trained) {
+  const at::NoGradGuard no_grad;
+  Parts all;
+  for (const auto& [name, objective] : objectives) all.merge(objective->returned(trained));
+  return all;
 }
 
 /// A step of supervised training: cross-entropy, mean over the batch, and what `objectives` add to its gradient.
@@ -159,7 +176,7 @@ std::vector<Tensor> epoch_orders(std::int64_t num_samples, std::int64_t epochs, 
 }
 
 double train(Model& model, const Samples& samples, const TrainOptions& options, const std::vector<Tensor>& orders,
-             const ProgressCallback& progress, std::stop_token stop, ObjectiveMemory* memory,
+             const ProgressCallback& progress, std::stop_token stop, ObjectiveStates* states,
              std::span<const LocalObjectiveRow> rows) {
   check_samples(samples);
   const std::int64_t planned =
@@ -168,12 +185,15 @@ double train(Model& model, const Samples& samples, const TrainOptions& options, 
   EpochLoop loop("training", options.batch_size, samples.x.device(), planned);
   Optimizer optimizer(model.parameters(), options.optimizer);
   const Objectives objectives =
-      objectives_of(rows, options, optimizer.parameters(), memory != nullptr ? memory->before : StateDict());
+      objectives_of(rows, options, model.named_parameters(), states != nullptr ? *states : ObjectiveStates{});
   const EpochLoop::Step step = supervised_step(model, optimizer, samples, objectives);
   model.set_training(true);
   double loss = 0;
   for (const Tensor& order : orders) loss = loop.run(order, step, progress, stop);
-  if (memory != nullptr) memory->after = memory_of(objectives, optimizer.parameters());
+  if (states != nullptr) {
+    states->after = memory_of(objectives, optimizer.parameters());
+    states->returned = returned_by(objectives, optimizer.parameters());
+  }
   return loss;
 }
 

@@ -75,9 +75,10 @@ std::vector<Tensor> epoch_orders(std::int64_t num_samples, std::int64_t epochs, 
 /// order in sequence, the last one smaller (a last batch of one sample is joined to the one before, as BatchNorm
 /// cannot train on it). Fresh optimiser. Samples and model must be on one device.
 /// Returns the mean training loss per sample of the last epoch. Throws Error(run_failed) when the loss is not finite,
-/// Error(interrupted) when `stop` is requested. `memory`: of the local objectives; without it they begin anew.
+/// Error(interrupted) when `stop` is requested. `states`: of the local objectives; without them they begin anew. Throws
+/// Error(usage) where no objective takes a part that was sent.
 double train(Model& model, const Samples& samples, const TrainOptions& options, const std::vector<Tensor>& orders,
-             const ProgressCallback& progress = {}, std::stop_token stop = {}, ObjectiveMemory* memory = nullptr,
+             const ProgressCallback& progress = {}, std::stop_token stop = {}, ObjectiveStates* states = nullptr,
              std::span<const LocalObjectiveRow> objectives = local_objectives());
 
 struct PretrainResult {

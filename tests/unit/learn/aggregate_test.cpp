@@ -361,16 +361,24 @@ TEST_CASE("WeightedMean: the squared distance is of the floating-point values al
   }
   const WeightedMean aggregator(state.schema());
   const Bytes bytes = raw_bytes(state);
-  const Bytes others = raw_bytes(origin);
   std::mt19937_64 random(5);
-  for (const int one_in : {1, 50}) {
+  const auto distance_from = [&](const StateBlocks::Origin& place, int one_in) {
     double sum = 0;
     for (const auto& [offset, size] : random_blocks(aggregator.blocks().schema(), random, one_in)) {
-      sum += aggregator.blocks().squared_distance(offset, std::span(bytes).subspan(offset, size),
-                                                  std::span(others).subspan(offset, size));
+      sum += aggregator.blocks().squared_distance(offset, std::span(bytes).subspan(offset, size), place);
     }
-    CHECK(sum == doctest::Approx(expected).epsilon(1e-12));
-  }
+    return sum;
+  };
+  const StateBlocks::Origin place = aggregator.blocks().origin_in(origin);
+  for (const int one_in : {1, 50}) CHECK(distance_from(place, one_in) == doctest::Approx(expected).epsilon(1e-12));
+  // A part beside the model has no origin, and does not count.
+  const StateDict one({origin.tensors().front()});
+  const Tensor& first = state.tensors().front().tensor;
+  const double of_one =
+      first.is_floating_point()
+          ? (first.to(torch::kFloat64) - one.tensors().front().tensor.to(torch::kFloat64)).square().sum().item<double>()
+          : 0;
+  CHECK(distance_from(aggregator.blocks().origin_in(one), 50) == doctest::Approx(of_one).epsilon(1e-12));
 }
 
 TEST_CASE("WeightedMean: the first violation counts from the tensor's begin in any block") {

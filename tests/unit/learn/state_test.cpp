@@ -7,6 +7,7 @@
 #include <torch/types.h>
 
 #include "shared/base/error.hpp"
+#include "shared/learn/core/parts.hpp"
 
 namespace headstart::learn {
 
@@ -110,6 +111,53 @@ TEST_CASE("equality is of bits") {
 TEST_CASE("empty() has the schema it is asked for") {
   CHECK(StateDict::empty(example).schema() == example);
   CHECK(StateDict().is_empty());
+}
+
+TEST_CASE("roles: what is trained is a parameter, other floats are buffers, and bytes mean the same without roles") {
+  const Schema known(example.tensors(), {"b"});
+  const auto role = [&known](std::size_t i) { return known.role_of(known.tensors()[i]); };
+  CHECK(role(0) == Role::integer);    // a
+  CHECK(role(1) == Role::buffer);     // aa
+  CHECK(role(2) == Role::parameter);  // b
+  CHECK(role(3) == Role::integer);    // c
+  CHECK(example.role_of(example.tensors()[1]) == Role::parameter);
+  CHECK(known == example);
+  CHECK(known.digest() == example.digest());
+}
+
+TEST_CASE("parts beside a model join it in one state and come apart again") {
+  const StateDict model = state_of_values(1);
+  const Parts parts = {{"control", state_of_values(2)}, {"head", StateDict({{"w", torch::ones(3)}})}};
+  const StateDict all = joined(model, parts);
+  CHECK(all.tensors().size() == 5);
+  CHECK(all.at("control/w")[0].item<double>() == 2);
+  const PartSchemas schemas = {{"control", parts.at("control").schema()}, {"head", parts.at("head").schema()}};
+  CHECK(all.schema() == joined(model.schema(), schemas));
+  const ModelWithParts apart = split(all, schemas);
+  CHECK(bitwise_equal(apart.model, model));
+  for (const auto& [name, part] : parts) CHECK(bitwise_equal(apart.parts.at(name), part));
+  CHECK(bitwise_equal(joined(model, {}), model));
+  // What belongs to a part is no parameter of the model.
+  const Schema roles = joined(Schema(model.schema().tensors(), {"w"}), schemas);
+  for (const TensorSpec& spec : roles.tensors()) {
+    CHECK((roles.role_of(spec) == Role::parameter) == (spec.name == "w"));
+  }
+}
+
+TEST_CASE("a part that is missing, has a tensor too many, or is the model's name: one sentence") {
+  const StateDict model = state_of_values(1);
+  const PartSchemas schemas = {{"control", model.schema()}};
+  CHECK_THROWS_WITH_AS(split(model, schemas), "part 'control': tensor 'count': expected int64 [], got none", Error);
+  const StateDict more = joined(
+      model, {{"control", StateDict({{"w", torch::ones(2)}, {"count", torch::tensor(3)}, {"x", torch::ones(1)}})}});
+  CHECK_THROWS_WITH_AS(split(more, schemas), doctest::Contains("part 'control': tensor 'x'"), Error);
+  // The model's own check names what stands under no part's name.
+  CHECK(split(joined(model, {{"contrul", model}, {"control", model}}), schemas)
+            .model.schema()
+            .difference_from(model.schema()) != std::nullopt);
+  CHECK_THROWS_WITH_AS(joined(StateDict({{"control/w", torch::ones(1)}}), {{"control", model}}),
+                       doctest::Contains("tensor 'control/w' of the model is named as one of the part 'control'"),
+                       Error);
 }
 
 }  // namespace headstart::learn

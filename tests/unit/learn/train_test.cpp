@@ -347,13 +347,14 @@ TEST_CASE("settings are declared under their prefix, the optimiser's beside the 
 
 TEST_CASE("FedProx: the gradient is pulled towards the model as it was received") {
   const Tensor parameter = torch::tensor({1.0}, torch::kDouble);
-  const auto term = make_proximal_term({.proximal_mu = 0.01}, {parameter}, {});
+  const std::vector<NamedTensor> received = {{"w", parameter}};
+  const auto term = make_proximal_term({{.proximal_mu = 0.01}, received, {}, {}});
   REQUIRE(term != nullptr);
   parameter.fill_(1.1);
   parameter.mutable_grad() = torch::tensor({0.3}, torch::kDouble);
   term->correct_gradients({parameter});
   CHECK(parameter.grad().item<double>() == doctest::Approx(0.301).epsilon(1e-12));
-  CHECK(make_proximal_term({}, {parameter}, {}) == nullptr);
+  CHECK(make_proximal_term({{}, received, {}, {}}) == nullptr);
 }
 
 /// Remembers the sum of its rounds' last parameters.
@@ -374,16 +375,15 @@ class Summing final : public LocalObjective {
 TEST_CASE("an objective that exists in this file alone gets back what it remembered, under names of its own") {
   static constexpr LocalObjectiveRow rows[] = {
       {"proximal term", make_proximal_term},
-      {"summing",
-       [](const TrainOptions&, const std::vector<Tensor>&, const StateDict& memory) -> std::unique_ptr<LocalObjective> {
-         return std::make_unique<Summing>(memory);
+      {"summing", [](const ObjectiveInputs& inputs) -> std::unique_ptr<LocalObjective> {
+         return std::make_unique<Summing>(inputs.memory);
        }}};
   const Samples samples{torch::ones({4, task.channels, task.height, task.width}), torch::tensor({0, 1, 0, 1})};
   const auto model = make_model(small, task, Seed(1));
   const TrainOptions options{.epochs = 1};
   const auto orders = epoch_orders(4, 1, Seed(2));
   double expected = 0;
-  ObjectiveMemory memory;
+  ObjectiveStates memory;
   for (int round = 0; round < 3; ++round) {
     train(*model, samples, options, orders, {}, {}, &memory, rows);
     expected += model->parameters().front().sum().item<double>();

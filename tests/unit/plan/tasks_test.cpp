@@ -70,26 +70,27 @@ TEST_CASE("settings of a task out of their bounds are refused, the key named") {
   CHECK(refusal(pretraining_from_json_text, R"({"seconds":-1})").find("'seconds'") != std::string::npos);
 }
 
-TEST_CASE("an input has the federated schema, that of a spec, or one tensor") {
+TEST_CASE("an input has the federated schema, that of a spec, or tensors of its own") {
   CHECK(to_json_text(Form{}).empty());
   const Form federated = form_from_json_text("");
   CHECK_FALSE(federated.model.has_value());
-  CHECK_FALSE(federated.tensor.has_value());
+  CHECK(federated.tensors.empty());
   learn::ModelSpec spec;
   spec.channels = {7, 9};
-  const Form model = form_from_json_text(to_json_text(Form{.model = spec, .tensor = {}}));
+  const Form model = form_from_json_text(to_json_text(Form{.model = spec, .tensors = {}}));
   REQUIRE(model.model);
   CHECK(model.model->architecture() == spec.architecture());
   const learn::TensorSpec weights{"weights", c10::ScalarType::Double, {3, 10}};
-  const Form tensor = form_from_json_text(to_json_text(Form{.model = {}, .tensor = weights}));
-  REQUIRE(tensor.tensor);
-  CHECK(*tensor.tensor == weights);
+  const learn::TensorSpec count{"count", c10::ScalarType::Long, {}};
+  for (const auto& tensors : {std::vector{weights}, std::vector{weights, count}}) {
+    CHECK((form_from_json_text(to_json_text(Form{.model = {}, .tensors = tensors})).tensors == tensors));
+  }
 }
 
 TEST_CASE("a form that no client should take memory for is refused before it does") {
   const auto refusal = [](const nlohmann::json& tensor) {
     return test::error_of(Errc::protocol, [&] {
-      (void)form_from_json_text(nlohmann::json{{"tensor", tensor}}.dump());
+      (void)form_from_json_text(nlohmann::json{{"tensors", {tensor}}}.dump());
     });
   };
   CHECK(refusal({{"name", "x"}, {"type", "F32"}, {"shape", {2, 3}}}) == "(no error)");
@@ -101,7 +102,20 @@ TEST_CASE("a form that no client should take memory for is refused before it doe
   CHECK(refusal({{"name", "x"}, {"type", "F32"}, {"shape", {-1}}}) != "(no error)");
   CHECK(refusal({{"name", "x"}, {"type", "complex"}, {"shape", {1}}}).find("known type") != std::string::npos);
   CHECK(refusal({{"type", "F32"}, {"shape", {1}}}).find("name") != std::string::npos);
-  CHECK(test::code_of([] { (void)form_from_json_text(R"({"bundle": ["model"]})"); }) == Errc::protocol);
+  const nlohmann::json half = {{"name", "x"}, {"type", "F32"}, {"shape", {(std::int64_t{1} << 37) + 1}}};
+  CHECK(refusal(half) == "(no error)");
+  nlohmann::json other = half;
+  for (const char* name : {"x", "y"}) {  // twice, or together too much
+    other["name"] = name;
+    CHECK(test::error_of(Errc::protocol, [&] {
+            (void)form_from_json_text(nlohmann::json{{"tensors", {half, other}}}.dump());
+          }).find("a name twice, or more bytes than are taken") != std::string::npos);
+  }
+  for (const char* text : {R"({"bundle": ["model"]})", R"({"tensors": []})", R"({"tensors": 5})", R"({"tensors": [5]})",
+                           R"({"tensors": [{"name": "x", "type": "F32", "shape": [1]}], "name": "cnn"})"}) {
+    CAPTURE(text);
+    CHECK(test::code_of([&] { (void)form_from_json_text(text); }) == Errc::protocol);
+  }
   CHECK(test::code_of([] { (void)form_from_json_text("5"); }) == Errc::protocol);
 }
 

@@ -48,7 +48,7 @@ DigestedState numbers(double value) {
 TaskOrder order_of(std::string_view kind, const std::vector<DigestedState>& inputs, bool keeps = false) {
   TaskOrder order{.kind = kind, .settings = "{}", .keeps_inputs = keeps, .result_bytes = 4 * sizeof(double)};
   for (const DigestedState& input : inputs) {
-    order.inputs.push_back({"numbers", DisclosurePolicy::release_tensor("numbers", input)});
+    order.add("numbers", DisclosurePolicy::release_tensors("numbers", input));
   }
   return order;
 }
@@ -194,7 +194,7 @@ TEST_CASE("a client that waits for an input and is told that the task is over do
     session::ServerConversation& server = meeting.server();
     const auto ask = [&server](wire::TaskId id, const DigestedState& input) {
       server.post(wire::Task{.task = id, .kind = "sum", .num_inputs = 1});
-      const plan::Form form{.model = {}, .tensor = input.state.state().schema().tensors().front()};
+      const plan::Form form{.model = {}, .tensors = input.state.state().schema().tensors()};
       server.post(wire::Input{"numbers", input.digest, "", plan::to_json_text(form)});
     };
     ask(1, numbers(1));

@@ -26,16 +26,14 @@ StateDict state_of(const std::vector<double>& weights, at::ScalarType dtype = at
 class Rounds {
  public:
   Rounds(const StrategyOptions& options, StateDict start, std::set<std::string> parameters = {"w"})
-      : state{wire::PackedState(start), {}} {
-    StrategyTools tools;
-    tools.parameters = std::move(parameters);
-    strategy_ = strategy_row(options.name).make(options, std::move(tools));
-  }
-  explicit Rounds(std::unique_ptr<Strategy> strategy, StateDict start)
-      : state{wire::PackedState(start), {}}, strategy_(std::move(strategy)) {}
+      : Rounds(strategy_row(options.name).make(options, {}), std::move(start), std::move(parameters)) {}
+  Rounds(std::unique_ptr<Strategy> strategy, StateDict start, std::set<std::string> parameters = {"w"})
+      : state{wire::PackedState(start), {}},
+        schema_(start.schema().tensors(), std::move(parameters)),
+        strategy_(std::move(strategy)) {}
 
   void run(const std::vector<std::pair<StateDict, std::int64_t>>& updates) {
-    const RoundPlan plan{++round_, state};
+    const RoundPlan plan{++round_, schema_, state};
     auto aggregator = strategy_->begin(plan);
     std::vector<std::unique_ptr<test::UpdateInMemory>> kept;
     for (const auto& [update, num_examples] : updates) {
@@ -55,6 +53,7 @@ class Rounds {
   nlohmann::json report = nlohmann::json::object();
 
  private:
+  learn::Schema schema_;
   std::unique_ptr<Strategy> strategy_;
   std::uint32_t round_ = 0;
 };
@@ -231,7 +230,7 @@ class Greedy final : public Strategy {
       std::int64_t most_ = 0;
       learn::StoredUpdate* largest_ = nullptr;
     };
-    return std::make_unique<Largest>(plan.state.model.state().schema());
+    return std::make_unique<Largest>(plan.schema);
   }
 };
 

@@ -58,16 +58,37 @@ TEST_CASE("a client is late when nothing moved for so long, or when the phase is
   const TimePoint begin{};
   const Patience patience{.task = seconds(10)};
   Lateness lateness(patience, begin + seconds(25), begin, 5);
-  CHECK(lateness.next_look() == begin + seconds(10));
+  CHECK(lateness.next_look() == begin + milliseconds(1250));
   CHECK_FALSE(lateness.on_tick(begin + seconds(9), 5));
+  CHECK(lateness.next_look() == begin + seconds(10));
   CHECK_FALSE(lateness.on_tick(begin + seconds(10), 6));  // something moved meanwhile
-  CHECK(lateness.next_look() == begin + seconds(20));
   CHECK_FALSE(lateness.on_tick(begin + seconds(20) - milliseconds(1), 6));
+  CHECK(lateness.next_look() == begin + seconds(20));
   CHECK(lateness.on_tick(begin + seconds(20), 6) == "late: no progress for 10 s");
   Lateness moving(patience, begin + seconds(25), begin, 0);
-  CHECK_FALSE(moving.on_tick(begin + seconds(20), 1));
+  CHECK_FALSE(moving.on_tick(begin + seconds(24), 1));
   CHECK(moving.next_look() == begin + seconds(25));
   CHECK(moving.on_tick(begin + seconds(25), 2) == "late: its time for this phase is over");
+}
+
+TEST_CASE("whoever falls silent is late within an eighth of the time more, looked at no sooner than was asked") {
+  const Patience patience{.task = std::chrono::seconds(8)};
+  const TimePoint begin{};
+  // Moves until a moment of its own, and never again.
+  for (int silent_from = 0; silent_from < 8000; silent_from += 370) {
+    CAPTURE(silent_from);
+    Lateness lateness(patience, begin + std::chrono::hours(1), begin, 0);
+    std::optional<std::string> reason;
+    TimePoint now = begin;
+    while (!reason) {
+      now = lateness.next_look();
+      const auto moved = std::chrono::duration_cast<std::chrono::milliseconds>(now - begin).count();
+      reason = lateness.on_tick(now, static_cast<std::uint64_t>(std::min<std::int64_t>(moved, silent_from)));
+    }
+    const TimePoint silent = begin + std::chrono::milliseconds(silent_from);
+    CHECK(now >= silent + patience.task);
+    CHECK(now <= silent + patience.task + std::chrono::seconds(1));
+  }
 }
 
 }  // namespace

@@ -8,8 +8,8 @@ namespace {
 /// Adds mu (w - x) to the gradient. Memory: the model once more.
 class ProximalTerm final : public LocalObjective {
  public:
-  ProximalTerm(double mu, const std::vector<Tensor>& received) : mu_(mu) {
-    for (const Tensor& parameter : received) received_.push_back(parameter.detach().clone());
+  ProximalTerm(double mu, const std::vector<NamedTensor>& received) : mu_(mu) {
+    for (const NamedTensor& parameter : received) received_.push_back(parameter.tensor.detach().clone());
   }
 
   void correct_gradients(const std::vector<Tensor>& parameters) override {
@@ -26,10 +26,9 @@ class ProximalTerm final : public LocalObjective {
 
 }  // namespace
 
-std::unique_ptr<LocalObjective> make_proximal_term(const TrainOptions& options, const std::vector<Tensor>& received,
-                                                   const StateDict&) {
-  if (options.proximal_mu == 0) return nullptr;
-  return std::make_unique<ProximalTerm>(options.proximal_mu, received);
+std::unique_ptr<LocalObjective> make_proximal_term(const ObjectiveInputs& inputs) {
+  if (inputs.options.proximal_mu == 0) return nullptr;
+  return std::make_unique<ProximalTerm>(inputs.options.proximal_mu, inputs.received);
 }
 
 }  // namespace headstart::learn
