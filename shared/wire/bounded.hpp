@@ -126,9 +126,9 @@ struct JsonText {
   friend bool operator==(const JsonText&, const JsonText&) = default;
 };
 
+/// Of numbers, or of Texts; tensors travel as attachments.
 template <class T, std::size_t Max>
 struct List {
-  static_assert(std::is_arithmetic_v<T>, "a list carries numbers; tensors travel as attachments");
   std::vector<T> values;
 
   List() = default;
@@ -139,38 +139,25 @@ struct List {
   template <class Archive>
   void save(Archive& archive) const {
     archive(static_cast<std::uint32_t>(values.size()));
-    for (const T value : values) archive(value);
+    for (const T& value : values) archive(value);
   }
   template <class Archive>
   void load(Archive& archive) {
-    values.resize(load_length(archive, Max, sizeof(T)));
+    values.resize(load_length(archive, Max, least_bytes()));
     for (T& value : values) archive(value);
   }
   friend bool operator==(const List&, const List&) = default;
-};
 
-/// A list of texts: `Name` is a Text.
-template <class Name, std::size_t Max>
-struct Names {
-  std::vector<Name> values;
-
-  Names() = default;
-  Names(std::vector<Name> list) : values(std::move(list)) {  // NOLINT(google-explicit-constructor): reads as a vector
-    if (values.size() > Max) throw Error(Errc::internal, "a list is longer than its message allows");
+ private:
+  /// That an element takes in a frame: of a text its length.
+  static constexpr std::size_t least_bytes() {
+    if constexpr (std::is_arithmetic_v<T>) {
+      return sizeof(T);
+    } else {
+      static_assert(std::is_same_v<T, Text<T::max_size>>, "a list carries numbers or texts");
+      return sizeof(std::uint32_t);
+    }
   }
-
-  template <class Archive>
-  void save(Archive& archive) const {
-    archive(static_cast<std::uint32_t>(values.size()));
-    for (const Name& value : values) archive(value);
-  }
-  template <class Archive>
-  void load(Archive& archive) {
-    constexpr std::size_t least_bytes = sizeof(std::uint32_t);  // the length of an empty text
-    values.resize(load_length(archive, Max, least_bytes));
-    for (Name& value : values) archive(value);
-  }
-  friend bool operator==(const Names&, const Names&) = default;
 };
 
 }  // namespace headstart::wire

@@ -85,7 +85,7 @@ struct Hello {
   Text<64> software;
   Flag is_check = {};  ///< Ends the conversation after Welcome, and leaves the client of that name where it is.
   std::uint16_t oldest = spoken_versions.oldest;
-  Names<TaskName, 64> tasks = {};  ///< That the client can do; the server may not know all of them.
+  List<TaskName, 64> tasks = {};  ///< That the client can do; the server may not know all of them.
 
   static constexpr std::uint16_t first_with_range = 7;
   [[nodiscard]] Versions versions() const { return {newest < first_with_range ? newest : oldest, newest}; }
