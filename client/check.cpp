@@ -15,10 +15,6 @@ namespace headstart::client {
 
 namespace {
 
-std::string words_of(const learn::Task& task) {
-  return fmt::format("{}x{}x{} in {} classes", task.channels, task.height, task.width, task.num_classes);
-}
-
 constexpr Seconds max_clock_difference = std::chrono::minutes(5);
 
 /// Of this machine's clock, `behind` the server's. Certificates have dates: throws Error(usage) where they may fail.
@@ -120,7 +116,7 @@ net::Task<> check_run(net::asio::any_io_executor executor, Dial dial, ClientCont
                    join.shares_with_peers ? "peers" : "server"));
   require_fit(join, terms);
   tell(fmt::format("data        {} training and {} held-out samples of {}", join.num_examples, join.num_held_out,
-                   words_of(terms.task)));
+                   learn::text_of(terms.task)));
   tell(fmt::format("classes     {}", learn::list_text(terms.samples.classes)));
   for (const std::string& remark : context.worker->remarks()) tell(fmt::format("note        {}", remark));
   tell(words_on_values(join, terms, welcome->reference.value));

@@ -59,9 +59,8 @@ wire::Join Silo::join(const plan::Terms& terms) {
   const learn::ClassList classes = learn::class_list(data_);
   join.num_classes =
       static_cast<std::uint32_t>(classes.source == learn::ClassSource::stated ? classes.count : terms.task.num_classes);
-  join.channels = static_cast<std::uint32_t>(data_.images.size(1));
-  join.height = static_cast<std::uint32_t>(data_.images.size(2));
-  join.width = static_cast<std::uint32_t>(data_.images.size(3));
+  const learn::Task mine{data_.task().shape, join.num_classes};
+  join.shape = std::vector<std::uint32_t>(mine.shape.begin(), mine.shape.end());
   join.samples = plan::to_json_text(plan::SampleReport{classes, figures_});
   join.architecture = terms_.model.architecture();
   join.shares_with_peers = options_.shares_with_peers;
@@ -75,7 +74,6 @@ wire::Join Silo::join(const plan::Terms& terms) {
           "student data, and is not rated at the clients; on public data it teaches");
     }
   }
-  const learn::Task mine{join.channels, join.height, join.width, join.num_classes};
   const bool fits = mine == terms.task && !learn::class_misfit(classes, terms_.samples.classes) &&
                     (terms.architecture.empty() || terms.architecture == join.architecture.value);
   const auto [training, held_out] = learn::holdout_split(
@@ -215,11 +213,10 @@ wire::PackedState Silo::pretrained(const TaskContext& context) {
 
 at::Tensor Silo::samples_of(const Input& input) const {
   const at::Tensor& x = input.state.state().tensors().front().tensor;
-  const learn::Task& task = terms_.task;
-  const std::vector<std::int64_t> shape{task.channels, task.height, task.width};
+  const std::vector<std::int64_t>& shape = terms_.task.shape;
   if (x.scalar_type() != at::kFloat || x.dim() < 1 || !x.sizes().slice(1).equals(shape)) {
     throw Error(Errc::protocol, fmt::format("samples of the shape {} from the server; those of the run have {}",
-                                            fmt::join(x.sizes().slice(1), "x"), fmt::join(shape, "x")));
+                                            learn::shape_text(x.sizes().slice(1)), learn::shape_text(shape)));
   }
   return x.to(device_);
 }

@@ -20,8 +20,7 @@ using namespace headstart::learn;
 constexpr std::size_t block_bytes = 1 << 20;
 
 StateDict resnet18(std::uint64_t seed) {
-  return make_model({.name = "resnet18"}, {.channels = 3, .height = 32, .width = 32, .num_classes = 10}, Seed(seed))
-      ->state();
+  return make_model({.name = "resnet18"}, {.shape = {3, 32, 32}, .num_classes = 10}, Seed(seed))->state();
 }
 
 std::vector<std::byte> raw_bytes(const StateDict& state) {

@@ -56,7 +56,7 @@ int main(int argc, char** argv) {
   learn::return_freed_memory();
   const std::int64_t num_samples = evaluates ? 512 : 128;
   learn::Samples samples{torch::randn({num_samples, 3, 32, 32}), torch::randint(10, {num_samples}, torch::kLong)};
-  const auto model = learn::make_model({.name = "resnet18"}, {.channels = 3, .height = 32, .width = 32}, Seed(1));
+  const auto model = learn::make_model({.name = "resnet18"}, {.shape = {3, 32, 32}}, Seed(1));
   const Tensor targets = torch::softmax(torch::randn({num_samples, 10}), 1);
   const double before = status_mb("VmRSS:");
   if (is_ours) {

@@ -28,9 +28,7 @@ class EchoWorker final : public client::Worker {
     wire::Join join;
     join.num_examples = 100;
     join.num_classes = static_cast<std::uint32_t>(terms.task.num_classes);
-    join.channels = static_cast<std::uint32_t>(terms.task.channels);
-    join.height = static_cast<std::uint32_t>(terms.task.height);
-    join.width = static_cast<std::uint32_t>(terms.task.width);
+    join.shape = std::vector<std::uint32_t>(terms.task.shape.begin(), terms.task.shape.end());
     join.schema = schema_.digest();
     join.architecture = terms.model.architecture();
     return join;

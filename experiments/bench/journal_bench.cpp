@@ -16,7 +16,7 @@ int main(int argc, char** argv) {
   if (argc != 4) return std::cerr << "usage: journal_bench FOLDER MODEL ROUNDS\n", 2;
   learn::ModelSpec spec;
   spec.name = argv[2];
-  const learn::Task task = spec.name == "cnn" ? learn::Task{1, 28, 28, 10} : learn::Task{3, 32, 32, 10};
+  const learn::Task task = spec.name == "cnn" ? learn::Task{{1, 28, 28}, 10} : learn::Task{{3, 32, 32}, 10};
   server::Milestone milestone;
   milestone.state = wire::PackedState(learn::make_model(spec, task, Seed(1))->state());
   milestone.digest = milestone.state.digest();

@@ -63,8 +63,9 @@ nlohmann::json record(const CentralSettings& settings, const std::string& datase
 void use_constants(const CentralSettings& settings, learn::Dataset& train, learn::Dataset& test) {
   const auto use = [&](const char* key, const std::vector<double>& given, std::vector<double> learn::Dataset::*kept) {
     if (given.empty()) return;
-    if (std::ssize(given) != train.task().channels) {
-      throw Error(Errc::usage, fmt::format("{}: {} numbers for {} channels", key, given.size(), train.task().channels));
+    const std::int64_t channels = train.task().shape.front();
+    if (std::ssize(given) != channels) {
+      throw Error(Errc::usage, fmt::format("{}: {} numbers for {} channels", key, given.size(), channels));
     }
     train.*kept = given;
     test.*kept = given;

@@ -126,9 +126,8 @@ void Participants::load_from_folder(Participant& participant, const std::string&
   try {
     (void)model_of(participant);
   } catch (const Error& error) {
-    throw Error(Errc::data, fmt::format("{}: is no {} for {} classes and samples of {} x {} x {}: {}",
-                                        file(".safetensors").string(), participant.spec.architecture(),
-                                        task_.num_classes, task_.channels, task_.height, task_.width, error.what()));
+    throw Error(Errc::data, fmt::format("{}: is no {} for samples of {}: {}", file(".safetensors").string(),
+                                        participant.spec.architecture(), learn::text_of(task_), error.what()));
   }
 }
 

@@ -56,8 +56,10 @@ void declare_data(Fields& fields, ServerConfig& config) {
       "Names of the classes by label, or their number: for data that do not say it, or a server without data.");
   fields.integers(
       "data.shape", samples.shape,
-      "Channels, height and width of a sample, for a server without data (evaluation.central false); a known "
-      "set needs none.",
+      fmt::format(
+          "Shape of a sample, 1 to {} numbers ([features], [channels, height, width]), for a server without data "
+          "(evaluation.central false); a known set needs none.",
+          learn::max_rank),
       {1, static_cast<double>(learn::max_extent)});
   fields.numbers("data.mean", samples.mean,
                  "Per channel, subtracted from every silo's values (uint8 divided by 255); empty: as the server's data "
@@ -189,8 +191,8 @@ void check_timeouts(const Timeouts& timeouts) {
 }
 
 void check_samples(const SampleSettings& samples) {
-  if (!samples.shape.empty() && samples.shape.size() != 3) {
-    refuse("data.shape: expected three numbers: channels, height and width");
+  if (!samples.shape.empty()) {
+    if (const auto violation = learn::shape_violation(samples.shape)) refuse("data.shape: " + *violation);
   }
   if (samples.mean.size() != samples.deviation.size()) {
     refuse(fmt::format("data.mean has {} numbers and data.deviation has {}; both have one a channel",

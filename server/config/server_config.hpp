@@ -19,7 +19,7 @@ namespace headstart::server {
 /// What a sample of the run means, where no data of the server say it.
 struct SampleSettings {
   std::vector<std::string> classes;  ///< Names by label.
-  std::vector<std::int64_t> shape;   ///< Channels, height, width.
+  std::vector<std::int64_t> shape;   ///< Of a sample.
   std::vector<double> mean, deviation;
   std::vector<double> range;  ///< Least and greatest value, uint8 divided by 255.
 };

@@ -51,8 +51,6 @@ learn::Dataset load_test_split(const ServerConfig& config) {
   }
 }
 
-std::string shape_text(const std::vector<std::int64_t>& shape) { return fmt::format("{}", fmt::join(shape, "x")); }
-
 /// Task, terms and figures: of `own`, the samples that the server holds, and what the settings add.
 void agree_on_samples(const ServerConfig& config, const learn::Dataset* own, CentralData& data) {
   const SampleSettings& given = config.samples;
@@ -61,10 +59,10 @@ void agree_on_samples(const ServerConfig& config, const learn::Dataset* own, Cen
   std::vector<std::int64_t> shape = given.shape;
   if (shown != nullptr) {
     data.samples = learn::sample_terms(*shown);
-    shape = shown->images.sizes().slice(1).vec();
+    shape = shown->task().shape;
     if (!given.shape.empty() && given.shape != shape) {
-      throw Error(Errc::usage, fmt::format("data.shape is {}, samples of data set {} are {}", shape_text(given.shape),
-                                           shown->name, shape_text(shape)));
+      throw Error(Errc::usage, fmt::format("data.shape is {}, samples of data set {} are {}",
+                                           learn::shape_text(given.shape), shown->name, learn::shape_text(shape)));
     }
   }
   if (!given.classes.empty()) data.samples.classes = given.classes;
@@ -77,7 +75,7 @@ void agree_on_samples(const ServerConfig& config, const learn::Dataset* own, Cen
     }
     data.samples.range = given.range;
   }
-  data.task = {shape[0], shape[1], shape[2], std::ssize(data.samples.classes)};
+  data.task = {std::move(shape), std::ssize(data.samples.classes)};
   if (own != nullptr) data.figures = learn::figures_of(*own);
   if (data.figures) {
     if (std::string odd = learn::odd_inputs(*data.figures, data.samples); !odd.empty()) {

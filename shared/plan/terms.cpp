@@ -21,11 +21,7 @@ namespace {
 
 /// What the server fills in.
 void declare_filled(Fields& fields, Terms& terms) {
-  const Bounds extent{1, static_cast<double>(learn::max_extent)};
-  fields.integer("task.channels", terms.task.channels, "Channels of a sample.",
-                 {1, static_cast<double>(learn::max_channels)});
-  fields.integer("task.height", terms.task.height, "Height of a sample.", extent);
-  fields.integer("task.width", terms.task.width, "Width of a sample.", extent);
+  fields.integers("task.shape", terms.task.shape, "Shape of a sample.", {1, static_cast<double>(learn::max_extent)});
   fields.integer("task.classes", terms.task.num_classes, "Number of classes.",
                  {2, static_cast<double>(learn::max_classes)});
   fields.text("architecture", terms.architecture, "The server's model.");
@@ -38,16 +34,17 @@ void declare_filled(Fields& fields, Terms& terms) {
 /// What names and constants must be beyond their bounds. Throws Error(data).
 void require_sound(const Terms& terms) {
   const learn::SampleTerms& samples = terms.samples;
+  if (const auto violation = learn::shape_violation(terms.task.shape)) throw Error(Errc::data, *violation);
   if (!samples.classes.empty() && std::ssize(samples.classes) != terms.task.num_classes) {
     throw Error(Errc::data,
                 fmt::format("there are {} names for {} classes", samples.classes.size(), terms.task.num_classes));
   }
   learn::require_class_names(samples.classes);
   const bool is_normalised = !samples.mean.empty() || !samples.deviation.empty();
-  if (is_normalised &&
-      (std::ssize(samples.mean) != terms.task.channels || std::ssize(samples.deviation) != terms.task.channels)) {
+  const std::int64_t channels = terms.task.shape.front();
+  if (is_normalised && (std::ssize(samples.mean) != channels || std::ssize(samples.deviation) != channels)) {
     throw Error(Errc::data, fmt::format("{} means and {} deviations for {} channels", samples.mean.size(),
-                                        samples.deviation.size(), terms.task.channels));
+                                        samples.deviation.size(), channels));
   }
   if (!samples.range.empty() && (samples.range.size() != 2 || samples.range[0] > samples.range[1])) {
     throw Error(Errc::data, "a range is two numbers, the least and the greatest");
@@ -227,9 +224,12 @@ void require_readable(const Terms& terms) {
     require_sound(terms);
     const std::string text = to_json_text(terms);
     if (text.size() > wire::Settings::max_size) {
-      throw Error(Errc::data, fmt::format("they take {} bytes, and a client reads {} at most; names of the {} "
-                                          "classes, means and deviations make up most of it: shorten the names",
-                                          text.size(), wire::Settings::max_size, terms.samples.classes.size()));
+      throw Error(
+          Errc::data,
+          fmt::format("they take {} bytes, and a client reads {} at most; names of the {} "
+                      "classes and the means and deviations of {} channels make up most of it: shorten the "
+                      "names, or have the samples normalised where they are stored",
+                      text.size(), wire::Settings::max_size, terms.samples.classes.size(), terms.samples.mean.size()));
     }
     (void)terms_from_json_text(text);
   } catch (const Error& error) {
@@ -241,15 +241,17 @@ std::string digest_of(const Terms& terms) { return sha256_hex(to_json_text(terms
 
 wire::Metadata metadata_of(const Terms& terms, const std::string& architecture) {
   const learn::SampleTerms& samples = terms.samples;
-  const auto channels = static_cast<std::size_t>(terms.task.channels);
-  const auto or_each = [channels](const std::vector<double>& values, double value) {
-    return dump(values.empty() ? std::vector<double>(channels, value) : values);
+  // One for all where there are many: a file need not say 65,536 times that it has none.
+  const std::int64_t channels = terms.task.shape.front();
+  const std::size_t count = channels > learn::max_figure_channels ? 1 : static_cast<std::size_t>(channels);
+  const auto or_each = [count](const std::vector<double>& values, double value) {
+    return dump(values.empty() ? std::vector<double>(count, value) : values);
   };
   return {
       {"headstart", std::string(version())},
       {"architecture", architecture},
       {"terms", digest_of(terms)},
-      {"input_shape", dump({terms.task.channels, terms.task.height, terms.task.width})},
+      {"input_shape", dump(terms.task.shape)},
       {"scale", dump({{"uint8", 255}, {"float32", 1}})},
       {"stored", std::string(word_of(Choices<learn::Stored>(learn::stored_words), samples.stored))},
       {"range", dump(samples.range)},
@@ -307,12 +309,13 @@ std::optional<std::string> misfit(const wire::Join& join, const Terms& terms) {
     if (auto other = learn::class_misfit(report.classes, terms.samples.classes)) return other;
   }
   const learn::Task& task = terms.task;
-  if (const learn::Task brought{join.channels, join.height, join.width, join.num_classes}; brought != task) {
-    const auto words = [](const learn::Task& samples) {
-      return fmt::format("{}x{}x{} in {} classes", samples.channels, samples.height, samples.width,
-                         samples.num_classes);
-    };
-    return fmt::format("the client brings samples of {}, the run has {}", words(brought), words(task));
+  const std::vector<std::int64_t> shape(join.shape.values.begin(), join.shape.values.end());
+  if (const auto violation = learn::shape_violation(shape)) {
+    return fmt::format("the client announces samples that cannot be: {}", *violation);
+  }
+  if (const learn::Task brought{shape, join.num_classes}; brought != task) {
+    return fmt::format("the client brings samples of {}, the run has {}", learn::text_of(brought),
+                       learn::text_of(task));
   }
   if (!terms.architecture.empty() && join.architecture.value != terms.architecture) {
     return fmt::format("the client would train {}, the run trains '{}'{}",

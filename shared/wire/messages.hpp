@@ -101,17 +101,17 @@ struct Join {
   std::uint64_t num_examples = 0;  ///< n_i: training samples after the client's own held-out part.
   std::uint64_t num_held_out = 0;
   std::uint32_t num_classes = 0;
-  std::uint32_t channels = 0, height = 0, width = 0;
-  Digest schema;              ///< Of the federated model, as the client built it.
-  Architecture architecture;  ///< Of the federated model.
-  Settings own_model;         ///< Spec of the model it pre-trains, if not the federated one; else empty.
+  List<std::uint32_t, 8> shape = {};  ///< Of one sample.
+  Digest schema;                      ///< Of the federated model, as the client built it.
+  Architecture architecture;          ///< Of the federated model.
+  Settings own_model;                 ///< Spec of the model it pre-trains, if not the federated one; else empty.
   Architecture own_architecture;
   Flag shares_with_peers;  ///< Consents that its pre-trained model goes to other clients as a teacher.
   Settings samples = {};   ///< plan::SampleReport; empty: it says nothing of its classes and values.
   template <class A>
   void serialize(A& a) {
-    a(num_examples, num_held_out, num_classes, channels, height, width, schema, architecture, own_model,
-      own_architecture, shares_with_peers, samples);
+    a(num_examples, num_held_out, num_classes, shape, schema, architecture, own_model, own_architecture,
+      shares_with_peers, samples);
   }
 };
 

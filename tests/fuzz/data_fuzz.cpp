@@ -42,7 +42,8 @@ void write(const std::filesystem::path& file, std::string_view content) {
 }
 
 void check(const learn::Dataset& dataset) {
-  fuzz::require(dataset.images.dim() == 4 && dataset.labels.dim() == 1, "images are [n, c, h, w], labels [n]");
+  fuzz::require(dataset.labels.dim() == 1 && !learn::shape_violation(dataset.task().shape),
+                "a sample has a shape within its bounds, labels are [n]");
   fuzz::require(dataset.images.size(0) == dataset.size() && dataset.size() > 0, "there are as many labels as images");
   const auto label = dataset.labels.accessor<std::int64_t, 1>();
   for (std::int64_t i = 0; i < dataset.size(); ++i) {

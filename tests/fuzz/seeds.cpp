@@ -44,8 +44,15 @@ plan::Form weights_form() {
 
 std::vector<wire::ClientMessage> client_messages() {
   return {wire::Hello{wire::protocol_version, "silo-1", "headstart 0.1.0"},
-          wire::Join{600, 60, 10, 1, 28, 28, std::string(64, 'a'), "cnn channels=32,64 kernel=3 hidden=128 norm=none",
-                     own_model(), "resnet18 width=64 norm=group", true},
+          wire::Join{600,
+                     60,
+                     10,
+                     {{1, 28, 28}},
+                     std::string(64, 'a'),
+                     "cnn channels=32,64 kernel=3 hidden=128 norm=none",
+                     own_model(),
+                     "resnet18 width=64 norm=group",
+                     true},
           wire::ProgressReport{3, 128, 600},
           wire::Fetch{3, {{0, 2}}},
           wire::Result{4, plan::to_json_text(learn::Evaluation{{8, 9}, {10, 10}, {9, 11}, 6.25}), 0},

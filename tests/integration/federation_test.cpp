@@ -15,6 +15,7 @@
 #include "experiments/lab/simulation.hpp"
 #include "shared/base/files.hpp"
 #include "shared/learn/core/platform.hpp"
+#include "shared/learn/core/random.hpp"
 #include "shared/net/faulty_channel.hpp"
 #include "shared/net/websocket.hpp"
 #include "shared/wire/safetensors.hpp"
@@ -664,6 +665,45 @@ TEST_CASE("every model file of a run says what it is, and run.json too") {
     CHECK(metadata.at("terms") == record["terms"]);
     CHECK(metadata.at("architecture") == record["architecture"]);
   }
+}
+
+/// A table of 16 columns around 1, of which five are larger in each of three classes.
+learn::Dataset table(std::int64_t count, std::string_view name) {
+  const Seed seed = Seed(5).child("table").child(name);
+  const at::Tensor labels = torch::arange(count, torch::kLong) % 3;
+  at::Tensor x = at::randn({count, 16}, learn::generator(seed)).add_(1);
+  for (std::int64_t i = 0; i < count; ++i) x[i].narrow(0, 5 * (i % 3), 5).add_(3);
+  return {.name = "table", .images = x, .labels = labels, .num_classes = 3};
+}
+
+TEST_CASE("a federation over a table: rows of one dimension, a constant for each column, a scripted model") {
+  const test::TemporaryFolder folder;
+  auto config = test::small_config(folder / "run");
+  configure(config, StartModel::kd, TransferSet::public_large);
+  config.terms.model = {.name = "script:tests/golden/scripted/tied.pt"};
+  server::CentralData data;
+  data.task = config.terms.task = {{16}, 3};
+  data.dataset = "table";
+  data.samples = learn::sample_terms(table(60, "test"));
+  data.samples.mean.assign(16, 2);
+  data.samples.deviation.assign(16, 1.5);
+  data.test = learn::model_input(table(60, "test"), data.samples);
+  data.validation = learn::model_input(table(30, "validation"), data.samples);
+  data.transfer = learn::model_input(table(60, "transfer"), data.samples).without_labels();
+  data.figures = learn::figures_of(table(60, "test"));
+  std::vector<lab::SimulatedClient> clients;
+  for (std::int64_t i = 0; i < test::small_num_clients; ++i) {
+    auto options = sharing();
+    options.name = test::small_name(i);
+    options.script = "tests/golden/scripted/tied.pt";
+    clients.push_back({options.name, std::make_unique<client::LocalWorker>(options, table(40 + i, options.name)), {}});
+  }
+  server::RunFolder run(config.folder, config.federation.checkpoints, std::chrono::system_clock::now);
+  server::RunObserver silent;
+  const auto summary = lab::simulate(config, std::move(data), run, silent, std::move(clients), 2, real_time);
+  const wire::Metadata metadata = wire::load_safetensors(folder / "run/final.safetensors").metadata;
+  CHECK(metadata.at("input_shape") == "[16]");
+  CHECK(lines_of(folder / "run/rounds.jsonl").back()["accuracy"] > 0.9);
 }
 
 TEST_CASE("memory for updates bounded to nothing: all are staged on disk, with the same result") {

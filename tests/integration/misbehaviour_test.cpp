@@ -845,8 +845,18 @@ TEST_CASE("a client whose samples or model are not those of the terms is told wh
           join.num_held_out = ~std::uint64_t{0};
         }).find("announces 18446744073709551615 held-out samples") != std::string::npos);
   CHECK(words_to([](wire::Join& join) {
-          join.height = 32;
+          join.shape.values[1] = 32;
         }).find("samples of 1x32x12 in 3 classes, the run has 1x12x12") != std::string::npos);
+  for (const auto& [shape, words] : std::vector<std::pair<std::vector<std::uint32_t>, std::string>>{
+           {{}, "a sample has 1 to 7 dimensions, not 0"},
+           {std::vector<std::uint32_t>(8, 1), "a sample has 1 to 7 dimensions, not 8"},
+           {{1, 0, 12}, "a dimension of a sample is of 1 to 65536, not 0"},
+           {{1, 4294967295, 12}, "a dimension of a sample is of 1 to 65536, not 4294967295"},
+           {std::vector<std::uint32_t>(4, 65536),
+            "a sample has at most 2147483648 values, not 65536x65536x65536x65536"}}) {
+    CHECK(words_to([&](wire::Join& join) { join.shape = shape; }) ==
+          "the client announces samples that cannot be: " + words);
+  }
   CHECK(words_to([](wire::Join& join) {
           join.samples = plan::to_json_text(plan::SampleReport{
               .classes = {.names = {"normal", "Pneumonia"}, .count = 2, .source = learn::ClassSource::folders},

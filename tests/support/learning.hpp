@@ -38,7 +38,7 @@ inline Tensor random_logits(const std::vector<std::int64_t>& shape, Seed seed, d
   return torch::randn(shape, learn::generator(seed), torch::kFloat64) * spread;
 }
 
-constexpr learn::Task small_task{.channels = 1, .height = 12, .width = 12, .num_classes = 4};
+inline const learn::Task small_task{.shape = {1, 12, 12}, .num_classes = 4};
 
 inline learn::ModelSpec small_spec(learn::Norm norm) { return {.channels = {4, 8}, .hidden = 16, .norm = norm}; }
 

@@ -12,7 +12,7 @@ namespace headstart::test {
 
 namespace {
 
-constexpr learn::Task task{.channels = 1, .height = 12, .width = 12, .num_classes = 3};
+const learn::Task task{.shape = {1, 12, 12}, .num_classes = 3};
 
 /// Class c is bright in its own third of the rows, under noise.
 learn::Samples samples(const at::Tensor& labels, Seed seed) {

@@ -128,13 +128,19 @@ std::filesystem::path folder_of(const DataSource& source, const KnownSet& set) {
   return folder;
 }
 
-/// [1, channels, 1, 1], to act on images.
-Tensor per_channel(const std::vector<double>& values) { return torch::tensor(values, at::kFloat).view({1, -1, 1, 1}); }
+/// [1, channels, 1, ...], to act on a batch of `rank` dimensions.
+Tensor per_channel(const std::vector<double>& values, std::int64_t rank) {
+  std::vector<std::int64_t> sizes(static_cast<std::size_t>(rank), 1);
+  sizes[1] = -1;
+  return torch::tensor(values, at::kFloat).view(sizes);
+}
 
 /// images: float32, changed in place.
 Tensor normalise(Tensor images, const Dataset& dataset) {
   if (dataset.images.scalar_type() == at::kByte) images.div_(255);
-  if (!dataset.mean.empty()) images.sub_(per_channel(dataset.mean)).div_(per_channel(dataset.deviation));
+  if (!dataset.mean.empty()) {
+    images.sub_(per_channel(dataset.mean, images.dim())).div_(per_channel(dataset.deviation, images.dim()));
+  }
   return images;
 }
 
@@ -160,7 +166,7 @@ Samples Samples::select(const Tensor& indices) const {
   return {x.index_select(0, rows), y.defined() ? y.index_select(0, rows) : Tensor{}};
 }
 
-Task Dataset::task() const { return {images.size(1), images.size(2), images.size(3), num_classes}; }
+Task Dataset::task() const { return {images.sizes().slice(1).vec(), num_classes}; }
 
 Tensor Dataset::rows(const std::vector<std::int64_t>& indices) const {
   for (std::size_t i = 0; i < indices.size(); ++i) {
@@ -217,9 +223,9 @@ void declare_fields(Fields& fields, const std::string& prefix, DataSource& sourc
                  {.min = 1, .max = 99});
 }
 
-Dataset load_dataset(const DataSource& source, Split split) {
-  const KnownSet& set = known_set(source.set);
-  const std::filesystem::path folder = folder_of(source, set);
+namespace {
+
+Dataset read(const DataSource& source, const KnownSet& set, const std::filesystem::path& folder, Split split) {
   if (set.format == Format::tensors) return read_tensors(folder, split);
   if (set.format == Format::images) return load_images(source, set, split);
   RawSplit raw;
@@ -238,15 +244,26 @@ Dataset load_dataset(const DataSource& source, Split split) {
   return dataset;
 }
 
+}  // namespace
+
+Dataset load_dataset(const DataSource& source, Split split) {
+  const KnownSet& set = known_set(source.set);
+  const std::filesystem::path folder = folder_of(source, set);
+  Dataset dataset = read(source, set, folder, split);
+  if (const auto violation = shape_violation(dataset.task().shape)) {
+    throw Error(Errc::data, fmt::format("data set {} in {}: {}", set.name, folder.string(), *violation));
+  }
+  return dataset;
+}
+
 std::optional<Dataset> known_dataset(const DataSource& source) {
   const KnownSet& set = known_set(source.set);
   if (set.classes.empty()) return std::nullopt;
-  Dataset dataset{set.name,
-                  torch::empty({0, set.shape[0], set.shape[1], set.shape[2]}, at::kByte),
-                  torch::empty({0}, at::kLong),
-                  set.num_classes(),
-                  set.mean,
-                  set.deviation};
+  std::vector<std::int64_t> sizes = set.shape;
+  sizes.insert(sizes.begin(), 0);
+  Dataset dataset{
+      set.name,     torch::empty(sizes, at::kByte), torch::empty({0}, at::kLong), set.num_classes(), set.mean,
+      set.deviation};
   dataset.classes = set.classes;
   return dataset;
 }

@@ -17,7 +17,7 @@ namespace headstart::learn {
 
 /// What training and evaluation see.
 struct Samples {
-  Tensor x;  ///< float32 [n, channels, height, width], normalised.
+  Tensor x;  ///< float32 [n, ...], of any shape of a sample, normalised.
   Tensor y;  ///< int64 [n]; undefined for unlabeled samples.
 
   [[nodiscard]] std::int64_t size() const { return x.defined() ? x.size(0) : 0; }
@@ -39,10 +39,10 @@ inline constexpr std::pair<ClassSource, std::string_view> class_source_words[] =
 /// One split of a data set, as stored. Holds uint8 images so that a process pays float32 only for what it selects.
 struct Dataset {
   std::string name;
-  Tensor images;  ///< uint8 [n, channels, height, width] in 0..255, or float32 used as it is.
+  Tensor images;  ///< The samples, images or others: uint8 [n, ...] in 0..255, or float32 used as it is.
   Tensor labels;  ///< int64 [n] in 0..num_classes-1.
   std::int64_t num_classes = 0;
-  std::vector<double> mean;               ///< Per channel, of images scaled to 0..1; empty: no normalisation.
+  std::vector<double> mean;               ///< Per channel (first dimension of a sample), scaled to 0..1; empty: none.
   std::vector<double> deviation;          ///< Likewise, > 0.
   std::string paths_digest;               ///< SHA-256 of the files' paths below the split; empty: a sample is no file.
   std::vector<std::string> classes = {};  ///< Names by label; empty: it has none.
@@ -75,7 +75,8 @@ void declare_fields(Fields& fields, const std::string& prefix, DataSource& sourc
 
 enum class Split { train, test };
 
-/// Loads one split. Throws Error(data) naming file and offset: missing, truncated, wrong magic, labels out of range;
+/// Loads one split. Throws Error(data) naming file and offset: missing, truncated, wrong magic, labels out of range, a
+/// sample beyond the bounds of task.hpp;
 /// Error(usage): an unknown set (with the nearest), or a path needed and not given.
 ///   fashion-mnist, mnist   IDX, plain or .gz: train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-...
 ///   cifar10                data_batch_1..5.bin, test_batch.bin (3,073 bytes a record)
@@ -88,9 +89,11 @@ enum class Split { train, test };
 ///                          colours become brightness or gray is tripled, as `channels` says; alpha is dropped, EXIF's
 ///                          orientation not heeded. Normalised with the usual constants of ImageNet. No image beyond 50
 ///                          million pixels or 100 MB
-///   tensors                train-images.npy, train-labels.npy (and test-...): uint8 or float32 [n,c,h,w] or [n,h,w];
-///                          integer labels [n]; optional meta.json {"classes" (names) or "num_classes", "mean",
-///                          "deviation"}; without it there are as many classes as the labels of both splits show
+///   tensors                train-images.npy, train-labels.npy (and test-...): uint8 or float32 [n, features], [n,h,w]
+///                          (images of one channel), [n,c,h,w] or of up to 8 dimensions; integer labels [n]; optional
+///                          meta.json {"classes" (names) or "num_classes", "mean", "deviation", "shape" (of a sample,
+///                          where it is not the array's: [channels, length])}; without it there are as many classes as
+///                          the labels of both splits show
 Dataset load_dataset(const DataSource& source, Split split);
 
 /// Shape, classes, type and constants of a known set (not `tensors` or `images`) without its files: a data set of no

@@ -107,16 +107,17 @@ std::uint64_t data_bytes(InputFile& in, const NpyHeader& header, std::uint64_t e
   return *num_bytes;
 }
 
-/// uint8 or float32 [n, channels, height, width].
+/// uint8 or float32 [n, ...]; [n, height, width] are images of one channel.
 Tensor read_images(const std::filesystem::path& file) {
   InputFile in(file);
   const NpyHeader header = read_header(in);
   if (header.type != "|u1" && header.type != "<f4") {
-    in.fail(0, fmt::format("images of type {}, expected uint8 (|u1) or float32 (<f4)", header.type));
+    in.fail(0, fmt::format("samples of type {}, expected uint8 (|u1) or float32 (<f4)", header.type));
   }
-  if (header.shape.size() != 3 && header.shape.size() != 4) {
-    in.fail(0, fmt::format("images of {} dimensions, expected [n, channels, height, width] or [n, height, width]",
-                           header.shape.size()));
+  if (header.shape.size() < 2 || header.shape.size() > max_rank + 1) {
+    in.fail(0, fmt::format("an array of {} dimensions, expected 2 to {}: [n, features], [n, height, width], "
+                           "[n, channels, height, width], ...",
+                           header.shape.size(), max_rank + 1));
   }
   const bool is_float = header.type == "<f4";
   const std::uint64_t num_bytes = data_bytes(in, header, is_float ? 4 : 1);
@@ -179,9 +180,30 @@ std::vector<double> channel_constants(const nlohmann::json& value, const std::fi
   return value.get<std::vector<double>>();
 }
 
+/// The shape that the samples have, whatever the array's is: [n, channels, length] would be read as images.
+void use_shape(const nlohmann::json& value, const std::filesystem::path& file, Dataset& dataset) {
+  const auto is_extent = [](const auto& element) { return element.is_number_integer() && element >= 1; };
+  const bool is_list = value.is_array() && value.size() <= max_rank && std::ranges::all_of(value, is_extent);
+  const std::vector<std::int64_t> stored = dataset.task().shape;
+  if (is_list) {
+    const std::vector<std::int64_t> shape = value.get<std::vector<std::int64_t>>();
+    if (!shape_violation(shape) && num_values(shape) == num_values(stored)) {
+      std::vector<std::int64_t> sizes = shape;
+      sizes.insert(sizes.begin(), dataset.images.size(0));
+      dataset.images = dataset.images.view(sizes);
+      return;
+    }
+  }
+  fail_meta(file, "shape",
+            fmt::format("expected the shape of a sample, of as many values as the {} that are stored, got {}",
+                        shape_text(stored), value.dump()));
+}
+
 void read_meta(const std::filesystem::path& file, Dataset& dataset) {
   const nlohmann::json meta = read_json(file);
   if (!meta.is_object()) throw Error(Errc::data, file.string() + ": expected a JSON object");
+  // First, as there is a constant for each channel.
+  if (const auto shape = meta.find("shape"); shape != meta.end()) use_shape(*shape, file, dataset);
   for (const auto& [key, value] : meta.items()) {
     if (key == "num_classes") {
       if (!value.is_number_integer() || value < 2 || value > most_classes) {
@@ -198,8 +220,8 @@ void read_meta(const std::filesystem::path& file, Dataset& dataset) {
       dataset.mean = channel_constants(value, file, key, dataset.images.size(1));
     } else if (key == "deviation") {
       dataset.deviation = channel_constants(value, file, key, dataset.images.size(1));
-    } else {
-      fail_meta(file, key, "unknown; there are classes, num_classes, mean, deviation");
+    } else if (key != "shape") {
+      fail_meta(file, key, "unknown; there are classes, num_classes, mean, deviation, shape");
     }
   }
   if (!dataset.classes.empty()) {
@@ -216,7 +238,7 @@ void read_meta(const std::filesystem::path& file, Dataset& dataset) {
     fail_meta(file, "deviation", "expected numbers above 0");
   }
   if (!dataset.mean.empty() && dataset.images.scalar_type() != at::kByte) {
-    fail_meta(file, "mean", "is for uint8 images; float32 images are used as they are");
+    fail_meta(file, "mean", "is for uint8 samples; float32 samples are used as they are");
   }
 }
 
@@ -270,6 +292,7 @@ void save_tensors(const Dataset& dataset, const std::vector<std::int64_t>& indic
     meta["mean"] = dataset.mean;
     meta["deviation"] = dataset.deviation;
   }
+  if (dataset.images.dim() == 3) meta["shape"] = dataset.task().shape;
   write_text_atomically(folder / "meta.json", to_line(meta) + "\n");
   const Tensor images = dataset.images.index_select(0, rows);
   write_npy(images_file_of(folder, split), images.scalar_type() == at::kByte ? "|u1" : "<f4", images);

@@ -226,7 +226,7 @@ FiguresVerdict compare(const SampleFigures& own, const SampleTerms& run, const T
   const bool are_bytes = own.stored == Stored::uint8 && reference->figures.stored == Stored::uint8 &&
                          std::min(mine.magnitude(), other.magnitude()) > 1.5 / 255;
   if (!is_blank && !are_bytes && (is_larger(mine, other) || is_larger(other, mine))) return refusal(other);
-  const bool has_many_values = task.channels * task.height * task.width >= few_values;
+  const bool has_many_values = num_values(task.shape) >= few_values;
   const auto has_negative = [](const Moments& values) { return values.min < -range_slack * values.magnitude(); };
   // A few values below 0 may be of classes that the other lacks; samples scaled to -1..1 or standardised are mostly
   // near 0.

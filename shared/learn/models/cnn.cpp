@@ -27,11 +27,14 @@ void check(const ModelSpec& spec, const Task& task) {
   }
   if (spec.kernel < 1) throw Error(Errc::usage, fmt::format("model.kernel: expected at least 1, got {}", spec.kernel));
   if (spec.hidden < 1) throw Error(Errc::usage, fmt::format("model.hidden: expected at least 1, got {}", spec.hidden));
-  if (side_after_both(std::min(task.height, task.width), spec.kernel) < 1) {
+  require_images("cnn", task);
+  const std::int64_t height = task.shape[1];
+  const std::int64_t width = task.shape[2];
+  if (side_after_both(std::min(height, width), spec.kernel) < 1) {
     throw Error(Errc::usage,
                 fmt::format("model.kernel: images of {} x {} are too small for cnn with kernel {}: two convolutions "
                             "with pooling leave nothing of them; choose a smaller kernel",
-                            task.height, task.width, spec.kernel));
+                            height, width, spec.kernel));
   }
 }
 
@@ -40,9 +43,9 @@ class Cnn final : public Network {
  public:
   Cnn(const ModelSpec& spec, const Task& task, Norm norm) {
     const std::int64_t features =
-        spec.channels[1] * side_after_both(task.height, spec.kernel) * side_after_both(task.width, spec.kernel);
+        spec.channels[1] * side_after_both(task.shape[1], spec.kernel) * side_after_both(task.shape[2], spec.kernel);
     const Convolution::Options options{.kernel = spec.kernel};
-    conv1_ = register_module("conv1", std::make_shared<Convolution>(task.channels, spec.channels[0], options));
+    conv1_ = register_module("conv1", std::make_shared<Convolution>(task.shape[0], spec.channels[0], options));
     norm1_ = register_module("norm1", std::make_shared<Normalisation>(norm, spec.channels[0]));
     conv2_ = register_module("conv2", std::make_shared<Convolution>(spec.channels[0], spec.channels[1], options));
     norm2_ = register_module("norm2", std::make_shared<Normalisation>(norm, spec.channels[1]));
@@ -80,9 +83,9 @@ double cnn_bytes(const ModelSpec& spec, const Task& task, Norm norm) {
   const double second = number(spec.channels[1]);
   const double hidden = number(spec.hidden);
   const double filter = number(spec.kernel) * number(spec.kernel);
-  const double features =
-      second * number(side_after_both(task.height, spec.kernel)) * number(side_after_both(task.width, spec.kernel));
-  const double weights = first * (number(task.channels) * filter + 1) + second * (first * filter + 1) +
+  const double features = second * number(side_after_both(task.shape[1], spec.kernel)) *
+                          number(side_after_both(task.shape[2], spec.kernel));
+  const double weights = first * (number(task.shape[0]) * filter + 1) + second * (first * filter + 1) +
                          hidden * (features + 1) + number(task.num_classes) * (hidden + 1);
   const double second_head = spec.second_head ? second_head_bytes(hidden, number(task.num_classes)) : 0;
   return second_head + weights * sizeof(float) + normalisation_bytes(norm, first) + normalisation_bytes(norm, second);

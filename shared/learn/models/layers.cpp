@@ -4,6 +4,7 @@
 #include <string>
 #include <utility>
 
+#include <fmt/format.h>
 #include <torch/types.h>
 
 #include "shared/base/error.hpp"
@@ -72,6 +73,14 @@ Normalisation::Normalisation(Norm norm, std::int64_t channels)
   running_mean = register_buffer("running_mean", torch::zeros({channels}));
   running_var = register_buffer("running_var", torch::ones({channels}));
   num_batches_tracked = register_buffer("num_batches_tracked", torch::zeros({}, torch::kLong));
+}
+
+void require_images(std::string_view network, const Task& task) {
+  if (task.shape.size() == 3) return;
+  throw Error(Errc::usage,
+              fmt::format("model.name: {} expects samples of 3 dimensions, [channels, height, width]; those "
+                          "of the data have {}: {}",
+                          network, task.shape.size(), shape_text(task.shape)));
 }
 
 double normalisation_bytes(Norm kind, double channels) {

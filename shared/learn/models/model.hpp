@@ -54,8 +54,8 @@ class Model {
  public:
   virtual ~Model() = default;
 
-  /// x: [B, channels, height, width] of the parameters' type, never changed. Returns logits [B, num_classes], of the
-  /// first head where there are two.
+  /// x: [B, ...], samples of the task's shape and the parameters' type, never changed. Returns logits [B, num_classes],
+  /// of the first head where there are two.
   virtual Tensor forward(const Tensor& x) = 0;
   /// 1 or 2.
   [[nodiscard]] virtual std::int64_t num_heads() const { return 1; }
@@ -101,9 +101,9 @@ class Model {
 /// with ReLU between (the 512, 512, 256, 10 of Molo et al. scaled to F features), PyTorch's defaults, and names that
 /// begin with "head2."; the rest is the network without it, bit by bit. A script has one where it returns two logits,
 /// the second from its submodule head2. GroupNorm has gcd(channels, 32) groups. Throws Error(usage) for an unknown name
-/// or impossible sizes, Error(data) for a script that cannot be loaded or does not map the task's samples to [B,
-/// num_classes] logits, cannot be trained, or has state that cannot be exchanged; of what may be meant but probably is
-/// not, the log warns once (client/scripts.md lists both).
+/// or impossible sizes, or for a network of images where samples are none, Error(data) for a script that cannot be
+/// loaded or does not map the task's samples to [B, num_classes] logits, cannot be trained, or has state that cannot be
+/// exchanged; of what may be meant but probably is not, the log warns once (client/scripts.md lists both).
 std::unique_ptr<Model> make_model(const ModelSpec& spec, const Task& task, Seed seed);
 
 /// "cpu", "cuda", or "auto" (cuda where LibTorch has it and sees a device). Throws Error(usage): another word, or cuda

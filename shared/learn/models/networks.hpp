@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <mutex>
+#include <string_view>
 #include <vector>
 
 #include <torch/nn/module.h>
@@ -82,7 +83,11 @@ struct Normalisation : torch::nn::Module {
 /// The specification's, with `automatic` resolved.
 Norm resolved_norm(const ModelSpec& spec);
 
-/// `norm` replaces the specification's. Throw Error(usage) for impossible sizes, before anything is allocated.
+/// Throws Error(usage) where the samples are no images, [channels, height, width].
+void require_images(std::string_view network, const Task& task);
+
+/// `norm` replaces the specification's. Throw Error(usage) for impossible sizes and samples that are no images, before
+/// anything is allocated.
 std::shared_ptr<Network> make_cnn(const ModelSpec& spec, const Task& task, Norm norm);
 std::shared_ptr<Network> make_resnet18(const ModelSpec& spec, const Task& task, Norm norm);
 

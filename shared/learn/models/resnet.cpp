@@ -64,7 +64,7 @@ class ResNet18 final : public Network {
  public:
   ResNet18(const ModelSpec& spec, const Task& task, Norm norm)
       : layout_(norm == Norm::group ? c10::MemoryFormat::Contiguous : c10::MemoryFormat::ChannelsLast) {
-    conv1_ = register_module("conv1", std::make_shared<ResidualConvolution>(task.channels, spec.width, 3, 1));
+    conv1_ = register_module("conv1", std::make_shared<ResidualConvolution>(task.shape[0], spec.width, 3, 1));
     bn1_ = register_module("bn1", std::make_shared<Normalisation>(norm, spec.width));
     std::int64_t in = spec.width;
     for (std::int64_t stage = 0; stage < 4; ++stage) {
@@ -100,28 +100,29 @@ class ResNet18 final : public Network {
 
 namespace {
 
-void check(const ModelSpec& spec) {
+void check(const ModelSpec& spec, const Task& task) {
   constexpr std::int64_t max_width = 1024;
   if (spec.width < 1 || spec.width > max_width) {
     throw Error(Errc::usage, fmt::format("model.width: expected 1 to {}, got {}", max_width, spec.width));
   }
+  require_images("resnet18", task);
 }
 
 }  // namespace
 
 std::shared_ptr<Network> make_resnet18(const ModelSpec& spec, const Task& task, Norm norm) {
-  check(spec);
+  check(spec, task);
   return std::make_shared<ResNet18>(spec, task, norm);
 }
 
 double resnet18_bytes(const ModelSpec& spec, const Task& task, Norm norm) {
-  check(spec);
+  check(spec, task);
   double bytes = 0;
   const auto add_convolution = [&bytes, norm](double in, double out, double kernel) {
     bytes += in * out * kernel * kernel * sizeof(float) + normalisation_bytes(norm, out);
   };
   double in = static_cast<double>(spec.width);
-  add_convolution(static_cast<double>(task.channels), in, 3);
+  add_convolution(static_cast<double>(task.shape[0]), in, 3);
   for (int stage = 0; stage < 4; ++stage) {
     const double out = static_cast<double>(spec.width << stage);
     if (stage > 0) add_convolution(in, out, 1);  // the shortcut

@@ -18,14 +18,14 @@ namespace headstart::learn {
 
 namespace {
 
-std::string shape_text(at::IntArrayRef shape) { return fmt::format("[{}]", fmt::join(shape, ", ")); }
+std::string sizes_text(at::IntArrayRef shape) { return fmt::format("[{}]", fmt::join(shape, ", ")); }
 
 /// "float16 [2, 10]", "a tuple of 2 values".
 std::string described(const c10::IValue& value) {
   if (value.isTuple()) return fmt::format("a tuple of {} values", value.toTupleRef().elements().size());
   if (!value.isTensor()) return "a value of type " + value.type()->repr_str();
   const Tensor tensor = value.toTensor();
-  return fmt::format("{} {}", type_name(tensor.scalar_type()), shape_text(tensor.sizes()));
+  return fmt::format("{} {}", type_name(tensor.scalar_type()), sizes_text(tensor.sizes()));
 }
 
 std::string advice_for(const c10::IValue& value) {
@@ -203,8 +203,8 @@ void Script::check_slot(const ScriptSlot& slot) const {
 std::vector<Tensor> Script::forward(const Tensor& x) {
   std::vector<std::int64_t> expected{x.size(0), task_.num_classes};
   const auto fail = [&](const std::string& fault) {
-    refuse(fmt::format("the script must map float32 samples {} to {}float32 logits {}, {}", shape_text(x.sizes()),
-                       num_heads_ == 2 ? "two " : "", shape_text(expected), fault));
+    refuse(fmt::format("the script must map float32 samples {} to {}float32 logits {}, {}", sizes_text(x.sizes()),
+                       num_heads_ == 2 ? "two " : "", sizes_text(expected), fault));
   };
   const char* mode = is_training_ ? " in training mode" : "";
   // The profiling executor rewrites the graph by what its first calls looked like, and the rewritten one rounds

@@ -41,7 +41,7 @@ class Script {
   /// could not be sent, saved and loaded: the tensor or attribute by name, and what to do.
   Script(std::string file, const Task& task);
 
-  /// The logits [B, classes] of each head for float32 samples [B, channels, height, width]. The script works on a copy
+  /// The logits [B, classes] of each head for float32 samples [B, ...]. The script works on a copy
   /// of `x`. Throws Error(data), with the script's last words, where it fails or returns anything else.
   std::vector<Tensor> forward(const Tensor& x);
   /// 2 where forward() is declared to return a pair of tensors and there is a submodule head2 with parameters, else 1.

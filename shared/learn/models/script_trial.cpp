@@ -60,7 +60,9 @@ class Trial {
   Trial(const std::string& file, const Task& task) : script_(file, task) {
     // With as many samples as classes, logits of the wrong order would have the right shape.
     const std::int64_t num_samples = task.num_classes == 2 ? 3 : 2;
-    x_ = at::rand({num_samples, task.channels, task.height, task.width}, generator(Seed(1)));
+    std::vector<std::int64_t> sizes = task.shape;
+    sizes.insert(sizes.begin(), num_samples);
+    x_ = at::rand(sizes, generator(Seed(1)));
     labels_ = torch::arange(num_samples, torch::kLong) % task.num_classes;
   }
 

@@ -117,8 +117,7 @@ ScriptTrial trial_of(const ModelSpec& spec, const Task& task) {
   static std::mutex mutex;
   static std::map<std::string, ScriptTrial> trials;
   const std::string file = spec.script_file();
-  const std::string key =
-      fmt::format("{} {} {} {} {}", spec.architecture(), task.channels, task.height, task.width, task.num_classes);
+  const std::string key = fmt::format("{} {}", spec.architecture(), text_of(task));
   {
     const std::lock_guard lock(mutex);
     if (const auto known = trials.find(key); known != trials.end()) return known->second;

@@ -112,7 +112,7 @@ TEST_CASE("IDX files are read plain or compressed, each split from its own") {
 
   const Dataset train = load_dataset(source, Split::train);
   CHECK(train.name == "mnist");
-  CHECK(train.task() == Task{1, 2, 4, 10});
+  CHECK(train.task() == Task{{1, 2, 4}, 10});
   CHECK(values(train.labels) == std::vector<std::int64_t>{7, 0, 9});
   CHECK((train.images.scalar_type() == at::kByte));
   for (std::size_t i = 0; i < 24; ++i) CHECK(train.images.data_ptr<std::uint8_t>()[i] == pixel(i));
@@ -199,7 +199,7 @@ TEST_CASE("CIFAR records give their label byte and channel planes") {
     }
     const Dataset train = load_dataset({"cifar10", folder.path().string()}, Split::train);
     CHECK(values(train.labels) == std::vector<std::int64_t>{1, 9, 2, 9, 3, 9, 4, 9, 5, 9});
-    CHECK(train.task() == Task{3, 32, 32, 10});
+    CHECK(train.task() == Task{{3, 32, 32}, 10});
     CHECK(train.images[7][2][5][31].item<int>() == pixel(2 * 1024 + 5 * 32 + 31));
 
     write(folder / "data_batch_3.bin", record("\x03") + record("\x0a"));
@@ -230,7 +230,7 @@ TEST_CASE("a folder of tensors holds uint8 or float32 images and integer labels 
     for (const char version : {'\1', '\2', '\3'}) {
       write(folder / "train-images.npy", npy("|u1", "(2, 3, 4)", pixels(24), version));
       const Dataset train = load();
-      CHECK(train.task() == Task{1, 3, 4, 4});
+      CHECK(train.task() == Task{{1, 3, 4}, 4});
       CHECK(train.images[1][0][2][3].item<int>() == pixel(23));
       CHECK(torch::equal(train.all().x, train.images.to(at::kFloat) / 255));
     }
@@ -239,6 +239,29 @@ TEST_CASE("a folder of tensors holds uint8 or float32 images and integer labels 
     write(folder / "train-images.npy", npy("<f4", "(2, 2, 1, 1)", bytes_of<float>({-1.5F, 0.F, 300.F, 4.F})));
     const Samples all = load().all();
     CHECK(torch::equal(all.x.flatten(), torch::tensor({-1.5F, 0.F, 300.F, 4.F})));
+  }
+  SUBCASE("tables, images and volumes: of two dimensions and of four to eight the shape is the array's") {
+    for (const auto& [shape, sample] : std::vector<std::pair<std::string, std::vector<std::int64_t>>>{
+             {"(2, 24)", {24}},
+             {"(2, 2, 3, 4)", {2, 3, 4}},
+             {"(2, 1, 2, 3, 4)", {1, 2, 3, 4}},
+             {"(2, 1, 1, 1, 2, 3, 2, 2)", {1, 1, 1, 2, 3, 2, 2}}}) {
+      CAPTURE(shape);
+      write(folder / "train-images.npy", npy("|u1", shape, pixels(48)));
+      CHECK(load().task() == Task{sample, 4});
+      CHECK(torch::equal(load().all().x.flatten(), load().images.flatten().to(at::kFloat) / 255));
+    }
+  }
+  SUBCASE("a signal has its shape from meta.json") {
+    write(folder / "train-images.npy", npy("|u1", "(2, 3, 4)", pixels(24)));
+    write(folder / "meta.json", R"({"shape": [3, 4], "mean": [0, 0.5, 1], "deviation": [1, 2, 4]})");
+    const Dataset train = load();
+    CHECK(train.task() == Task{{3, 4}, 4});
+    CHECK(train.all().x[1][2][3].item<float>() == doctest::Approx((pixel(23) / 255.0 - 1) / 4));
+    save_tensors(train, {0, 1}, Split::train, folder / "copy");
+    const Dataset copy = load_dataset({"tensors", (folder / "copy").string()}, Split::train);
+    CHECK(copy.task() == train.task());
+    CHECK(torch::equal(copy.all().x, train.all().x));
   }
   SUBCASE("every integer type of labels") {
     write(folder / "train-images.npy", npy("|u1", "(2, 1, 1)", pixels(2)));
@@ -377,7 +400,12 @@ TEST_CASE("damaged tensors are refused by name") {
   }
   SUBCASE("shapes") {
     write(images, npy("|u1", "(24,)", pixels(24)));
-    refused({images.string(), "1 dimensions"});
+    refused({images.string(), "1 dimensions, expected 2 to 8"});
+    write(images, npy("|u1", "(2, 1, 1, 1, 1, 1, 1, 1, 12)", pixels(24)));
+    refused({images.string(), "9 dimensions, expected 2 to 8"});
+    write(images, npy("|u1", "(2, 65537)", std::string(std::size_t{2} * 65537, '\1')));
+    refused(
+        {"data set tensors in " + folder.path().string() + ": a dimension of a sample is of 1 to 65536, not 65537"});
     write(images, npy("|u1", "(2, 0, 4)", ""));
     refused({images.string(), "size of 0"});
     write(images, npy("|u1", "(3, 2, 4)", pixels(24)));
@@ -413,6 +441,12 @@ TEST_CASE("damaged tensors are refused by name") {
         {R"({"mean": [0.5]})", "key 'deviation': missing"},
         {R"({"mean": [0.5, 0.5], "deviation": [1]})", "key 'mean'"},
         {R"({"mean": [0.5], "deviation": [0]})", "key 'deviation'"},
+        {R"({"shape": 12})", "key 'shape': expected the shape of a sample, of as many values as the 1x3x4"},
+        {R"({"shape": [3, 5]})", "key 'shape'"},
+        {R"({"shape": []})", "key 'shape'"},
+        {R"({"shape": [12.5]})", "key 'shape'"},
+        {R"({"shape": [1, 1, 1, 1, 1, 1, 1, 12]})", "key 'shape'"},
+        {R"({"shape": [18446744073709551604]})", "key 'shape'"},
         {R"([])", "expected a JSON object"},
         {R"({"num_classes": 4, "num_classes": 5})", "the key \"num_classes\" stands twice"},
         {R"({"mean")", "line 1"}};
@@ -433,17 +467,17 @@ TEST_CASE("damaged tensors are refused by name") {
 }
 
 TEST_CASE("a known set says what its samples are without its files") {
-  for (const auto& [set, shape] : std::vector<std::pair<std::string, Task>>{{"fashion-mnist", {1, 28, 28, 10}},
-                                                                            {"mnist", {1, 28, 28, 10}},
-                                                                            {"cifar10", {3, 32, 32, 10}},
-                                                                            {"cifar100", {3, 32, 32, 100}}}) {
+  for (const auto& [set, shape] : std::vector<std::pair<std::string, Task>>{{"fashion-mnist", {{1, 28, 28}, 10}},
+                                                                            {"mnist", {{1, 28, 28}, 10}},
+                                                                            {"cifar10", {{3, 32, 32}, 10}},
+                                                                            {"cifar100", {{3, 32, 32}, 100}}}) {
     CAPTURE(set);
     const auto known = known_dataset({set, "/nowhere"});
     REQUIRE(known);
     CHECK(known->task() == shape);
     CHECK(std::ssize(known->classes) == shape.num_classes);
     CHECK(known->size() == 0);
-    CHECK(std::ssize(known->mean) == shape.channels);
+    CHECK(std::ssize(known->mean) == shape.shape.front());
   }
   CHECK_FALSE(known_dataset({"tensors", "/nowhere"}));
   CHECK_FALSE(known_dataset({"images", "/nowhere"}));
@@ -518,6 +552,35 @@ TEST_CASE("training on a selection leaves the stored images alone") {
   CHECK(dataset.labels.eq(0).all().item<bool>());
 }
 
+TEST_CASE("constants are of the first dimension of a sample, whatever the others") {
+  for (const std::vector<std::int64_t>& shape :
+       std::vector<std::vector<std::int64_t>>{{2}, {2, 3}, {2, 3, 4}, {2, 3, 4, 5}}) {
+    std::vector<std::int64_t> sizes = shape;
+    sizes.insert(sizes.begin(), 3);
+    const Dataset dataset{"tensors", torch::full(sizes, 51, at::kByte), torch::zeros({3}, at::kLong), 2, {0.1, 0.2},
+                          {0.5, 2}};
+    CHECK(dataset.task() == Task{shape, 2});
+    const Tensor x = dataset.select({2, 0}).x;
+    CHECK(at::allclose(x.select(1, 0), torch::full_like(x.select(1, 0), 0.2)));
+    CHECK(x.select(1, 1).abs().max().item<float>() < 1e-6);
+    CHECK(torch::equal(x, dataset.all().x.narrow(0, 0, 2)));
+  }
+}
+
+TEST_CASE("a shape that no sample can have is named") {
+  CHECK_FALSE(shape_violation(std::vector<std::int64_t>{1}));
+  CHECK_FALSE(shape_violation(std::vector<std::int64_t>{65536, 32768}));
+  CHECK_FALSE(shape_violation(std::vector<std::int64_t>{1, 1, 1, 1, 1, 1, 65536}));
+  const auto violation = [](const std::vector<std::int64_t>& shape) { return shape_violation(shape).value_or("none"); };
+  CHECK(violation({}) == "a sample has 1 to 7 dimensions, not 0");
+  CHECK(violation(std::vector<std::int64_t>(8, 1)) == "a sample has 1 to 7 dimensions, not 8");
+  CHECK(violation({3, 0}) == "a dimension of a sample is of 1 to 65536, not 0");
+  CHECK(violation({65537}) == "a dimension of a sample is of 1 to 65536, not 65537");
+  CHECK(violation({65536, 32768, 2}) == "a sample has at most 2147483648 values, not 65536x32768x2");
+  CHECK(violation(std::vector<std::int64_t>(7, 65536)).starts_with("a sample has at most 2147483648 values"));
+  CHECK(text_of({{3, 32, 32}, 10}) == "3x32x32 in 10 classes");
+}
+
 TEST_CASE("the digest tells sizes, labels and their order apart") {
   const auto digest = [](const std::vector<std::int64_t>& labels) {
     const auto n = static_cast<std::int64_t>(labels.size());
@@ -538,7 +601,7 @@ TEST_CASE("Fashion-MNIST as the distribution packages it") {
   const Dataset test = load_dataset({}, Split::test);
   CHECK(train.size() == 60000);
   CHECK(test.size() == 10000);
-  CHECK(train.task() == Task{1, 28, 28, 10});
+  CHECK(train.task() == Task{{1, 28, 28}, 10});
   CHECK(torch::equal(torch::bincount(train.labels), torch::full({10}, 6000, at::kLong)));
   CHECK(torch::equal(torch::bincount(test.labels), torch::full({10}, 1000, at::kLong)));
   const Tensor x = train.all().x;

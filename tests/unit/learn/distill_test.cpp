@@ -404,7 +404,7 @@ TEST_CASE("statistics: whatever the layer's momentum, cumulative included, and h
 
 TEST_CASE("statistics: of a scripted model, whose momentum is a constant of its code") {
   const auto model = make_model({.name = "script:tests/golden/scripted/batch_norm.pt"},
-                                {.channels = 1, .height = 4, .width = 4, .num_classes = 3}, Seed(1));
+                                {.shape = {1, 4, 4}, .num_classes = 3}, Seed(1));
   const Tensor x = torch::randn({50, 1, 4, 4}, generator(Seed(6))) * 3 - 1;
   reestimate_statistics(*model, x);
   const StateDict state = model->state();

@@ -35,7 +35,7 @@ struct Federation {
 
 Federation federation_of(const nlohmann::json& reference, c10::ScalarType floating) {
   const auto number = [&](const char* key) { return reference[key].get<std::int64_t>(); };
-  const Task task{number("channels"), number("side"), number("side"), number("classes")};
+  const Task task{{number("channels"), number("side"), number("side")}, number("classes")};
   const ModelSpec spec{.channels = reference["filters"].get<std::vector<std::int64_t>>(),
                        .kernel = number("kernel"),
                        .hidden = number("hidden"),
@@ -44,7 +44,7 @@ Federation federation_of(const nlohmann::json& reference, c10::ScalarType floati
   federation.model->to_type(floating);
   for (const auto& client : reference["clients"]) {
     const Tensor x = torch::tensor(client["x"].get<std::vector<double>>(), torch::kDouble).to(floating);
-    federation.clients.push_back({x.reshape({-1, task.channels, task.height, task.width}), order_of(client["y"])});
+    federation.clients.push_back({x.reshape({-1, task.shape[0], task.shape[1], task.shape[2]}), order_of(client["y"])});
   }
   federation.options.batch_size = number("batch_size");
   federation.options.optimizer = {.kind = OptimizerKind::sgd,

@@ -84,7 +84,7 @@ TEST_CASE("pictures of every kind come out as PIL makes them") {
       put("wide.png", folder / "train/b/picture.jpeg");
       const Dataset dataset = load_dataset(source_of(folder, side, channels), Split::train);
       CHECK((dataset.images.scalar_type() == at::kByte));
-      CHECK(dataset.task() == Task{channels, side, side, 2});
+      CHECK(dataset.task() == Task{{channels, side, side}, 2});
       const auto pixels = values.at(word).get<std::vector<std::int64_t>>();
       const Tensor wanted = torch::tensor(pixels, at::kLong).view({channels, side, side});
       // PIL rounds after each of its two passes; another version of libjpeg-turbo may differ by one more.

@@ -5,6 +5,7 @@
 #include <fstream>
 
 #include <doctest/doctest.h>
+#include <fmt/format.h>
 #include <nlohmann/json.hpp>
 #include <torch/torch.h>
 
@@ -18,8 +19,8 @@ namespace headstart::learn {
 
 namespace {
 
-const Task small_task{.channels = 1, .height = 4, .width = 4, .num_classes = 3};
-const Task cifar{.channels = 3, .height = 32, .width = 32, .num_classes = 10};
+const Task small_task{.shape = {1, 4, 4}, .num_classes = 3};
+const Task cifar{.shape = {3, 32, 32}, .num_classes = 10};
 const Task fashion{};
 
 std::string script(const std::string& name) { return "script:tests/golden/scripted/" + name + ".pt"; }
@@ -77,9 +78,8 @@ TEST_CASE("cnn: sizes, names and parameter count") {
 }
 
 TEST_CASE("cnn: the smallest images that are left anything of") {
-  CHECK_NOTHROW(
-      make_model({}, {.channels = 1, .height = 10, .width = 10}, Seed(1))->forward(torch::zeros({1, 1, 10, 10})));
-  const std::string message = message_of({}, {.channels = 1, .height = 30, .width = 9});
+  CHECK_NOTHROW(make_model({}, {.shape = {1, 10, 10}}, Seed(1))->forward(torch::zeros({1, 1, 10, 10})));
+  const std::string message = message_of({}, {.shape = {1, 30, 9}});
   CHECK(message.find("30 x 9") != std::string::npos);
   CHECK(message.find("kernel 3") != std::string::npos);
 }
@@ -91,6 +91,27 @@ TEST_CASE("specifications that name no network are refused with what is wrong") 
   CHECK(message_of({.kernel = 0}, fashion).find("model.kernel") != std::string::npos);
   CHECK(message_of({.hidden = -1}, fashion).find("model.hidden") != std::string::npos);
   CHECK(message_of({.name = "resnet18", .width = 0}, cifar).find("model.width") != std::string::npos);
+}
+
+TEST_CASE("the built-in networks are for images, and say so; scripts take samples of any shape") {
+  const Task table{.shape = {16}, .num_classes = 3};
+  const Task volume{.shape = {1, 4, 2, 2}, .num_classes = 3};
+  for (const char* name : {"cnn", "resnet18"}) {
+    const std::string expected = fmt::format(
+        "model.name: {} expects samples of 3 dimensions, [channels, height, width]; those of the data have ", name);
+    CHECK(message_of({.name = name}, table) == expected + "1: 16");
+    CHECK(message_of({.name = name}, volume) == expected + "4: 1x4x2x2");
+    CHECK(test::error_of(Errc::usage, [&] { (void)state_bytes({.name = name}, table); }) == expected + "1: 16");
+  }
+  const Tensor rows = torch::rand({5, 16});
+  const Tensor logits = make_model({.name = script("tied")}, table, Seed(1))->forward(rows);
+  CHECK(logits.sizes() == at::IntArrayRef({5, 3}));
+  for (const Task& task : {small_task, Task{.shape = {4, 4}, .num_classes = 3}, volume}) {
+    const auto model = make_model({.name = script("tied")}, task, Seed(1));
+    std::vector<std::int64_t> sizes = task.shape;
+    sizes.insert(sizes.begin(), 5);
+    CHECK(torch::equal(model->forward(rows.view(sizes)), logits));
+  }
 }
 
 TEST_CASE("resnet18 has 11,173,962 parameters at full width, and group norm as many") {
@@ -238,10 +259,10 @@ TEST_CASE("a lease seeds the process-wide generator") {
 }
 
 TEST_CASE("scripts that do not fit the task are refused with both shapes") {
-  const std::string classes = message_of({.name = script("tied")}, {.channels = 1, .height = 4, .width = 4});
+  const std::string classes = message_of({.name = script("tied")}, {.shape = {1, 4, 4}});
   CHECK(classes.find("tied.pt") != std::string::npos);
   CHECK(classes.find("[2, 10], got float32 [2, 3]") != std::string::npos);
-  const std::string input = message_of({.name = script("tied")}, {.height = 5, .width = 5, .num_classes = 3});
+  const std::string input = message_of({.name = script("tied")}, {.shape = {1, 5, 5}, .num_classes = 3});
   CHECK(input.find("[2, 1, 5, 5]") != std::string::npos);
 }
 
@@ -269,7 +290,7 @@ TEST_CASE("devices") {
 
 TEST_CASE("the size of a model is known without building it") {
   for (const Norm norm : {Norm::automatic, Norm::batch, Norm::group, Norm::none}) {
-    for (const Task& task : {fashion, cifar, Task{.channels = 2, .height = 17, .width = 40, .num_classes = 7}}) {
+    for (const Task& task : {fashion, cifar, Task{.shape = {2, 17, 40}, .num_classes = 7}}) {
       const ModelSpec specs[] = {{.name = "cnn", .norm = norm},
                                  {.name = "cnn", .channels = {3, 5}, .kernel = 2, .hidden = 7, .norm = norm},
                                  {.name = "resnet18", .width = 4, .norm = norm},
@@ -281,7 +302,7 @@ TEST_CASE("the size of a model is known without building it") {
     }
   }
   // As many as no machine has memory for.
-  const Task large{.channels = 4096, .height = 65536, .width = 65536, .num_classes = 2048};
+  const Task large{.shape = {4096, 65536, 65536}, .num_classes = 2048};
   CHECK(state_bytes({.name = "cnn", .channels = {2048, 2048}, .hidden = 1048576}, large) > std::uint64_t{1} << 60);
   CHECK(state_bytes({.name = "resnet18", .width = 1024}, cifar) == 11426951368ULL);
   CHECK(state_bytes({.name = script("gated")}, small_task) ==

@@ -123,7 +123,7 @@ TEST_CASE("samples are normalised by the run's constants, with the bits of the s
 
 // ------------------------------------------------------------------------------------------------------- figures
 
-constexpr Task task{.channels = 1, .height = 8, .width = 8, .num_classes = 3};
+const Task task{.shape = {1, 8, 8}, .num_classes = 3};
 
 /// Values between 0.2 and 0.9, as a photograph's.
 Tensor pictures(std::uint64_t seed) { return 0.2 + 0.7 * torch::rand({40, 1, 8, 8}, generator(Seed(seed))); }
@@ -231,10 +231,27 @@ TEST_CASE("a server without data compares with its settings and with the silos t
   CHECK(compare(floats, run, task, std::nullopt).refusal.empty());
 }
 
+TEST_CASE("a table's columns have figures of their own up to 16, as the first dimension of any sample") {
+  const Tensor rows = torch::randn({50, 17}, generator(Seed(4)));
+  const SampleFigures of_16 = figures_of(of(rows.narrow(1, 0, 16)));
+  CHECK(of_16.mean.size() == 16);
+  CHECK(of_16.mean[3] == doctest::Approx(rows.select(1, 3).to(at::kDouble).mean().item<double>()));
+  const SampleFigures of_17 = figures_of(of(rows));
+  CHECK(of_17.mean.size() == 1);
+  CHECK(of_17.mean[0] == doctest::Approx(rows.to(at::kDouble).mean().item<double>()));
+  CHECK_NOTHROW(require_whole(of_17));
+  CHECK(figures_of(of(torch::randn({5, 2, 3, 4, 6}))).deviation.size() == 2);
+  CHECK(figures_of(of(torch::ones({5, 3, 7}, at::kByte))).max.size() == 3);
+  SampleTerms run = sample_terms(of(rows));
+  run.mean = {0, 1};
+  run.deviation = {1, 1};
+  check_contains(error_of(Errc::data, [&] { model_input(of(rows), run); }), {"2 and 2 channels", "have 17"});
+}
+
 TEST_CASE("a table of one figure a sample may be all positive at a silo by chance") {
-  const Task table{.channels = 1, .height = 1, .width = 1, .num_classes = 2};
-  const SampleFigures positive = figures_of(of(torch::tensor({0.5F, 1.F, 2.F}).view({3, 1, 1, 1})));
-  const Dataset server = of(torch::tensor({-2.F, 1.F, 2.F}).view({3, 1, 1, 1}));
+  const Task table{.shape = {1}, .num_classes = 2};
+  const SampleFigures positive = figures_of(of(torch::tensor({0.5F, 1.F, 2.F}).view({3, 1})));
+  const Dataset server = of(torch::tensor({-2.F, 1.F, 2.F}).view({3, 1}));
   CHECK(compare(positive, sample_terms(server), table, Reference{"the server", figures_of(server)}).refusal.empty());
 }
 

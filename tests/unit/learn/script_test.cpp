@@ -23,7 +23,7 @@ namespace headstart::learn {
 
 namespace {
 
-const Task task{.channels = 1, .height = 4, .width = 4, .num_classes = 3};
+const Task task{.shape = {1, 4, 4}, .num_classes = 3};
 
 std::string file_of(const std::string& name) { return "tests/golden/user_scripts/" + name + ".pt"; }
 
@@ -292,7 +292,7 @@ TEST_CASE("scripts that could not take part in a run are refused where they are 
 }
 
 TEST_CASE("a script of two classes is not taken for right by the shape of its transpose") {
-  CHECK_THROWS_WITH_AS(try_script(file_of("Plain"), {.channels = 1, .height = 4, .width = 4, .num_classes = 2}),
+  CHECK_THROWS_WITH_AS(try_script(file_of("Plain"), {.shape = {1, 4, 4}, .num_classes = 2}),
                        doctest::Contains("[3, 2], got float32 [3, 3]"), Error);
 }
 

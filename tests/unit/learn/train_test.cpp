@@ -19,7 +19,7 @@ namespace headstart::learn {
 
 namespace {
 
-const Task task{.channels = 1, .height = 10, .width = 10, .num_classes = 3};
+const Task task{.shape = {1, 10, 10}, .num_classes = 3};
 const ModelSpec small{.channels = {4, 6}, .kernel = 3, .hidden = 12, .norm = Norm::batch};
 
 /// Class c is bright in row 3c, under noise.
@@ -174,7 +174,7 @@ TEST_CASE("nothing to train on is refused") {
 
 TEST_CASE("batch normalisation of a single value is refused instead of poisoning its statistics") {
   const Samples one{torch::ones({1, 1, 4, 4}), torch::zeros({1}, torch::kLong)};
-  const auto model = make_model({.name = "resnet18", .width = 2}, {1, 4, 4, 2}, Seed(1));
+  const auto model = make_model({.name = "resnet18", .width = 2}, {{1, 4, 4}, 2}, Seed(1));
   CHECK(test::code_of([&] { train(*model, one, {}, epoch_orders(1, 1, Seed(1))); }) == Errc::run_failed);
 }
 
@@ -265,7 +265,7 @@ TEST_CASE("without held-out samples all epochs run and the last is kept") {
 }
 
 TEST_CASE("a scripted model trains, its batch statistics included") {
-  const Task script_task{.channels = 1, .height = 4, .width = 4, .num_classes = 3};
+  const Task script_task{.shape = {1, 4, 4}, .num_classes = 3};
   const auto run = [&] {
     const auto model = make_model({.name = "script:tests/golden/scripted/batch_norm.pt"}, script_task, Seed(1));
     const Samples samples{at::randn({30, 1, 4, 4}, generator(Seed(4))), torch::arange(30, torch::kLong) % 3};
@@ -281,7 +281,7 @@ TEST_CASE("a scripted model trains, its batch statistics included") {
 }
 
 TEST_CASE("a scripted model's training does not depend on calls made before it") {
-  const Task script_task{.channels = 1, .height = 4, .width = 4, .num_classes = 3};
+  const Task script_task{.shape = {1, 4, 4}, .num_classes = 3};
   const Samples samples{at::randn({30, 1, 4, 4}, generator(Seed(4))), torch::arange(30, torch::kLong) % 3};
   const auto run = [&](int evaluations) {
     const auto model = make_model({.name = "script:tests/golden/scripted/gated.pt"}, script_task, Seed(1));
@@ -293,7 +293,7 @@ TEST_CASE("a scripted model's training does not depend on calls made before it")
 }
 
 TEST_CASE("a model with dropout trains to the same bits under a lease of the same seed") {
-  const Task script_task{.channels = 1, .height = 4, .width = 4, .num_classes = 3};
+  const Task script_task{.shape = {1, 4, 4}, .num_classes = 3};
   const Samples samples{at::randn({30, 1, 4, 4}, generator(Seed(4))), torch::arange(30, torch::kLong) % 3};
   const auto run = [&](Seed seed) {
     const auto model = make_model({.name = "script:tests/golden/scripted/dropout.pt"}, script_task, Seed(1));
@@ -378,7 +378,7 @@ TEST_CASE("an objective that exists in this file alone gets back what it remembe
       {"summing", [](const ObjectiveInputs& inputs) -> std::unique_ptr<LocalObjective> {
          return std::make_unique<Summing>(inputs.memory);
        }}};
-  const Samples samples{torch::ones({4, task.channels, task.height, task.width}), torch::tensor({0, 1, 0, 1})};
+  const Samples samples{torch::ones({4, 1, 10, 10}), torch::tensor({0, 1, 0, 1})};
   const auto model = make_model(small, task, Seed(1));
   const TrainOptions options{.epochs = 1};
   const auto orders = epoch_orders(4, 1, Seed(2));

@@ -66,7 +66,7 @@ TEST_CASE("a server without data: a known set or the settings say what a sample 
   ServerConfig config;
   config.federation.central_evaluation = false;
   config.data = {.set = "cifar10", .path = "/nowhere"};
-  CHECK(load_central_data(config).task == learn::Task{3, 32, 32, 10});
+  CHECK(load_central_data(config).task == learn::Task{{3, 32, 32}, 10});
   CHECK(load_central_data(config).samples.classes[1] == "automobile");
   CHECK_FALSE(load_central_data(config).figures);
   config.data = {.set = "tensors"};
@@ -81,12 +81,22 @@ TEST_CASE("a server without data: a known set or the settings say what a sample 
   fields.set("data.range=[0,1]");
   check(config);
   const CentralData data = load_central_data(config);
-  CHECK(data.task == learn::Task{1, 8, 8, 2});
+  CHECK(data.task == learn::Task{{1, 8, 8}, 2});
   CHECK(data.samples.classes == std::vector<std::string>{"NORMAL", "PNEUMONIA"});
   CHECK(data.samples.mean == std::vector<double>{0.5});
   CHECK(data.samples.range == std::vector<double>{0, 1});
   CHECK(data.samples.stored == learn::Stored::unknown);
   CHECK(data.test.size() == 0);
+  fields.set("data.shape=[12]");
+  check(config);
+  CHECK(load_central_data(config).task == learn::Task{{12}, 2});
+  for (const auto& [shape, words] :
+       {std::pair("[1,1,1,1,1,1,1,12]", "data.shape: a sample has 1 to 7 dimensions, not 8"),
+        std::pair("[65536,65536]", "data.shape: a sample has at most 2147483648 values, not 65536x65536")}) {
+    fields.set(std::string("data.shape=") + shape);
+    CHECK(test::error_of(Errc::usage, [&] { check(config); }) == words);
+  }
+  fields.set("data.shape=[1,8,8]");
   fields.set("data.classes=3");
   CHECK(load_central_data(config).samples.classes == std::vector<std::string>{"0", "1", "2"});
   fields.set("data.deviation=[]");

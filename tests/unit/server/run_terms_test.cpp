@@ -29,19 +29,22 @@ TEST_CASE("what no client could read is refused before the server listens, with 
     CAPTURE(text);
     CHECK(text.find(part) != std::string::npos);
   };
-  says(refusal_of({1, 8, 8, 2049}), "task.classes': expected integer from 2 to 2048, got 2049");
-  says(refusal_of({1, 8, 8, 1}), "from 2 to 2048, got 1");
-  says(refusal_of({1, 1, 65537, 3}), "task.width': expected integer from 1 to 65536, got 65537");
-  says(refusal_of({1, 65537, 1, 3}), "task.height'");
-  says(refusal_of({4097, 1, 1, 3}), "task.channels': expected integer from 1 to 4096, got 4097");
-  CHECK(refusal_of({1, 1, 65536, 2048}) == "(no error)");
+  says(refusal_of({{1, 8, 8}, 2049}), "task.classes': expected integer from 2 to 2048, got 2049");
+  says(refusal_of({{1, 8, 8}, 1}), "from 2 to 2048, got 1");
+  says(refusal_of({{1, 1, 65537}, 3}), "a dimension of a sample is of 1 to 65536, not 65537");
+  says(refusal_of({{1, 0, 1}, 3}), "a dimension of a sample is of 1 to 65536, not 0");
+  says(refusal_of({{}, 3}), "a sample has 1 to 7 dimensions, not 0");
+  says(refusal_of({std::vector<std::int64_t>(8, 1), 3}), "a sample has 1 to 7 dimensions, not 8");
+  says(refusal_of({std::vector<std::int64_t>(7, 65536), 3}), "a sample has at most 2147483648 values");
+  CHECK(refusal_of({{1, 1, 65536}, 2048}) == "(no error)");
+  CHECK(refusal_of({{65536}, 2}) == "(no error)");
   std::vector<std::string> long_names;
   for (int i = 0; i < 2048; ++i) long_names.push_back(fmt::format("a class with a long name, {}", i));
-  says(refusal_of({1, 8, 8, 2048}, long_names), "a client reads 49152 at most");
+  says(refusal_of({{1, 8, 8}, 2048}, long_names), "a client reads 49152 at most");
   long_names.resize(1000);
-  CHECK(refusal_of({1, 8, 8, 1000}, long_names) == "(no error)");
-  says(refusal_of({1, 8, 8, 2}, {"a", "a"}), "stands in the list twice");
-  says(refusal_of({1, 8, 8, 3}, {"a", "b"}), "2 names for 3 classes");
+  CHECK(refusal_of({{1, 8, 8}, 1000}, long_names) == "(no error)");
+  says(refusal_of({{1, 8, 8}, 2}, {"a", "a"}), "stands in the list twice");
+  says(refusal_of({{1, 8, 8}, 3}, {"a", "b"}), "2 names for 3 classes");
 }
 
 TEST_CASE("the terms say what a silo's people want to know, and read as written") {
@@ -49,7 +52,7 @@ TEST_CASE("the terms say what a silo's people want to know, and read as written"
   config.federation.num_rounds = 12;
   config.federation.start = StartModel::kd;
   config.federation.validation = ValidationSource::federated;
-  CentralData data = data_of({1, 8, 8, 2});
+  CentralData data = data_of({{1, 8, 8}, 2});
   data.samples = {.classes = {"NORMAL", "PNEUMONIA"},
                   .stored = learn::Stored::uint8,
                   .range = {0, 1},
@@ -70,7 +73,7 @@ TEST_CASE("the terms say what a silo's people want to know, and read as written"
 }
 
 TEST_CASE("a model file's metadata name shape, scale, constants, classes, architecture, round, version and terms") {
-  CentralData data = data_of({2, 3, 4, 2});
+  CentralData data = data_of({{2, 3, 4}, 2});
   data.samples.classes = {"a", "b"};
   const plan::Terms terms = run_terms({}, data);
   const wire::Metadata metadata = plan::metadata_of(terms, 7);
@@ -85,8 +88,29 @@ TEST_CASE("a model file's metadata name shape, scale, constants, classes, archit
   CHECK(metadata.at("terms") == plan::digest_of(terms));
 }
 
+TEST_CASE("constants of too many columns to be told are refused; without any a model file says one for all") {
+  CentralData data = data_of({{4000}, 2});
+  CHECK(plan::metadata_of(run_terms({}, data), 1).at("mean") == "[0.0]");
+  CHECK(plan::metadata_of(run_terms({}, data), 1).at("deviation") == "[1.0]");
+  data.samples.mean.assign(4000, 0.1234567890123);
+  data.samples.deviation.assign(4000, 1.234567890123);
+  const std::string refusal = test::error_of(Errc::data, [&] { (void)run_terms({}, data); });
+  CHECK(refusal.find("the means and deviations of 4000 channels make up most of it") != std::string::npos);
+}
+
+TEST_CASE("terms with a shape that cannot be are refused as the server's mistake") {
+  auto document = nlohmann::json::parse(plan::to_json_text(run_terms({}, data_of({{1, 8, 8}, 2}))));
+  CHECK(document["task"]["shape"] == nlohmann::json{1, 8, 8});
+  for (const nlohmann::json& shape : {nlohmann::json::array(), nlohmann::json(std::vector<int>(8, 1)),
+                                      nlohmann::json{3, 0}, nlohmann::json{65536, 65536, 65536}, nlohmann::json(5)}) {
+    CAPTURE(shape.dump());
+    document["task"]["shape"] = shape;
+    CHECK(test::code_of([&] { (void)plan::terms_from_json_text(document.dump()); }) == Errc::protocol);
+  }
+}
+
 TEST_CASE("the terms name the sections that a client must know: all but those that change nothing it computes") {
-  const auto document = nlohmann::json::parse(plan::to_json_text(run_terms({}, data_of({1, 8, 8, 2}))));
+  const auto document = nlohmann::json::parse(plan::to_json_text(run_terms({}, data_of({{1, 8, 8}, 2}))));
   std::vector<std::string> sections;
   for (const auto& [section, value] : document.items()) {
     if (section != "required" && section != "limits" && section != "plan") sections.push_back(section);
@@ -100,7 +124,7 @@ TEST_CASE("the terms name the sections that a client must know: all but those th
 
 TEST_CASE("sections of later terms: those that nobody must know are left aside and named, others are refused") {
   const auto read = [](const nlohmann::json& changes) {
-    auto document = nlohmann::json::parse(plan::to_json_text(run_terms({}, data_of({1, 8, 8, 2}))));
+    auto document = nlohmann::json::parse(plan::to_json_text(run_terms({}, data_of({{1, 8, 8}, 2}))));
     document.update(changes);
     return plan::terms_from_json_text(document.dump());
   };
@@ -139,12 +163,12 @@ TEST_CASE("sections of later terms: those that nobody must know are left aside a
 TEST_CASE("settings newer than the protocol travel where they are not at their defaults, and come back") {
   ServerConfig config;
   const auto travelled = [&config] {
-    return nlohmann::json::parse(plan::to_json_text(run_terms(config, data_of({1, 8, 8, 2})))).at("consolidation");
+    return nlohmann::json::parse(plan::to_json_text(run_terms(config, data_of({{1, 8, 8}, 2})))).at("consolidation");
   };
   for (const char* key : {"measure", "strength", "reduction"}) CHECK_FALSE(travelled().contains(key));
   CHECK(travelled().contains("average"));
   const auto model = [&config] {
-    return nlohmann::json::parse(plan::to_json_text(run_terms(config, data_of({1, 8, 8, 2})))).at("model");
+    return nlohmann::json::parse(plan::to_json_text(run_terms(config, data_of({{1, 8, 8}, 2})))).at("model");
   };
   CHECK_FALSE(model().contains("second_head"));
   CHECK_FALSE(nlohmann::json::parse(plan::to_json_text(learn::ModelSpec{})).at("model").contains("second_head"));
@@ -155,7 +179,7 @@ TEST_CASE("settings newer than the protocol travel where they are not at their d
   config.terms.consolidation.strength = learn::MeasureStrength::matched;
   CHECK(travelled().at("measure") == "sed");
   CHECK_FALSE(travelled().contains("reduction"));
-  const plan::Terms read = plan::terms_from_json_text(plan::to_json_text(run_terms(config, data_of({1, 8, 8, 2}))));
+  const plan::Terms read = plan::terms_from_json_text(plan::to_json_text(run_terms(config, data_of({{1, 8, 8}, 2}))));
   CHECK(read.consolidation.measure == "sed");
   CHECK((read.consolidation.strength == learn::MeasureStrength::matched));
   CHECK((read.consolidation.reduction == learn::BatchReduction::mean));

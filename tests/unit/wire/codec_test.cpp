@@ -24,8 +24,7 @@ Named<ClientMessage> client_golden() {
   join.num_examples = 540;
   join.num_held_out = 60;
   join.num_classes = 10;
-  join.channels = 1;
-  join.height = join.width = 28;
+  join.shape = {{1, 28, 28}};
   join.schema = std::string(64, 'a');
   join.architecture = "cnn channels=32,64";
   join.own_model = R"({"model": {}})";
