@@ -32,7 +32,7 @@ struct Consolidation {
       : assignment{std::string(plan::task::distill), plan::to_json_text(setting), {}} {
     assignment.inputs = {input(plan::input::student, student), input(plan::input::weights, weights)};
     for (const Teacher& teacher : teachers) {
-      plan::Form form{.model = teacher.spec, .tensor = {}};
+      plan::Form form{.model = teacher.spec, .tensors = {}};
       assignment.inputs.push_back(input(plan::input::teacher, teacher.state, teacher.client, std::move(form)));
     }
   }

@@ -3,8 +3,8 @@
 #include <zlib.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
-#include <sstream>
 #include <system_error>
 
 #include <fmt/format.h>
@@ -14,116 +14,36 @@
 #include "shared/base/error.hpp"
 #include "shared/base/files.hpp"
 #include "shared/base/names.hpp"
-#include "shared/learn/data/readers.hpp"
+#include "shared/learn/data/reader.hpp"
+#include "shared/learn/data/reading.hpp"
 
 namespace headstart::learn {
 
 namespace {
 
-constexpr std::string_view fashion_mnist_folder = "/usr/share/datasets/fashion-mnist";
-
-enum class Format { idx, cifar10, cifar100, images, tensors };
-
-struct KnownSet {
-  std::string name;
-  Format format;
-  std::vector<std::string> classes;  ///< By label; of images and tensors the files say it.
-  std::vector<std::int64_t> shape;   ///< Of a sample; likewise.
-  std::vector<double> mean;
-  std::vector<double> deviation;
-  std::string files;  ///< What its folder holds, for the message that asks for it.
-
-  [[nodiscard]] std::int64_t num_classes() const { return std::ssize(classes); }
-};
-
-/// Without what surrounds them, by blanks.
-std::vector<std::string> words_in(std::string_view text) {
-  std::vector<std::string> words;
-  std::istringstream in{std::string(text)};
-  for (std::string word; in >> word;) words.push_back(word);
-  return words;
-}
-
-constexpr std::string_view cifar100_classes =
-    "apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can castle "
-    "caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin elephant "
-    "flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster man "
-    "maple_tree motorcycle mountain mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck pine_tree "
-    "plain plate poppy porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk skyscraper "
-    "snail snake spider squirrel streetcar sunflower sweet_pepper table tank telephone television tiger tractor train "
-    "trout tulip turtle wardrobe whale willow_tree wolf woman worm";
-
-const std::vector<KnownSet>& known_sets() {
-  static const std::vector<KnownSet> sets = {
-      {"fashion-mnist",
-       Format::idx,
-       {"T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"},
-       {1, 28, 28},
-       {0.2860},
-       {0.3530},
-       "train-images-idx3-ubyte and its three companions"},
-      {"mnist",
-       Format::idx,
-       words_in("0 1 2 3 4 5 6 7 8 9"),
-       {1, 28, 28},
-       {0.1307},
-       {0.3081},
-       "train-images-idx3-ubyte and its three companions"},
-      {"cifar10",
-       Format::cifar10,
-       words_in("airplane automobile bird cat deer dog frog horse ship truck"),
-       {3, 32, 32},
-       {0.4914, 0.4822, 0.4465},
-       {0.2470, 0.2435, 0.2616},
-       "data_batch_1.bin to data_batch_5.bin and test_batch.bin (the binary version)"},
-      {"cifar100",
-       Format::cifar100,
-       words_in(cifar100_classes),
-       {3, 32, 32},
-       {0.5071, 0.4865, 0.4409},
-       {0.2673, 0.2564, 0.2762},
-       "train.bin and test.bin (the binary version)"},
-      {"images",
-       Format::images,
-       {},
-       {},
-       {0.485, 0.456, 0.406},
-       {0.229, 0.224, 0.225},
-       "train and test with class folders, or SUN397 and its lists"},
-      {"tensors",
-       Format::tensors,
-       {},
-       {},
-       {},
-       {},
-       "train-images.npy, train-labels.npy, test-images.npy and test-labels.npy"},
-  };
-  return sets;
-}
-
-const KnownSet& known_set(const std::string& name) {
-  std::vector<std::string> names;
-  for (const KnownSet& set : known_sets()) {
-    if (set.name == name) return set;
-    names.push_back(set.name);
+const DataReader& reader_named(const std::string& name) {
+  for (const DataReader* reader : data_readers()) {
+    if (reader->name == name) return *reader;
   }
+  const std::vector<std::string> names = data_set_words();
   const std::string near = nearest(name, names);
   throw Error(Errc::usage,
               fmt::format("unknown data set '{}'{}; there are {}", name,
                           near.empty() ? "" : fmt::format("; did you mean '{}'?", near), fmt::join(names, ", ")));
 }
 
-std::filesystem::path folder_of(const DataSource& source, const KnownSet& set) {
+std::filesystem::path folder_of(const DataSource& source, const DataReader& reader) {
   const bool is_default = source.path.empty();
-  if (is_default && set.name != "fashion-mnist") {
-    throw Error(Errc::usage, fmt::format("data set '{}' needs a path: the folder of {}", set.name, set.files));
+  if (is_default && reader.default_folder.empty()) {
+    throw Error(Errc::usage, fmt::format("data set '{}' needs a path: the folder of {}", reader.name, reader.files));
   }
-  const std::filesystem::path folder = is_default ? std::string(fashion_mnist_folder) : source.path;
+  const std::filesystem::path folder = is_default ? std::string(reader.default_folder) : source.path;
   if (!is_folder(folder, Errc::data)) {
-    throw Error(Errc::data, fmt::format("{}: no such folder; {}", folder.string(),
-                                        is_default ? "install the Debian package dataset-fashion-mnist, or set the path"
-                                                   : fmt::format("data set '{}' is read from the folder of {}",
-                                                                 set.name, set.files)));
+    throw Error(Errc::data,
+                fmt::format("{}: no such folder; {}", folder.string(),
+                            is_default ? fmt::format("install the Debian package {}, or set the path", reader.package)
+                                       : fmt::format("data set '{}' is read from the folder of {}", reader.name,
+                                                     reader.files)));
   }
   return folder;
 }
@@ -144,22 +64,26 @@ Tensor normalise(Tensor images, const Dataset& dataset) {
   return images;
 }
 
-Dataset load_images(const DataSource& source, const KnownSet& set, Split split) {
-  if (source.channels != 1 && source.channels != 3) {
-    throw Error(Errc::usage, fmt::format("data.channels {}: images have 1 or 3", source.channels));
-  }
-  const RawImages raw = read_images(source, split);
-  Dataset dataset{set.name, raw.split.images, raw.split.labels, std::ssize(raw.classes),
-                  set.mean, set.deviation,    raw.paths_digest, raw.classes};
-  dataset.class_source = ClassSource::folders;
-  if (source.channels == 1) {
-    dataset.mean = {set.mean[1]};
-    dataset.deviation = {set.deviation[1]};
-  }
-  return dataset;
+}  // namespace
+
+std::span<const DataReader* const> data_readers() {
+  static constexpr std::array readers = {&fashion_mnist_reader, &mnist_reader,  &cifar10_reader,
+                                         &cifar100_reader,      &images_reader, &tensors_reader};
+  return readers;
 }
 
-}  // namespace
+std::vector<std::string> data_set_words() {
+  std::vector<std::string> words;
+  for (const DataReader* reader : data_readers()) words.emplace_back(reader->name);
+  return words;
+}
+
+Dataset DataReader::dataset(Tensor samples, Tensor labels) const {
+  Dataset dataset{std::string(name),   std::move(samples),         std::move(labels),
+                  std::ssize(classes), {mean.begin(), mean.end()}, {deviation.begin(), deviation.end()}};
+  dataset.classes.assign(classes.begin(), classes.end());
+  return dataset;
+}
 
 Samples Samples::select(const Tensor& indices) const {
   const Tensor rows = indices.to(x.device());
@@ -207,12 +131,17 @@ std::string Dataset::digest() const {
 
 void declare_fields(Fields& fields, const std::string& prefix, DataSource& source) {
   fields.group(prefix, "The data set, and where its files are");
-  std::vector<std::string_view> names;
-  for (const KnownSet& set : known_sets()) names.push_back(set.name);
-  fields.text(prefix + ".set", source.set, fmt::format("The data set: {}.", fmt::join(names, ", ")));
-  fields.path(
-      prefix + ".path", source.path,
-      fmt::format("Folder of the data set's files; may be left empty for fashion-mnist ({}).", fashion_mnist_folder));
+  std::string sets = "The data set.";
+  std::string found;
+  for (const DataReader* reader : data_readers()) {
+    sets += fmt::format(" {}: {}.", reader->name, reader->sentence);
+    if (!reader->default_folder.empty()) {
+      found += fmt::format("{}{} ({})", found.empty() ? "" : ", ", reader->name, reader->default_folder);
+    }
+  }
+  fields.text(prefix + ".set", source.set, std::move(sets));
+  fields.path(prefix + ".path", source.path,
+              fmt::format("Folder of the data set's files; may be left empty for {}.", found));
   fields.integer(prefix + ".side", source.side,
                  "Of the set images: the middle square of each image is resized to so many pixels a side.",
                  {.min = 1, .max = 1024});
@@ -223,49 +152,25 @@ void declare_fields(Fields& fields, const std::string& prefix, DataSource& sourc
                  {.min = 1, .max = 99});
 }
 
-namespace {
-
-Dataset read(const DataSource& source, const KnownSet& set, const std::filesystem::path& folder, Split split) {
-  if (set.format == Format::tensors) return read_tensors(folder, split);
-  if (set.format == Format::images) return load_images(source, set, split);
-  RawSplit raw;
-  switch (set.format) {
-    case Format::cifar10:
-      raw = read_cifar(folder, split, CifarKind::cifar10);
-      break;
-    case Format::cifar100:
-      raw = read_cifar(folder, split, CifarKind::cifar100);
-      break;
-    default:
-      raw = read_idx(folder, split, set.num_classes());
-  }
-  Dataset dataset{set.name, raw.images, raw.labels, set.num_classes(), set.mean, set.deviation};
-  dataset.classes = set.classes;
-  return dataset;
+Dataset load_dataset(const DataSource& source, Split split) {
+  return load_dataset(source, split, reader_named(source.set));
 }
 
-}  // namespace
-
-Dataset load_dataset(const DataSource& source, Split split) {
-  const KnownSet& set = known_set(source.set);
-  const std::filesystem::path folder = folder_of(source, set);
-  Dataset dataset = read(source, set, folder, split);
+Dataset load_dataset(const DataSource& source, Split split, const DataReader& reader) {
+  const std::filesystem::path folder = folder_of(source, reader);
+  Dataset dataset = reader.load(reader, folder, source, split);
   if (const auto violation = shape_violation(dataset.task().shape)) {
-    throw Error(Errc::data, fmt::format("data set {} in {}: {}", set.name, folder.string(), *violation));
+    throw Error(Errc::data, fmt::format("data set {} in {}: {}", reader.name, folder.string(), *violation));
   }
   return dataset;
 }
 
 std::optional<Dataset> known_dataset(const DataSource& source) {
-  const KnownSet& set = known_set(source.set);
-  if (set.classes.empty()) return std::nullopt;
-  std::vector<std::int64_t> sizes = set.shape;
+  const DataReader& reader = reader_named(source.set);
+  if (reader.classes.empty() || reader.shape.empty()) return std::nullopt;
+  std::vector<std::int64_t> sizes(reader.shape.begin(), reader.shape.end());
   sizes.insert(sizes.begin(), 0);
-  Dataset dataset{
-      set.name,     torch::empty(sizes, at::kByte), torch::empty({0}, at::kLong), set.num_classes(), set.mean,
-      set.deviation};
-  dataset.classes = set.classes;
-  return dataset;
+  return reader.dataset(torch::empty(sizes, at::kByte), torch::empty({0}, at::kLong));
 }
 
 struct InputFile::Handle {

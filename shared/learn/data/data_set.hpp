@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -65,7 +66,7 @@ struct Dataset {
 
 /// Where a data set comes from.
 struct DataSource {
-  std::string set = "fashion-mnist";  ///< fashion-mnist, mnist, cifar10, cifar100, images, tensors.
+  std::string set = "fashion-mnist";  ///< One of data_set_words().
   std::string path;                   ///< Folder; empty: the distribution's, for fashion-mnist.
   std::int64_t side = 32;             ///< Of `images`, after resizing.
   std::int64_t channels = 3;          ///< Of `images`: 1 or 3.
@@ -96,8 +97,17 @@ enum class Split { train, test };
 ///                          the labels of both splits show
 Dataset load_dataset(const DataSource& source, Split split);
 
+struct DataReader;
+/// The same by a reader that need not be in the table.
+Dataset load_dataset(const DataSource& source, Split split, const DataReader& reader);
+
+/// One row a data set, in the order of the help.
+std::span<const DataReader* const> data_readers();
+/// Their names.
+std::vector<std::string> data_set_words();
+
 /// Shape, classes, type and constants of a known set (not `tensors` or `images`) without its files: a data set of no
-/// samples; nothing for another set. Throws Error(usage): an unknown set.
+/// samples; nothing for a set whose files say it. Throws Error(usage): an unknown set.
 std::optional<Dataset> known_dataset(const DataSource& source);
 
 /// Writes the samples at `indices` so that the set `tensors` in `folder` is these samples, with the classes and the

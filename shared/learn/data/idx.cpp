@@ -5,7 +5,8 @@
 
 #include "shared/base/error.hpp"
 #include "shared/base/files.hpp"
-#include "shared/learn/data/readers.hpp"
+#include "shared/learn/data/reader.hpp"
+#include "shared/learn/data/reading.hpp"
 
 namespace headstart::learn {
 
@@ -52,19 +53,52 @@ Tensor read_idx_bytes(const std::filesystem::path& file, std::size_t rank) {
   return bytes;
 }
 
-}  // namespace
-
-RawSplit read_idx(const std::filesystem::path& folder, Split split, std::int64_t num_classes) {
+Dataset load_idx(const DataReader& reader, const std::filesystem::path& folder, const DataSource&, Split split) {
   const std::string stem = split == Split::train ? "train" : "t10k";
   const std::filesystem::path images_file = idx_file(folder, stem + "-images-idx3-ubyte");
   const std::filesystem::path labels_file = idx_file(folder, stem + "-labels-idx1-ubyte");
   const RawSplit raw{read_idx_bytes(images_file, 3).unsqueeze(1), read_idx_bytes(labels_file, 1).to(at::kLong)};
   require_same_length(raw, images_file.string(), labels_file.string());
   constexpr std::int64_t labels_offset = 8;
-  require_labels_within(raw.labels, num_classes, [&](std::int64_t i) {
+  require_labels_within(raw.labels, std::ssize(reader.classes), [&](std::int64_t i) {
     return fmt::format("{}, offset {}", labels_file.string(), labels_offset + i);
   });
-  return raw;
+  return reader.dataset(raw.images, raw.labels);
 }
+
+constexpr std::string_view files = "train-images-idx3-ubyte and its three companions";
+constexpr std::array<std::int64_t, 3> shape = {1, 28, 28};
+
+constexpr std::array<std::string_view, 10> clothes = {"T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
+                                                      "Sandal",      "Shirt",   "Sneaker",  "Bag",   "Ankle boot"};
+constexpr std::array clothes_mean = {0.2860};
+constexpr std::array clothes_deviation = {0.3530};
+
+constexpr std::array<std::string_view, 10> digits = {"0", "1", "2", "3", "4", "5", "6", "7", "8", "9"};
+constexpr std::array digits_mean = {0.1307};
+constexpr std::array digits_deviation = {0.3081};
+
+}  // namespace
+
+constinit const DataReader fashion_mnist_reader{
+    .name = "fashion-mnist",
+    .sentence = "gray pictures of clothes, as published (IDX, plain or .gz)",
+    .files = files,
+    .load = load_idx,
+    .classes = clothes,
+    .shape = shape,
+    .mean = clothes_mean,
+    .deviation = clothes_deviation,
+    .default_folder = "/usr/share/datasets/fashion-mnist",
+    .package = "dataset-fashion-mnist"};
+
+constinit const DataReader mnist_reader{.name = "mnist",
+                                        .sentence = "handwritten digits, as published (IDX, plain or .gz)",
+                                        .files = files,
+                                        .load = load_idx,
+                                        .classes = digits,
+                                        .shape = shape,
+                                        .mean = digits_mean,
+                                        .deviation = digits_deviation};
 
 }  // namespace headstart::learn

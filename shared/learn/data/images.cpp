@@ -23,7 +23,8 @@
 #include "shared/base/error.hpp"
 #include "shared/base/files.hpp"
 #include "shared/base/log.hpp"
-#include "shared/learn/data/readers.hpp"
+#include "shared/learn/data/reader.hpp"
+#include "shared/learn/data/reading.hpp"
 
 namespace headstart::learn {
 
@@ -467,7 +468,11 @@ std::vector<std::string> classes_of(const Listed& listed, const std::optional<Li
   return {names.begin(), names.end()};
 }
 
-}  // namespace
+struct RawImages {
+  RawSplit split;
+  std::vector<std::string> classes;  ///< Names by label, those without an image in this split included.
+  std::string paths_digest;          ///< As Dataset has it.
+};
 
 RawImages read_images(const DataSource& source, Split split) {
   const auto listed = list_split(source, split);
@@ -521,5 +526,35 @@ RawImages read_images(const DataSource& source, Split split) {
   }
   return raw;
 }
+
+Dataset load_images(const DataReader& reader, const std::filesystem::path&, const DataSource& source, Split split) {
+  if (source.channels != 1 && source.channels != 3) {
+    throw Error(Errc::usage, fmt::format("data.channels {}: images have 1 or 3", source.channels));
+  }
+  RawImages raw = read_images(source, split);
+  Dataset dataset = reader.dataset(raw.split.images, raw.split.labels);
+  dataset.num_classes = std::ssize(raw.classes);
+  dataset.classes = std::move(raw.classes);
+  dataset.paths_digest = std::move(raw.paths_digest);
+  dataset.class_source = ClassSource::folders;
+  if (source.channels == 1) {
+    dataset.mean = {reader.mean[1]};
+    dataset.deviation = {reader.deviation[1]};
+  }
+  return dataset;
+}
+
+// The usual ones of ImageNet.
+constexpr std::array mean = {0.485, 0.456, 0.406};
+constexpr std::array deviation = {0.229, 0.224, 0.225};
+
+}  // namespace
+
+constinit const DataReader images_reader{.name = "images",
+                                         .sentence = "PNG and JPEG files in class folders, or named by SUN397's lists",
+                                         .files = "train and test with class folders, or SUN397 and its lists",
+                                         .load = load_images,
+                                         .mean = mean,
+                                         .deviation = deviation};
 
 }  // namespace headstart::learn

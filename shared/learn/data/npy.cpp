@@ -11,7 +11,8 @@
 
 #include "shared/base/error.hpp"
 #include "shared/base/files.hpp"
-#include "shared/learn/data/readers.hpp"
+#include "shared/learn/data/reader.hpp"
+#include "shared/learn/data/reading.hpp"
 
 namespace headstart::learn {
 
@@ -299,12 +300,14 @@ void save_tensors(const Dataset& dataset, const std::vector<std::int64_t>& indic
   write_npy(labels_file, "<i8", dataset.labels.index_select(0, rows));
 }
 
-Dataset read_tensors(const std::filesystem::path& folder, Split split) {
+namespace {
+
+Dataset load_tensors(const DataReader& reader, const std::filesystem::path& folder, const DataSource&, Split split) {
   const std::filesystem::path images_file = images_file_of(folder, split);
   const std::filesystem::path labels_file = labels_file_of(folder, split);
   const RawSplit raw{read_images(images_file), read_labels(labels_file)};
   require_same_length(raw, images_file.string(), labels_file.string());
-  Dataset dataset{"tensors", raw.images, raw.labels, 0, {}, {}};
+  Dataset dataset = reader.dataset(raw.images, raw.labels);
   const std::filesystem::path meta_file = folder / "meta.json";
   if (is_there(meta_file, Errc::data)) read_meta(meta_file, dataset);
   dataset.labels_file = labels_file.string();
@@ -316,5 +319,13 @@ Dataset read_tensors(const std::filesystem::path& folder, Split split) {
                         [&](std::int64_t i) { return fmt::format("{}, index {}", labels_file.string(), i); });
   return dataset;
 }
+
+}  // namespace
+
+constinit const DataReader tensors_reader{
+    .name = "tensors",
+    .sentence = "NumPy arrays: samples of any shape, and their labels",
+    .files = "train-images.npy, train-labels.npy, test-images.npy and test-labels.npy",
+    .load = load_tensors};
 
 }  // namespace headstart::learn

@@ -10,7 +10,7 @@
 
 #include "shared/base/error.hpp"
 #include "shared/base/names.hpp"
-#include "shared/learn/data/readers.hpp"
+#include "shared/learn/data/reading.hpp"
 
 namespace headstart::learn {
 

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <fstream>
 #include <limits>
+#include <sstream>
 
 #include <doctest/doctest.h>
 #include <fmt/format.h>
@@ -13,7 +14,8 @@
 
 #include "shared/base/error.hpp"
 #include "shared/base/fields.hpp"
-#include "shared/learn/data/data_set.hpp"
+#include "shared/base/files.hpp"
+#include "shared/learn/data/reader.hpp"
 #include "tests/support/temporary_folder.hpp"
 #include "tests/support/throws.hpp"
 
@@ -579,6 +581,54 @@ TEST_CASE("a shape that no sample can have is named") {
   CHECK(violation({65536, 32768, 2}) == "a sample has at most 2147483648 values, not 65536x32768x2");
   CHECK(violation(std::vector<std::int64_t>(7, 65536)).starts_with("a sample has at most 2147483648 values"));
   CHECK(text_of({{3, 32, 32}, 10}) == "3x32x32 in 10 classes");
+}
+
+TEST_CASE("extension: a data set needs no more than its row") {
+  static constexpr std::string_view names[] = {"calm", "storm"};
+  static constexpr double mean[] = {1, 10};
+  static constexpr double deviation[] = {2, 4};
+  // A line is a label and the values of a sample.
+  const DataReader csv{
+      .name = "csv",
+      .sentence = "a table as text",
+      .files = "train.csv and test.csv",
+      .load =
+          [](const DataReader& reader, const std::filesystem::path& folder, const DataSource&, Split) {
+            std::istringstream lines(read_text(folder / "train.csv"));
+            std::vector<float> values;
+            std::vector<std::int64_t> labels;
+            for (std::string line; std::getline(lines, line);) {
+              std::istringstream fields(line);
+              fields >> labels.emplace_back();
+              for (char comma = 0; fields >> comma >> values.emplace_back();) {
+              }
+              values.pop_back();
+            }
+            return reader.dataset(torch::tensor(values).view({std::ssize(labels), -1}), torch::tensor(labels));
+          },
+      .classes = names,
+      .mean = mean,
+      .deviation = deviation};
+  const TemporaryFolder folder;
+  const auto load = [&](const std::string& path) { return load_dataset({"csv", path}, Split::train, csv); };
+  write(folder / "train.csv", "1,3,14\n0,1,6\n1,-1,10\n");
+  const Dataset train = load(folder.path().string());
+  CHECK(train.name == "csv");
+  CHECK(train.task() == Task{{2}, 2});
+  CHECK(train.classes == std::vector<std::string>{"calm", "storm"});
+  CHECK(values(train.labels) == std::vector<std::int64_t>{1, 0, 1});
+  CHECK(torch::equal(train.all().x, torch::tensor({{1.F, 1.F}, {0.F, -1.F}, {-1.F, 0.F}})));
+  check_contains(error_of(Errc::usage, [&] { load(""); }), {"'csv' needs a path: the folder of train.csv"});
+  check_contains(error_of(Errc::data, [&] { load("/nowhere"); }), {"no such folder", "train.csv and test.csv"});
+  check_contains(error_of(Errc::usage,
+                          [&] {
+                            load_dataset({"csv", "/nowhere"}, Split::train);
+                          }),
+                 {"unknown data set 'csv'; there are fashion-mnist, mnist"});
+  std::string wide = "0";
+  for (int i = 0; i < 65537; ++i) wide += ",1";
+  write(folder / "train.csv", wide);
+  check_contains(error_of(Errc::data, [&] { load(folder.path().string()); }), {"data set csv in", "not 65537"});
 }
 
 TEST_CASE("the digest tells sizes, labels and their order apart") {

@@ -1,4 +1,4 @@
-// Private to shared/learn/data*.cpp and sample_terms.cpp: one reader per file format, and what they share.
+// What the readers of data sets share: files, lengths and labels that are checked. Private to data/.
 #pragma once
 
 #include <cstdint>
@@ -56,21 +56,5 @@ void require_labels_within(const Tensor& labels, std::int64_t num_classes,
 
 /// The product, or nothing where it does not fit.
 std::optional<std::uint64_t> product(std::span<const std::uint64_t> factors);
-
-RawSplit read_idx(const std::filesystem::path& folder, Split split, std::int64_t num_classes);
-
-enum class CifarKind { cifar10, cifar100 };
-RawSplit read_cifar(const std::filesystem::path& folder, Split split, CifarKind kind);
-
-/// The `images` set: PNG and JPEG files in class folders or named by lists, as load_dataset() says.
-struct RawImages {
-  RawSplit split;
-  std::vector<std::string> classes;  ///< Names by label, those without an image in this split included.
-  std::string paths_digest;          ///< As Dataset has it.
-};
-RawImages read_images(const DataSource& source, Split split);
-
-/// The `tensors` set: .npy files and meta.json.
-Dataset read_tensors(const std::filesystem::path& folder, Split split);
 
 }  // namespace headstart::learn
