@@ -20,13 +20,14 @@ import time
 from pathlib import Path
 from typing import TextIO
 
-from comparison.errors import INTERRUPTED, RUN_FAILED, STORAGE, USAGE, CompareError
+from common.errors import INTERRUPTED, RUN_FAILED, STORAGE, USAGE, CompareError
+from common.files import save_json
+from common.paths import plain_path
 from comparison.jobs import Study
-from comparison.plan import Plan, load_plan, save_json
+from comparison.plan import Plan, load_plan
 from comparison.programs import LAB, MODES, PARTITIONS, STARTS, Programs, is_finished, parse_assignment
 from comparison.progress import Progress, write_to_reader
 from comparison.schedule import Outcome, Scheduler
-from paths import plain_path
 from report import write_report
 
 ROOT = Path(__file__).resolve().parent.parent

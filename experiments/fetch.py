@@ -27,8 +27,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from comparison.errors import DATA, INTERRUPTED, NETWORK, STORAGE, CompareError
-from paths import plain_path
+from common.errors import DATA, INTERRUPTED, NETWORK, STORAGE, CompareError
+from common.paths import plain_path
 
 BLOCK = 1 << 20
 SILENCE_SECONDS = 60.0

@@ -14,8 +14,8 @@ import shlex
 import sys
 from pathlib import Path
 
-from comparison.errors import CompareError
-from paths import plain_path
+from common.errors import CompareError
+from common.paths import plain_path
 
 
 def words(text: str) -> list[str]:

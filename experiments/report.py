@@ -12,17 +12,18 @@ import json
 import sys
 from pathlib import Path
 
+from common.errors import CompareError
+from common.files import save_json
+from common.page import details, document, image
+from common.paths import plain_path
+from common.table import Table
 from comparison.accounting import Comparison, read_comparison
 from comparison.documents import as_json
-from comparison.errors import CompareError
 from comparison.figures import draw_all
 from comparison.headline import headline
-from comparison.page import details, document, image
-from comparison.plan import load_plan, save_json
+from comparison.plan import load_plan
 from comparison.programs import title_of_start
-from comparison.table import Table
 from comparison.tables import all_tables, front_tables, target_tables
-from paths import plain_path
 
 
 def write_report(folder: Path) -> list[Table]:

@@ -15,9 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .errors import DATA, CompareError
+from common.errors import DATA, CompareError
+from common.files import read_json
+
 from .plan import Plan, Run
-from .programs import CENTRAL, is_finished, needs_models, read_json, read_rounds, title_of_start
+from .programs import CENTRAL, is_finished, needs_models, read_rounds, title_of_start
 
 
 @dataclass(frozen=True)

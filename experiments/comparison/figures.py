@@ -11,10 +11,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from common.files import read_json
+from common.style import COLOURS, GREY, MARKERS, save
+
 from .accounting import Comparison, Cost, Result, Target
 from .headline import hardest_targets
-from .programs import CENTRAL, needs_models, read_json, title_of_start
-from .style import COLOURS, GREY, MARKERS, save
+from .programs import CENTRAL, needs_models, title_of_start
 
 ROUND_TICKS = [1, 2, 5, 10]
 FIXED_STYLE = {"random": 6, "best": 4, "average": 3, "kd-public": 1, "kd-student": 2}

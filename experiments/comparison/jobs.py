@@ -10,8 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .errors import RUN_FAILED, CompareError
-from .plan import Plan, Run, save_json
+from common.errors import RUN_FAILED, CompareError
+from common.files import save_json
+
+from .plan import Plan, Run
 from .programs import (PEER_CONSENT, STARTS, Programs, Settings, central_settings, client_settings, draw_settings, federation_settings,
                        is_finished, needs_peer_consent, nested, port_of)
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .errors import STORAGE, USAGE, CompareError, unknown_word
-from .programs import (CENTRAL, CLIENT_PREFIX, MODES, PARTITIONS, Settings, check_start, flat, needs_models, nested, read_json)
+from common.errors import USAGE, CompareError, unknown_word
+from common.files import read_json
+
+from .programs import CENTRAL, CLIENT_PREFIX, MODES, PARTITIONS, Settings, check_start, flat, needs_models, nested
 
 REFERENCES = ("random", "best")
 
@@ -198,17 +199,6 @@ def _check_types(plan: Plan) -> None:
 
 def load_plan(file: Path) -> Plan:
     return Plan.from_json(read_json(file), str(file))
-
-
-def save_json(document: Any, file: Path) -> None:
-    """Whole or not at all: a resumed call trusts what it finds."""
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        draft = file.with_name(file.name + ".part")
-        draft.write_text(json.dumps(document, indent=2) + "\n")
-        draft.replace(file)
-    except OSError as error:
-        raise CompareError(STORAGE, f"{file}: cannot be written ({error.strerror})") from error
 
 
 def prerequisites(run: Run, runs: list[Run]) -> list[Run]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .errors import DATA, USAGE, CompareError, unknown_word
+from common.errors import DATA, USAGE, CompareError, unknown_word
 
 Settings = dict[str, Any]
 
@@ -208,29 +208,6 @@ def port_of(run_folder: Path) -> int | None:
 
 def is_finished(run_folder: Path) -> bool:
     return (run_folder / "summary.json").is_file()
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    def without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        values = dict(pairs)
-        if len(values) < len(pairs):
-            keys = [key for key, _ in pairs]
-            twice = next(key for key in values if keys.count(key) > 1)
-            raise CompareError(DATA, f"{file}: the key '{twice}' stands twice in one object, and one of its values would be "
-                                     "lost; join the two")
-        return values
-
-    try:
-        document = json.loads(file.read_text(encoding="utf-8-sig"), object_pairs_hook=without_twins)
-    except OSError as error:
-        raise CompareError(DATA, f"{file}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise CompareError(DATA, f"{file}: not UTF-8 text ({error.reason} at byte {error.start})") from error
-    except json.JSONDecodeError as error:
-        raise CompareError(DATA, f"{file}, line {error.lineno}: not JSON ({error.msg})") from error
-    if not isinstance(document, dict):
-        raise CompareError(DATA, f"{file}: expected a JSON object, {{...}}")
-    return document
 
 
 def read_rounds(run_folder: Path) -> list[dict[str, Any]]:

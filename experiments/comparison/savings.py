@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from common.table import Table
+
 from .accounting import Comparison, Saving, Target
 from .headline import cells_text, overview_targets
 from .programs import needs_models, title_of_start
-from .table import NOTHING, Table, percent
+from .spread_text import percent
 
 # Alballa & Canini 2024 (arXiv 2402.14922v2), abstract: rounds that consolidation saves on average.
 PUBLISHED_SAVING = 0.606

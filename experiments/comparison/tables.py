@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from common.table import NOTHING, Table
+
 from .accounting import Comparison, Spread, Target
 from .headline import headline_target, overview_targets
 from .programs import needs_models, title_of_start
 from .savings import partition_saving_tables, saving_table
-from .table import NOTHING, Table, amount, percent, points
+from .spread_text import amount, percent, points
 
 EARLY_ROUNDS = 8
 ENSEMBLES = ("equal", "adaptive", "precision")

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from comparison.style import COLOURS, GREY
+from common.style import COLOURS, GREY
 
 from . import analysis
 from .analysis import strong, weak

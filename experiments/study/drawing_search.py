@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
-from comparison.style import COLOURS, GREY
+from common.style import COLOURS, GREY
 
 from . import analysis
 from .analysis import strong, weak

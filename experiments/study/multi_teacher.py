@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from comparison.errors import DATA, CompareError
-from comparison.programs import read_json
+from common.errors import DATA, CompareError
+from common.files import read_json
 
 from .published import TABLE_TWO, TABLE_TWO_STARTS
 from .rows import PARTITIONS

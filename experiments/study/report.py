@@ -15,10 +15,10 @@ from typing import Any
 import matplotlib
 import numpy as np
 
-from comparison.errors import STORAGE, CompareError
-from comparison.page import details, document, image
-from comparison.plan import save_json
-from comparison.table import Table
+from common.errors import STORAGE, CompareError
+from common.files import save_json
+from common.page import details, document, image
+from common.table import Table
 
 from . import analysis, tuner
 from .directions import COMPARABLE, FAILS, FEWEST_SEEDS, HOLDS, OPEN, Answer, all_directions

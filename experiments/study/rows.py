@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from comparison.errors import DATA, STORAGE, USAGE, CompareError, unknown_word
+from common.errors import DATA, STORAGE, USAGE, CompareError, unknown_word
 
 APPLICATION_ID = 0x48535444  # "HSTD"
 FORMAT_VERSION = 1

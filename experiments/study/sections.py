@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from comparison.style import save
-from comparison.table import Table
+from common.style import save
+from common.table import Table
 
 from . import analysis, drawing, drawing_search, tables, tuner
 from .analysis import Line

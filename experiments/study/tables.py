@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from comparison.table import NOTHING, Table
+from common.table import NOTHING, Table
 
 from . import analysis, published, text
 from .analysis import BestTeacher, Estimate, Line, Position, strong, weak

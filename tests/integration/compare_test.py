@@ -21,9 +21,9 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "experiments"))
 
+from common.errors import CompareError  # noqa: E402
 from comparison.accounting import (CentralResult, Comparison, Result, RoundLine, Saving, Spread, Target,  # noqa: E402
                                    read_central, read_result)
-from comparison.errors import CompareError  # noqa: E402
 from comparison.figures import seed_accuracies, seed_figure  # noqa: E402
 from comparison.headline import hardest_target, headline  # noqa: E402
 from comparison.jobs import Study  # noqa: E402

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "experiments"))
 
 import fetch  # noqa: E402
-from comparison.errors import DATA, NETWORK, STORAGE  # noqa: E402
+from common.errors import DATA, NETWORK, STORAGE  # noqa: E402
 
 
 def archive_of(*members: tuple[str, bytes | None], link: str = "") -> bytes:

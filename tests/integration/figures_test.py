@@ -22,7 +22,7 @@ sys.path.insert(0, str(ROOT / "experiments"))
 sys.path.insert(0, str(Path(__file__).parent))
 
 from compare_test import ExternalReferences  # noqa: E402
-from comparison.errors import CompareError  # noqa: E402
+from common.errors import CompareError  # noqa: E402
 from study import analysis, directions, tuner  # noqa: E402
 from study.directions import FAILS, HOLDS, OPEN  # noqa: E402
 from study.multi_teacher import MultiTeacher, published  # noqa: E402

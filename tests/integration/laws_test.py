@@ -171,6 +171,14 @@ class Laws(unittest.TestCase):
                 if path.suffix == ".hpp":
                     self.assertNotIn("torch/torch.h", includes(text), str(path.relative_to(ROOT)))
 
+    def test_comparisons_and_pair_studies_share_only_what_is_common(self):
+        for room, others in {"common": "comparison|study", "comparison": "study", "study": "comparison"}.items():
+            scripts = sorted((ROOT / "experiments" / room).glob("*.py"))
+            self.assertTrue(scripts, room)
+            for path in scripts:
+                found = re.search(rf"^\s*(?:from|import) (?:{others})\b", path.read_text(), re.MULTILINE)
+                self.assertIsNone(found, f"{path.relative_to(ROOT)}: what both use goes to experiments/common")
+
     def test_headers_are_guarded(self):
         for room in ROOMS:
             for path, text in sources(room):

@@ -1,12 +1,10 @@
-"""A table as data, as Markdown, as text for a terminal and as HTML, and figures as its cells' text."""
+"""A table as data, as Markdown, as text for a terminal and as HTML."""
 
 from __future__ import annotations
 
 import html
 import re
 from dataclasses import dataclass, field
-
-from .accounting import Spread
 
 NOTHING = "–"
 SPREAD, SMALL = re.compile(r" (\([^()]+ to [^()]+\))$"), r' <span class="spread">\1</span>'
@@ -56,25 +54,3 @@ class Table:
         note = f'<p class="note">{html.escape(self.note)}</p>' if self.note else ""
         return (f'<h3>{html.escape(self.title)}</h3><div class="scroll"><table><thead><tr>{head}</tr></thead>'
                 f"<tbody>{''.join(body)}</tbody></table></div>{note}")
-
-
-def percent(spread: Spread | None, digits: int = 1) -> str:
-    return _spread_text(spread, 100, digits, "%")
-
-
-def points(spread: Spread | None) -> str:
-    return _spread_text(spread, 100, 1, "", "+")
-
-
-def amount(spread: Spread | None, scale: float = 1.0, digits: int = 1) -> str:
-    return _spread_text(spread, scale, digits, "")
-
-
-def _spread_text(spread: Spread | None, scale: float, digits: int, unit: str, sign: str = "") -> str:
-    if spread is None:
-        return NOTHING
-    mean, low, high = (f"{scale * value:{sign}.{digits}f}" for value in (spread.mean, spread.low, spread.high))
-    bound = f"{spread.bound} " if spread.bound else ""
-    if low == high:
-        return bound + (mean.removesuffix(".0") if not unit and not sign else mean) + unit
-    return f"{bound}{mean}{unit} ({low.removesuffix('.0')} to {high.removesuffix('.0')})"

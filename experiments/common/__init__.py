@@ -1,0 +1,1 @@
+"""What compare.py, report.py, figures.py and fetch.py share."""

@@ -1,0 +1,43 @@
+"""JSON files, read and written with one sentence about what is wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from .errors import DATA, STORAGE, CompareError
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    def without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        values = dict(pairs)
+        if len(values) < len(pairs):
+            keys = [key for key, _ in pairs]
+            twice = next(key for key in values if keys.count(key) > 1)
+            raise CompareError(DATA, f"{file}: the key '{twice}' stands twice in one object, and one of its values would be "
+                                     "lost; join the two")
+        return values
+
+    try:
+        document = json.loads(file.read_text(encoding="utf-8-sig"), object_pairs_hook=without_twins)
+    except OSError as error:
+        raise CompareError(DATA, f"{file}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise CompareError(DATA, f"{file}: not UTF-8 text ({error.reason} at byte {error.start})") from error
+    except json.JSONDecodeError as error:
+        raise CompareError(DATA, f"{file}, line {error.lineno}: not JSON ({error.msg})") from error
+    if not isinstance(document, dict):
+        raise CompareError(DATA, f"{file}: expected a JSON object, {{...}}")
+    return document
+
+
+def save_json(document: Any, file: Path) -> None:
+    """Whole or not at all: a resumed call trusts what it finds."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        draft = file.with_name(file.name + ".part")
+        draft.write_text(json.dumps(document, indent=2) + "\n")
+        draft.replace(file)
+    except OSError as error:
+        raise CompareError(STORAGE, f"{file}: cannot be written ({error.strerror})") from error
