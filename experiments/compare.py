@@ -25,7 +25,7 @@ from common.files import save_json
 from common.paths import plain_path
 from comparison.jobs import Study
 from comparison.plan import Plan, load_plan
-from comparison.programs import LAB, MODES, PARTITIONS, STARTS, Programs, is_finished, parse_assignment
+from comparison.programs import LAB, MODES, STARTS, Programs, is_finished, parse_assignment
 from comparison.progress import Progress, write_to_reader
 from comparison.schedule import Outcome, Scheduler
 from report import write_report
@@ -46,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     result.add_argument("--plan", type=plain_path, metavar="FILE", help="a plan; the options below change parts of it")
     result.add_argument("--starts", type=words, metavar="A,B", help="of: " + ", ".join(STARTS))
-    result.add_argument("--partitions", type=words, metavar="A,B", help="of: " + ", ".join(PARTITIONS))
+    result.add_argument("--partitions", type=words, metavar="A,B", help="words of partition.kind: headstart-lab words")
     result.add_argument("--seeds", type=numbers, metavar="1,2,3")
     result.add_argument("--rounds", type=int, metavar="N", help="the budget of every run")
     result.add_argument("--mode", choices=MODES, help="one process a run, or a server and its clients")
@@ -82,6 +82,14 @@ def programs_of(folder: Path | None) -> Programs:
     return Programs(_shown(built[0]) if built else None)
 
 
+def programs_for(plan: Plan, folder: Path | None) -> Programs:
+    """Refuses a plan with a word that they do not know."""
+    programs = programs_of(folder)
+    programs.needed(plan.mode)
+    plan.check_words(programs.vocabulary())
+    return programs
+
+
 def _shown(path: Path) -> Path:
     absolute = path.resolve()
     return absolute.relative_to(Path.cwd()) if absolute.is_relative_to(Path.cwd()) else absolute
@@ -89,8 +97,7 @@ def _shown(path: Path) -> Path:
 
 def begin(arguments: argparse.Namespace) -> Study:
     plan = plan_of(arguments)
-    programs = programs_of(arguments.bin)
-    programs.needed(plan.mode)
+    programs = programs_for(plan, arguments.bin)
     folder = arguments.out or Path("runs") / f"{plan.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     try:
         folder.mkdir(parents=True)
@@ -113,8 +120,7 @@ def resume(arguments: argparse.Namespace) -> Study:
     if arguments.jobs is not None:
         plan.jobs = arguments.jobs
     plan.check()
-    programs = programs_of(arguments.bin)
-    programs.needed(plan.mode)
+    programs = programs_for(plan, arguments.bin)
     return Study(arguments.resume, plan, programs)
 
 

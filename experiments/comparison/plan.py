@@ -10,8 +10,9 @@ from typing import Any
 
 from common.errors import USAGE, CompareError, unknown_word
 from common.files import read_json
+from common.vocabulary import Vocabulary
 
-from .programs import CENTRAL, CLIENT_PREFIX, MODES, PARTITIONS, Settings, check_start, flat, needs_models, nested
+from .programs import CENTRAL, CLIENT_PREFIX, MODES, STARTS, Settings, check_start, flat, needs_models, nested
 
 REFERENCES = ("random", "best")
 
@@ -109,12 +110,10 @@ class Plan:
         return [reference for reference in self.references if reference in full]
 
     def check(self) -> None:
+        """What can be told without the programs."""
         _check_types(self)
         if self.mode not in MODES:
             raise unknown_word("mode", self.mode, MODES)
-        for partition in self.partitions:
-            if partition not in PARTITIONS:
-                raise unknown_word("partition", partition, PARTITIONS)
         for reference in self.references:
             if reference not in REFERENCES:
                 raise unknown_word("reference", reference, REFERENCES)
@@ -127,6 +126,16 @@ class Plan:
                 raise CompareError(USAGE, f"{what}: expected at least one and none twice, got {values}")
         self._check_numbers(starts)
         self._check_settings()
+
+    def check_words(self, vocabulary: Vocabulary) -> None:
+        """After check(): the partitions, and settings that take one of several words."""
+        for partition in self.partitions:
+            vocabulary.check("partition.kind", partition)
+        for plan in self.start_plans():
+            for key, value in STARTS[plan.start].items():
+                vocabulary.check(key, value)
+        for key, value in self.settings.items():
+            vocabulary.check(key.removeprefix(CLIENT_PREFIX), value)
 
     def _check_numbers(self, starts: list[StartPlan]) -> None:
         for what, value in (("rounds", self.rounds), ("clients", self.clients), ("jobs", self.jobs)):

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import DATA, USAGE, CompareError, unknown_word
+from common.vocabulary import Vocabulary, read_vocabulary
 
 Settings = dict[str, Any]
 
-PARTITIONS = ("uniform", "quantity-skew", "specialized", "random-chunks", "label-dirichlet", "primary")
 MODES = ("simulation", "processes")
 LAB, SERVER, CLIENT = "headstart-lab", "headstart-server", "headstart-client"
 
@@ -181,6 +181,9 @@ class Programs:
 
     def needed(self, mode: str) -> list[str]:
         return [self.path(name) for name in ((LAB, SERVER, CLIENT) if mode == "processes" else (LAB,))]
+
+    def vocabulary(self) -> Vocabulary:
+        return read_vocabulary(self.path(LAB))
 
     def partition(self, config: Path, out: Path) -> list[str]:
         return [self.path(LAB), "partition", "--config", str(config), "--out", str(out)]

@@ -19,7 +19,7 @@ from . import analysis
 from .analysis import Estimate, advantage, chosen, difference, grouped, matched, mean, strong, weak
 from .multi_teacher import COLLAPSE, MultiTeacher
 from .published import TUNING_ADDS_SKEWED, TUNING_ADDS_UNIFORM, WANT_OTHER_SETTINGS
-from .rows import LABELED, Pair
+from .rows import LABELED, SEARCHED, Pair
 from .text import number
 from .text import points as signed
 
@@ -159,7 +159,7 @@ def _over_partitioned(pairs: Sequence[Pair], partition: str, whole: Estimate | N
 
 def _tuned_word(pairs: Sequence[Pair]) -> str:
     there = {pair.method for pair in pairs}
-    return next((word for word in ("tuned", "grid", "auto") if word in there), "tuned")
+    return next((word for word in SEARCHED if word in there), "tuned")
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from common.style import COLOURS, GREY
 
 from . import analysis
 from .analysis import strong, weak
-from .rows import METHODS, Pair, Study, in_order
+from .rows import LABELED, METHOD_TITLES, METHODS, TRANSFERS, Pair, Study, in_order
 from .text import number, points
 
 VERMILLION, BLUE, GREEN, PINK, ORANGE, SKY, BLACK = COLOURS
@@ -25,9 +25,6 @@ METHOD_STYLES: dict[str, tuple[str, str, str]] = {  # colour, marker, dash
     "vanilla": (BLUE, "s", "-"), "dml": (GREEN, "^", "--"), "dp-kd": (PINK, "D", "-."),
     "dp-kd-supervised": (BLACK, "v", ":"), "dp-kd-unsupervised": (GREY, "<", ":"),
     "tuned": (VERMILLION, "X", "-"), "grid": (ORANGE, "P", "--"), "auto": (SKY, "o", "-.")}
-METHOD_TITLES = {"vanilla": "vanilla KD", "dml": "DML", "dp-kd": "DP-KD", "dp-kd-supervised": "DP-KD, supervised",
-                 "dp-kd-unsupervised": "DP-KD, unsupervised", "tuned": "tuned KD", "grid": "grid KD",
-                 "auto": "auto-tuned KD"}
 STRONG, WEAK = (BLUE, "o", "strong teacher (better than the student)"), (VERMILLION, "v", "weak teacher")
 POINTS = FuncFormatter(lambda value, _: number(value, "+.3g") if abs(value) > 1e-9 else "0")
 
@@ -37,12 +34,12 @@ def method_title(method: str) -> str:
 
 
 def transfer_title(study: Study, transfer: str) -> str:
-    sizes = {"public-large": ("draw.public_large", "unlabeled"), "public-small": ("draw.public_small", "unlabeled"),
-             "public-labeled": ("draw.public_labeled", "labeled")}
-    if transfer not in sizes:
-        return "student's data" if transfer == "student" else transfer
-    key, kind = sizes[transfer]
-    size = study.setting(key)
+    if transfer == "student":
+        return "student's data"
+    if transfer not in TRANSFERS:
+        return transfer
+    kind = "labeled" if transfer in LABELED else "unlabeled"
+    size = study.setting("draw." + transfer.replace("-", "_"))
     return f"public, {size:,} {kind}" if isinstance(size, int) else f"public, {kind}"
 
 

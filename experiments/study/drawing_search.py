@@ -17,10 +17,10 @@ from common.style import COLOURS, GREY
 
 from . import analysis
 from .analysis import strong, weak
-from .drawing import METHOD_TITLES, POINTS, count_of, transfer_title
+from .drawing import POINTS, count_of, transfer_title
 from .multi_teacher import MultiTeacher, column_title, published
 from .published import TABLE_TWO_STARTS
-from .rows import SEARCHED, Pair, Study
+from .rows import METHOD_TITLES, SEARCHED, Pair, Study
 from .text import number
 from .tuner import Measurement
 

@@ -17,7 +17,12 @@ APPLICATION_ID = 0x48535444  # "HSTD"
 FORMAT_VERSION = 1
 PATIENCE_S = 60  # for a process that is writing
 
-METHODS = ("vanilla", "dml", "dp-kd", "dp-kd-supervised", "dp-kd-unsupervised", "tuned", "grid", "auto")
+# The words of headstart-lab in the order of figures and tables. A study is read without the program; a test holds these
+# against it.
+METHOD_TITLES = {"vanilla": "vanilla KD", "dml": "DML", "dp-kd": "DP-KD", "dp-kd-supervised": "DP-KD, supervised",
+                 "dp-kd-unsupervised": "DP-KD, unsupervised", "tuned": "tuned KD", "grid": "grid KD",
+                 "auto": "auto-tuned KD"}
+METHODS = tuple(METHOD_TITLES)
 SEARCHED = ("tuned", "grid", "auto")
 TRANSFERS = ("student", "public-large", "public-small", "public-labeled")
 LABELED = ("student", "public-labeled")

@@ -16,7 +16,7 @@ from .drawing_search import RIVAL_TITLES
 from .multi_teacher import MultiTeacher, column_title
 from .multi_teacher import published as published_cell
 from .published import TABLE_TWO_STARTS
-from .rows import LABELED, Pair, Study
+from .rows import LABELED, SEARCHED, Pair, Study
 from .tuner import Measurement
 
 
@@ -55,7 +55,7 @@ def settings_table(study: Study, pairs: Sequence[Pair]) -> Table:
                   note="Geometric means of T and means of alpha, by strong and weak teachers. Without labels alpha has "
                        f"no effect. Published: about {100 * published.WANT_OTHER_SETTINGS:.0f}% of the pairs want "
                        "settings other than T 1, alpha 0.5.")
-    searched = [pair for pair in pairs if pair.method in ("tuned", "grid", "auto") and pair.temperature is not None]
+    searched = [pair for pair in pairs if pair.method in SEARCHED and pair.temperature is not None]
     for (partition, transfer, method), group in analysis.grouped(
             searched, lambda pair: (pair.partition, pair.transfer, pair.method)).items():
         row = [partition, transfer_title(study, transfer), method_title(method), str(len(group))]

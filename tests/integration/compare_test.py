@@ -22,16 +22,18 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "experiments"))
 
 from common.errors import CompareError  # noqa: E402
+from common.vocabulary import Vocabulary  # noqa: E402
 from comparison.accounting import (CentralResult, Comparison, Result, RoundLine, Saving, Spread, Target,  # noqa: E402
                                    read_central, read_result)
-from comparison.figures import seed_accuracies, seed_figure  # noqa: E402
+from comparison.figures import FIXED_STYLE, seed_accuracies, seed_figure  # noqa: E402
 from comparison.headline import hardest_target, headline  # noqa: E402
 from comparison.jobs import Study  # noqa: E402
 from comparison.plan import Plan, Run, StartPlan, load_plan, prerequisites  # noqa: E402
-from comparison.programs import (STARTS, Programs, central_settings, client_settings, draw_settings,  # noqa: E402
-                                 federation_settings, flat, nested)
+from comparison.programs import (CENTRAL, START_TITLES, STARTS, STUDENTS, WEIGHTS, Programs,  # noqa: E402
+                                 central_settings, client_settings, draw_settings, federation_settings, flat, nested,
+                                 title_of_start)
 from comparison.savings import partition_saving_tables, saving_table  # noqa: E402
-from comparison.tables import summary_table, target_table, validation_table  # noqa: E402
+from comparison.tables import ENSEMBLES, summary_table, target_table, validation_table  # noqa: E402
 
 MODEL = 1000
 CLIENTS = 10
@@ -312,7 +314,6 @@ class Plans(unittest.TestCase):
     def test_mistakes_are_named_with_what_is_near(self) -> None:
         self.check_message({"sedes": [1]}, "p.json: unknown key 'sedes': did you mean 'seeds'")
         self.check_message({"starts": ["kd-pubilc"]}, "unknown start 'kd-pubilc': did you mean 'kd-public'")
-        self.check_message({"partitions": ["unifrom"]}, "did you mean 'uniform'")
         self.check_message({"seeds": [1, 1]}, "seeds: .* none twice")
         self.check_message({"seeds": ["1"]}, "seeds: '1' is not int")
         self.check_message({"rounds": "20"}, "rounds: expected int")
@@ -322,6 +323,31 @@ class Plans(unittest.TestCase):
         self.check_message({"settings": {"train": 1, "train.lr": 1}}, "'train' is a value")
         self.check_message({"starts": ["best", {"start": "kd-public", "stop_at": 1.0}]}, "add the start 'random'")
         self.check_message({"rounds": 4, "starts": [{"start": "best", "rounds": 5}]}, "expected 1 to 4 rounds, got 5")
+
+    def test_words_are_checked_by_what_the_program_lists(self) -> None:
+        vocabulary = Vocabulary({
+            "partitions": {"settings": ["partition.kind"], "words": [{"name": "uniform"}]},
+            "sharing": {"settings": ["share_model"], "words": [{"name": "server"}, {"name": "peers"}]},
+            "norms": {"settings": ["model.norm"], "words": [{"name": "batch"}, {"name": "group"}]}})
+
+        def check(**plan: Any) -> None:
+            one = Plan(**{"partitions": ["uniform"]} | plan)
+            one.check()
+            one.check_words(vocabulary)
+
+        check(settings={"model.norm": "group", "model.name": "mlp", "federation.strategy": "of another vocabulary"})
+        check(mode="processes", settings={"client.share_model": "peers"})
+        for said, plan in (
+                ("unknown partition.kind 'unifrom': did you mean 'uniform'", {"partitions": ["unifrom"]}),
+                ("unknown model.norm 'groop': did you mean 'group'", {"settings": {"model": {"norm": "groop"}}}),
+                ("unknown model.norm '3': known: batch, group", {"settings": {"model.norm": 3}}),
+                ("unknown share_model 'pears'", {"mode": "processes", "settings": {"client.share_model": "pears"}})):
+            with self.assertRaisesRegex(CompareError, said) as caught:
+                check(**plan)
+            self.assertEqual(caught.exception.code, 2)
+        starts = Vocabulary({"starts": {"settings": ["start.model"], "words": [{"name": "random"}]}})
+        with self.assertRaisesRegex(CompareError, "unknown start.model 'best_local': known: random"):
+            Plan(starts=["best"]).check_words(starts)
 
     def test_each_program_gets_the_settings_it_knows(self) -> None:
         settings = flat({"data": {"set": "mnist", "held_out": 0.2}, "draw": {"test": 5},
@@ -352,6 +378,45 @@ class Plans(unittest.TestCase):
         self.assertEqual(before[cell + "best"], [])
         self.assertEqual(before[cell + "kd-public"], [cell + "random", cell + "best"])
         self.assertEqual(before[cell + "kd-student"], [cell + "best"])
+
+
+@unittest.skipUnless("HEADSTART_BIN" in os.environ, "HEADSTART_BIN does not name the folder of the programs")
+class Words(unittest.TestCase):
+    """What the scripts say of the programs' words, against the program."""
+
+    def setUp(self) -> None:
+        self.vocabulary = Programs(Path(os.environ["HEADSTART_BIN"])).vocabulary()
+
+    def test_starts_are_made_of_the_words_of_the_program_and_leave_none_out(self) -> None:
+        for name, settings in STARTS.items():
+            for key, value in settings.items():
+                with self.subTest(start=name, key=key):
+                    if isinstance(value, str):
+                        self.assertIn(value, self.vocabulary.words_of(key))
+        self.assertEqual({settings["start.model"] for settings in STARTS.values()}, set(self.vocabulary.words("starts")))
+        self.assertEqual(set(STUDENTS), set(self.vocabulary.words("students")))
+        self.assertEqual(set(WEIGHTS), set(self.vocabulary.words("teacher_weights")))
+        self.assertEqual(set(ENSEMBLES), set(self.vocabulary.words("teacher_weights")))
+
+    def test_every_start_has_a_title_and_every_title_a_start(self) -> None:
+        for start in (*STARTS, CENTRAL):
+            self.assertNotEqual(title_of_start(start), start)
+        self.assertLessEqual(set(START_TITLES), {*STARTS, CENTRAL})
+        self.assertLessEqual(set(FIXED_STYLE), set(STARTS))
+
+    def test_the_words_of_every_plan_are_known(self) -> None:
+        for file in sorted((ROOT / "experiments" / "plans").glob("*.json")):
+            with self.subTest(plan=file.stem):
+                plan = load_plan(file)
+                plan.check()
+                plan.check_words(self.vocabulary)
+
+    def test_people_get_a_list(self) -> None:
+        lab = Programs(Path(os.environ["HEADSTART_BIN"])).path("headstart-lab")
+        done = subprocess.run([lab, "words"], capture_output=True, text=True, check=False, timeout=60)
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        self.assertIn("partition.kind, study.partitions\n  uniform\n", done.stdout)
+        self.assertRegex(done.stdout, r"federation\.strategy\n  fedavg +\w+")
 
 
 @unittest.skipUnless("HEADSTART_BIN" in os.environ, "HEADSTART_BIN does not name the folder of the programs")
@@ -536,6 +601,23 @@ class WholeCalls(unittest.TestCase):
         self.assertEqual(done.returncode, 2)
         self.assertRegex(done.stderr, "headstart-client not found in .*--bin")
         self.assertFalse(self.out.exists())
+
+    def test_a_word_that_the_program_lacks_is_named_before_a_folder_is_made(self) -> None:
+        done = self.begin("--partitions", "uniform,specialised")
+        self.assertEqual(done.returncode, 2)
+        self.assertEqual(done.stderr, "compare: unknown partition.kind 'specialised': did you mean 'specialized'?\n")
+        self.assertFalse(self.out.exists())
+
+    def test_a_program_that_lists_no_words_is_one_sentence(self) -> None:
+        lab = self.bin / "headstart-lab"
+        for script in ("exit 2", "echo '[1]'", "echo '{}'", "echo '{\"partitions\": 3}'", None):
+            with self.subTest(script=script):
+                lab.write_text("#!/no/such/shell\n" if script is None else f"#!/bin/sh\n{script}\n")
+                done = self.begin()
+                self.assertEqual(done.returncode, 2, done.stderr)
+                self.assertRegex(done.stderr, r"^compare: .*headstart-lab words --json: .*build the project again.*\n$")
+                self.assertEqual(len(done.stderr.splitlines()), 1)
+                self.assertFalse(self.out.exists())
 
     def test_a_setting_that_a_program_refuses_is_passed_on_with_its_words(self) -> None:
         done = self.begin("--set", "modle.name=cnn")

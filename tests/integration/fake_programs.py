@@ -141,6 +141,14 @@ def central(arguments: list[str]) -> None:
     (folder / "summary.json").write_text(json.dumps(summary))
 
 
+def words(arguments: list[str]) -> None:
+    if arguments != ["--json"]:
+        fail(2, f"words {arguments}")
+    known = {"partitions": ("partition.kind", CEILING), "starts": ("start.model", FIRST)}
+    print(json.dumps({name: {"settings": [setting], "words": [{"name": word} for word in there]}
+                      for name, (setting, there) in known.items()}))
+
+
 def serve(arguments: list[str]) -> None:
     config = load(arguments, FEDERATION_SECTIONS)
     folder = make_folder(config)
@@ -168,7 +176,7 @@ def client(arguments: list[str]) -> None:
 def main() -> None:
     program, *arguments = sys.argv[1:]
     if program == "headstart-lab":
-        {"partition": partition, "simulate": simulate, "central": central}[arguments[0]](arguments[1:])
+        {"partition": partition, "simulate": simulate, "central": central, "words": words}[arguments[0]](arguments[1:])
     else:
         {"headstart-server": serve, "headstart-client": client}[program](arguments)
 

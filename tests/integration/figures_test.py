@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import sqlite3
 import subprocess
 import sys
@@ -23,11 +24,14 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from compare_test import ExternalReferences  # noqa: E402
 from common.errors import CompareError  # noqa: E402
+from common.vocabulary import read_vocabulary  # noqa: E402
 from study import analysis, directions, tuner  # noqa: E402
 from study.directions import FAILS, HOLDS, OPEN  # noqa: E402
+from study.drawing import METHOD_STYLES, method_title, transfer_title  # noqa: E402
 from study.multi_teacher import MultiTeacher, published  # noqa: E402
 from study.published import TABLE_TWO, TABLE_TWO_STARTS  # noqa: E402
-from study.rows import Pair, Trial, read_studies  # noqa: E402
+from study.rows import (LABELED, METHOD_TITLES, METHODS, PARTITIONS, SEARCHED, TRANSFERS, Pair, Trial,  # noqa: E402
+                        read_studies)
 
 SETTINGS: dict[str, Any] = {
     "data": {"set": "fashion-mnist"}, "partition": {"clients": 4}, "kd": {"epochs": 10}, "model": {"name": "cnn"},
@@ -343,6 +347,35 @@ class Directions(Folder):
                     starts[f"kd-public-untrained{weights}"] = [
                         value + gap for value in starts[f"kd-public-worst{weights}"]]
             self.assertEqual(self.of_table(accuracy, "are comparable: on average").verdict, expected, gaps)
+
+
+@unittest.skipUnless("HEADSTART_BIN" in os.environ, "HEADSTART_BIN does not name the folder of the programs")
+class Words(Folder):
+    """Studies are read without the program; their words are the program's all the same."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.vocabulary = read_vocabulary(str(Path(os.environ["HEADSTART_BIN"]) / "experiments" / "headstart-lab"))
+
+    def entries(self, name: str, fact: str) -> set[str]:
+        return {entry["name"] for entry in self.vocabulary.entries(name) if entry[fact]}
+
+    def test_every_word_has_its_place_and_title_and_no_other_has(self) -> None:
+        for mine, name in ((METHODS, "pair_methods"), (METHOD_TITLES, "pair_methods"), (METHOD_STYLES, "pair_methods"),
+                           (TRANSFERS, "pair_transfer_sets"), (PARTITIONS, "partitions")):
+            with self.subTest(name=name):
+                self.assertEqual(sorted(mine), sorted(self.vocabulary.words(name)))
+        study = read_studies([write_study(self.folder / "s", [row("vanilla", 0, 1, 0.1)])])
+        for word in METHODS:
+            self.assertNotEqual(method_title(word), word)
+        for word in TRANSFERS:
+            self.assertNotEqual(transfer_title(study, word), word)
+        self.assertEqual(transfer_title(study, "public-small"), "public, 500 unlabeled")
+        self.assertLessEqual(set(TABLE_TWO), set(PARTITIONS))
+
+    def test_what_searches_and_what_has_labels(self) -> None:
+        self.assertEqual(set(SEARCHED), self.entries("pair_methods", "is_searched"))
+        self.assertEqual(set(LABELED), self.entries("pair_transfer_sets", "has_labels"))
 
 
 class WholeCalls(Folder):
