@@ -46,6 +46,7 @@ INNER = {
         "train": ["core", "models", "data"],
         "distill": ["core", "models", "data", "train"],
         "tune": ["core", "models", "data", "train", "distill"],
+        "peers": ["core", "aggregate", "models", "data", "partition", "train", "distill", "tune"],
     },
 }
 
