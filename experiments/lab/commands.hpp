@@ -20,6 +20,7 @@ Command add_export(CLI::App& app);
 Command add_simulate(CLI::App& app);
 Command add_central(CLI::App& app);
 Command add_pairs(CLI::App& app);
+Command add_peers(CLI::App& app);
 Command add_repeat(CLI::App& app);
 Command add_merge(CLI::App& app);
 Command add_table(CLI::App& app);

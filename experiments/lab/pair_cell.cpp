@@ -16,6 +16,21 @@ namespace {
 using learn::Tensor;
 using nlohmann::json;
 
+/// Samples to distil on for `student`: without labels where the set has none.
+learn::Samples transfer_set(const Participants& participants, PairTransfer transfer, const Participant& student) {
+  switch (transfer) {
+    case PairTransfer::public_large:
+      return participants.public_large();
+    case PairTransfer::public_small:
+      return participants.public_small();
+    case PairTransfer::public_labeled:
+      return participants.public_labeled();
+    case PairTransfer::student:
+      break;
+  }
+  return student.training;
+}
+
 /// What all methods share of one pair.
 class Pair {
  public:
@@ -25,7 +40,7 @@ class Pair {
         stop_(std::move(stop)),
         teacher_(participants.at(cell.teacher, stop_)),
         student_(participants.at(cell.student, stop_)),
-        transfer_(participants.transfer(cell.transfer, student_)),
+        transfer_(transfer_set(participants, cell.transfer, student_)),
         // The same for every method, so that they differ in nothing else.
         seed_(participants.seeds()
                   .child("pair")

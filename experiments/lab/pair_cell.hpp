@@ -5,6 +5,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "experiments/lab/pair_settings.hpp"
 #include "experiments/lab/participants.hpp"
 
 namespace headstart::lab {

@@ -38,24 +38,12 @@ std::string_view word_of(PairTransfer transfer) {
 }
 
 void declare_fields(Fields& fields, PairSettings& settings) {
-  learn::declare_fields(fields, "data", settings.data);
-  learn::declare_fields(fields, "draw", settings.draws);
-  learn::declare_fields(fields, "partition", settings.partition);
-  learn::declare_fields(fields, "model", settings.model);
-  fields.path("participants", settings.participants,
-              "Folder of model files that take the place of pre-training: silo-0.safetensors of model.*, or of the "
-              "model settings in silo-0.json; or silo-0.pt, a TorchScript file; and so on for each. Empty: none.");
-  fields.number("data.held_out", settings.held_out,
-                "Fraction of a participant's samples kept for the early stopping of its pre-training.",
-                {.min = 0, .max = 0.9});
-  learn::declare_fields(fields, "pretrain", settings.pretrain);
+  declare_fields(fields, static_cast<ParticipantSettings&>(settings));
   fields.group("kd", "How a teacher's model is distilled into a student's");
   learn::declare_fields(fields, "kd", settings.kd);
   learn::declare_fields(fields, "grid", settings.grid);
   fields.flag("grid.rate_epochs", settings.rates_epochs,
               "Record the validation rating after every epoch of every setting that a search tries.");
-  fields.text("device", settings.device, "cpu, cuda, or auto: cuda where there is one.");
-  fields.integer("threads", settings.threads, "Threads of one computation.", {.min = 1, .max = 1024});
 }
 
 void declare_fields(Fields& fields, PairPlan& plan) {

@@ -10,11 +10,10 @@
 
 #include <nlohmann/json.hpp>
 
+#include "experiments/lab/participants.hpp"
 #include "experiments/lab/study_store.hpp"
 #include "shared/base/fields.hpp"
-#include "shared/learn/data/data_set.hpp"
 #include "shared/learn/distill/distiller.hpp"
-#include "shared/learn/partition/manifest.hpp"
 #include "shared/learn/tune/setting_search.hpp"
 
 namespace headstart::lab {
@@ -56,19 +55,10 @@ std::string_view word_of(PairMethod method);
 std::string_view word_of(PairTransfer transfer);
 
 /// All that one cell depends on, but for which pair it is.
-struct PairSettings {
-  learn::DataSource data;
-  learn::DrawOptions draws;
-  learn::PartitionOptions partition;
-  learn::ModelSpec model;
-  std::string participants;  ///< Folder of model files that take the place of pre-training; empty: none.
-  double held_out = 0.1;
-  learn::PretrainOptions pretrain;
+struct PairSettings : ParticipantSettings {
   learn::DistillOptions kd;
   learn::SettingGrid grid;
   bool rates_epochs = false;
-  std::string device = "cpu";
-  std::int64_t threads = 1;
 };
 void declare_fields(Fields& fields, PairSettings& settings);
 

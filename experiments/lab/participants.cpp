@@ -22,7 +22,27 @@ learn::Samples on_device(const learn::Dataset& dataset, const std::vector<std::i
   return {samples.x.to(device), samples.y.to(device)};
 }
 
+/// Of a study's description, under "data".
+constexpr std::pair<const char*, learn::Dataset StudyData::*> digests[] = {{"train_digest", &StudyData::train},
+                                                                           {"test_digest", &StudyData::test}};
+
 }  // namespace
+
+void declare_fields(Fields& fields, ParticipantSettings& settings) {
+  learn::declare_fields(fields, "data", settings.data);
+  learn::declare_fields(fields, "draw", settings.draws);
+  learn::declare_fields(fields, "partition", settings.partition);
+  learn::declare_fields(fields, "model", settings.model);
+  fields.path("participants", settings.participants,
+              "Folder of model files that take the place of pre-training: silo-0.safetensors of model.*, or of the "
+              "model settings in silo-0.json; or silo-0.pt, a TorchScript file; and so on for each. Empty: none.");
+  fields.number("data.held_out", settings.held_out,
+                "Fraction of a participant's samples kept for the early stopping of its pre-training.",
+                {.min = 0, .max = 0.9});
+  learn::declare_fields(fields, "pretrain", settings.pretrain);
+  fields.text("device", settings.device, "cpu, cuda, or auto: cuda where there is one.");
+  fields.integer("threads", settings.threads, "Threads of one computation.", {.min = 1, .max = 1024});
+}
 
 StudyData load_study_data(const learn::DataSource& source) {
   StudyData data{learn::load_dataset(source, learn::Split::train), learn::load_dataset(source, learn::Split::test)};
@@ -30,8 +50,26 @@ StudyData load_study_data(const learn::DataSource& source) {
   return data;
 }
 
-Participants::Participants(PairSettings settings, const StudyData& data, std::int64_t seed, std::filesystem::path store,
-                           Clock clock)
+nlohmann::json with_digests(nlohmann::json description, const StudyData& data) {
+  for (const auto& [key, split] : digests) description["data"][key] = (data.*split).digest();
+  return description;
+}
+
+void require_data_of(const nlohmann::json& description, const StudyData& data, const std::string& file) {
+  for (const auto& [key, split] : digests) {
+    const std::string was = description.at("data").value(key, "");
+    const std::string is = (data.*split).digest();
+    // A study that an earlier version began names none.
+    if (!was.empty() && was != is) {
+      throw Error(Errc::data, fmt::format("{}: the study is of other data (data.{} was '{}', is '{}'); name the folder "
+                                          "of those it was begun with",
+                                          file, key, was, is));
+    }
+  }
+}
+
+Participants::Participants(ParticipantSettings settings, const StudyData& data, std::int64_t seed,
+                           std::filesystem::path store, Clock clock)
     : settings_(std::move(settings)),
       data_(data),
       seed_(seed),
@@ -138,18 +176,10 @@ std::unique_ptr<learn::Model> Participants::model_of(const Participant& particip
   return model;
 }
 
-learn::Samples Participants::transfer(PairTransfer transfer, const Participant& student) const {
-  switch (transfer) {
-    case PairTransfer::public_large:
-      return public_large_;
-    case PairTransfer::public_small:
-      return public_small_;
-    case PairTransfer::public_labeled:
-      return public_labeled_;
-    case PairTransfer::student:
-      break;
-  }
-  return student.training;
+std::unique_ptr<learn::Model> Participants::untrained() const {
+  auto model = learn::make_model(settings_.model, task_, seeds().child("model"));
+  model->to(device_);
+  return model;
 }
 
 learn::Evaluation Participants::on_validation(learn::Model& model) const {
@@ -158,6 +188,21 @@ learn::Evaluation Participants::on_validation(learn::Model& model) const {
 
 learn::Evaluation Participants::on_test(learn::Model& model) const {
   return learn::evaluate(model, test_, task_.num_classes);
+}
+
+ParticipantsCache::ParticipantsCache(const StudyData& data, std::filesystem::path models, Clock clock)
+    : data_(data), models_(std::move(models)), clock_(std::move(clock)) {}
+
+std::shared_ptr<Participants> ParticipantsCache::of(const ParticipantSettings& settings, std::int64_t seed) {
+  const std::scoped_lock lock(mutex_);
+  const std::string key = fmt::format("{}/{}", settings.partition.kind, seed);
+  for (const auto& [kept, participants] : kept_) {
+    if (kept == key) return participants;
+  }
+  constexpr std::size_t num_kept = 2;
+  if (kept_.size() == num_kept) kept_.erase(kept_.begin());
+  kept_.emplace_back(key, std::make_shared<Participants>(settings, data_, seed, models_, clock_));
+  return kept_.back().second;
 }
 
 }  // namespace headstart::lab

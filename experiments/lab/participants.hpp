@@ -1,4 +1,4 @@
-// The participants of a pair study: who holds which samples, and what each has learnt from them alone.
+// The participants of a study: who holds which samples, and what each has learnt from them alone.
 #pragma once
 
 #include <cstdint>
@@ -8,12 +8,18 @@
 #include <optional>
 #include <stop_token>
 #include <string>
+#include <utility>
 #include <vector>
 
-#include "experiments/lab/pair_settings.hpp"
+#include <nlohmann/json.hpp>
+
 #include "shared/base/clock.hpp"
+#include "shared/base/fields.hpp"
+#include "shared/learn/data/data_set.hpp"
 #include "shared/learn/models/model.hpp"
+#include "shared/learn/partition/manifest.hpp"
 #include "shared/learn/train/evaluation.hpp"
+#include "shared/learn/train/train.hpp"
 
 namespace headstart::lab {
 
@@ -23,6 +29,24 @@ struct StudyData {
   learn::Dataset test;
 };
 StudyData load_study_data(const learn::DataSource& source);
+/// `description` of a study, with the digests of its data.
+nlohmann::json with_digests(nlohmann::json description, const StudyData& data);
+/// Throws Error(data), naming `file`, where `data` are not those of the study that `description` tells of.
+void require_data_of(const nlohmann::json& description, const StudyData& data, const std::string& file);
+
+/// All that participants depend on, but for the seed.
+struct ParticipantSettings {
+  learn::DataSource data;
+  learn::DrawOptions draws;
+  learn::PartitionOptions partition;
+  learn::ModelSpec model;
+  std::string participants;  ///< Folder of model files that take the place of pre-training; empty: none.
+  double held_out = 0.1;
+  learn::PretrainOptions pretrain;
+  std::string device = "cpu";
+  std::int64_t threads = 1;
+};
+void declare_fields(Fields& fields, ParticipantSettings& settings);
 
 /// One pre-trained model and how it does alone.
 struct Participant {
@@ -41,7 +65,7 @@ struct Participant {
 class Participants {
  public:
   /// `store`: folder of pre-trained models. Throws Error(usage) where the partition cannot be drawn.
-  Participants(PairSettings settings, const StudyData& data, std::int64_t seed, std::filesystem::path store,
+  Participants(ParticipantSettings settings, const StudyData& data, std::int64_t seed, std::filesystem::path store,
                Clock clock);
   ~Participants();
   Participants(const Participants&) = delete;
@@ -53,12 +77,20 @@ class Participants {
   /// A network with the participant's weights, on the study's device.
   [[nodiscard]] std::unique_ptr<learn::Model> model_of(const Participant& participant) const;
 
-  /// Samples to distil on for `student`: without labels where the set has none. At least one.
-  [[nodiscard]] learn::Samples transfer(PairTransfer transfer, const Participant& student) const;
+  /// A network on the study's device; untrained, with the weights of the study's seed.
+  [[nodiscard]] std::unique_ptr<learn::Model> untrained() const;
+
+  /// On the study's device; public_large and public_small without labels.
+  [[nodiscard]] const learn::Samples& public_large() const { return public_large_; }
+  [[nodiscard]] const learn::Samples& public_small() const { return public_small_; }
+  [[nodiscard]] const learn::Samples& public_labeled() const { return public_labeled_; }
+  [[nodiscard]] const learn::Samples& test() const { return test_; }
+  [[nodiscard]] const learn::Samples& validation() const { return validation_; }
+  [[nodiscard]] std::int64_t num_classes() const { return task_.num_classes; }
   [[nodiscard]] learn::Evaluation on_validation(learn::Model& model) const;
   [[nodiscard]] learn::Evaluation on_test(learn::Model& model) const;
 
-  [[nodiscard]] const PairSettings& settings() const { return settings_; }
+  [[nodiscard]] const ParticipantSettings& settings() const { return settings_; }
   [[nodiscard]] Seed seeds() const { return Seed(static_cast<std::uint64_t>(seed_)); }
 
  private:
@@ -69,7 +101,7 @@ class Participants {
   Participant make(std::int64_t index, std::stop_token stop) const;
   void load_from_folder(Participant& participant, const std::string& name) const;
 
-  PairSettings settings_;
+  ParticipantSettings settings_;
   const StudyData& data_;
   std::int64_t seed_;
   std::filesystem::path store_;
@@ -79,6 +111,23 @@ class Participants {
   learn::Manifest manifest_;
   learn::Samples validation_, public_large_, public_small_, public_labeled_, test_;
   std::vector<std::unique_ptr<Place>> places_;
+};
+
+/// The participants of the partitions and seeds under way: cells come in their order, so the last few suffice. Safe to
+/// use from several threads.
+class ParticipantsCache {
+ public:
+  ParticipantsCache(const StudyData& data, std::filesystem::path models, Clock clock);
+
+  /// Of one study, so that partition and seed tell them apart.
+  std::shared_ptr<Participants> of(const ParticipantSettings& settings, std::int64_t seed);
+
+ private:
+  const StudyData& data_;
+  std::filesystem::path models_;
+  Clock clock_;
+  std::mutex mutex_;
+  std::vector<std::pair<std::string, std::shared_ptr<Participants>>> kept_;
 };
 
 }  // namespace headstart::lab

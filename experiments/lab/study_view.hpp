@@ -5,7 +5,8 @@
 #include <ostream>
 #include <string>
 
-#include "experiments/lab/pair_study.hpp"
+#include "experiments/lab/study_runner.hpp"
+#include "shared/base/clock.hpp"
 
 namespace headstart::lab {
 

@@ -8,11 +8,13 @@
 #include "experiments/lab/advisor.hpp"
 #include "experiments/lab/commands.hpp"
 #include "experiments/lab/pair_settings.hpp"
+#include "experiments/lab/peer_settings.hpp"
 #include "experiments/lab/words.hpp"
 #include "server/config/server_config.hpp"
 #include "server/strategies/strategy.hpp"
 #include "shared/base/log.hpp"
 #include "shared/learn/distill/dissimilarity.hpp"
+#include "shared/learn/peers/peer_method.hpp"
 
 namespace headstart::lab {
 
@@ -65,6 +67,16 @@ std::vector<Word> pair_transfer_words_with_labels() {
   return words;
 }
 
+std::vector<Word> peer_method_words() {
+  std::vector<Word> words;
+  for (const learn::PeerMethodRow& row : learn::peer_methods()) {
+    words.push_back({.name = std::string(row.name),
+                     .sentence = std::string(row.sentence),
+                     .facts = {{"needs_public_set", row.needs_public_set}}});
+  }
+  return words;
+}
+
 /// "consolidation.KEY", "feddf.KEY", "kd.KEY".
 std::vector<std::string> of_distillation(std::string_view key) {
   return {fmt::format("consolidation.{}", key), fmt::format("feddf.{}", key), fmt::format("kd.{}", key)};
@@ -89,6 +101,10 @@ std::vector<Vocabulary> vocabularies() {
       {"teacher_averages", of_distillation("average"), words_of(learn::average_words)},
       {"pair_methods", {"study.methods"}, method_words()},
       {"pair_transfer_sets", {"study.transfers"}, pair_transfer_words_with_labels()},
+      {"peer_methods", {"peers.method"}, peer_method_words()},
+      {"graphs", {"graph.kind", "study.graphs"}, words_of(learn::graph_words())},
+      {"trained_parts", {"peers.trains"}, words_of(learn::trains_words)},
+      {"gossip_starts", {"peers.gossip_start"}, words_of(learn::gossip_start_words)},
       {"validation_sources", {"validation.source"}, words_of(server::validation_words)},
       {"optimizers",
        {"train.optimizer", "pretrain.optimizer", "consolidation.optimizer", "feddf.optimizer", "kd.optimizer"},

@@ -43,7 +43,7 @@ class Slurm(unittest.TestCase):
         return done.returncode, done.stderr
 
     def task(self, index: int, count: int, *more: str, **environment: str) -> tuple[int, str]:
-        return self.run_script("pairs.sbatch", "plan.json", str(self.folder), *more, SLURM_ARRAY_TASK_ID=str(index),
+        return self.run_script("study.sbatch", "pairs", "plan.json", str(self.folder), *more, SLURM_ARRAY_TASK_ID=str(index),
                                SLURM_ARRAY_TASK_COUNT=str(count), SLURM_CPUS_PER_TASK="3", **environment)
 
     def called(self) -> list[list[str]]:
@@ -78,11 +78,12 @@ class Slurm(unittest.TestCase):
         self.assertEqual(self.task(0, 1, EXIT="8")[0], 8)
 
     def test_outside_a_job_array_it_says_how(self) -> None:
-        code, said = self.run_script("pairs.sbatch", "plan.json", str(self.folder))
+        code, said = self.run_script("study.sbatch", "pairs", "plan.json", str(self.folder))
         self.assertNotEqual(code, 0)
         self.assertIn("--array", said)
-        for words in ([], ["plan.json"], ["plan.json", "folder", "x", "y"]):
-            self.assertEqual(self.run_script("pairs.sbatch", *words)[0], 2)
+        for words in ([], ["pairs"], ["pairs", "plan.json"], ["friends", "plan.json", "folder"],
+                      ["peers", "plan.json", "folder", "x", "y"]):
+            self.assertEqual(self.run_script("study.sbatch", *words)[0], 2)
         self.assertEqual(self.task(0, 2, "two")[0], 2)
 
     def test_merge_names_the_share_that_is_missing(self) -> None:

@@ -286,7 +286,7 @@ TEST_CASE("pair study: a cell is repeatable from its row alone") {
     CAPTURE(done.cell.key);
     // Without the store of pre-trained models.
     const CellResult again =
-        compute_cell(done.cell, data, small.folder / "other-models", std::chrono::steady_clock::now);
+        compute_pair_cell(done.cell, data, small.folder / "other-models", std::chrono::steady_clock::now);
     CHECK(again.metrics == done.result.metrics);
     CHECK(to_cell(pair_cell_of(done.cell)).settings == done.cell.settings);
   }
@@ -391,7 +391,7 @@ TEST_CASE("pair study: models of the user's own") {
   other.num_classes = 5;
   save("silo-2.safetensors", small.study.settings.model, other);
   CHECK(has(refusal(), "silo-2.safetensors: is no cnn"));
-  CHECK(has(refusal(), "for 4 classes"));
+  CHECK(has(refusal(), "for samples of 1x12x12 in 4 classes"));
   write_text_atomically(own / "silo-2.safetensors", "not a model");
   CHECK(has(refusal(), "silo-2.safetensors"));
   save("silo-2.safetensors", small.study.settings.model, task);

@@ -9,6 +9,7 @@
 #include "client/config.hpp"
 #include "experiments/lab/advisor.hpp"
 #include "experiments/lab/pair_settings.hpp"
+#include "experiments/lab/peer_settings.hpp"
 #include "server/config/server_config.hpp"
 
 namespace headstart::lab {
@@ -27,8 +28,15 @@ std::map<std::string, std::string> types_of_settings() {
   std::map<std::string, std::string> types;
   collect<server::ServerConfig>(types);
   collect<client::ClientConfig>(types);
+  collect<PeerSettings>(types);
   collect<PairSettings>(types);
   collect<PairPlan>(types);
+  PeerPlan plan;  // of its lists the graphs alone: study.methods takes other words than in a study of pairs
+  Fields fields;
+  declare_fields(fields, plan);
+  for (const Fields::Field& field : fields.all()) {
+    if (field.key == "study.graphs") types[field.key] = field.type;
+  }
   collect<Situation>(types);
   return types;
 }
