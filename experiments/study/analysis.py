@@ -6,56 +6,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 
+from common.estimate import T_95, Estimate
+from common.text import grouped
+
 from .rows import LABELED, SEARCHED, Pair
 
-T = TypeVar("T")
-K = TypeVar("K", bound=Hashable)
-
-# Student's t, two-sided 95%, by degrees of freedom from 1.
-T_95 = [12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120,
-        2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042]
 FEWEST_CLUSTERS = 4  # below, no interval is given
 
 
-def grouped(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
-    groups: dict[K, list[T]] = {}
-    for item in items:
-        groups.setdefault(key(item), []).append(item)
-    return groups
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A figure with its 95% interval; low and high are None where too few students or teachers stand behind it. Pairs
-    share students and teachers, so errors are clustered by both (Cameron, Gelbach & Miller 2011)."""
-
-    value: float
-    low: float | None
-    high: float | None
-    count: int
-
-    @property
-    def sign(self) -> int:
-        """Of the whole interval: +1, -1, or 0 where it cannot be told."""
-        if self.low is not None and self.low > 0:
-            return 1
-        if self.high is not None and self.high < 0:
-            return -1
-        return 0
-
-    def within(self, margin: float) -> bool:
-        return self.low is not None and self.high is not None and -margin <= self.low and self.high <= margin
-
-    def beyond(self, margin: float) -> bool:
-        return (self.low is not None and self.low > margin) or (self.high is not None and self.high < -margin)
-
-
 def _estimate(value: float, influence: np.ndarray, pairs: Sequence[Pair]) -> Estimate:
-    """influence: of each pair on the value, summing to 0."""
+    """influence: of each pair on the value, summing to 0. Pairs share students and teachers, so errors are clustered by
+    both (Cameron, Gelbach & Miller 2011)."""
 
     def variance(key: Callable[[Pair], Hashable]) -> tuple[float, int]:
         sums: dict[Hashable, float] = {}

@@ -15,34 +15,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from common.answers import COMPARABLE, FAILS, HOLDS, NO_ROWS, OPEN, Answer
+from common.answers import answer as _answer
+from common.estimate import T_95, Estimate, over_seeds, seeds_text
+from common.text import grouped, number
+from common.text import points as signed
+
 from . import analysis
-from .analysis import Estimate, advantage, chosen, difference, grouped, matched, mean, strong, weak
+from .analysis import advantage, chosen, difference, matched, mean, strong, weak
 from .multi_teacher import COLLAPSE, MultiTeacher
 from .published import TUNING_ADDS_SKEWED, TUNING_ADDS_UNIFORM, WANT_OTHER_SETTINGS
 from .rows import LABELED, SEARCHED, Pair
-from .text import number
-from .text import points as signed
 
-HOLDS, FAILS, OPEN = "holds", "does not hold", "cannot be told from this study"
-# Two methods are comparable when their mean gains differ by at most this: the bound of every equivalence.
-COMPARABLE = 0.02
-FEWEST_SEEDS = 3
-NO_ROWS = "No such rows."
 UNTUNED = ("vanilla", "dml", "dp-kd")
-
-
-@dataclass(frozen=True)
-class Answer:
-    topic: str
-    statement: str
-    verdict: str
-    numbers: str
-    has_rows: bool = True  # whether the study has anything to tell it from
-
-
-def _answer(topic: str, statement: str, verdict: str, numbers: str, rows: object) -> Answer:
-    """rows: what it rests on; None or empty: nothing."""
-    return Answer(topic, statement, verdict, numbers) if rows else Answer(topic, statement, OPEN, NO_ROWS, False)
 
 
 def points(estimate: Estimate | None) -> str:
@@ -350,32 +335,15 @@ def _multi_teacher(multi: MultiTeacher | None) -> list[Answer]:
     return answers
 
 
-def _over_seeds(values: Sequence[float]) -> Estimate:
-    """One value a seed."""
-    center, count = float(np.mean(values)), len(values)
-    if count < FEWEST_SEEDS:
-        return Estimate(center, None, None, count)
-    reach = float(np.std(values, ddof=1)) / math.sqrt(count) * analysis.T_95[min(count - 2, len(analysis.T_95) - 1)]
-    return Estimate(center, center - reach, center + reach, count)
-
-
-def _seeds_text(found: Sequence[Estimate]) -> str:
-    """Says why nothing can be told where there are too few."""
-    fewest = min(estimate.count for estimate in found)
-    if fewest >= FEWEST_SEEDS:
-        return ""
-    return f" {fewest} seed{'s' * (fewest > 1)}: too few for an interval."
-
-
 def _best_wins(multi: MultiTeacher) -> tuple[str, str]:
-    leads = [_over_seeds([best - max(others) for best, *others in rows]) for weights in ("", "-equal")
+    leads = [over_seeds([best - max(others) for best, *others in rows]) for weights in ("", "-equal")
              for name in multi.partitions
              if (rows := multi.by_seed(name, *(f"kd-public{other}{weights}" for other in ("", "-worst", "-untrained"))))]
     if not leads:
         return OPEN, NO_ROWS
     values = [lead.value for lead in leads]
     numbers = (f"Ahead of both others in {sum(value > 0 for value in values)} of {len(leads)}; smallest lead "
-               f"{signed(min(values))}, mean {signed(float(np.mean(values)))} points.{_seeds_text(leads)}")
+               f"{signed(min(values))}, mean {signed(float(np.mean(values)))} points.{seeds_text(leads)}")
     if any(lead.sign < 0 for lead in leads):
         return FAILS, numbers
     return HOLDS if len(leads) == 10 and all(lead.sign > 0 for lead in leads) else OPEN, numbers
@@ -389,12 +357,12 @@ def _worst_and_untrained(multi: MultiTeacher) -> tuple[str, str]:
         return OPEN, NO_ROWS
     seeds = [Estimate(gap, None, None, len(rows)) for gap, rows in zip(gaps, cells)]
     center = float(np.mean(gaps))
-    reach = float(np.std(gaps, ddof=1)) / math.sqrt(len(gaps)) * analysis.T_95[len(gaps) - 2]
+    reach = float(np.std(gaps, ddof=1)) / math.sqrt(len(gaps)) * T_95[len(gaps) - 2]
     over_cells = Estimate(center, center - reach, center + reach, len(gaps))
     numbers = (f"Untrained ahead in {sum(gap > 0 for gap in gaps)} of {len(gaps)}; untrained less worst "
                f"{signed(center)} points (95% over the cells: {signed(center - reach)} to {signed(center + reach)})."
-               + _seeds_text(seeds))
-    return OPEN if _seeds_text(seeds) else _comparable(over_cells), numbers
+               + seeds_text(seeds))
+    return OPEN if seeds_text(seeds) else _comparable(over_cells), numbers
 
 
 def _collapse(multi: MultiTeacher) -> tuple[str, str]:
@@ -403,13 +371,13 @@ def _collapse(multi: MultiTeacher) -> tuple[str, str]:
         for weights in ("", "-equal"):
             rows = multi.by_seed(name, f"kd-student-worst{weights}", f"kd-student{weights}")
             if rows and all(best > 0 for _, best in rows):
-                shares.append((f"{name}{' equal' if weights else ''}", _over_seeds([mine / best for mine, best in rows])))
+                shares.append((f"{name}{' equal' if weights else ''}", over_seeds([mine / best for mine, best in rows])))
     if not shares:
         return OPEN, NO_ROWS
     found = [share for _, share in shares]
     numbers = (f"Collapsed in {sum(share.value < COLLAPSE for share in found)} of {len(shares)} cells; share of the best "
                "start's accuracy: " + ", ".join(f"{name} {100 * share.value:.0f}%" for name, share in shares) + "."
-               + _seeds_text(found))
+               + seeds_text(found))
     if any(share.low is not None and share.low >= COLLAPSE for share in found):
         return FAILS, numbers
     has_all = len(found) == 6 and all(share.high is not None and share.high < COLLAPSE for share in found)
@@ -418,7 +386,7 @@ def _collapse(multi: MultiTeacher) -> tuple[str, str]:
 
 def _weights(multi: MultiTeacher, partition: str, sign: int, exceptions: int) -> tuple[str, str]:
     starts = ("kd-public-worst", "kd-public", "kd-public-untrained", "kd-student-worst", "kd-student")
-    leads = {start: _over_seeds([mine - theirs for mine, theirs in rows]) for start in starts
+    leads = {start: over_seeds([mine - theirs for mine, theirs in rows]) for start in starts
              if (rows := multi.by_seed(partition, start, f"{start}-equal"))}
     if not leads:
         return OPEN, NO_ROWS
@@ -426,7 +394,7 @@ def _weights(multi: MultiTeacher, partition: str, sign: int, exceptions: int) ->
     against = sum(sign * lead.sign < 0 for lead in leads.values())
     numbers = ("Weighted less equal: " + ", ".join(f"{start.removeprefix('kd-')} {signed(lead.value)}"
                                                     for start, lead in leads.items()) + " points."
-               + _seeds_text(list(leads.values())))
+               + seeds_text(list(leads.values())))
     if against > exceptions:
         return FAILS, numbers
     return HOLDS if agreeing >= len(starts) - exceptions else OPEN, numbers

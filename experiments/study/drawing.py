@@ -14,11 +14,11 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from common.style import COLOURS, GREY
+from common.text import grouped, in_order, number, points
 
 from . import analysis
 from .analysis import strong, weak
-from .rows import LABELED, METHOD_TITLES, METHODS, TRANSFERS, Pair, Study, in_order
-from .text import number, points
+from .rows import LABELED, METHOD_TITLES, METHODS, TRANSFERS, Pair, Study
 
 VERMILLION, BLUE, GREEN, PINK, ORANGE, SKY, BLACK = COLOURS
 METHOD_STYLES: dict[str, tuple[str, str, str]] = {  # colour, marker, dash
@@ -132,7 +132,7 @@ def cumulative_figure(study: Study, pairs: Sequence[Pair]) -> Figure:
 
     def draw(axes: Axes, here: list[Pair]) -> None:
         _zero_lines(axes, vertical=False)
-        for method, group in analysis.grouped(here, lambda pair: pair.method).items():
+        for method, group in grouped(here, lambda pair: pair.method).items():
             colour, marker, dash = style_of(method)
             _, sums = analysis.cumulative(group)
             share = np.arange(len(sums) + 1) / len(sums)

@@ -14,6 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
 from common.style import COLOURS, GREY
+from common.text import number
 
 from . import analysis
 from .analysis import strong, weak
@@ -21,7 +22,6 @@ from .drawing import POINTS, count_of, transfer_title
 from .multi_teacher import MultiTeacher, column_title, published
 from .published import TABLE_TWO_STARTS
 from .rows import METHOD_TITLES, SEARCHED, Pair, Study
-from .text import number
 from .tuner import Measurement
 
 # Grows in lightness alone, so that print in grey keeps the order; numbers in the cells say the rest.

@@ -1,21 +1,16 @@
-"""What is read out of a study's database (experiments/lab/study_store.cpp writes it), and nothing that follows from
-it. The meaning of each metric stands in experiments/lab/pair_cell.hpp."""
+"""What is read out of the database of a pair study, and nothing that follows from it. The meaning of each metric stands
+in experiments/lab/pair_cell.hpp."""
 
 from __future__ import annotations
 
-import json
-import sqlite3
-import urllib.parse
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common.errors import DATA, STORAGE, USAGE, CompareError, unknown_word
-
-APPLICATION_ID = 0x48535444  # "HSTD"
-FORMAT_VERSION = 1
-PATIENCE_S = 60  # for a process that is writing
+from common.errors import DATA, USAGE, CompareError, unknown_word
+from common.study_file import PARTITIONS, StudyReading, setting_of
+from common.text import in_order, names_of
 
 # The words of headstart-lab in the order of figures and tables. A study is read without the program; a test holds these
 # against it.
@@ -26,10 +21,6 @@ METHODS = tuple(METHOD_TITLES)
 SEARCHED = ("tuned", "grid", "auto")
 TRANSFERS = ("student", "public-large", "public-small", "public-labeled")
 LABELED = ("student", "public-labeled")
-PARTITIONS = ("uniform", "quantity-skew", "random-chunks", "label-dirichlet", "primary", "specialized")
-
-# What may differ between studies that are looked at together: which cells they have, and what no result depends on.
-FREE_SETTINGS = ("study", "threads", "device", "grid.rate_epochs", "partition.kind", "data.path")
 
 
 @dataclass(frozen=True)
@@ -143,10 +134,7 @@ class Study:
         return result
 
     def setting(self, key: str, default: Any = None) -> Any:
-        value: Any = self.settings[0]
-        for name in key.split("."):
-            value = value.get(name) if isinstance(value, dict) else None
-        return default if value is None else value
+        return setting_of(self.settings[0], key, default)
 
     def narrowed(self, methods: Sequence[str], transfers: Sequence[str]) -> Study:
         """Only these; empty: all."""
@@ -166,115 +154,24 @@ class Study:
         return Study(self.files, self.settings, self.participants, kept, self.versions, self.planned, self.done)
 
 
-def in_order(words: Iterable[str], order: Sequence[str]) -> list[str]:
-    """Each word once, in the given order; unknown ones last."""
-    there = set(words)
-    return [word for word in order if word in there] + sorted(there - set(order))
-
-
-def names_of(files: Sequence[Path]) -> str:
-    return ", ".join(str(file) for file in files)
-
-
 def read_studies(files: Sequence[Path]) -> Study:
     """All finished cells. A cell that two files hold counts once, and must be the same in both."""
-    if len({file.resolve() for file in files}) < len(files):
-        raise CompareError(USAGE, f"a study is named twice: {names_of(files)}")
-    reading = _Reading()
-    for file in files:
-        reading.read(file)
-    if not reading.pairs:
+    pairs: list[Pair] = []
+    participants: list[Participant] = []
+
+    def take(settings: dict[str, Any], metrics: dict[str, Any], seconds: float) -> None:
+        if "teacher" in settings["pair"]:
+            pairs.append(pair_of(settings, metrics, seconds))
+        else:
+            participants.append(participant_of(settings, metrics))
+
+    reading = StudyReading("pair", take)
+    reading.read_all(files)
+    if not pairs:
         raise CompareError(DATA, f"{names_of(files)}: no pair is finished yet ({reading.done} of {reading.planned} "
                                  "cells are, all of them participants)")
-    return Study(list(files), reading.settings, reading.participants, reading.pairs, sorted(reading.versions),
-                 reading.planned, reading.done)
-
-
-@dataclass
-class _Reading:
-    settings: list[dict[str, Any]] = field(default_factory=list)
-    participants: list[Participant] = field(default_factory=list)
-    pairs: list[Pair] = field(default_factory=list)
-    versions: set[str] = field(default_factory=set)
-    planned: int = 0
-    done: int = 0
-    origin: dict[str, tuple[Path, str]] = field(default_factory=dict)
-    first: Path = Path()
-
-    def read(self, file: Path) -> None:
-        if not file.exists():
-            raise CompareError(DATA, f"{file}: is not there")
-        if not file.is_file():
-            raise CompareError(DATA, f"{file}: is no study, but a folder; name the study's database")
-        try:
-            self._read_database(file)
-        except sqlite3.OperationalError as error:
-            if "no such" in str(error):
-                raise CompareError(DATA, f"{file}: is damaged ({error})") from error
-            raise CompareError(STORAGE, f"{file}: cannot be read ({error})") from error
-        except sqlite3.DatabaseError as error:
-            raise CompareError(DATA, f"{file}: is no study, or is damaged ({error})") from error
-        except json.JSONDecodeError as error:
-            raise CompareError(DATA, f"{file}: is damaged ({error})") from error
-
-    def _read_database(self, file: Path) -> None:
-        place = f"file:{urllib.parse.quote(str(file.resolve()))}?mode=ro"
-        connection = sqlite3.connect(place, uri=True, timeout=PATIENCE_S)
-        try:
-            connection.execute("BEGIN")
-            _check_format(connection, file)
-            row = connection.execute("SELECT settings FROM study").fetchone()
-            if row is None:
-                raise CompareError(DATA, f"{file}: is damaged (it has no settings)")
-            self._take_settings(json.loads(row[0]), file)
-            self.planned += connection.execute("SELECT count(*) FROM cells").fetchone()[0]
-            done = connection.execute("SELECT key, settings, metrics, seconds, version FROM cells WHERE metrics IS NOT "
-                                      "NULL ORDER BY id").fetchall()
-        finally:
-            connection.close()  # before anything is parsed: a study that is being written waits for its readers
-        for line in done:
-            self._take_cell(file, *line)
-
-    def _take_settings(self, settings: dict[str, Any], file: Path) -> None:
-        if not isinstance(settings, dict):
-            raise CompareError(DATA, f"{file}: is damaged (its settings are no object)")
-        if self.settings:
-            found = differences(self.settings[0], settings)
-            if found:
-                raise CompareError(USAGE, f"{file} is not of the same kind as {self.first}: {'; '.join(found)}")
-        else:
-            self.first = file
-        self.settings.append(settings)
-
-    def _take_cell(self, file: Path, key: str, settings: str, metrics: str, seconds: float, version: str) -> None:
-        if key in self.origin:
-            other, theirs = self.origin[key]
-            if json.loads(theirs) != json.loads(metrics):
-                raise CompareError(DATA, f"cell {key} has another result in {file} than in {other}")
-            self.planned -= 1
-            return
-        self.origin[key] = (file, metrics)
-        self.done += 1
-        self.versions.add(version or "unknown version")
-        try:
-            which, result = json.loads(settings), json.loads(metrics)
-            if "teacher" in which["pair"]:
-                self.pairs.append(pair_of(which, result, seconds))
-            else:
-                self.participants.append(participant_of(which, result))
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
-            reason = f"it has no {error}" if isinstance(error, KeyError) else str(error)
-            raise CompareError(DATA, f"{file}: cell {key} is not of a pair study ({reason})") from error
-
-
-def _check_format(connection: sqlite3.Connection, file: Path) -> None:
-    identity = connection.execute("PRAGMA application_id").fetchone()[0]
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
-    if identity != APPLICATION_ID:
-        raise CompareError(DATA, f"{file}: is a database, but not of a study")
-    if version != FORMAT_VERSION:
-        raise CompareError(DATA, f"{file}: is of version {version} of the format, this program reads {FORMAT_VERSION}; "
-                                 "use the headstart that wrote it")
+    return Study(list(files), reading.settings, participants, pairs, sorted(reading.versions), reading.planned,
+                 reading.done)
 
 
 def pair_of(settings: dict[str, Any], metrics: dict[str, Any], seconds: float) -> Pair:
@@ -285,7 +182,7 @@ def pair_of(settings: dict[str, Any], metrics: dict[str, Any], seconds: float) -
         start=float(metrics["start"]), teacher_accuracy=float(metrics["teacher"]), accuracy=float(metrics["accuracy"]),
         learning=float(metrics["learning"]), forgetting=float(metrics["forgetting"]),
         temperature=metrics.get("temperature"), alpha=metrics.get("alpha"), epochs=int(metrics.get("epochs", 0)),
-        seconds=float(seconds or 0.0), validation_start=validation.get("start"),
+        seconds=seconds, validation_start=validation.get("start"),
         trials=tuple(Trial(float(trial["temperature"]), trial.get("alpha"), int(trial["epochs"]),
                            trial.get("validation_accuracy"), trial.get("accuracy"))
                      for trial in metrics.get("trials") or ()))
@@ -296,14 +193,3 @@ def participant_of(settings: dict[str, Any], metrics: dict[str, Any]) -> Partici
     return Participant(settings["partition"]["kind"], int(settings["pair"]["seed"]), int(settings["pair"]["student"]),
                        float(metrics["accuracy"]), metrics.get("num_samples"),
                        None if classes is None else sum(count > 0 for count in classes))
-
-
-def differences(mine: Any, theirs: Any, key: str = "") -> list[str]:
-    """Settings that two studies must share and do not."""
-    if mine == theirs or key in FREE_SETTINGS:
-        return []
-    if not isinstance(mine, dict) or not isinstance(theirs, dict):
-        return [f"{key} is {json.dumps(theirs)}, was {json.dumps(mine)}"]
-    names = dict.fromkeys([*mine, *theirs])
-    return [text for name in names
-            for text in differences(mine.get(name), theirs.get(name), f"{key}.{name}" if key else name)]

@@ -4,14 +4,14 @@ What a study does not carry is left out, and said."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 
+from common.study_report import Section, seeds_of
 from common.style import save
-from common.table import Table
+from common.text import grouped
 
 from . import analysis, drawing, drawing_search, tables, tuner
 from .analysis import Line
@@ -19,24 +19,8 @@ from .multi_teacher import MultiTeacher
 from .rows import METHODS, SEARCHED, TRANSFERS, Pair, Study
 
 
-@dataclass
-class Section:
-    """missing: why there is nothing to show."""
-
-    title: str
-    text: str
-    images: list[Path] = field(default_factory=list)
-    tables: list[Table] = field(default_factory=list)
-    details: list[Table] = field(default_factory=list)
-    missing: str = ""
-
-    @property
-    def is_empty(self) -> bool:
-        return not self.images and not self.tables
-
-
 def lines_of(pairs: Sequence[Pair]) -> list[Line]:
-    groups = analysis.grouped(pairs, lambda pair: (pair.transfer, pair.method))
+    groups = grouped(pairs, lambda pair: (pair.transfer, pair.method))
     order = sorted(groups, key=lambda key: (_place(TRANSFERS, key[0]), _place(METHODS, key[1])))
     return [analysis.line_of(groups[key]) for key in order]
 
@@ -73,23 +57,20 @@ def count_text(pairs: Sequence[Pair]) -> str:
     seeds = sorted({pair.seed for pair in pairs})
     partitions = sorted({pair.partition for pair in pairs})
     return (f"{len(pairs)} results of {len(places)} teacher-student pairs; {', '.join(partitions)}; "
-            f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}.")
+            f"{seeds_of(seeds)}.")
 
 
 def _per_partition(title: str, text: str, name: str, draw: Callable[[Study, list[Pair]], Figure | None], study: Study,
                    parts: Sequence[tuple[str, list[Pair]]], out: Path) -> Section:
     section = Section(title, f"{text} {count_text(study.pairs)}")
     for partition, pairs in parts:
-        _add(section, draw(study, pairs), out / f"{name}-{partition}.png", partition, len(parts) > 1)
+        section.add(draw(study, pairs), out / f"{name}-{partition}.png", _named(partition, parts))
     return section
 
 
-def _add(section: Section, figure: Figure | None, file: Path, partition: str, is_named: bool) -> None:
-    if figure is None:
-        return
-    if is_named:
-        figure.suptitle(partition, x=0.01, ha="left", fontsize=11, fontweight="bold")
-    section.images.append(save(figure, file))
+def _named(partition: str, parts: Sequence[tuple[str, list[Pair]]]) -> str:
+    """Where there is one partition alone, the report's head names it."""
+    return partition if len(parts) > 1 else ""
 
 
 SCATTER = ("Each mark is a pair: how much the student's test accuracy changed, against how far its teacher was ahead. "
@@ -118,9 +99,9 @@ def settings_section(study: Study, parts: Sequence[tuple[str, list[Pair]]], out:
         for method in SEARCHED:
             figure = drawing_search.heat_figure(study, pairs, method)
             name = f"{partition}: {drawing.method_title(method)}"
-            _add(section, figure, out / f"settings-{partition}-{method}.png", name, True)
-        _add(section, drawing_search.surface_figure(study, pairs), out / f"surface-{partition}.png", partition,
-             len(parts) > 1)
+            section.add(figure, out / f"settings-{partition}-{method}.png", name)
+        section.add(drawing_search.surface_figure(study, pairs), out / f"surface-{partition}.png",
+                    _named(partition, parts))
     if searched:
         section.tables.append(tables.settings_table(study, searched))
     return section
@@ -134,8 +115,8 @@ def best_teacher_section(study: Study, parts: Sequence[tuple[str, list[Pair]]], 
                       + count_text(behind),
                       missing="no student has been taught by all other participants under one method")
     for partition, pairs in parts:
-        _add(section, drawing.best_teacher_figure(study, pairs), out / f"best-teachers-{partition}.png", partition,
-             len(parts) > 1)
+        section.add(drawing.best_teacher_figure(study, pairs), out / f"best-teachers-{partition}.png",
+                    _named(partition, parts))
     if found:
         section.tables.append(tables.best_teacher_table(study, found))
     return section
@@ -149,7 +130,7 @@ def position_section(parts: Sequence[tuple[str, list[Pair]]], out: Path) -> Sect
         cell = analysis.position_cell(pairs)
         behind += cell
         title = f"{partition}: {drawing.method_title(cell[0].method)}, {cell[0].transfer}, seed {cell[0].seed}"
-        _add(section, drawing.position_figure(cell), out / f"positions-{partition}.png", title, True)
+        section.add(drawing.position_figure(cell), out / f"positions-{partition}.png", title)
         section.tables.append(tables.published_position_table(cell))
         section.details.append(tables.position_table(cell))
     section.text += " " + count_text(behind)

@@ -7,10 +7,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from common import text
+from common.estimate import Estimate
 from common.table import NOTHING, Table
+from common.text import grouped
 
-from . import analysis, published, text
-from .analysis import BestTeacher, Estimate, Line, Position, strong, weak
+from . import analysis, published
+from .analysis import BestTeacher, Line, Position, strong, weak
 from .drawing import method_title, transfer_title
 from .drawing_search import RIVAL_TITLES
 from .multi_teacher import MultiTeacher, column_title
@@ -56,7 +59,7 @@ def settings_table(study: Study, pairs: Sequence[Pair]) -> Table:
                        f"no effect. Published: about {100 * published.WANT_OTHER_SETTINGS:.0f}% of the pairs want "
                        "settings other than T 1, alpha 0.5.")
     searched = [pair for pair in pairs if pair.method in SEARCHED and pair.temperature is not None]
-    for (partition, transfer, method), group in analysis.grouped(
+    for (partition, transfer, method), group in grouped(
             searched, lambda pair: (pair.partition, pair.transfer, pair.method)).items():
         row = [partition, transfer_title(study, transfer), method_title(method), str(len(group))]
         for half in (strong(group), weak(group)):
@@ -75,7 +78,7 @@ def best_teacher_table(study: Study, found: Sequence[BestTeacher]) -> Table:
                                     "accuracy of the best", "of the most accurate", "teachers that are best for one"],
                   note="Best: the teacher from which a student gains most. Accuracies are means over the students. "
                        "Only students whom all other participants taught.")
-    for (partition, transfer, method), group in analysis.grouped(
+    for (partition, transfer, method), group in grouped(
             found, lambda best: (best.student.partition, best.student.transfer, best.student.method)).items():
         accuracy = float(np.mean([np.mean([pair.teacher_accuracy for pair in best.teachers]) for best in group]))
         top = float(np.mean([max(pair.teacher_accuracy for pair in best.rivals) for best in group]))

@@ -8,7 +8,9 @@ from functools import cached_property
 
 import numpy as np
 
-from .analysis import grouped, matched
+from common.text import grouped
+
+from .analysis import matched
 from .rows import Pair, Trial
 
 # What issue and README promise of it.

@@ -1,4 +1,5 @@
-"""What experiments/figures.py finds in databases of pair studies with known values, and whole calls of it.
+"""What experiments/figures.py finds in databases of studies of pairs and of peers with known values, and whole calls of
+it.
 
     python3 -m unittest tests/integration/figures_test.py
 """
@@ -24,7 +25,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from compare_test import ExternalReferences  # noqa: E402
 from common.errors import CompareError  # noqa: E402
+from common.study_file import kind_of  # noqa: E402
 from common.vocabulary import read_vocabulary  # noqa: E402
+from peers import analysis as peer_analysis  # noqa: E402
+from peers import directions as peer_directions  # noqa: E402
+from peers import names as peer_names  # noqa: E402
+from peers import rows as peer_rows  # noqa: E402
 from study import analysis, directions, tuner  # noqa: E402
 from study.directions import FAILS, HOLDS, OPEN  # noqa: E402
 from study.drawing import METHOD_STYLES, method_title, transfer_title  # noqa: E402
@@ -92,6 +98,65 @@ def write_study(file: Path, rows: list[Row], *, settings: dict[str, Any] | None 
     return file
 
 
+PEER_SETTINGS: dict[str, Any] = {
+    "data": {"set": "fashion-mnist"}, "partition": {"clients": 3}, "model": {"name": "cnn"}, "draw": {"clients": 6000},
+    "graph": {"degree": 4}, "peers": {"rounds": 1}, "kd": {"epochs": 10}, "threads": 1}
+STARTS = {"uniform": (0.80, 0.80), "primary": (0.40, 0.90), "label-dirichlet": (0.60, 0.85)}  # global, own
+ENSEMBLE = 0.10  # how far the ensemble is ahead of the start
+EDGES = {"full": [[0, 1], [0, 2], [1, 2]], "star": [[0, 1], [0, 2]]}
+Gains = tuple[float, float]
+
+
+def peer_row(method: str, gains: Gains, *, partition: str = "primary", seed: int = 1, graph: str = "full",
+             measure: str = "kl", average: str = "probabilities", strength: str = "plain", reduction: str = "mean",
+             alpha: float = 0.5, rounds: int = 1, sent: int = 1000, validation: float | None = 0.5, shift: float = 0.0) \
+        -> Row:
+    """A finished cell of a study of peers as headstart-lab writes it. gains: of global and own accuracy, by the last
+    round. shift: of all that the seed's models reach."""
+    settings = copy.deepcopy(PEER_SETTINGS)
+    settings["partition"]["kind"], settings["graph"]["kind"], settings["peers"]["method"] = partition, graph, method
+    settings["kd"] |= {"measure": measure, "average": average, "strength": strength, "reduction": reduction,
+                       "alpha": alpha, "temperature": 1.0}
+    settings["peer"] = {"seed": seed}
+    courses = [[start + shift + 0.01 * seed + gain * number / rounds for number in range(rounds + 1)]
+               for start, gain in zip(STARTS[partition], gains)]
+    bytes_sent = 0 if method == "alone" else sent
+
+    def of_round(number: int) -> dict[str, Any]:
+        values = {name: [course[number] + apart for apart in (-0.02, 0.0, 0.02)]
+                  for name, course in zip(("global", "own"), courses)}
+        chosen = {} if validation is None else {"validation": [validation] * 3}
+        # What diverged is null.
+        return values | chosen | {"loss": [None, 1.0, 1.0], "bytes": [bytes_sent * (number > 0)] * 3}
+
+    def level(number: int) -> dict[str, float]:
+        return {"global": courses[0][number], "own": courses[1][number], "spread": 0.04}
+
+    key = f"{partition}/seed-{seed}/{graph}/{method}"
+    if method == "kd":
+        key += f"/{measure}/{average}/alpha-{alpha:g}/T-1" + "/matched" * (strength == "matched")
+        key += "/published" * (reduction == "published")
+    return key, settings, {
+        "edges": EDGES[graph], "before": level(0), "after": level(rounds), "gain": gains[0], "bytes": bytes_sent * rounds,
+        "peers": [{"name": f"silo-{i}", "num_samples": 7, "classes": [3, i, 4 - i]} for i in range(3)],
+        "rounds": [of_round(number) for number in range(rounds + 1)], "ensemble": courses[0][0] + ENSEMBLE}
+
+
+def every_peer_row(gains: Any, *, seeds: tuple[int, ...] = (1, 2, 3), partitions: tuple[str, ...] = ("uniform", "primary"),
+                   measures: tuple[str, ...] = ("kl", "js", "sed"), averages: tuple[str, ...] = ("probabilities", "none"),
+                   alphas: tuple[float, ...] = (0.2, 0.8), **more: Any) -> list[Row]:
+    """gains(partition, measure, average, alpha, seed) for each kd cell."""
+    return [peer_row("kd", gains(partition, measure, average, alpha, seed), partition=partition, seed=seed,
+                     measure=measure, average=average, alpha=alpha, **more)
+            for partition in partitions for seed in seeds for measure in measures for average in averages
+            for alpha in alphas]
+
+
+def controls(method: str, gains: Gains, *, seeds: tuple[int, ...] = (1, 2, 3),
+             partitions: tuple[str, ...] = ("uniform", "primary"), **more: Any) -> list[Row]:
+    return [peer_row(method, gains, partition=partition, seed=seed, **more) for partition in partitions for seed in seeds]
+
+
 class Folder(unittest.TestCase):
     def setUp(self) -> None:
         folder = tempfile.TemporaryDirectory()
@@ -102,6 +167,11 @@ class Folder(unittest.TestCase):
         file = self.folder / "study.sqlite"
         file.unlink(missing_ok=True)
         return read_studies([write_study(file, rows)]).pairs
+
+    def peers(self, rows: list[Row]) -> peer_rows.Study:
+        file = self.folder / "peers.sqlite"
+        file.unlink(missing_ok=True)
+        return peer_rows.read_studies([write_study(file, rows, settings=PEER_SETTINGS)])
 
 
 class Analysis(Folder):
@@ -373,9 +443,151 @@ class Words(Folder):
         self.assertEqual(transfer_title(study, "public-small"), "public, 500 unlabeled")
         self.assertLessEqual(set(TABLE_TWO), set(PARTITIONS))
 
+    def test_words_of_studies_of_peers(self) -> None:
+        for mine, name in ((peer_rows.MEASURES, "measures"), (peer_rows.AVERAGES, "teacher_averages"),
+                           (peer_rows.STRENGTHS, "measure_strengths"), (peer_rows.REDUCTIONS, "reductions"),
+                           (peer_rows.METHODS, "peer_methods"), (peer_names.METHOD_TITLES, "peer_methods"),
+                           (peer_names.MEASURE_TITLES, "measures"), (peer_names.AVERAGE_TITLES, "teacher_averages"),
+                           (peer_names.STRENGTH_TITLES, "measure_strengths"), (peer_rows.GRAPHS, "graphs")):
+            known = self.vocabulary.words(name)
+            if not known and name in ("peer_methods", "graphs"):
+                continue  # a program without headstart-lab peers
+            with self.subTest(name=name):
+                self.assertEqual(sorted(mine), sorted(known))
+
     def test_what_searches_and_what_has_labels(self) -> None:
         self.assertEqual(set(SEARCHED), self.entries("pair_methods", "is_searched"))
         self.assertEqual(set(LABELED), self.entries("pair_transfer_sets", "has_labels"))
+
+
+class Peers(Folder):
+    def test_pairs_are_of_the_same_seed_and_the_same_pre_trained_models(self) -> None:
+        rows = [peer_row("kd", (0.01 * seed, 0.0), seed=seed) for seed in (1, 2, 3, 4)]
+        rows += [peer_row("alone", (0.0, 0.0), seed=seed, shift=0.5 * (seed == 4)) for seed in (1, 2, 3, 4)]
+        cells = self.peers(rows).cells
+        value = peer_analysis.ACCURACIES["global"]
+        kd, alone = (peer_analysis.of_method(cells, method) for method in ("kd", "alone"))
+        found = peer_analysis.differences(kd, alone, value)
+        self.assertEqual(list(found), [1, 2, 3])
+        np.testing.assert_allclose(list(found.values()), [0.01, 0.02, 0.03])
+        lead = peer_analysis.advantage(kd, alone, value)
+        self.assertAlmostEqual(lead.value, 0.02)
+        self.assertAlmostEqual(lead.high - lead.value, 4.303 * 0.01 / 3 ** 0.5)
+        self.assertIsNone(peer_analysis.advantage(kd[:2], alone, value).low)
+        self.assertEqual(peer_analysis.unpaired(cells), 1)
+
+    def test_a_choice_is_of_validation_and_of_each_seed_by_itself(self) -> None:
+        rows = [peer_row("kd", (0.1 * alpha, 0.0), alpha=alpha, seed=seed, validation=validation)
+                for seed, ratings in ((1, (0.6, 0.5)), (2, (0.1, 0.3))) for alpha, validation in zip((0.2, 0.8), ratings)]
+        cells = self.peers(rows).cells
+        self.assertEqual([cell.setting.alpha for cell in peer_analysis.chosen(cells)], [0.2, 0.8])
+        self.assertEqual(peer_analysis.chosen_setting(cells).alpha, 0.8)  # by the means, 0.35 and 0.4
+        self.assertEqual([setting.alpha for setting in peer_analysis.chosen_settings(cells)], [0.8])
+        blind = self.peers([peer_row("kd", (0.0, 0.0), alpha=alpha, validation=None) for alpha in (0.2, 0.8)]).cells
+        self.assertEqual(len(peer_analysis.chosen(blind)), 2)
+        self.assertEqual(len(peer_analysis.chosen_settings(blind)), 2)
+
+    def test_the_share_of_the_ensembles_lead_and_gains_over_alone(self) -> None:
+        study = self.peers([peer_row("kd", (0.04, -0.01), graph="star"), peer_row("gossip", (0.02, 0.0), graph="star"),
+                            peer_row("proxyfl", (0.02, 0.0)), peer_row("alone", (0.01, 0.0))])
+        self.assertEqual(study.graphs, ["star"])
+        cells = study.of("primary", "star")  # what is the same in every graph is among them
+        self.assertEqual(len(cells), 4)
+        self.assertAlmostEqual(peer_analysis.lead_share(cells[:1]), 0.4)
+        gains = {gain.family.method: gain for gain in peer_analysis.gains_over_alone(cells)}
+        self.assertAlmostEqual(gains["kd"].overall.value, 0.03)
+        self.assertAlmostEqual(gains["kd"].own.value, -0.01)
+        self.assertAlmostEqual(gains["gossip"].overall.value, 0.01)
+
+
+class PeerDirections(Folder):
+    def answers(self, rows: list[Row]) -> dict[tuple[str, str], peer_directions.Answer]:
+        """(topic, statement) -> answer"""
+        return {(answer.topic, answer.statement): answer for answer in peer_directions.all_directions(self.peers(rows))}
+
+    def find(self, found: dict[tuple[str, str], peer_directions.Answer], text: str, accuracy: str = "Global",
+             strength: str = "equal alpha") -> peer_directions.Answer:
+        return next(answer for (topic, statement), answer in found.items()
+                    if topic == f"{accuracy} accuracy, {strength}" and text in statement)
+
+    @staticmethod
+    def papers(partition: str, measure: str, average: str, alpha: float, seed: int) -> Gains:
+        """Alike in uniform; skewed, kl is ahead in global accuracy and behind in own, and the sum is worse in both."""
+        noise = 0.0005 * ((seed + int(10 * alpha)) % 3)
+        if partition == "uniform":
+            return 0.03 + noise, 0.03 + noise
+        is_kl, is_sum = measure == "kl", average == "none"
+        return 0.05 + 0.1 * is_kl * alpha - 0.02 * is_sum + noise, -0.1 * is_kl * alpha - 0.03 * is_sum - noise
+
+    def test_each_accuracy_has_a_verdict_of_its_own(self) -> None:
+        found = self.answers(every_peer_row(self.papers) + controls("alone", (0.01, 0.05))
+                             + controls("gossip", (0.2, -0.3), sent=1050))
+        self.assertEqual(len(found), 24)
+        for text, overall, own in (("iid (uniform)", HOLDS, HOLDS), ("the measure matters", HOLDS, HOLDS),
+                                   ("SED and JS are ahead", FAILS, HOLDS), ("beats the sum", OPEN, OPEN),
+                                   ("beats training alone", HOLDS, FAILS), ("beats gossip", FAILS, HOLDS)):
+            verdicts = [self.find(found, text, accuracy).verdict for accuracy in ("Global", "Own")]
+            self.assertEqual(verdicts, [overall, own], text)
+            for accuracy in ("Global", "Own"):
+                answer = self.find(found, text, accuracy, "matched strength")
+                self.assertEqual((answer.verdict, answer.has_rows), (OPEN, False))
+        self.assertIn("primary, SED less KL −5.0 points (95%: −5.0 to −5.0; 3 seeds), by alpha 0.2 −2.0, 0.8 −8.0",
+                      self.find(found, "SED and JS").numbers)
+        self.assertIn("primary +2.0 points", self.find(found, "beats the sum").numbers)
+
+    def test_the_average_where_it_is_ahead_everywhere(self) -> None:
+        rows = every_peer_row(lambda p, m, average, a, s: (0.02 * (average != "none"), 0.0))
+        self.assertEqual(self.find(self.answers(rows), "beats the sum").verdict, HOLDS)
+        self.assertEqual(self.find(self.answers(rows), "beats the sum", "Own").verdict, OPEN)
+
+    def test_matched_strength_is_told_apart(self) -> None:
+        rows = every_peer_row(lambda p, measure, v, a, s: (0.05 * (measure == "kl"), 0.0))
+        rows += every_peer_row(lambda p, measure, v, a, s: (0.001 * (measure == "kl"), 0.0), strength="matched")
+        found = self.answers(rows)
+        for strength, iid, skewed in (("equal alpha", FAILS, HOLDS), ("matched strength", HOLDS, FAILS)):
+            self.assertEqual(self.find(found, "iid (uniform)", strength=strength).verdict, iid)
+            self.assertEqual(self.find(found, "the measure matters", strength=strength).verdict, skewed)
+
+    def test_two_seeds_tell_nothing_however_large_the_difference(self) -> None:
+        rows = every_peer_row(self.papers, seeds=(1, 2)) + controls("alone", (-0.3, -0.3), seeds=(1, 2))
+        for answer in self.answers(rows).values():
+            self.assertEqual(answer.verdict, OPEN)
+            if answer.has_rows:
+                self.assertIn("(2 seeds: too few for an interval)", answer.numbers)
+
+    def test_seeds_and_alphas_that_disagree_leave_it_open(self) -> None:
+        swinging = every_peer_row(lambda p, measure, v, a, seed: (0.04 * (measure == "kl") * (seed - 2), 0.0))
+        found = self.answers(swinging)
+        self.assertEqual(self.find(found, "iid (uniform)").verdict, OPEN)
+        self.assertEqual(self.find(found, "the measure matters").verdict, OPEN)
+        # Ahead on average, and not at each alpha.
+        crossing = every_peer_row(lambda p, measure, v, alpha, s: (0.0 if measure == "kl" else alpha - 0.3, 0.0))
+        answer = self.find(self.answers(crossing), "SED and JS")
+        self.assertEqual(answer.verdict, OPEN)
+        self.assertIn("SED less KL +20.0 points (95%: +20.0 to +20.0; 3 seeds), by alpha 0.2 −10.0, 0.8 +50.0",
+                      answer.numbers)
+
+    def test_cross_entropy_and_kl_are_one_measure(self) -> None:
+        rows = every_peer_row(lambda p, measure, v, a, s: (0.05 * (measure == "kl"), 0.0), measures=("ce", "kl"))
+        self.assertFalse(self.find(self.answers(rows), "iid (uniform)").has_rows)
+
+    def test_gossip_is_compared_at_the_same_bytes_alone(self) -> None:
+        kd = every_peer_row(lambda *_: (0.05, 0.05), sent=760)
+        for sent, verdict, text in ((1000, OPEN, "uniform is not compared: kd sends 0.76 times the bytes of gossip"),
+                                    (800, HOLDS, "kd at validation's choice less gossip: uniform +4.0 points")):
+            answer = self.find(self.answers(kd + controls("gossip", (0.01, 0.01), sent=sent)), "beats gossip")
+            self.assertEqual((answer.verdict, answer.has_rows), (verdict, True))
+            self.assertIn(text, answer.numbers)
+
+    def test_kd_stands_where_validation_puts_it_and_at_its_mean_without(self) -> None:
+        for validation, value in ((0.9, "+1.0"), (None, "+3.0")):
+            rows = [peer_row("kd", (gain, 0.0), alpha=alpha, seed=seed,
+                             validation=None if validation is None else validation - alpha)
+                    for seed in (1, 2, 3) for alpha, gain in ((0.2, 0.01), (0.8, 0.05))]
+            rows += [peer_row("alone", (0.0, 0.0), seed=seed, validation=validation) for seed in (1, 2, 3)]
+            answer = self.find(self.answers(rows), "beats training alone")
+            self.assertIn(f"primary {value} points", answer.numbers)
+            self.assertIn("mean over 2 settings", answer.numbers)
 
 
 class WholeCalls(Folder):
@@ -452,6 +664,78 @@ class WholeCalls(Folder):
         self.assertFalse((out / "figures" / "tuner.png").exists())
         self.assertTrue("The automatic tuner: the study has no pair" in (out / "report.html").read_text())
         self.assertEqual([file.name for file in self.folder.iterdir() if file.name.startswith(".")], [])
+
+    def whole_peers(self) -> Path:
+        gains = lambda p, measure, average, alpha, s: (0.05 + 0.05 * alpha * (measure == "kl"), -0.05 * alpha)  # noqa: E731
+        rows = every_peer_row(gains, rounds=2, partitions=("primary",))
+        rows += every_peer_row(gains, rounds=2, partitions=("primary",), strength="matched", alphas=(0.5,), graph="star")
+        rows += controls("gossip", (0.03, -0.02), rounds=2, partitions=("primary",))
+        rows += controls("def-kt", (0.02, -0.01), rounds=2, partitions=("primary",))
+        rows += controls("a-later-method", (0.02, -0.03), rounds=2, partitions=("primary",))
+        rows += controls("alone", (0.01, 0.0), rounds=2, partitions=("primary",))
+        open_cell = peer_row("kd", (0.0, 0.0), alpha=0.9)
+        return write_study(self.folder / "peers.sqlite", [*rows, (open_cell[0], open_cell[1], None)],
+                           settings=PEER_SETTINGS)
+
+    def test_the_report_of_peers_is_whole_and_self_contained(self) -> None:
+        study = self.whole_peers()
+        before = study.read_bytes()
+        done = self.figures(study, "--out", "out")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        out = self.folder / "out"
+        self.assertEqual(sorted(file.name for file in out.iterdir()),
+                         ["directions.md", "figures", "numbers.json", "report.html", "tables.md"])
+        figures = sorted(file.stem for file in (out / "figures").iterdir())
+        # Seven courses over rounds take two figures.
+        self.assertEqual(figures, sorted(["rounds-primary-full-2", *(f"{kind}-{graph}" for graph in ("full", "star")
+                                          for kind in ("own-global", "gain-over-alone", "rounds-primary", "graph"))]))
+        page = (out / "report.html").read_text()
+        references = ExternalReferences()
+        references.feed(page)
+        self.assertEqual((references.found, references.images), ([], len(figures)))
+        for text in ("Study of peers: peers", "66 of 67 cells finished", "over 3 peers", "2 rounds of exchange",
+                     "headstart 0.1.0, libtorch 1.13.0", "graphs full, star", "Test accuracy is reported"):
+            self.assertTrue(text in page, text)
+        numbers = json.loads((out / "numbers.json").read_text())
+        line = next(line for line in numbers["settings"] if (line["graph"], line.get("measure"), line.get("average"),
+                                                             line.get("alpha")) == ("full", "kl", "none", 0.8))
+        self.assertEqual([row["seed"] for row in line["seeds"]], [1, 2, 3])
+        self.assertAlmostEqual(line["seeds"][1]["after"]["global"], 0.40 + 0.02 + 0.05 + 0.04)
+        self.assertEqual(line["seeds"][0]["bytes"], 2000)
+        self.assertAlmostEqual(line["lead_share"], 0.9)
+        text = (out / "directions.md").read_text()
+        for answer in numbers["directions"]:
+            self.assertTrue(answer["statement"] in text and answer["numbers"] in text, answer)
+        tables = (out / "tables.md").read_text()
+        self.assertIn("| KL | sum of pairs | plain | 0.8 | 1 | 3 | 42.0 → 51.0 (50.0 to 52.0) | 92.0 → 88.0 (87.0 to 89.0) "
+                      "| 4.0 (4.0 to 4.0) | 90% | 0.00 | 2.0 |", tables)
+        self.assertEqual(study.read_bytes(), before)
+        self.refused(4, "exists already: .*--overwrite", study, "--out", "out")
+
+    def test_what_is_no_study_of_peers(self) -> None:
+        def write(name: str, rows: list[Row], settings: dict[str, Any] = PEER_SETTINGS) -> Path:
+            return write_study(self.folder / name, rows, settings=settings)
+
+        one = peer_row("kd", (0.1, 0.1))
+        self.refused(3, r"young: no cell is finished yet \(of 1\)", write("young", [(*one[:2], None)]))
+        self.refused(3, "odd: is a study of a kind that this program does not know",
+                     write("odd", [one], {"data": {"set": "fashion-mnist"}}))
+        pairs = write_study(self.folder / "pairs", [row("vanilla", 0, 1, 0.1)])
+        peers = write("peers", [one])
+        self.refused(2, "pairs is a pair study and .*peers is a study of peers: one call draws studies of one kind", pairs,
+                     peers)
+        self.refused(3, "cell .*vanilla/0-to-1 is not of a study of peers",
+                     write("mixed", [one, row("vanilla", 0, 1, 0.1)]))
+        for name, spoil in (("rounds", lambda metrics: metrics["rounds"].pop()),
+                            ("after", lambda metrics: metrics.pop("after")),
+                            ("edges", lambda metrics: metrics["edges"].append([0, 7])),
+                            ("peers", lambda metrics: metrics["rounds"][1]["own"].pop())):
+            broken = copy.deepcopy(one)
+            spoil(broken[2])
+            self.refused(3, "cell primary/.* is not of a study of peers", write(f"broken-{name}", [broken]))
+        for option in ("--methods", "--transfers", "--multi-teacher"):
+            self.refused(2, f"{option} is for pair studies", peers, option, "x")
+        self.assertEqual((kind_of([peers]), kind_of([pairs])), ("peer", "pair"))
 
     def test_a_folder_of_somebody_else_is_left_alone(self) -> None:
         study = write_study(self.folder / "s.sqlite", [row("vanilla", 0, 1, 0.1)])

@@ -172,13 +172,15 @@ class Laws(unittest.TestCase):
                 if path.suffix == ".hpp":
                     self.assertNotIn("torch/torch.h", includes(text), str(path.relative_to(ROOT)))
 
-    def test_comparisons_and_pair_studies_share_only_what_is_common(self):
-        for room, others in {"common": "comparison|study", "comparison": "study", "study": "comparison"}.items():
+    def test_reports_share_only_what_is_common(self):
+        reports = {"comparison", "study", "peers"}
+        for room in ("common", *sorted(reports)):
+            others = "|".join(sorted(reports - {room}))
             scripts = sorted((ROOT / "experiments" / room).glob("*.py"))
             self.assertTrue(scripts, room)
             for path in scripts:
                 found = re.search(rf"^\s*(?:from|import) (?:{others})\b", path.read_text(), re.MULTILINE)
-                self.assertIsNone(found, f"{path.relative_to(ROOT)}: what both use goes to experiments/common")
+                self.assertIsNone(found, f"{path.relative_to(ROOT)}: what several use goes to experiments/common")
 
     def test_headers_are_guarded(self):
         for room in ROOMS:

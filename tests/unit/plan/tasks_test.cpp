@@ -102,7 +102,7 @@ TEST_CASE("a form that no client should take memory for is refused before it doe
   CHECK(refusal({{"name", "x"}, {"type", "F32"}, {"shape", {-1}}}) != "(no error)");
   CHECK(refusal({{"name", "x"}, {"type", "complex"}, {"shape", {1}}}).find("known type") != std::string::npos);
   CHECK(refusal({{"type", "F32"}, {"shape", {1}}}).find("name") != std::string::npos);
-  const nlohmann::json half = {{"name", "x"}, {"type", "F32"}, {"shape", {(std::int64_t{1} << 37) + 1}}};
+  const nlohmann::json half = {{"name", "x"}, {"type", "F64"}, {"shape", {(std::int64_t{1} << 36) + 1}}};
   CHECK(refusal(half) == "(no error)");
   nlohmann::json other = half;
   for (const char* name : {"x", "y"}) {  // twice, or together too much
