@@ -39,7 +39,7 @@ std::string own_model() {
 }
 
 plan::Form weights_form() {
-  return {.model = {}, .tensor = learn::TensorSpec{"weights", c10::ScalarType::Double, {1, 10}}};
+  return {.model = {}, .tensors = {{"weights", c10::ScalarType::Double, {1, 10}}}};
 }
 
 std::vector<wire::ClientMessage> client_messages() {
