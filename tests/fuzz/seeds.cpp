@@ -38,9 +38,7 @@ std::string own_model() {
   return plan::to_json_text(spec);
 }
 
-plan::Form weights_form() {
-  return {.model = {}, .tensors = {{"weights", c10::ScalarType::Double, {1, 10}}}};
-}
+plan::Form weights_form() { return {.model = {}, .tensors = {{"weights", c10::ScalarType::Double, {1, 10}}}}; }
 
 std::vector<wire::ClientMessage> client_messages() {
   return {wire::Hello{wire::protocol_version, "silo-1", "headstart 0.1.0"},
@@ -125,6 +123,18 @@ void write_settings(const std::string& name) {
   std::string lines;
   for (const Fields::Field& field : fields.all()) lines += fmt::format("{}={}\n", field.key, field.initial.dump());
   write("config", name + ".lines", lines);
+}
+
+void write_tasks() {
+  write("tasks", "form", plan::to_json_text(weights_form()));
+  const plan::Form two{.model = {},
+                       .tensors = {{"w", c10::ScalarType::Float, {3, 4}}, {"n", c10::ScalarType::Long, {}}}};
+  write("tasks", "forms", plan::to_json_text(two));
+  write("tasks", "spec", own_model());
+  write("tasks", "train", plan::to_json_text(plan::TrainSettings{7, 6}));
+  write("tasks", "distill", plan::to_json_text(learn::KdSetting{2.5, 0.25}));
+  write("tasks", "pretraining", plan::to_json_text(plan::Pretraining{true, 1.5, 15, 4}));
+  write("tasks", "evaluation", plan::to_json_text(learn::Evaluation{{1, 2, 0}, {3, 2, 1}, {2, 3, 1}, 1.5}));
 }
 
 void write_handshake() {
@@ -309,6 +319,7 @@ int main(int argc, char** argv) {
   write_settings<server::ServerConfig>("server");
   write_settings<client::ClientConfig>("client");
   write_handshake();
+  write_tasks();
   write_manifest();
   write_model_files();
   write_journal();

@@ -1,0 +1,76 @@
+// The JSON inside Task, Input and Result: settings and forms from a server, figures from a client. Promised: what is
+// accepted reads the same after it was written, is within the bounds that are said of it, and a form is a schema that
+// a client may take memory for; what is said of text that is refused is short and printable.
+#include "shared/base/printable.hpp"
+#include "shared/plan/tasks.hpp"
+#include "tests/fuzz/fuzz.hpp"
+
+namespace {
+
+using namespace headstart;
+
+constexpr std::int64_t num_classes = 3;
+constexpr std::uint64_t num_held_out = 100;
+
+void read_form(const std::string& text) {
+  const plan::Form form = plan::form_from_json_text(text);
+  const std::string written = plan::to_json_text(form);
+  fuzz::require(plan::to_json_text(plan::form_from_json_text(written)) == written, "a form reads as written");
+  fuzz::require(!form.model || form.tensors.empty(), "a form is a model or tensors");
+  if (form.tensors.empty()) return;
+  const learn::Schema schema(form.tensors);
+  fuzz::require(schema.num_bytes() <= std::uint64_t{1} << 40, "a form is within what a client takes");
+}
+
+void read_train_settings(const std::string& text) {
+  const plan::TrainSettings settings = plan::train_settings_from_json_text(text);
+  fuzz::require(settings.round >= 1 && settings.counted_round >= 0, "rounds are within their bounds");
+  const std::string written = plan::to_json_text(settings);
+  fuzz::require(plan::to_json_text(plan::train_settings_from_json_text(written)) == written,
+                "settings read as written");
+}
+
+void read_kd_setting(const std::string& text) {
+  const learn::KdSetting setting = plan::kd_setting_from_json_text(text);
+  fuzz::require(setting.temperature > 0 && setting.alpha >= 0 && setting.alpha <= 1, "a setting is within its bounds");
+  fuzz::require(plan::kd_setting_from_json_text(plan::to_json_text(setting)) == setting, "a setting reads as written");
+}
+
+void read_pretraining(const std::string& text) {
+  const plan::Pretraining figures = plan::pretraining_from_json_text(text);
+  fuzz::require(figures.seconds >= 0 && figures.num_epochs >= 0, "figures are within their bounds");
+  const std::string written = plan::to_json_text(figures);
+  fuzz::require(plan::to_json_text(plan::pretraining_from_json_text(written)) == written, "figures read as written");
+}
+
+void read_evaluation(const std::string& text) {
+  const learn::Evaluation counts = plan::evaluation_from_json_text(text, num_classes, num_held_out);
+  fuzz::require(counts.num_samples() <= static_cast<std::int64_t>(num_held_out), "counts are of what was announced");
+  fuzz::require(counts.accuracy() >= 0 && counts.accuracy() <= 1, "an accuracy is a share");
+  const std::string written = plan::to_json_text(counts);
+  fuzz::require(plan::to_json_text(plan::evaluation_from_json_text(written, num_classes, num_held_out)) == written,
+                "counts read as written");
+}
+
+/// Hands `text` to `read`.
+void offer(const std::string& text, void (*read)(const std::string&)) {
+  fuzz::is_refused([&] {
+    try {
+      read(text);
+    } catch (const Error& error) {
+      const std::string words = error.what();
+      fuzz::require(is_printable(words) && words.size() <= 400, "a refusal is short and printable");
+      throw;
+    }
+  });
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  const std::string text(fuzz::text_of(data, size));
+  for (const auto read : {read_form, read_train_settings, read_kd_setting, read_pretraining, read_evaluation}) {
+    offer(text, read);
+  }
+  return 0;
+}
