@@ -1,6 +1,7 @@
 // Reading what a peer wrote, through declared fields. Private to plan/.
 #pragma once
 
+#include <initializer_list>
 #include <string>
 #include <string_view>
 
@@ -30,9 +31,21 @@ void load_from_peer(const std::string& text, std::string_view name, Declare decl
   }
 }
 
+/// The same, where none of `required` may be missing from the outermost object.
+template <class Declare>
+void load_from_peer(const std::string& text, std::string_view name, Declare declare,
+                    std::initializer_list<std::string_view> required) {
+  load_from_peer(text, name, declare, [&](const nlohmann::json& document, const Fields&) {
+    for (const std::string_view key : required) {
+      if (document.is_object() && document.contains(key)) continue;
+      throw Error(Errc::protocol, std::string(name) + ": setting '" + std::string(key) + "' is missing");
+    }
+  });
+}
+
 template <class Declare>
 void load_from_peer(const std::string& text, std::string_view name, Declare declare) {
-  load_from_peer(text, name, declare, [](const nlohmann::json&, const Fields&) {});
+  load_from_peer(text, name, declare, {});
 }
 
 }  // namespace headstart::plan

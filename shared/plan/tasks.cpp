@@ -57,9 +57,10 @@ std::string text_of(Value value) {
 }
 
 template <class Value>
-Value value_of(const std::string& text, std::string_view name) {
+Value value_of(const std::string& text, std::string_view name, std::initializer_list<std::string_view> required) {
   Value value;
-  load_from_peer(text, name, [&](Fields& fields) { declare_fields(fields, value); });
+  load_from_peer(
+      text, name, [&](Fields& fields) { declare_fields(fields, value); }, required);
   return value;
 }
 
@@ -70,11 +71,12 @@ constexpr std::uint64_t max_input_bytes = std::uint64_t{1} << 40;
 learn::TensorSpec tensor_from_json_text(const std::string& text) {
   std::string name, type;
   std::vector<std::int64_t> shape;
-  load_from_peer(text, "the form of an input", [&](Fields& fields) {
+  const auto declare = [&](Fields& fields) {
     fields.text("name", name, "Name.");
     fields.text("type", type, "Type, as safetensors names it.");
     fields.integers("shape", shape, "Shape.", {0, 0x1p40});
-  });
+  };
+  load_from_peer(text, "the form of an input", declare, {"name", "type", "shape"});
   const auto dtype = learn::dtype_of(type);
   if (!dtype || name.empty())
     throw Error(Errc::protocol, "the form of an input: a tensor without a known type or name");
@@ -134,13 +136,13 @@ std::string to_json_text(const learn::KdSetting& setting) { return text_of(setti
 std::string to_json_text(const Pretraining& figures) { return text_of(figures); }
 
 TrainSettings train_settings_from_json_text(const std::string& text) {
-  return value_of<TrainSettings>(text, "settings of a training task");
+  return value_of<TrainSettings>(text, "settings of a training task", {"round"});
 }
 learn::KdSetting kd_setting_from_json_text(const std::string& text) {
-  return value_of<learn::KdSetting>(text, "settings of a distillation task");
+  return value_of<learn::KdSetting>(text, "settings of a distillation task", {"temperature", "alpha"});
 }
 Pretraining pretraining_from_json_text(const std::string& text) {
-  return value_of<Pretraining>(text, "figures of a pre-training");
+  return value_of<Pretraining>(text, "figures of a pre-training", {"reused", "seconds"});
 }
 
 std::string to_json_text(const learn::Evaluation& figures) {
@@ -151,7 +153,7 @@ std::string to_json_text(const learn::Evaluation& figures) {
 
 learn::Evaluation evaluation_from_json_text(const std::string& text, std::int64_t num_classes,
                                             std::uint64_t num_held_out) {
-  const auto counts = value_of<Counts>(text, "figures of an evaluation");
+  const auto counts = value_of<Counts>(text, "figures of an evaluation", {"correct", "total", "predicted", "loss_sum"});
   const auto& [correct, total, predicted, loss_sum, is_infinite] = counts;
   const auto refuse = [](const std::string& what) { throw Error(Errc::protocol, "figures of an evaluation: " + what); };
   for (const auto* list : {&correct, &total, &predicted}) {

@@ -63,11 +63,17 @@ TEST_CASE("settings of a task out of their bounds are refused, the key named") {
   };
   CHECK(refusal(train_settings_from_json_text, R"({"round":0})").find("'round'") != std::string::npos);
   CHECK(refusal(train_settings_from_json_text, "[").find("settings of a training task") != std::string::npos);
-  for (const char* text : {R"({"temperature":0})", R"({"temperature":-1})", R"({"temperature":1e999})"}) {
+  for (const char* temperature : {"0", "-1", "1e999"}) {
+    const std::string text = std::string(R"({"alpha":0.5,"temperature":)") + temperature + "}";
     CHECK(refusal(kd_setting_from_json_text, text) != "(no error)");
   }
-  CHECK(refusal(kd_setting_from_json_text, R"({"alpha":1.5})").find("'alpha'") != std::string::npos);
-  CHECK(refusal(pretraining_from_json_text, R"({"seconds":-1})").find("'seconds'") != std::string::npos);
+  CHECK(refusal(kd_setting_from_json_text, R"({"temperature":1,"alpha":1.5})").find("'alpha'") != std::string::npos);
+  // What is missing has no default: a server that leaves it out means something else.
+  CHECK(refusal(train_settings_from_json_text, R"({"counted_round":7})") ==
+        "settings of a training task: setting 'round' is missing");
+  CHECK(refusal(kd_setting_from_json_text, R"({"alpha":0.5})").find("'temperature' is missing") != std::string::npos);
+  CHECK(refusal(pretraining_from_json_text, R"({"reused":true})").find("'seconds' is missing") != std::string::npos);
+  CHECK(refusal(pretraining_from_json_text, R"({"reused":true,"seconds":-1})").find("'seconds'") != std::string::npos);
 }
 
 TEST_CASE("an input has the federated schema, that of a spec, or tensors of its own") {
