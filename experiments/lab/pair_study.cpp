@@ -15,12 +15,9 @@ namespace headstart::lab {
 namespace {
 
 CellResult compute(Participants& participants, const PairCell& cell, const Clock& clock, const std::stop_token& stop) {
-  const TimePoint begun = clock();
-  CellResult result;
-  result.metrics = cell.is_pair ? distil_pair(participants, cell, stop) : measure_participant(participants, cell, stop);
-  result.seconds = seconds_between(begun, clock());
-  result.version = version_text();
-  return result;
+  return measured(clock, [&] {
+    return cell.is_pair ? distil_pair(participants, cell, stop) : measure_participant(participants, cell, stop);
+  });
 }
 
 /// What pairs are drawn by, out of the participants' cells.
@@ -84,6 +81,37 @@ CellResult compute_pair_cell(const Cell& cell, const StudyData& data, const std:
   learn::use_threads(pair.settings.threads);
   Participants participants(pair.settings, data, pair.seed, models, clock);
   return compute(participants, pair, clock, stop);
+}
+
+std::string pair_summary(const StudyStore& store) {
+  struct Sum {
+    std::int64_t count = 0, positive = 0;
+    double gain = 0, learning = 0, forgetting = 0, seconds = 0;
+  };
+  std::map<std::string, Sum> sums;
+  store.for_each_done([&sums](const DoneCell& done) {
+    const nlohmann::json& pair = done.cell.settings.at("pair");
+    if (!pair.contains("teacher")) return;
+    const nlohmann::json& metrics = done.result.metrics;
+    Sum& sum = sums[fmt::format("{:16} {:15} {:18}", done.cell.settings.at("partition").at("kind").get<std::string>(),
+                                pair.at("transfer").get<std::string>(), pair.at("method").get<std::string>())];
+    ++sum.count;
+    sum.positive += metrics.at("gain").get<double>() > 0 ? 1 : 0;
+    sum.gain += metrics.at("gain").get<double>();
+    sum.learning += metrics.at("learning").get<double>();
+    sum.forgetting += metrics.at("forgetting").get<double>();
+    sum.seconds += done.result.seconds;
+  });
+  std::string text =
+      fmt::format("{:16} {:15} {:18} {:>6} {:>7} {:>9} {:>10} {:>9} {:>9}\n", "partition", "transfer set", "method",
+                  "pairs", "gain", "learning", "forgetting", "positive", "s a pair");
+  for (const auto& [name, sum] : sums) {
+    const auto mean = [&sum](double total) { return total / static_cast<double>(sum.count); };
+    text += fmt::format("{} {:6} {:+7.2f} {:9.2f} {:10.2f} {:8.0f}% {:9.2f}\n", name, sum.count, 100 * mean(sum.gain),
+                        100 * mean(sum.learning), 100 * mean(sum.forgetting),
+                        100 * mean(static_cast<double>(sum.positive)), mean(sum.seconds));
+  }
+  return text;
 }
 
 }  // namespace headstart::lab

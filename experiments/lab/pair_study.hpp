@@ -25,4 +25,8 @@ void run_pair_study(const PairStudy& study, const StudyData& data, StudyStore& s
 CellResult compute_pair_cell(const Cell& cell, const StudyData& data, const std::filesystem::path& models,
                              const Clock& clock, std::stop_token stop = {});
 
+/// Mean gain, learning and forgetting in points, and how often the gain is positive, for each partition, transfer set
+/// and method of a study.
+std::string pair_summary(const StudyStore& store);
+
 }  // namespace headstart::lab

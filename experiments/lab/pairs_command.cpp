@@ -3,7 +3,6 @@
 #include "experiments/lab/commands.hpp"
 #include "experiments/lab/pair_study.hpp"
 #include "experiments/lab/study_command.hpp"
-#include "experiments/lab/study_view.hpp"
 #include "shared/base/cli.hpp"
 
 namespace headstart::lab {
@@ -16,21 +15,6 @@ struct PairsCommand {
   StudyOptions options;
 };
 
-int run_pairs(const PairsCommand& command) {
-  const PairStudy& study = command.study;
-  check(study);
-  return run_study(command.options,
-                   {.source = study.settings.data,
-                    .describe = [&study](const StudyData& data) { return description_of(study, data); },
-                    .run =
-                        [&study](const StudyData& data, StudyStore& store, const StudyRunOptions& options,
-                                 StudyObserver& observer, std::stop_token stop) {
-                          run_pair_study(study, data, store, options, observer, std::chrono::steady_clock::now,
-                                         std::move(stop));
-                        },
-                    .summarise = pair_summary});
-}
-
 }  // namespace
 
 Command add_pairs(CLI::App& app) {
@@ -41,7 +25,7 @@ Command add_pairs(CLI::App& app) {
                {"data.set", "data.path", "partition.clients", "study.partitions", "study.seeds", "study.methods",
                 "study.transfers", "model.name"});
   add_study_options(*sub, command->options, "the pairs");
-  return {sub, [command] { return run_pairs(*command); }};
+  return {sub, [command] { return run_study(command->options, command->study, run_pair_study, pair_summary); }};
 }
 
 }  // namespace headstart::lab

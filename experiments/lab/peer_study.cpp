@@ -13,12 +13,7 @@ namespace headstart::lab {
 namespace {
 
 CellResult compute(Participants& participants, const PeerCell& cell, const Clock& clock, const std::stop_token& stop) {
-  const TimePoint begun = clock();
-  CellResult result;
-  result.metrics = measure_peers(participants, cell, stop);
-  result.seconds = seconds_between(begun, clock());
-  result.version = version_text();
-  return result;
+  return measured(clock, [&] { return measure_peers(participants, cell, stop); });
 }
 
 }  // namespace

@@ -15,21 +15,6 @@ struct PeersCommand {
   StudyOptions options;
 };
 
-int run_peers(const PeersCommand& command) {
-  const PeerStudy& study = command.study;
-  check(study);
-  return run_study(command.options,
-                   {.source = study.settings.data,
-                    .describe = [&study](const StudyData& data) { return description_of(study, data); },
-                    .run =
-                        [&study](const StudyData& data, StudyStore& store, const StudyRunOptions& options,
-                                 StudyObserver& observer, std::stop_token stop) {
-                          run_peer_study(study, data, store, options, observer, std::chrono::steady_clock::now,
-                                         std::move(stop));
-                        },
-                    .summarise = peer_summary});
-}
-
 }  // namespace
 
 Command add_peers(CLI::App& app) {
@@ -41,7 +26,7 @@ Command add_peers(CLI::App& app) {
                {"data.set", "data.path", "partition.clients", "study.partitions", "study.seeds", "study.graphs",
                 "study.methods", "study.measures", "study.alphas", "peers.rounds"});
   add_study_options(*sub, command->options, "the cells");
-  return {sub, [command] { return run_peers(*command); }};
+  return {sub, [command] { return run_study(command->options, command->study, run_peer_study, peer_summary); }};
 }
 
 }  // namespace headstart::lab

@@ -123,6 +123,13 @@ void run_cells(StudyStore& store, const ComputeCell& compute, std::size_t num_jo
   CellRunners(store, compute, observer, std::move(stop)).run(num_jobs);
 }
 
-std::string version_text() { return fmt::format("headstart {}, {}", version(), learn::platform_line()); }
+CellResult measured(const Clock& clock, const std::function<nlohmann::json()>& measure) {
+  const TimePoint begun = clock();
+  CellResult result;
+  result.metrics = measure();
+  result.seconds = seconds_between(begun, clock());
+  result.version = fmt::format("headstart {}, {}", version(), learn::platform_line());
+  return result;
+}
 
 }  // namespace headstart::lab

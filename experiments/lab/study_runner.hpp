@@ -8,6 +8,7 @@
 #include <string>
 
 #include "experiments/lab/study_store.hpp"
+#include "shared/base/clock.hpp"
 
 namespace headstart::lab {
 
@@ -44,7 +45,7 @@ using ComputeCell = std::function<CellResult(const Cell& cell, std::stop_token s
 void run_cells(StudyStore& store, const ComputeCell& compute, std::size_t num_jobs, StudyObserver& observer,
                std::stop_token stop);
 
-/// "headstart VERSION, PLATFORM", of a result.
-std::string version_text();
+/// The metrics that `measure` returns, with the seconds it took and what computed them.
+CellResult measured(const Clock& clock, const std::function<nlohmann::json()>& measure);
 
 }  // namespace headstart::lab

@@ -1,6 +1,5 @@
 #include "experiments/lab/study_view.hpp"
 
-#include <map>
 #include <utility>
 
 #include <fmt/format.h>
@@ -38,37 +37,6 @@ void StudyView::on_cell(const DoneCell& cell, const CellCounts& counts) {
   } else {
     out_ << line << std::endl;
   }
-}
-
-std::string pair_summary(const StudyStore& store) {
-  struct Sum {
-    std::int64_t count = 0, positive = 0;
-    double gain = 0, learning = 0, forgetting = 0, seconds = 0;
-  };
-  std::map<std::string, Sum> sums;
-  store.for_each_done([&sums](const DoneCell& done) {
-    const nlohmann::json& pair = done.cell.settings.at("pair");
-    if (!pair.contains("teacher")) return;
-    const nlohmann::json& metrics = done.result.metrics;
-    Sum& sum = sums[fmt::format("{:16} {:15} {:18}", done.cell.settings.at("partition").at("kind").get<std::string>(),
-                                pair.at("transfer").get<std::string>(), pair.at("method").get<std::string>())];
-    ++sum.count;
-    sum.positive += metrics.at("gain").get<double>() > 0 ? 1 : 0;
-    sum.gain += metrics.at("gain").get<double>();
-    sum.learning += metrics.at("learning").get<double>();
-    sum.forgetting += metrics.at("forgetting").get<double>();
-    sum.seconds += done.result.seconds;
-  });
-  std::string text =
-      fmt::format("{:16} {:15} {:18} {:>6} {:>7} {:>9} {:>10} {:>9} {:>9}\n", "partition", "transfer set", "method",
-                  "pairs", "gain", "learning", "forgetting", "positive", "s a pair");
-  for (const auto& [name, sum] : sums) {
-    const auto mean = [&sum](double total) { return total / static_cast<double>(sum.count); };
-    text += fmt::format("{} {:6} {:+7.2f} {:9.2f} {:10.2f} {:8.0f}% {:9.2f}\n", name, sum.count, 100 * mean(sum.gain),
-                        100 * mean(sum.learning), 100 * mean(sum.forgetting),
-                        100 * mean(static_cast<double>(sum.positive)), mean(sum.seconds));
-  }
-  return text;
 }
 
 }  // namespace headstart::lab

@@ -27,8 +27,4 @@ class StudyView final : public StudyObserver {
   std::optional<TimePoint> shown_;
 };
 
-/// Mean gain, learning and forgetting in points, and how often the gain is positive, for each partition, transfer set
-/// and method of a study.
-std::string pair_summary(const StudyStore& store);
-
 }  // namespace headstart::lab

@@ -7,9 +7,11 @@
 #include <cstdio>
 #include <cstdlib>
 #include <span>
+#include <string>
 #include <string_view>
 
 #include "shared/base/error.hpp"
+#include "shared/base/printable.hpp"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size);
 
@@ -40,6 +42,20 @@ bool is_refused(Call call) {
     require(error.code() != Errc::internal, error.what());
     return true;
   }
+}
+
+/// Hands JSON of a peer to `read`, which says what it promises of text that it accepts. What is said of text that is
+/// refused is short and printable, whatever the text holds.
+inline void offer(const std::string& text, void (*read)(const std::string&)) {
+  is_refused([&] {
+    try {
+      read(text);
+    } catch (const Error& error) {
+      const std::string words = error.what();
+      require(is_printable(words) && words.size() <= 400, "a refusal is short and printable");
+      throw;
+    }
+  });
 }
 
 }  // namespace headstart::fuzz

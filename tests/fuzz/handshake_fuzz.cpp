@@ -1,7 +1,6 @@
 // The JSON inside Welcome (the terms of a run, the figures of its samples) and inside Join (a client's own model, what
 // it says of its samples). Promised: what is accepted reads the same after it was written and sent on, and a spec names
 // its architecture or is refused; what is said of text that is refused is short and printable, whatever the text holds.
-#include "shared/base/printable.hpp"
 #include "shared/plan/terms.hpp"
 #include "tests/fuzz/fuzz.hpp"
 
@@ -32,26 +31,13 @@ void read_reference(const std::string& text) {
   fuzz::require(plan::to_json_text(plan::reference_from_json_text(written)) == written, "a reference reads as written");
 }
 
-/// Hands `text` to `read`.
-void offer(const std::string& text, void (*read)(const std::string&)) {
-  fuzz::is_refused([&] {
-    try {
-      read(text);
-    } catch (const Error& error) {
-      const std::string words = error.what();
-      fuzz::require(is_printable(words) && words.size() <= 400, "a refusal is short and printable");
-      throw;
-    }
-  });
-}
-
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   const std::string text(fuzz::text_of(data, size));
-  offer(text, read_terms);
-  offer(text, read_spec);
-  offer(text, read_report);
-  offer(text, read_reference);
+  fuzz::offer(text, read_terms);
+  fuzz::offer(text, read_spec);
+  fuzz::offer(text, read_report);
+  fuzz::offer(text, read_reference);
   return 0;
 }

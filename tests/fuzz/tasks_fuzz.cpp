@@ -1,7 +1,6 @@
 // The JSON inside Task, Input and Result: settings and forms from a server, figures from a client. Promised: what is
 // accepted reads the same after it was written, is within the bounds that are said of it, and a form is a schema that
 // a client may take memory for; what is said of text that is refused is short and printable.
-#include "shared/base/printable.hpp"
 #include "shared/plan/tasks.hpp"
 #include "tests/fuzz/fuzz.hpp"
 
@@ -52,25 +51,12 @@ void read_evaluation(const std::string& text) {
                 "counts read as written");
 }
 
-/// Hands `text` to `read`.
-void offer(const std::string& text, void (*read)(const std::string&)) {
-  fuzz::is_refused([&] {
-    try {
-      read(text);
-    } catch (const Error& error) {
-      const std::string words = error.what();
-      fuzz::require(is_printable(words) && words.size() <= 400, "a refusal is short and printable");
-      throw;
-    }
-  });
-}
-
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   const std::string text(fuzz::text_of(data, size));
   for (const auto read : {read_form, read_train_settings, read_kd_setting, read_pretraining, read_evaluation}) {
-    offer(text, read);
+    fuzz::offer(text, read);
   }
   return 0;
 }
