@@ -312,7 +312,8 @@ TEST_CASE("what is probably not meant is warned of") {
     REQUIRE(warnings.size() == 1);
     CHECK(warnings[0].find(part) != std::string::npos);
   }
-  for (const auto& [name, unused] : read_json("tests/golden/user_scripts/reference.json")["models"].items()) {
+  const nlohmann::json reference = read_json("tests/golden/user_scripts/reference.json");
+  for (const auto& [name, unused] : reference.at("models").items()) {
     CAPTURE(name);
     CHECK(try_script(file_of(name), task).warnings.empty());
   }
