@@ -86,9 +86,4 @@ ModelWithParts split(const StateDict& state, const PartSchemas& parts) {
   return result;
 }
 
-StateDict part_or_empty(const Parts& parts, const std::string& name) {
-  const auto found = parts.find(name);
-  return found == parts.end() ? StateDict() : found->second;
-}
-
 }  // namespace headstart::learn

@@ -30,7 +30,4 @@ ModelWithParts split(const StateDict& state, const PartSchemas& parts);
 /// Likewise, where nobody knows the schemas: a part is whatever stands under its name, and may be empty.
 ModelWithParts split(const StateDict& state, std::span<const std::string> names);
 
-/// The part of that name, or an empty state.
-StateDict part_or_empty(const Parts& parts, const std::string& name);
-
 }  // namespace headstart::learn
