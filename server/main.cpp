@@ -15,7 +15,6 @@
 #include <boost/asio/post.hpp>
 #include <boost/asio/thread_pool.hpp>
 
-#include "server/admission/acceptor.hpp"
 #include "server/admission/allowed_clients.hpp"
 #include "server/announcement.hpp"
 #include "server/operations/live_view.hpp"
@@ -29,6 +28,7 @@
 #include "shared/base/log.hpp"
 #include "shared/base/signals.hpp"
 #include "shared/learn/core/platform.hpp"
+#include "shared/net/acceptor.hpp"
 #include "shared/net/http.hpp"
 #include "shared/net/receive_memory.hpp"
 #include "shared/net/stop_signals.hpp"
@@ -108,11 +108,15 @@ server::CentralData checked_data(const server::ServerConfig& config) {
   return data;
 }
 
+server::AcceptorStatus status_of(const net::AcceptorRecord& record) {
+  return {record.connections.num_inside(), record.refusals.count_so_far(), record.failures.num_in_all()};
+}
+
 /// Until `listener` is closed.
 void serve_admin(asio::io_context& io, net::Listener& listener, const server::Run& run,
-                 const std::shared_ptr<server::AcceptorRecord>& connections, const std::shared_ptr<net::Tls>& tls) {
+                 const std::shared_ptr<net::AcceptorRecord>& connections, const std::shared_ptr<net::Tls>& tls) {
   const auto acceptor_status = [connections, tls] {
-    server::AcceptorStatus status = connections->status();
+    server::AcceptorStatus status = status_of(*connections);
     if (tls) status.expiry = tls->expiry();
     return status;
   };
@@ -122,6 +126,19 @@ void serve_admin(asio::io_context& io, net::Listener& listener, const server::Ru
   };
   auto serving = net::serve_http(io.get_executor(), listener, answer);
   asio::co_spawn(io, std::move(serving), [](const std::exception_ptr&) {});
+}
+
+/// Until `listener` is closed.
+void serve_clients(asio::io_context& io, net::Listener& listener, server::Run& run,
+                   const net::WebSocketOptions& options, const std::shared_ptr<net::AcceptorRecord>& connections) {
+  const net::Admit admit = [&run](std::unique_ptr<net::MessageChannel> channel, std::function<void()> on_established) {
+    return run.admit(std::move(channel), std::move(on_established));
+  };
+  const auto on_failure = [&run](const std::string& peer, const std::string& reason) {
+    run.audit().handshake_failed(peer, reason);
+  };
+  auto accepting = net::accept_loop(io.get_executor(), listener, options, connections, admit, on_failure);
+  asio::co_spawn(io, std::move(accepting), [](const std::exception_ptr&) {});
 }
 
 /// What can be known before anything is loaded. Throws Error(usage).
@@ -163,14 +180,9 @@ int run_server(const server::ServerConfig& config) {
                                  {.leave = [] { std::_Exit(static_cast<int>(Errc::interrupted)); }});
   if (admin) folder.write_admin_port(admin->port());
   folder.write_port(listener.port());  // last: who sees it finds the rest, and may tell it to stop
-  const auto connections = std::make_shared<server::AcceptorRecord>(static_cast<std::size_t>(config.max_handshakes),
-                                                                    std::chrono::steady_clock::now);
-  const server::Admit admit = [&run](std::unique_ptr<net::MessageChannel> channel,
-                                     std::function<void()> on_established) {
-    return run.admit(std::move(channel), std::move(on_established));
-  };
-  auto accepting = server::accept_loop(io.get_executor(), listener, channel_options, connections, admit, run.audit());
-  asio::co_spawn(io, std::move(accepting), [](const std::exception_ptr&) {});  // ends when the listener is closed
+  const auto connections = std::make_shared<net::AcceptorRecord>(static_cast<std::size_t>(config.max_handshakes),
+                                                                 std::chrono::steady_clock::now);
+  serve_clients(io, listener, run, channel_options, connections);
   if (admin) serve_admin(io, *admin, run, connections, channel_options.tls);
   std::exception_ptr failure;
   auto running = run.run();

@@ -1,4 +1,4 @@
-#include "server/admission/connection_limits.hpp"
+#include "shared/net/connection_limits.hpp"
 
 #include <algorithm>
 #include <vector>
@@ -10,6 +10,9 @@
 
 namespace headstart::server {
 namespace {
+
+using net::ConnectionLimiter;
+using net::ConnectionPlaces;
 
 /// A watched that notes who was put out, by the order of coming.
 struct Watched {

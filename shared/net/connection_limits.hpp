@@ -16,7 +16,7 @@
 
 #include "shared/base/clock.hpp"
 
-namespace headstart::server {
+namespace headstart::net {
 
 /// Places of one kind, each held by an owner, who may have a share of them. No sockets.
 class ConnectionPlaces {
@@ -68,13 +68,13 @@ class ConnectionPlaces {
   std::map<ConnectionId, std::string> owner_of_;
 };
 
-/// The connections that have not joined the run yet. Strangers have `limit` places, of which an
-/// address may hold a fourth. Who has shown a certificate that holds leaves them for a place of its own, of which each
-/// name in a certificate may hold a few: no stranger can take it, nor another silo. Who comes beyond its owner's share
-/// takes the place of the same owner's connection that has been stalled for the longest; where none is, of the one that
-/// has come the least far, the oldest of those. Where all places are taken, one of the owner that holds the most makes
-/// room. So stalled connections lock out nobody behind them, however fast they are renewed, and a flood, from however
-/// many addresses, keeps out no others. No sockets.
+/// The connections that have not joined yet. Strangers have `limit` places, of which an address may hold a fourth. Who
+/// has shown a certificate that holds leaves them for a place of its own, of which each name in a certificate may hold
+/// a few: no stranger can take it, nor another name. Who comes beyond its owner's share takes the place of the same
+/// owner's connection that has been stalled for the longest; where none is, of the one that has come the least far, the
+/// oldest of those. Where all places are taken, one of the owner that holds the most makes room. So stalled connections
+/// lock out nobody behind them, however fast they are renewed, and a flood, from however many addresses, keeps out no
+/// others. No sockets.
 class ConnectionLimiter {
  public:
   using ConnectionId = ConnectionPlaces::ConnectionId;
@@ -105,4 +105,4 @@ class ConnectionLimiter {
   ConnectionId next_ = 0;
 };
 
-}  // namespace headstart::server
+}  // namespace headstart::net

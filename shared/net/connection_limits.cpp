@@ -1,10 +1,10 @@
-#include "server/admission/connection_limits.hpp"
+#include "shared/net/connection_limits.hpp"
 
 #include <algorithm>
 
 #include <fmt/format.h>
 
-namespace headstart::server {
+namespace headstart::net {
 
 std::variant<std::optional<ConnectionPlaces::Displaced>, std::string> ConnectionPlaces::make_room(
     const std::string& owner, const std::string& owner_words) const {
@@ -132,4 +132,4 @@ void ConnectionLimiter::evict_before(Progress progress, const std::string& reaso
   }
 }
 
-}  // namespace headstart::server
+}  // namespace headstart::net

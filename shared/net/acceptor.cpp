@@ -1,4 +1,4 @@
-#include "server/admission/acceptor.hpp"
+#include "shared/net/acceptor.hpp"
 
 #include <algorithm>
 #include <optional>
@@ -9,7 +9,7 @@
 #include "shared/base/error.hpp"
 #include "shared/base/log.hpp"
 
-namespace headstart::server {
+namespace headstart::net {
 
 namespace {
 
@@ -30,7 +30,7 @@ class Place {
   ConnectionLimiter::ConnectionId connection_;
 };
 
-/// Those who are not through yet would keep a server that ends for as long as they may take.
+/// Those who are not through yet would keep a program that ends for as long as they may take.
 class EvictAtEnd {
  public:
   explicit EvictAtEnd(AcceptorRecord& record) : record_(record) {}
@@ -44,20 +44,19 @@ class EvictAtEnd {
   AcceptorRecord& record_;
 };
 
-net::Task<> serve(net::PendingPeer pending, net::WebSocketOptions options, Admit admit, AuditLog& audit,
-                  std::shared_ptr<Place> place /*held until it has joined or gone*/) {
+Task<> serve(PendingPeer pending, WebSocketOptions options, Admit admit, OnHandshakeFailure on_failure,
+             std::shared_ptr<Place> place /*held until it has joined or gone*/) {
   const std::string peer = pending.peer();
-  std::unique_ptr<net::MessageChannel> channel;
+  std::unique_ptr<MessageChannel> channel;
   try {
-    const net::HandshakeSteps steps{
-        .on_first_bytes = [place] { place->advance(ConnectionLimiter::Progress::speaking); },
-        .on_certificate = [place](const std::string& name) { place->recognise(name); }};
-    auto shaking = net::handshake(std::move(pending), options, steps);
+    const HandshakeSteps steps{.on_first_bytes = [place] { place->advance(ConnectionLimiter::Progress::speaking); },
+                               .on_certificate = [place](const std::string& name) { place->recognise(name); }};
+    auto shaking = handshake(std::move(pending), options, steps);
     channel = co_await std::move(shaking);
   } catch (const Error& error) {
-    if (!place->record().failures.count(net::address_of(peer))) co_return;
+    if (!place->record().failures.count(address_of(peer))) co_return;
     spdlog::warn("{}", error.what());
-    audit.handshake_failed(peer, error.what());
+    on_failure(peer, error.what());
     co_return;
   }
   place->advance(ConnectionLimiter::Progress::upgraded);
@@ -71,16 +70,16 @@ net::Task<> serve(net::PendingPeer pending, net::WebSocketOptions options, Admit
 
 }  // namespace
 
-net::Task<> accept_loop(net::asio::any_io_executor executor, net::Listener& listener, net::WebSocketOptions options,
-                        std::shared_ptr<AcceptorRecord> record, Admit admit, AuditLog& audit) {
+Task<> accept_loop(asio::any_io_executor executor, Listener& listener, WebSocketOptions options,
+                   std::shared_ptr<AcceptorRecord> record, Admit admit, OnHandshakeFailure on_failure) {
   const bool speaks_tls = options.tls != nullptr;
   const EvictAtEnd evict_at_end(*record);
   while (true) {
     auto accepting = listener.accept();
-    net::PendingPeer pending = co_await std::move(accepting);
+    PendingPeer pending = co_await std::move(accepting);
     const std::string peer = pending.peer();
     const auto end = pending.ender(speaks_tls);
-    const auto entered = record->connections.enter(net::address_of(peer), end);
+    const auto entered = record->connections.enter(address_of(peer), end);
     if (const auto* reason = std::get_if<std::string>(&entered)) {
       end(*reason);
       if (LogSampler& refusals = record->refusals; refusals.count()) {
@@ -90,11 +89,11 @@ net::Task<> accept_loop(net::asio::any_io_executor executor, net::Listener& list
       continue;
     }
     auto place = std::make_shared<Place>(record, std::get<ConnectionLimiter::ConnectionId>(entered));
-    auto serving = serve(std::move(pending), options, admit, audit, std::move(place));
-    net::asio::co_spawn(executor, std::move(serving), [](const std::exception_ptr& failure) {
+    auto serving = serve(std::move(pending), options, admit, on_failure, std::move(place));
+    asio::co_spawn(executor, std::move(serving), [](const std::exception_ptr& failure) {
       if (failure) std::rethrow_exception(failure);
     });
   }
 }
 
-}  // namespace headstart::server
+}  // namespace headstart::net
