@@ -2,9 +2,6 @@
 
 #include <utility>
 
-#include "shared/base/log.hpp"
-#include "shared/base/time_text.hpp"
-
 namespace headstart::server {
 
 namespace {
@@ -21,34 +18,19 @@ nlohmann::json visitor(const std::string& client, const std::string& address, co
 
 }  // namespace
 
-AuditLog::AuditLog(const std::filesystem::path& file, WallClock clock) : clock_(std::move(clock)), lines_(file) {}
-
-void AuditLog::record(std::string_view event, nlohmann::json about) {
-  about["at"] = utc_text(clock_());
-  about["event"] = event;
-  lines_.append(about);
-}
-
-template <class About>
-void AuditLog::report(std::string_view event, About about) noexcept {
-  try {
-    record(event, about());
-  } catch (const std::exception& error) {
-    spdlog::error("audit log: {}", error.what());
-  }
-}
+AuditLog::AuditLog(const std::filesystem::path& file, WallClock clock) : events_(file, std::move(clock)) {}
 
 void AuditLog::server_started(const std::string& version, bool is_resumed) {
-  record("server started", {{"version", version}, {"resumed", is_resumed}});
+  events_.record("server started", {{"version", version}, {"resumed", is_resumed}});
 }
 
 void AuditLog::handshake_failed(const std::string& address, const std::string& reason) noexcept {
-  report("handshake failed", [&] { return nlohmann::json{{"address", address}, {"reason", reason}}; });
+  events_.report("handshake failed", [&] { return nlohmann::json{{"address", address}, {"reason", reason}}; });
 }
 
 void AuditLog::refused(const std::string& address, const std::string& certified_as, const std::string& name,
                        const std::string& reason) noexcept {
-  report("refused", [&] {
+  events_.report("refused", [&] {
     return nlohmann::json{{"address", address}, {"certificate", certified_as}, {"client", name}, {"reason", reason}};
   });
 }
@@ -58,32 +40,32 @@ void AuditLog::joined(const std::string& client, const std::string& address, con
   nlohmann::json line = visitor(client, address, certified_as);
   line["share_model"] = shares_with_peers ? "peers" : "server";
   if (count_so_far) line["so_far"] = *count_so_far;
-  record("joined", std::move(line));
+  events_.record("joined", std::move(line));
 }
 
 void AuditLog::samples_differ(const std::string& client, const std::string& how) {
-  record("samples differ", {{"client", client}, {"reason", how}});
+  events_.record("samples differ", {{"client", client}, {"reason", how}});
 }
 
 void AuditLog::returned(const std::string& client, const std::string& address, const std::string& certified_as,
                         std::optional<std::size_t> count_so_far) {
   nlohmann::json line = visitor(client, address, certified_as);
   if (count_so_far) line["so_far"] = *count_so_far;
-  record("returned", std::move(line));
+  events_.record("returned", std::move(line));
 }
 
 void AuditLog::checked(const std::string& client, const std::string& address, const std::string& certified_as) {
-  record("checked", visitor(client, address, certified_as));
+  events_.record("checked", visitor(client, address, certified_as));
 }
 
 void AuditLog::connection_lost(const std::string& client, const std::string& reason) noexcept {
-  report("connection lost", [&] { return nlohmann::json{{"client", client}, {"reason", reason}}; });
+  events_.report("connection lost", [&] { return nlohmann::json{{"client", client}, {"reason", reason}}; });
 }
 
 void AuditLog::sent(const std::string& client, const TransferRecord& cargo) {
   nlohmann::json line = {{"client", client}};
   add_transfer(line, cargo);
-  record("sent", std::move(line));
+  events_.record("sent", std::move(line));
 }
 
 void AuditLog::received(const std::string& client, const TransferRecord& cargo,
@@ -92,23 +74,25 @@ void AuditLog::received(const std::string& client, const TransferRecord& cargo,
   add_transfer(line, cargo);
   if (refusal) line["reason"] = *refusal;
   if (norm) line["norm"] = *norm;
-  record("received", std::move(line));
+  events_.record("received", std::move(line));
 }
 
 void AuditLog::result_refused(const std::string& client, const std::string& kind, const std::string& reason) noexcept {
-  report("result refused", [&] { return nlohmann::json{{"client", client}, {"kind", kind}, {"reason", reason}}; });
+  events_.report("result refused", [&] {
+    return nlohmann::json{{"client", client}, {"kind", kind}, {"reason", reason}};
+  });
 }
 
 void AuditLog::global_model(std::int64_t round, const std::string& digest, const std::vector<std::string>& clients) {
-  record("global model", {{"round", round}, {"sha256", digest}, {"clients", clients}});
+  events_.record("global model", {{"round", round}, {"sha256", digest}, {"clients", clients}});
 }
 
 void AuditLog::taken_back(std::int64_t round, const std::string& kept_in) {
-  record("taken back", {{"round", round}, {"kept_in", kept_in}});
+  events_.record("taken back", {{"round", round}, {"kept_in", kept_in}});
 }
 
 void AuditLog::run_ended(const std::string& why) noexcept {
-  report("run ended", [&] { return nlohmann::json{{"reason", why}}; });
+  events_.report("run ended", [&] { return nlohmann::json{{"reason", why}}; });
 }
 
 }  // namespace headstart::server

@@ -6,13 +6,10 @@
 #include <filesystem>
 #include <optional>
 #include <string>
-#include <string_view>
 #include <vector>
 
-#include <nlohmann/json.hpp>
-
 #include "shared/base/clock.hpp"
-#include "shared/base/files.hpp"
+#include "shared/base/event_log.hpp"
 
 namespace headstart::server {
 
@@ -23,15 +20,13 @@ struct TransferRecord {
   std::string digest;  ///< SHA-256 of the bytes, in hexadecimal.
 };
 
-/// One JSON object a line, in the order of events: `at` (UTC), `event`, and what the event is about. Appended to, also
-/// by a server that goes on with the run. A line has reached the operating system when the call returns. Calls on one
-/// thread.
+/// The events of one run in an EventLog, appended to also by a server that goes on with the run. Calls on one thread.
 class AuditLog {
  public:
   /// Throws Error(storage) where the file cannot be written.
   AuditLog(const std::filesystem::path& file, WallClock clock);
 
-  [[nodiscard]] const WallClock& clock() const { return clock_; }
+  [[nodiscard]] const WallClock& clock() const { return events_.clock(); }
 
   // What a run does. These throw Error(storage): what cannot be recorded does not go on.
 
@@ -69,13 +64,7 @@ class AuditLog {
   void run_ended(const std::string& why) noexcept;
 
  private:
-  void record(std::string_view event, nlohmann::json about);
-  /// `about()` gives the line; what fails is left to the next record().
-  template <class About>
-  void report(std::string_view event, About about) noexcept;
-
-  WallClock clock_;
-  LineFile lines_;
+  EventLog events_;
 };
 
 }  // namespace headstart::server
