@@ -13,9 +13,9 @@
 
 #include "server/config/server_config.hpp"
 #include "server/operations/audit_log.hpp"
-#include "server/record/journal.hpp"
 #include "server/record/run_events.hpp"
 #include "shared/base/files.hpp"
+#include "shared/base/journal.hpp"
 #include "shared/wire/packed_state.hpp"
 
 namespace headstart::server {
@@ -34,7 +34,7 @@ namespace headstart::server {
 class RunFolder {
  public:
   /// Makes the folder, or opens that of an earlier run, to go on with it. Throws Error(storage): the folder holds
-  /// something else or a finished run of which parts are missing, another server is at work in it, it cannot be made.
+  /// something else or a finished run of which parts are missing, another process is at work in it, it cannot be made.
   /// `wall_clock`: for the audit log.
   RunFolder(const std::filesystem::path& folder, CheckpointOptions checkpoints, WallClock wall_clock);
 

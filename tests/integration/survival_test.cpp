@@ -16,8 +16,8 @@
 #include <sys/resource.h>
 
 #include "experiments/lab/simulation.hpp"
-#include "server/record/journal.hpp"
 #include "shared/base/files.hpp"
+#include "shared/base/journal.hpp"
 #include "shared/learn/core/platform.hpp"
 #include "shared/net/faulty_channel.hpp"
 #include "tests/support/delegating_channel.hpp"
@@ -834,13 +834,13 @@ TEST_CASE("started again after its end: nothing is done and nothing changes; oth
 TEST_CASE("journal: a line that is damaged before whole ones is named, and nothing is cut off") {
   const test::TemporaryFolder folder;
   {
-    server::Journal journal(folder / "journal");
+    Journal journal(folder / "journal");
     for (int i = 0; i < 5; ++i) journal.append({{"event", "test"}, {"number", i}});
   }
   std::string text = read_text(folder / "journal");
   text[text.size() / 5 + 70] ^= 1;
   std::ofstream(folder / "journal", std::ios::binary) << text;
-  const std::string message = test::error_of(Errc::data, [&] { server::Journal journal(folder / "journal"); });
+  const std::string message = test::error_of(Errc::data, [&] { Journal journal(folder / "journal"); });
   CHECK(message.find("line 2 is damaged") != std::string::npos);
   CHECK(read_text(folder / "journal") == text);
 }
@@ -848,7 +848,7 @@ TEST_CASE("journal: a line that is damaged before whole ones is named, and nothi
 TEST_CASE("journal: an event for which there is no room leaves the journal as it was") {
   const test::TemporaryFolder folder;
   {
-    server::Journal journal(folder / "journal");
+    Journal journal(folder / "journal");
     journal.append({{"event", "first"}});
     rlimit before{};
     REQUIRE(::getrlimit(RLIMIT_FSIZE, &before) == 0);
@@ -862,7 +862,7 @@ TEST_CASE("journal: an event for which there is no room leaves the journal as it
     CHECK(code == Errc::storage);
     journal.append({{"event", "second"}});
   }
-  const server::Journal journal(folder / "journal");
+  const Journal journal(folder / "journal");
   REQUIRE(journal.earlier().size() == 2);
   CHECK(journal.earlier()[1]["event"] == "second");
 }
@@ -870,18 +870,17 @@ TEST_CASE("journal: an event for which there is no room leaves the journal as it
 TEST_CASE("journal: any flipped bit ends what counts, and nothing before it is lost") {
   const test::TemporaryFolder folder;
   {
-    server::Journal journal(folder / "journal");
+    Journal journal(folder / "journal");
     for (int i = 0; i < 5; ++i) journal.append({{"event", "test"}, {"number", i}});
-    CHECK(test::error_of([&] { server::Journal second(folder / "journal"); }).find("another server") !=
-          std::string::npos);
+    CHECK(test::error_of([&] { Journal second(folder / "journal"); }).find("another process") != std::string::npos);
   }
   const std::string text = read_text(folder / "journal");
-  CHECK(server::Journal::parse(text).first.size() == 5);
+  CHECK(Journal::parse(text).first.size() == 5);
   const std::size_t line = text.size() / 5;
   for (std::size_t byte = 0; byte < text.size(); ++byte) {
     std::string damaged = text;
     damaged[byte] ^= 1;
-    const auto [events, taken] = server::Journal::parse(damaged);
+    const auto [events, taken] = Journal::parse(damaged);
     CHECK(events.size() == byte / line);
     CHECK(taken == byte / line * line);
   }

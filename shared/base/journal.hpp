@@ -1,4 +1,4 @@
-// What a run has achieved so far, one checked line an event: what a server that is started again goes on from.
+// What a program has achieved so far, one checked line an event: what it goes on from when it is started again.
 #pragma once
 
 #include <filesystem>
@@ -9,20 +9,20 @@
 
 #include <nlohmann/json.hpp>
 
-namespace headstart::server {
+namespace headstart {
 
 /// A line is 64 hexadecimal digits, a space, and a JSON object of which they are the SHA-256.
 class Journal {
  public:
-  /// Opens `file`, made where it is missing, and holds it against a second server. Throws Error(storage) where it
+  /// Opens `file`, made where it is missing, and holds it against a second process. Throws Error(storage) where it
   /// cannot be written or another process holds it; Error(data) where a line is damaged though whole ones follow: no
-  /// server that was killed leaves that, and to go on from there would lose what they say.
+  /// process that was killed leaves that, and to go on from there would lose what they say.
   explicit Journal(std::filesystem::path file);
   ~Journal();
   Journal(const Journal&) = delete;
   Journal& operator=(const Journal&) = delete;
 
-  /// The events of an earlier server. A damaged end, as a server that was killed while writing leaves it, is cut off.
+  /// The events of an earlier process. A damaged end, as one that was killed while writing leaves it, is cut off.
   [[nodiscard]] const std::vector<nlohmann::json>& earlier() const { return earlier_; }
   /// One sentence where something was cut off, else empty.
   [[nodiscard]] const std::string& damage() const { return damage_; }
@@ -41,4 +41,4 @@ class Journal {
   std::string damage_;
 };
 
-}  // namespace headstart::server
+}  // namespace headstart

@@ -1,4 +1,4 @@
-#include "server/record/journal.hpp"
+#include "shared/base/journal.hpp"
 
 #include <fcntl.h>
 #include <unistd.h>
@@ -13,7 +13,7 @@
 #include "shared/base/error.hpp"
 #include "shared/base/files.hpp"
 
-namespace headstart::server {
+namespace headstart {
 
 namespace {
 
@@ -65,7 +65,7 @@ Journal::Journal(std::filesystem::path file) : file_(std::move(file)) {
   if (descriptor_ < 0) fail(file_, "cannot be written");
   if (::flock(descriptor_, LOCK_EX | LOCK_NB) != 0) {
     ::close(descriptor_);
-    throw Error(Errc::storage, file_.string() + ": another server is at work in this folder");
+    throw Error(Errc::storage, file_.string() + ": another process is at work in this folder");
   }
   const std::string text = read_text(file_);
   std::size_t taken = 0;
@@ -105,4 +105,4 @@ void Journal::append(const nlohmann::json& event) {
   }
 }
 
-}  // namespace headstart::server
+}  // namespace headstart
