@@ -144,17 +144,25 @@ SystemTime time_of(std::int64_t seconds) { return SystemTime(std::chrono::second
 
 nlohmann::json to_json(const Issued& issued) {
   return {{"name", issued.name},
-          {"role", issued.role == Role::server ? "server" : "client"},
+          {"role", word_of(issued.role)},
           {"serial", issued.serial},
           {"fingerprint", issued.fingerprint},
           {"expires", seconds_of(issued.expires)},
           {"revoked", issued.revoked ? nlohmann::json(seconds_of(*issued.revoked)) : nlohmann::json()}};
 }
 
+/// A word that is none counts as that of a client, who may do the least.
+Role role_of(const std::string& word) {
+  for (const Role role : {Role::server, Role::peer}) {
+    if (word == word_of(role)) return role;
+  }
+  return Role::client;
+}
+
 Issued issued_from(const nlohmann::json& entry) {
   Issued issued;
   issued.name = entry.at("name");
-  issued.role = entry.at("role") == "server" ? Role::server : Role::client;
+  issued.role = role_of(entry.at("role"));
   issued.serial = entry.at("serial");
   issued.fingerprint = entry.value("fingerprint", "");
   issued.expires = time_of(entry.at("expires"));
@@ -182,11 +190,12 @@ std::string requested_name(const Request& request, const std::filesystem::path& 
 
 /// Throws Error(usage) where the options do not go together.
 void check(const SignOptions& options) {
-  if (options.is_server && options.hosts.empty()) {
+  if (options.role == Role::server && options.hosts.empty()) {
     throw Error(Errc::usage, "a server's certificate needs --host, the names and addresses at which clients reach it");
   }
-  if (!options.is_server && !options.hosts.empty()) {
-    throw Error(Errc::usage, "--host is for a server's certificate; say --server, or leave it out");
+  if (options.role == Role::client && !options.hosts.empty()) {
+    throw Error(Errc::usage,
+                "--host is for the certificate of a server or a peer; say --server or --peer, or leave it out");
   }
   for (const std::string& host : options.hosts) {
     if (is_host(host)) continue;
@@ -198,6 +207,18 @@ void check(const SignOptions& options) {
 }
 
 }  // namespace
+
+std::string word_of(Role role) {
+  switch (role) {
+    case Role::server:
+      return "server";
+    case Role::client:
+      return "client";
+    case Role::peer:
+      return "peer";
+  }
+  return "";
+}
 
 void Authority::create(const std::filesystem::path& folder, const std::string& name, int days, SystemTime now) {
   if (name.empty() || name.size() > 64) {
@@ -313,8 +334,7 @@ Signed Authority::sign(const std::filesystem::path& request_file, const SignOpti
   }
   const std::string key = fingerprint(*request);
   const std::vector<Issued*> replaced = replaced_by(name, key, options.again, request_file, now);
-  const Role role = options.is_server ? Role::server : Role::client;
-  const Grant grant{name, role, options.hosts, validity_of(now, options.days), random_serial()};
+  const Grant grant{name, options.role, options.hosts, validity_of(now, options.days), random_serial()};
   const Certificate certificate = pki::sign(*request, grant, *certificate_, *key_);
   Signed done{certificate_file(name, grant.serial), name, key, {}};
   for (Issued* issued : replaced) {
@@ -322,7 +342,7 @@ Signed Authority::sign(const std::filesystem::path& request_file, const SignOpti
     done.revoked.push_back(*issued);
   }
   // First the record, then the certificate: one that nobody has recorded could not be revoked.
-  issued_.push_back({name, role, grant.serial, key, grant.validity.end, {}});
+  issued_.push_back({name, options.role, grant.serial, key, grant.validity.end, {}});
   if (done.revoked.empty()) {
     save();
   } else {

@@ -10,6 +10,9 @@
 
 namespace headstart::pki {
 
+/// "server", "client", "peer".
+std::string word_of(Role role);
+
 struct Issued {
   std::string name;
   Role role = Role::client;
@@ -29,8 +32,8 @@ enum class Again {
 struct SignOptions {
   std::string name;  ///< Whose request it must be; empty: as its file is called, NAME.csr.
   Again again = Again::refuse;
-  bool is_server = false;
-  std::vector<std::string> hosts;  ///< A server's names and addresses; needed for one, forbidden for a client.
+  Role role = Role::client;
+  std::vector<std::string> hosts;  ///< Names and addresses: a server needs them, a peer may have them, a client not.
   int days = 365;
 };
 

@@ -29,8 +29,7 @@ std::string state_of(const pki::Issued& issued, SystemTime now) {
 
 int list(const pki::Authority& authority, SystemTime now) {
   for (const pki::Issued& issued : authority.issued()) {
-    std::cout << fmt::format("{:<24} {:<6} {}  {}\n", issued.name,
-                             issued.role == pki::Role::server ? "server" : "client", issued.serial,
+    std::cout << fmt::format("{:<24} {:<6} {}  {}\n", issued.name, pki::word_of(issued.role), issued.serial,
                              state_of(issued, now));
   }
   const auto tell = [now](const std::string& what, SystemTime end, const char* advice) {
@@ -104,8 +103,15 @@ void add_sign_options(CLI::App& command, Options& options) {
       .add_flag_function("--replace", again(pki::Again::replace),
                          "Certify another key of a name that holds a certificate, and revoke that; ask the silo first")
       ->excludes(renewal);
-  command.add_flag("--server", options.sign.is_server, "For a server; clients' certificates cannot serve as one");
-  command.add_option("--host", options.sign.hosts, "A server's host name or IP address; may be repeated");
+  const auto role = [&options](pki::Role what) { return [&options, what](std::int64_t) { options.sign.role = what; }; };
+  CLI::Option* server = command.add_flag_function("--server", role(pki::Role::server),
+                                                  "For a server; clients' certificates cannot serve as one");
+  command
+      .add_flag_function("--peer", role(pki::Role::peer),
+                         "For a peer, which dials others and is dialled under its own name")
+      ->excludes(server);
+  command.add_option("--host", options.sign.hosts,
+                     "Host name or IP address of a server, or a further one of a peer; may be repeated");
   command.add_option("--days", options.sign.days, "How long it lasts")
       ->check(CLI::Range(1, 3650))
       ->capture_default_str();

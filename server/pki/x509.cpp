@@ -77,9 +77,23 @@ bool is_address(const std::string& host) {
   return address != nullptr;
 }
 
-std::string alternative_names(const std::vector<std::string>& hosts) {
-  std::string names;
-  for (const std::string& host : hosts) {
+const char* usage_of(Role role) {
+  switch (role) {
+    case Role::server:
+      return "serverAuth";
+    case Role::client:
+      return "clientAuth";
+    case Role::peer:
+      return "serverAuth,clientAuth";
+  }
+  return "";
+}
+
+/// Empty where there are none.
+std::string alternative_names(const Grant& grant) {
+  // Whoever dials a peer expects its name, wherever it is reached: a name, also where it has the form of an address.
+  std::string names = grant.role == Role::peer ? "DNS:" + grant.name : "";
+  for (const std::string& host : grant.hosts) {
     names += (names.empty() ? "" : ",") + std::string(is_address(host) ? "IP:" : "DNS:") + host;
   }
   return names;
@@ -164,10 +178,12 @@ Certificate sign(X509_REQ& request, const Grant& grant, X509& authority, EVP_PKE
   require(X509_set_pubkey(raw, X509_REQ_get0_pubkey(&request)), "set a public key");
   add_extension(raw, &authority, NID_basic_constraints, "critical,CA:FALSE");
   add_extension(raw, &authority, NID_key_usage, "critical,digitalSignature");
-  add_extension(raw, &authority, NID_ext_key_usage, grant.role == Role::server ? "serverAuth" : "clientAuth");
+  add_extension(raw, &authority, NID_ext_key_usage, usage_of(grant.role));
   add_extension(raw, &authority, NID_subject_key_identifier, "hash");
   add_extension(raw, &authority, NID_authority_key_identifier, "keyid");
-  if (!grant.hosts.empty()) add_extension(raw, &authority, NID_subject_alt_name, alternative_names(grant.hosts));
+  if (const std::string names = alternative_names(grant); !names.empty()) {
+    add_extension(raw, &authority, NID_subject_alt_name, names);
+  }
   require(X509_sign(raw, &authority_key, EVP_sha256()), "sign a certificate");
   return certificate;
 }

@@ -28,8 +28,8 @@ using Key = std::unique_ptr<EVP_PKEY, FreeKey>;
 using Request = std::unique_ptr<X509_REQ, FreeRequest>;
 using Certificate = std::unique_ptr<X509, FreeCertificate>;
 
-/// What a certificate allows its holder to be.
-enum class Role { server, client };
+/// What a certificate allows its holder to be. A peer is reached and reaches others: both, under its own name.
+enum class Role { server, client, peer };
 
 struct Validity {
   SystemTime begin;
@@ -48,7 +48,7 @@ Certificate make_authority(const std::string& name, EVP_PKEY& key, const Validit
 struct Grant {
   std::string name;  ///< The subject's common name.
   Role role = Role::client;
-  std::vector<std::string> hosts;  ///< Names and IP addresses at which a server is reached.
+  std::vector<std::string> hosts;  ///< Names and IP addresses at which a server or a peer is reached.
   Validity validity;
   std::string serial;  ///< Hexadecimal.
 };
@@ -56,7 +56,8 @@ struct Grant {
 /// Whether a certificate can be made out to this: an IP address, or a host name, whose first label may be '*'.
 bool is_host(const std::string& text);
 
-/// Certifies the key of `request`. The request's own subject and extensions are not looked at: `grant` says it all.
+/// Certifies the key of `request`. A peer's certificate is made out to its name, as a DNS name, and to its hosts. The
+/// request's own subject and extensions are not looked at: `grant` says it all.
 Certificate sign(X509_REQ& request, const Grant& grant, X509& authority, EVP_PKEY& authority_key);
 
 struct Revocation {

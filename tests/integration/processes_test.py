@@ -287,11 +287,15 @@ class Processes(ProgramsTest):
                           "--days 31", "ends in")
         self.assert_fails(self.run_program(PKI, "sign", self.folder / "pki/authority.pem", "--folder",
                                            self.folder / "pki"), 3, "holds no certificate request")
+        self.assert_fails(self.run_program(PKI, "sign", request, "--server", "--peer", "--folder", self.folder / "pki"), 2,
+                          "--peer")
         self.certify("silo-2", "--days", "5")
+        self.certify("silo-3", "--peer")
         self.assertEqual(self.run_program(PKI, "revoke", "silo-1", "--folder", self.folder / "pki").returncode, 0)
         listed = self.run_program(PKI, "list", "--folder", self.folder / "pki").stdout.splitlines()
         self.assertRegex(listed[0], r"^silo-1 +client +[0-9A-F]{32}  revoked \d{4}-\d\d-\d\d$")
         self.assertRegex(listed[1], r"^silo-2 +client +[0-9A-F]{32}  EXPIRES SOON: ")
+        self.assertRegex(listed[2], r"^silo-3 +peer +[0-9A-F]{32}  ")
         again = self.run_program(PKI, "revoke", "silo-1", "--folder", self.folder / "pki")
         self.assertEqual(again.returncode, 0, again.stderr)
         self.assertIn("all of 'silo-1' were revoked before; the list was signed anew", again.stdout)

@@ -10,9 +10,16 @@ net::TlsFiles TestAuthority::client(const std::string& name, pki::SystemTime at)
 
 net::TlsFiles TestAuthority::server(std::vector<std::string> hosts) {
   pki::SignOptions options;
-  options.is_server = true;
+  options.role = pki::Role::server;
   options.hosts = std::move(hosts);
   return certify("server", options, std::chrono::system_clock::now());
+}
+
+net::TlsFiles TestAuthority::peer(const std::string& name, std::vector<std::string> hosts) {
+  pki::SignOptions options;
+  options.role = pki::Role::peer;
+  options.hosts = std::move(hosts);
+  return certify(name, options, std::chrono::system_clock::now());
 }
 
 void TestAuthority::revoke(const std::string& name) {

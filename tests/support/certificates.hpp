@@ -21,6 +21,7 @@ class TestAuthority {
   /// reached at 127.0.0.1 unless other hosts are named.
   net::TlsFiles client(const std::string& name, pki::SystemTime at = std::chrono::system_clock::now());
   net::TlsFiles server(std::vector<std::string> hosts = {"127.0.0.1"});
+  net::TlsFiles peer(const std::string& name, std::vector<std::string> hosts = {});
   void revoke(const std::string& name);
   /// Signs the revocation list as if at `at`; it lasts for a year from then.
   void renew_revocations(pki::SystemTime at);

@@ -7,6 +7,7 @@
 #include <openssl/asn1.h>
 #include <openssl/bn.h>
 #include <openssl/pem.h>
+#include <openssl/x509v3.h>
 #include <sys/file.h>
 
 #include "server/pki/authority.hpp"
@@ -288,6 +289,29 @@ TEST_CASE("one key is certified for one name, and no more once it was revoked") 
   for (const Again again : {Again::refuse, Again::renew, Again::replace}) {
     CHECK(contains(sites.refusal(Errc::data, mary, {.again = again}), "was revoked on"));
   }
+}
+
+TEST_CASE("a peer's certificate serves both ways and is made out to its name, whatever form that has") {
+  const Sites sites;
+  for (const std::string name : {"silo-1", "site_a", "192.0.2.7"}) {
+    const std::filesystem::path file = sites.request(name, name);
+    const Signed done = sites.sign(file, {.role = Role::peer, .hosts = {"a.example.org", "192.0.2.1"}});
+    const Certificate certificate = read_certificate(done.file);
+    CHECK(X509_get_extended_key_usage(certificate.get()) == (XKU_SSL_SERVER | XKU_SSL_CLIENT));
+    for (const std::string& host : {name, std::string("a.example.org")}) {
+      CHECK(X509_check_host(certificate.get(), host.c_str(), 0, X509_CHECK_FLAG_NEVER_CHECK_SUBJECT, nullptr) == 1);
+    }
+    CHECK(X509_check_host(certificate.get(), "silo-2", 0, 0, nullptr) == 0);
+    CHECK(X509_check_ip_asc(certificate.get(), "192.0.2.1", 0) == 1);
+    CHECK(X509_check_ip_asc(certificate.get(), "192.0.2.7", 0) == 0);
+    CHECK(sites.issued().back().role == Role::peer);
+  }
+  const std::filesystem::path file = sites.request("client", "silo-9");
+  CHECK(contains(sites.refusal(Errc::usage, file, {.hosts = {"a.example.org"}}), "--server or --peer"));
+  const Certificate client = read_certificate(sites.sign(file).file);
+  CHECK(X509_get_extended_key_usage(client.get()) == XKU_SSL_CLIENT);
+  CHECK(sites.issued().back().role == Role::client);
+  CHECK_NOTHROW(sites.sign(sites.request("alone", "silo-10"), {.role = Role::peer}));
 }
 
 TEST_CASE("an authority whose record has no fingerprints takes them from the certificates") {
