@@ -10,6 +10,7 @@
 #include <openssl/pem.h>
 #include <openssl/ssl.h>
 #include <openssl/x509.h>
+#include <openssl/x509v3.h>
 #include <sys/stat.h>
 
 #include "shared/base/c_deleter.hpp"
@@ -223,9 +224,43 @@ void expect_host(SSL* connection, const std::string& host) {
   SSL_set_tlsext_host_name(connection, host.c_str());  // not for addresses (RFC 6066)
 }
 
+void expect_name(SSL* connection, const std::string& name) {
+  X509_VERIFY_PARAM* terms = SSL_get0_param(connection);
+  X509_VERIFY_PARAM_set_hostflags(terms, X509_CHECK_FLAG_NO_WILDCARDS | X509_CHECK_FLAG_NEVER_CHECK_SUBJECT);
+  // SSL_set1_host() would take a name in the form of an address for one.
+  X509_VERIFY_PARAM_set1_host(terms, name.c_str(), 0);
+  SSL_set_tlsext_host_name(connection, name.c_str());
+}
+
+namespace {
+
+/// OpenSSL's own verification of an acceptor asks only whether the certificate allows to dial. Refused here, the
+/// dialler is told by an alert.
+int verify_that_of_a_peer(int holds, X509_STORE_CTX* verification) {
+  if (holds != 1 || X509_STORE_CTX_get_error_depth(verification) != 0) return holds;
+  if (X509_check_purpose(X509_STORE_CTX_get_current_cert(verification), X509_PURPOSE_SSL_SERVER, 0) == 1) return 1;
+  X509_STORE_CTX_set_error(verification, X509_V_ERR_INVALID_PURPOSE);
+  return 0;
+}
+
+}  // namespace
+
+void expect_peer_certificate(SSL* connection) {
+  SSL_set_verify(connection, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, verify_that_of_a_peer);
+}
+
 std::string verification_failure(const SSL* connection) {
   const long result = SSL_get_verify_result(connection);
-  return result == X509_V_OK ? "" : X509_verify_cert_error_string(result);
+  if (result == X509_V_OK) return "";
+  if (result == X509_V_ERR_INVALID_PURPOSE && SSL_get_verify_callback(connection) == verify_that_of_a_peer) {
+    return "its certificate is not that of a peer";
+  }
+  std::string words = std::string("its certificate does not hold: ") + X509_verify_cert_error_string(result);
+  if (result == X509_V_ERR_HOSTNAME_MISMATCH) {
+    const char* expected = X509_VERIFY_PARAM_get0_host(SSL_get0_param(const_cast<SSL*>(connection)), 0);
+    if (expected != nullptr) words += std::string(", '") + expected + "' was expected";
+  }
+  return words;
 }
 
 namespace {

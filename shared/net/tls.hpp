@@ -69,7 +69,16 @@ void log_expiry(const TlsFiles& files, const TlsExpiry& expiry, SystemTime now);
 /// Before a dialler's handshake: the peer's certificate must be for `host`, a name or an IP address.
 void expect_host(SSL* connection, const std::string& host);
 
-/// Why the peer's certificate did not hold, in OpenSSL's words ("certificate has expired"); empty where it did.
+/// The same for a peer that is known by `name`: among the DNS names of its certificate must be this one, whatever form
+/// it has. DNS names know no upper and lower case; who has to tell them apart compares peer_name().
+void expect_name(SSL* connection, const std::string& name);
+
+/// Before an acceptor's handshake: the certificate must also allow its holder to be dialled. That of a client, which
+/// may only dial, does not hold.
+void expect_peer_certificate(SSL* connection);
+
+/// Why the peer's certificate did not hold: "its certificate does not hold: certificate has expired", "its certificate
+/// is not that of a peer"; empty where it did.
 std::string verification_failure(const SSL* connection);
 
 /// What the peer's TLS said of this side's certificate as it ended the connection ("certificate revoked"); empty where

@@ -517,12 +517,18 @@ std::string reason_of(const Deadline& deadline, error_code error, Milliseconds l
   return deadline.has_expired() ? "no answer within " + seconds_of(limit) : error.message();
 }
 
-/// TLS before anything else is said. `host`: the name the peer's certificate must bear, of a dialler.
-Task<> secure(std::shared_ptr<Connection> connection, std::shared_ptr<Tls> tls, std::optional<std::string> host,
+/// TLS before anything else is said. `host`: what a dialler has dialled.
+Task<> secure(std::shared_ptr<Connection> connection, WebSocketOptions options, std::optional<std::string> host,
               error_code& error) {
-  Transport::Tls& stream = connection->stream.next_layer().secure(tls->context());
+  Transport::Tls& stream = connection->stream.next_layer().secure(options.tls->context());
   connection->begin_to_speak();
-  if (host) expect_host(stream.native_handle(), *host);
+  if (!host) {
+    if (options.requires_peer_certificate) expect_peer_certificate(stream.native_handle());
+  } else if (options.expected_name.empty()) {
+    expect_host(stream.native_handle(), *host);
+  } else {
+    expect_name(stream.native_handle(), options.expected_name);
+  }
   const auto side = host ? asio::ssl::stream_base::client : asio::ssl::stream_base::server;
   auto shaking = stream.async_handshake(side, asio::redirect_error(asio::use_awaitable, error));
   co_await std::move(shaking);
@@ -537,8 +543,7 @@ Task<> secure(std::shared_ptr<Connection> connection, std::shared_ptr<Tls> tls, 
 /// Why it failed, by this side's verification, the peer's alert, or the library.
 std::string tls_failure(const Connection& connection, error_code error) {
   const SSL* native = connection.stream.next_layer().tls();
-  if (const auto failure = verification_failure(native); !failure.empty())
-    return "its certificate does not hold: " + failure;
+  if (const auto failure = verification_failure(native); !failure.empty()) return failure;
   if (const auto refusal = refusal_of(error); !refusal.empty()) return "it refused this side: " + refusal;
   return error.message();
 }
@@ -631,7 +636,7 @@ Task<std::unique_ptr<MessageChannel>> dial(asio::any_io_executor executor, Url u
 
   if (url.is_secure) {
     std::optional<std::string> host = url.host;
-    auto securing = secure(connection, options.tls, std::move(host), error);
+    auto securing = secure(connection, options, std::move(host), error);
     co_await std::move(securing);
     if (is_over()) fail("no TLS at ");
     if (error) {
@@ -699,7 +704,7 @@ Task<std::unique_ptr<MessageChannel>> upgrade(std::shared_ptr<Connection> connec
   co_await std::move(listening);
   if (!error && connection->why_ended().empty()) steps.on_first_bytes();
   if (options.tls && !error) {
-    auto securing = secure(connection, options.tls, std::nullopt, error);
+    auto securing = secure(connection, options, std::nullopt, error);
     co_await std::move(securing);
     if (error && connection->why_ended().empty()) {
       if (speaks_no_tls(error)) {

@@ -37,6 +37,12 @@ struct WebSocketOptions {
   std::chrono::milliseconds goodbye_timeout = std::chrono::seconds(3);
   /// A dialler needs it for wss://; a server that has it accepts nothing without TLS.
   std::shared_ptr<Tls> tls = nullptr;
+  /// Of a dialler under TLS: the name that the other side's certificate must be made out to, as a DNS name, whatever
+  /// host or address is dialled. Empty: the URL's host.
+  std::string expected_name = {};
+  /// Of an accepting side under TLS: only the certificate of a peer holds, which may be dialled as well as dial; that
+  /// of a client is refused.
+  bool requires_peer_certificate = false;
   /// What all connections that are given the same one share, for messages above 64 KiB; null: each has its own.
   std::shared_ptr<ReceiveMemory> memory = nullptr;
   /// Ends the dialling at once; requested on the channel's executor.
@@ -109,7 +115,8 @@ struct HandshakeSteps {
 };
 
 /// The server's side of the upgrade: a step of its own, so that a slow peer keeps nobody waiting.
-/// Throws Error(network) for a peer that is lost or too slow, Error(protocol) for one that speaks no WebSocket.
+/// Throws Error(network) for a peer that is lost or too slow, Error(protocol) for one that speaks no WebSocket,
+/// Error(rejected) for one that TLS refuses.
 Task<std::unique_ptr<MessageChannel>> handshake(PendingPeer pending, WebSocketOptions options = {},
                                                 HandshakeSteps steps = {});
 

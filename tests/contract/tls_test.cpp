@@ -332,6 +332,95 @@ TEST_CASE("a client refuses a server that is not the one it dialled") {
   }
 }
 
+WebSocketOptions dialling(const TlsFiles& files, std::string expected_name) {
+  WebSocketOptions options = with(files, Tls::Side::client);
+  options.expected_name = std::move(expected_name);
+  return options;
+}
+
+WebSocketOptions listening_for_peers(const TlsFiles& files) {
+  WebSocketOptions options = with(files, Tls::Side::server);
+  options.requires_peer_certificate = true;
+  return options;
+}
+
+TEST_CASE("a dialler that expects a name gets whoever has it, at whatever address, and nobody else") {
+  const TlsFiles own = authority().peer("peer-a");
+  for (const std::string name : {"peer-b", "site_b", "192.0.2.7"}) {
+    const auto far = listening_for_peers(authority().peer(name));
+    CHECK(contains(meet(dialling(own, name), far).dialler.message, "welcome"));
+    const Outcome outcome = meet(dialling(own, "peer-c"), far);
+    CHECK(outcome.dialler.code == Errc::rejected);
+    CHECK(contains(outcome.dialler.message, "hostname mismatch, 'peer-c' was expected"));
+    CHECK(outcome.dialler.is_of_tls);
+    CHECK(outcome.server.has_failed);
+  }
+  SUBCASE("without a name the certificate is for the host that is dialled, or is refused") {
+    CHECK(contains(meet(dialling(own, ""), listening_for_peers(authority().peer("peer-b"))).dialler.message,
+                   "IP address mismatch"));
+    const auto reached = listening_for_peers(authority().peer("peer-d", {"127.0.0.1"}));
+    CHECK(contains(meet(dialling(own, ""), reached).dialler.message, "welcome"));
+    CHECK(contains(meet(dialling(own, "peer-d"), reached).dialler.message, "welcome"));
+  }
+  SUBCASE("a host with a wildcard is nobody's name") {
+    const auto far = listening_for_peers(authority().peer("peer-e", {"*.example.org"}));
+    CHECK(contains(meet(dialling(own, "peer-b.example.org"), far).dialler.message, "hostname mismatch"));
+  }
+  SUBCASE("a client's certificate of that name") {
+    const Outcome outcome = meet(dialling(own, "silo-2"), with(authority().client("silo-2"), Tls::Side::server));
+    CHECK(contains(outcome.dialler.message, "does not hold"));
+    CHECK(outcome.dialler.is_of_tls);
+  }
+}
+
+TEST_CASE("two peers dial each other with the files that they listen with") {
+  const std::vector<std::string> names = {"peer-a", "peer-b"};
+  for (const std::size_t dialler : {0, 1}) {
+    const std::string& near_name = names[dialler];
+    const std::string& far_name = names[1 - dialler];
+    const auto near = dialling(authority().peer(near_name, {"127.0.0.1"}), far_name);
+    const auto far = listening_for_peers(authority().peer(far_name, {"127.0.0.1"}));
+    const auto task = [&]() -> Task<> {
+      auto connecting = connect_websockets(near, far);
+      const auto pair = co_await std::move(connecting);
+      const std::string at_dialler = pair.near->identity();
+      const std::string at_listener = pair.far->identity();
+      CHECK(at_dialler == far_name);
+      CHECK(at_listener == near_name);
+    };
+    run(task());
+  }
+}
+
+TEST_CASE("where peers are expected, who may only dial or only be dialled is refused, and is told so") {
+  const auto peer = listening_for_peers(authority().peer("peer-b"));
+  SUBCASE("a client's certificate") {
+    const Outcome outcome = meet(dialling(authority().client("silo-1"), "peer-b"), peer);
+    CHECK(outcome.server.code == Errc::rejected);
+    CHECK(contains(outcome.server.message, " was refused by TLS: its certificate is not that of a peer"));
+    CHECK(outcome.dialler.code == Errc::rejected);
+    CHECK(contains(outcome.dialler.message, "unsupported certificate"));
+    CHECK(outcome.dialler.is_of_tls);
+  }
+  SUBCASE("a server's certificate") {
+    const Outcome outcome = meet(dialling(authority().server(), "peer-b"), peer);
+    CHECK(contains(outcome.server.message, "its certificate is not that of a peer"));
+    CHECK(outcome.dialler.is_of_tls);
+  }
+  SUBCASE("another failure keeps its own words") {
+    TestAuthority stranger;
+    TlsFiles files = stranger.peer("peer-a");
+    files.authority = authority().client("silo-x").authority;
+    files.revoked.clear();
+    CHECK(contains(meet(dialling(files, "peer-b"), peer).server.message,
+                   "its certificate does not hold: unable to get local issuer certificate"));
+  }
+  SUBCASE("where it is not required, a client's certificate holds") {
+    const auto far = with(authority().peer("peer-b"), Tls::Side::server);
+    CHECK(contains(meet(dialling(authority().client("silo-1"), "peer-b"), far).dialler.message, "welcome"));
+  }
+}
+
 TEST_CASE("files that cannot serve are refused at the start, by name") {
   const TlsFiles good = authority().client("silo-files");
   const auto refusal = [&](auto damage, Errc code = Errc::data) {
