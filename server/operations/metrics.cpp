@@ -8,62 +8,24 @@
 #include <utility>
 #include <vector>
 
-#include <prometheus/metric_family.h>
-#include <prometheus/text_serializer.h>
 #include <sys/resource.h>
 
 #include "shared/base/version.hpp"
+#include "shared/net/metric_families.hpp"
 
 namespace headstart::server {
 
 namespace {
 
-using prometheus::ClientMetric;
-using prometheus::MetricFamily;
-using prometheus::MetricType;
-using Labels = std::vector<ClientMetric::Label>;
-
-class Families {
- public:
-  /// The values added next belong to this family.
-  void begin(std::string name, std::string help, MetricType type) {
-    families_.push_back({std::move(name), std::move(help), type, {}});
-  }
-  void add(double value, Labels labels = {}) {
-    ClientMetric metric;
-    metric.label = std::move(labels);
-    metric.gauge.value = value;
-    metric.counter.value = value;
-    families_.back().metric.push_back(std::move(metric));
-  }
-  void gauge(std::string name, std::string help, double value) {
-    begin(std::move(name), std::move(help), MetricType::Gauge);
-    add(value);
-  }
-  void gauge(std::string name, std::string help, std::optional<double> value) {
-    if (value) gauge(std::move(name), std::move(help), *value);
-  }
-  void counter(std::string name, std::string help, double value) {
-    begin(std::move(name), std::move(help), MetricType::Counter);
-    add(value);
-  }
-  [[nodiscard]] std::string text() const {
-    // A family without a value would be a comment about nothing.
-    std::vector<MetricFamily> filled = families_;
-    std::erase_if(filled, [](const MetricFamily& family) { return family.metric.empty(); });
-    return prometheus::TextSerializer().Serialize(filled);
-  }
-
- private:
-  std::vector<MetricFamily> families_;
-};
+using net::MetricFamilies;
+using Type = MetricFamilies::Type;
 
 std::optional<double> number(std::optional<std::uint64_t> value) {
   return value ? std::optional(static_cast<double>(*value)) : std::nullopt;
 }
 
-void add_run(Families& out, const RunStatus& run) {
-  out.begin("headstart_phase_info", "The phase under way, as a label.", MetricType::Gauge);
+void add_run(MetricFamilies& out, const RunStatus& run) {
+  out.begin("headstart_phase_info", "The phase under way, as a label.", Type::gauge);
   out.add(1, {{"phase", std::string(label_of(run.phase.kind))}});
   out.gauge("headstart_phase_seconds", "How long the phase has taken so far.", run.phase_seconds);
   out.gauge("headstart_phase_progress_ratio", "Share of the phase's samples that are done.", run.progress);
@@ -83,26 +45,26 @@ void add_run(Families& out, const RunStatus& run) {
               static_cast<double>(run.num_staged));
 }
 
-void add_clients(Families& out, const RunStatus& run) {
+void add_clients(MetricFamilies& out, const RunStatus& run) {
   const auto num_connected =
       std::ranges::count_if(run.clients, [](const ClientStatus& client) { return client.is_connected; });
   out.gauge("headstart_clients_expected", "Clients that the run waits for.", static_cast<double>(run.num_expected));
   out.gauge("headstart_clients_connected", "Clients with a connection.", static_cast<double>(num_connected));
-  const auto per_client = [&](const char* name, const char* help, MetricType type, auto value) {
+  const auto per_client = [&](const char* name, const char* help, Type type, auto value) {
     out.begin(name, help, type);
     for (const ClientStatus& client : run.clients) {
       out.add(static_cast<double>(value(client)), {{"client", client.name}});
     }
   };
-  per_client("headstart_client_connected", "Whether the client has a connection.", MetricType::Gauge,
+  per_client("headstart_client_connected", "Whether the client has a connection.", Type::gauge,
              [](const ClientStatus& client) { return client.is_connected ? 1 : 0; });
-  per_client("headstart_client_connections_total", "Connections of the client so far.", MetricType::Counter,
+  per_client("headstart_client_connections_total", "Connections of the client so far.", Type::counter,
              [](const ClientStatus& client) { return client.num_connections; });
-  per_client("headstart_client_received_bytes_total", "Bytes that came from the client.", MetricType::Counter,
+  per_client("headstart_client_received_bytes_total", "Bytes that came from the client.", Type::counter,
              [](const ClientStatus& client) { return client.bytes_received; });
-  per_client("headstart_client_sent_bytes_total", "Bytes that went to the client.", MetricType::Counter,
+  per_client("headstart_client_sent_bytes_total", "Bytes that went to the client.", Type::counter,
              [](const ClientStatus& client) { return client.bytes_sent; });
-  out.begin("headstart_results_refused_total", "Results that did not count, by kind.", MetricType::Counter);
+  out.begin("headstart_results_refused_total", "Results that did not count, by kind.", Type::counter);
   for (const ClientStatus& client : run.clients) {
     for (const auto& [kind, count] : client.refusals) {
       out.add(static_cast<double>(count), {{"client", client.name}, {"kind", kind}});
@@ -110,7 +72,7 @@ void add_clients(Families& out, const RunStatus& run) {
   }
 }
 
-void add_expiry(Families& out, const net::TlsExpiry& expiry) {
+void add_expiry(MetricFamilies& out, const net::TlsExpiry& expiry) {
   const auto unix_time = [](SystemTime time) { return std::chrono::duration<double>(time.time_since_epoch()).count(); };
   out.gauge("headstart_certificate_expiry_timestamp_seconds", "When the server's certificate ends, in Unix time.",
             unix_time(expiry.certificate));
@@ -137,8 +99,8 @@ ProcessStatus process_status() {
 }
 
 std::string metrics_text(const RunStatus& run, const AcceptorStatus& door, const ProcessStatus& process) {
-  Families out;
-  out.begin("headstart_build_info", "The version that runs, as a label.", MetricType::Gauge);
+  MetricFamilies out;
+  out.begin("headstart_build_info", "The version that runs, as a label.", Type::gauge);
   out.add(1, {{"version", std::string(version())}});
   add_run(out, run);
   add_clients(out, run);
@@ -162,8 +124,7 @@ net::HttpAnswer answer_admin(std::string_view path, const std::function<RunStatu
     return {.status = 503, .body = "the run is over or being stopped\n"};
   }
   if (path == "/metrics") {
-    return {.content_type = "text/plain; version=0.0.4; charset=utf-8",
-            .body = metrics_text(run(), door(), process_status())};
+    return net::metrics_answer(metrics_text(run(), door(), process_status()));
   }
   return {.status = 404, .body = "here are /healthz, /readyz and /metrics\n"};
 }
