@@ -23,6 +23,7 @@ constexpr std::chrono::milliseconds flush_limit = std::chrono::seconds(3);
 
 auto decode(std::span<const std::byte> frame, const wire::ClientMessage*) { return wire::decode_from_client(frame); }
 auto decode(std::span<const std::byte> frame, const wire::ServerMessage*) { return wire::decode_from_server(frame); }
+auto decode(std::span<const std::byte> frame, const wire::PeerMessage*) { return wire::decode_from_peer(frame); }
 
 }  // namespace
 
@@ -208,12 +209,12 @@ net::Task<std::variant<Incoming, wire::Chunk>> Conversation<Incoming, Outgoing>:
 template <class Incoming, class Outgoing>
 net::Task<> Conversation<Incoming, Outgoing>::read_attachment(wire::Attachment announced) {
   // Not reading while nobody has said where the bytes go holds the peer back. Who waits for a message instead would
-  // wait for ever; and a server grants each attachment and then has the sink ready.
-  constexpr bool is_server = std::is_same_v<Incoming, wire::ClientMessage>;
+  // wait for ever; and who asks for each attachment, as servers and peers do, has the sink ready then.
+  constexpr bool asks_first = !std::is_same_v<Incoming, wire::ServerMessage>;
   is_parked_ = true;
   while (sink_ == nullptr) {
     rethrow_if_ended();
-    if (is_server || (is_awaited_ && inbox_.empty())) {
+    if (asks_first || (is_awaited_ && inbox_.empty())) {
       throw Error(Errc::protocol, peer() + " sends an attachment that nobody asked for");
     }
     co_await sink_changed_.wait();
@@ -329,5 +330,6 @@ std::optional<std::string> Conversation<Incoming, Outgoing>::violation() const {
 
 template class Conversation<wire::ClientMessage, wire::ServerMessage>;
 template class Conversation<wire::ServerMessage, wire::ClientMessage>;
+template class Conversation<wire::PeerMessage, wire::PeerMessage>;
 
 }  // namespace headstart::session

@@ -1,5 +1,5 @@
-// One conversation with one peer: typed messages and attachments over a message channel. The same code serves server
-// and client, network and simulation.
+// One conversation with one peer: typed messages and attachments over a message channel. The same code serves server,
+// client and peers without a server, network and simulation.
 #pragma once
 
 #include <cstdint>
@@ -130,8 +130,10 @@ class Conversation : public std::enable_shared_from_this<Conversation<Incoming, 
 
 using ServerConversation = Conversation<wire::ClientMessage, wire::ServerMessage>;
 using ClientConversation = Conversation<wire::ServerMessage, wire::ClientMessage>;
+using PeerConversation = Conversation<wire::PeerMessage, wire::PeerMessage>;
 
 extern template class Conversation<wire::ClientMessage, wire::ServerMessage>;
 extern template class Conversation<wire::ServerMessage, wire::ClientMessage>;
+extern template class Conversation<wire::PeerMessage, wire::PeerMessage>;
 
 }  // namespace headstart::session

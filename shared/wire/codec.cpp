@@ -117,6 +117,25 @@ void check_values(const TaskFailed& failed) {
   }
 }
 
+void check_values(const PeerHello& hello) {
+  if (const Versions range = hello.versions(); range.oldest > range.newest) {
+    throw Error(Errc::protocol, "a peer that speaks protocol versions from " + std::to_string(range.oldest) + " to " +
+                                    std::to_string(range.newest));
+  }
+  if (hello.sections.values.size() != hello.digests.values.size()) {
+    throw Error(Errc::protocol, "a peer that names " + std::to_string(hello.sections.values.size()) + " sections and " +
+                                    std::to_string(hello.digests.values.size()) + " digests");
+  }
+}
+
+void check_values(const Ready& ready) {
+  if ((ready.num_bytes == 0) != ready.digest.value.empty()) {
+    throw Error(Errc::protocol, "a peer whose message of round " + std::to_string(ready.round) + " has " +
+                                    std::to_string(ready.num_bytes) + " bytes and " +
+                                    (ready.digest.value.empty() ? "no" : "a") + " digest");
+  }
+}
+
 template <class Message>
 void check_values(const Message&) {}
 
@@ -126,6 +145,7 @@ bool may_go_on(const Message&) {
   return false;
 }
 bool may_go_on(const Hello& hello) { return hello.newest != protocol_version; }
+bool may_go_on(const PeerHello& hello) { return hello.newest != peer_protocol_version; }
 
 template <class Table>
 typename Table::Message decode_control(std::span<const std::byte> frame) {
@@ -194,6 +214,7 @@ std::variant<typename Table::Message, Chunk> decode(std::span<const std::byte> f
 
 std::vector<std::byte> encode(const ClientMessage& message) { return encode_control<ClientTable>(message); }
 std::vector<std::byte> encode(const ServerMessage& message) { return encode_control<ServerTable>(message); }
+std::vector<std::byte> encode(const PeerMessage& message) { return encode_control<PeerTable>(message); }
 
 std::optional<Chunk> chunk_of(std::span<const std::byte> head, std::span<const std::byte> data) {
   constexpr std::array kind{frame_version, chunk_kind, std::byte{0}, std::byte{0}};
@@ -215,5 +236,6 @@ std::variant<ClientMessage, Chunk> decode_from_client(std::span<const std::byte>
 std::variant<ServerMessage, Chunk> decode_from_server(std::span<const std::byte> frame) {
   return decode<ServerTable>(frame);
 }
+std::variant<PeerMessage, Chunk> decode_from_peer(std::span<const std::byte> frame) { return decode<PeerTable>(frame); }
 
 }  // namespace headstart::wire

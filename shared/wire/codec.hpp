@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "shared/wire/messages.hpp"
+#include "shared/wire/peer_messages.hpp"
 
 namespace headstart::wire {
 
@@ -23,6 +24,7 @@ inline constexpr std::size_t chunk_head_bytes = 16;
 /// Throws Error(internal) where the frame would exceed max_control_bytes.
 std::vector<std::byte> encode(const ClientMessage& message);
 std::vector<std::byte> encode(const ServerMessage& message);
+std::vector<std::byte> encode(const PeerMessage& message);
 
 using ChunkHead = std::array<std::byte, chunk_head_bytes>;
 ChunkHead encode_chunk_head(std::uint32_t attachment, std::uint64_t offset);
@@ -44,5 +46,6 @@ std::optional<Chunk> chunk_of(std::span<const std::byte> head, std::span<const s
 /// than the frame's own size.
 std::variant<ClientMessage, Chunk> decode_from_client(std::span<const std::byte> frame);
 std::variant<ServerMessage, Chunk> decode_from_server(std::span<const std::byte> frame);
+std::variant<PeerMessage, Chunk> decode_from_peer(std::span<const std::byte> frame);
 
 }  // namespace headstart::wire
