@@ -1,0 +1,170 @@
+#include "client/peer/round_machine.hpp"
+
+#include <algorithm>
+#include <utility>
+
+#include "shared/base/error.hpp"
+
+namespace headstart::peer {
+
+namespace {
+
+/// Messages that cannot be used, of one neighbour, until it is excluded.
+constexpr int max_unusable = 3;
+
+}  // namespace
+
+RoundMachine::RoundMachine(const std::vector<std::string>& neighbours, const Patience& patience, TimePoint now)
+    : patience_(patience) {
+  for (const std::string& name : neighbours) neighbours_[name].lost_at = now;
+}
+
+const RoundMachine::Neighbour& RoundMachine::at(const std::string& name) const {
+  const auto found = neighbours_.find(name);
+  if (found == neighbours_.end()) throw Error(Errc::internal, "'" + name + "' is no neighbour");
+  return found->second;
+}
+RoundMachine::Neighbour& RoundMachine::at(const std::string& name) {
+  return const_cast<Neighbour&>(std::as_const(*this).at(name));
+}
+
+void RoundMachine::connected(const std::string& neighbour) { at(neighbour).is_connected = true; }
+
+void RoundMachine::lost(const std::string& neighbour, const std::string& why, TimePoint now) {
+  Neighbour& one = at(neighbour);
+  if (one.is_connected) one.lost_at = now;
+  one.is_connected = false;
+  one.why_lost = why;
+}
+
+void RoundMachine::ready(const std::string& neighbour, std::int64_t round, bool is_empty) {
+  Neighbour& one = at(neighbour);
+  one.newest_ready = std::max(one.newest_ready, round);
+  if (is_empty) {
+    one.empty_rounds.insert(round);
+    std::erase_if(one.empty_rounds, [&](std::int64_t old) { return old < one.newest_ready - 1; });
+  }
+  look_at_newest(one);
+}
+
+void RoundMachine::look_at_newest(Neighbour& neighbour) const {
+  if (neighbour.progress != Progress::silent || round_ == 0) return;
+  if (neighbour.empty_rounds.contains(round_)) {
+    neighbour.progress = Progress::settled;
+  } else if (neighbour.newest_ready >= round_) {
+    neighbour.progress = Progress::ready;
+  }
+}
+
+void RoundMachine::done(const std::string& neighbour) { at(neighbour).is_done = true; }
+
+void RoundMachine::told(const std::string& neighbour) { at(neighbour).was_told = true; }
+
+void RoundMachine::received(const std::string& neighbour) { at(neighbour).progress = Progress::settled; }
+
+void RoundMachine::unusable(const std::string& neighbour, const std::string& why) {
+  Neighbour& one = at(neighbour);
+  one.progress = Progress::unusable;
+  one.why_unusable = why;
+  ++one.num_unusable;
+}
+
+void RoundMachine::gone(const std::string& neighbour, std::int64_t round) {
+  if (round == round_ && at(neighbour).progress == Progress::ready) is_behind_ = true;
+}
+
+void RoundMachine::begin(std::int64_t round, TimePoint now) {
+  round_ = round;
+  began_ = now;
+  is_behind_ = false;
+  for (auto& [name, neighbour] : neighbours_) {
+    neighbour.progress = Progress::silent;
+    look_at_newest(neighbour);
+  }
+}
+
+bool RoundMachine::is_absent(const Neighbour& neighbour, TimePoint now) const {
+  return !neighbour.is_connected && now - neighbour.lost_at >= patience_.absence;
+}
+
+bool RoundMachine::is_excluded(const std::string& neighbour) const {
+  return at(neighbour).num_unusable >= max_unusable;
+}
+
+bool RoundMachine::is_wanted(const std::string& neighbour) const {
+  return at(neighbour).progress == Progress::ready && !is_excluded(neighbour);
+}
+
+std::optional<std::string> RoundMachine::reason_missing(const Neighbour& neighbour, TimePoint now) const {
+  if (neighbour.num_unusable >= max_unusable)
+    return "excluded after " + std::to_string(max_unusable) + " messages that could not be used";
+  if (neighbour.progress == Progress::unusable) return neighbour.why_unusable;
+  if (neighbour.is_done && neighbour.progress == Progress::silent) return "its run is over";
+  if (is_absent(neighbour, now)) return "not connected: " + neighbour.why_lost;
+  if (now - began_ >= patience_.phase) {
+    return neighbour.is_connected ? "did not come before timeouts.phase was over"
+                                  : "not connected: " + neighbour.why_lost;
+  }
+  return std::nullopt;
+}
+
+std::optional<Participation> RoundMachine::outcome(TimePoint now) const {
+  Participation result;
+  for (const auto& [name, neighbour] : neighbours_) {
+    if (neighbour.progress == Progress::settled) {
+      result.heard.insert(name);
+    } else if (const auto reason = reason_missing(neighbour, now)) {
+      result.missing.emplace(name, *reason);
+    } else {
+      return std::nullopt;
+    }
+  }
+  const std::int64_t needed = patience_.min_neighbours == 0 ? std::ssize(neighbours_) : patience_.min_neighbours;
+  if (std::ssize(result.heard) < std::min<std::int64_t>(needed, std::ssize(neighbours_))) return std::nullopt;
+  return result;
+}
+
+std::map<std::string, std::string> RoundMachine::waiting_for(TimePoint now) const {
+  std::map<std::string, std::string> waiting;
+  for (const auto& [name, neighbour] : neighbours_) {
+    if (neighbour.progress == Progress::settled) continue;
+    if (const auto reason = reason_missing(neighbour, now)) {
+      waiting.emplace(name, *reason);
+    } else if (!neighbour.is_connected) {
+      waiting.emplace(name, "not connected: " + neighbour.why_lost);
+    } else {
+      waiting.emplace(name, neighbour.progress == Progress::ready ? "is sending" : "is at work");
+    }
+  }
+  return waiting;
+}
+
+std::optional<TimePoint> RoundMachine::next_deadline(TimePoint now) const {
+  std::optional<TimePoint> next;
+  const auto consider = [&](TimePoint at) {
+    if (at > now && (!next || at < *next)) next = at;
+  };
+  consider(began_ + patience_.phase);
+  for (const auto& [name, neighbour] : neighbours_) {
+    if (!neighbour.is_connected) consider(neighbour.lost_at + patience_.absence);
+  }
+  return next;
+}
+
+std::optional<std::int64_t> RoundMachine::round_to_skip_to() const {
+  if (!is_behind_) return std::nullopt;
+  std::int64_t newest = 0;
+  for (const auto& [name, neighbour] : neighbours_) newest = std::max(newest, neighbour.newest_ready);
+  return newest > round_ ? std::optional(newest) : std::nullopt;
+}
+
+bool RoundMachine::may_leave(TimePoint now) const {
+  return std::ranges::all_of(neighbours_, [&](const auto& entry) {
+    const Neighbour& neighbour = entry.second;
+    // One that was not told would wait for this peer as for one that is lost.
+    return (neighbour.is_done && neighbour.was_told) || neighbour.num_unusable >= max_unusable ||
+           is_absent(neighbour, now);
+  });
+}
+
+}  // namespace headstart::peer
