@@ -13,20 +13,21 @@ import argparse
 import fcntl
 import os
 import shlex
-import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import TextIO
 
 from common.errors import INTERRUPTED, RUN_FAILED, STORAGE, USAGE, CompareError
-from common.files import save_json
+from common.files import make_new_folder, save_json
 from common.paths import plain_path
+from common.processes import Interruption
+from common.programs import commit_of, folder_of_programs
+from common.terminal import write_to_reader
 from comparison.jobs import Study
 from comparison.plan import Plan, load_plan
 from comparison.programs import LAB, MODES, STARTS, Programs, is_finished, parse_assignment
-from comparison.progress import Progress, write_to_reader
+from comparison.progress import Progress
 from comparison.schedule import Outcome, Scheduler
 from report import write_report
 
@@ -73,39 +74,19 @@ def plan_of(arguments: argparse.Namespace) -> Plan:
     return plan
 
 
-def programs_of(folder: Path | None) -> Programs:
-    """Relative where possible: the report names commands that work in another checkout."""
-    if folder is not None:
-        return Programs(_shown(folder))
-    built = [build for build in (ROOT / "build", ROOT / "build" / "release")
-             if any(place.is_file() for place in (build / LAB, build / "experiments" / LAB))]
-    return Programs(_shown(built[0]) if built else None)
-
-
 def programs_for(plan: Plan, folder: Path | None) -> Programs:
     """Refuses a plan with a word that they do not know."""
-    programs = programs_of(folder)
+    programs = Programs(folder_of_programs(ROOT, folder, LAB))
     programs.needed(plan.mode)
     plan.check_words(programs.vocabulary())
     return programs
-
-
-def _shown(path: Path) -> Path:
-    absolute = path.resolve()
-    return absolute.relative_to(Path.cwd()) if absolute.is_relative_to(Path.cwd()) else absolute
 
 
 def begin(arguments: argparse.Namespace) -> Study:
     plan = plan_of(arguments)
     programs = programs_for(plan, arguments.bin)
     folder = arguments.out or Path("runs") / f"{plan.name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    try:
-        folder.mkdir(parents=True)
-    except FileExistsError as error:
-        raise CompareError(STORAGE, f"{folder} exists already: name another by --out, or continue it by "
-                                    f"--resume {folder}") from error
-    except OSError as error:
-        raise CompareError(STORAGE, f"{folder}: cannot be made ({error.strerror})") from error
+    make_new_folder(folder, f"name another by --out, or continue it by --resume {folder}")
     save_json(plan.to_json(), folder / "plan.json")
     (folder / "commit.txt").write_text(commit_of(ROOT) + "\n")
     return Study(folder, plan, programs)
@@ -132,30 +113,6 @@ def lock(folder: Path) -> TextIO:
     except BlockingIOError as error:
         raise CompareError(STORAGE, f"{folder}: another compare.py works in it") from error
     return file
-
-
-def commit_of(checkout: Path) -> str:
-    """Which state of the code a folder is of, for its report."""
-    try:
-        done = subprocess.run(["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=12",
-                               "--exclude=*"], capture_output=True, text=True, check=False, timeout=30)
-    except (OSError, subprocess.TimeoutExpired):
-        return "unknown"
-    return done.stdout.strip() or "unknown"
-
-
-class Interruption:
-    """Notes the wish to stop. The runs' loop looks at it between two steps: no child is started and forgotten."""
-
-    def __init__(self) -> None:
-        self.is_asked = False
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            # nohup has SIGHUP ignored: the work outlives its terminal.
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                signal.signal(number, self._note)
-
-    def _note(self, signum: int, frame: object) -> None:
-        self.is_asked = True
 
 
 def compare(study: Study, keep_going: bool, interruption: Interruption) -> int:

@@ -41,3 +41,26 @@ def save_json(document: Any, file: Path) -> None:
         draft.replace(file)
     except OSError as error:
         raise CompareError(STORAGE, f"{file}: cannot be written ({error.strerror})") from error
+
+
+def read_rounds(run_folder: Path) -> list[dict[str, Any]]:
+    """The lines of rounds.jsonl so far; a last line still being written is left for later."""
+    try:
+        text = (run_folder / "rounds.jsonl").read_text()
+    except FileNotFoundError:
+        return []
+    whole = text[: text.rfind("\n") + 1]
+    try:
+        return [json.loads(line) for line in whole.splitlines() if line.strip()]
+    except json.JSONDecodeError as error:
+        raise CompareError(DATA, f"{run_folder / 'rounds.jsonl'}: not one JSON object a line ({error.msg})") from error
+
+
+def make_new_folder(folder: Path, remedy: str) -> None:
+    """Refuses one that exists."""
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError as error:
+        raise CompareError(STORAGE, f"{folder} exists already: {remedy}") from error
+    except OSError as error:
+        raise CompareError(STORAGE, f"{folder}: cannot be made ({error.strerror})") from error

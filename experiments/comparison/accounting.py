@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import DATA, CompareError
-from common.files import read_json
+from common.files import read_json, read_rounds
 
 from .plan import Plan, Run
-from .programs import CENTRAL, is_finished, needs_models, read_rounds, title_of_start
+from .programs import CENTRAL, is_finished, needs_models, title_of_start
 
 
 @dataclass(frozen=True)

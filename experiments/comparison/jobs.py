@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import subprocess
 import time
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from common.errors import RUN_FAILED, CompareError
 from common.files import save_json
+from common.processes import Child, stop_all
 
 from .plan import Plan, Run
 from .programs import (PEER_CONSENT, STARTS, Programs, Settings, central_settings, client_settings, draw_settings, federation_settings,
@@ -20,9 +20,6 @@ from .programs import (PEER_CONSENT, STARTS, Programs, Settings, central_setting
 # Generous bounds: they end a run that hangs, and never hurry one that works.
 PORT_SECONDS = 120.0
 GOODBYE_SECONDS = 30.0
-STOP_SECONDS = 20.0
-
-ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 @dataclass
@@ -116,51 +113,6 @@ def move_aside(path: Path) -> Path | None:
     return aside
 
 
-class Child:
-    """One process with a log file of its own, in a session of its own: Ctrl-C reaches it through stop() alone, in
-    order, and not by the terminal all at once."""
-
-    def __init__(self, name: str, command: list[str], log: Path) -> None:
-        self.name = name
-        self.log = log
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("wb") as file:
-            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file,
-                                             start_new_session=True)
-
-    def exit_code(self) -> int | None:
-        return self._process.poll()
-
-    def terminate(self) -> None:
-        if self._process.poll() is None:
-            self._process.terminate()
-
-    def wait_or_kill(self, deadline: float) -> bool:
-        """True where it ended by itself."""
-        try:
-            self._process.wait(max(0.0, deadline - time.monotonic()))
-            return True
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-            return False
-
-    def last_lines(self, count: int) -> list[str]:
-        return last_lines(self.log, count)
-
-
-def last_lines(log: Path, count: int, tail_bytes: int = 16384) -> list[str]:
-    try:
-        with log.open("rb") as file:
-            file.seek(0, 2)
-            file.seek(max(0, file.tell() - tail_bytes))
-            text = file.read().decode(errors="replace")
-    except OSError:
-        return []
-    lines = [line.rstrip() for line in ESCAPES.sub("", text.replace("\r", "\n")).split("\n")]
-    return [line for line in lines if line][-count:]
-
-
 @dataclass
 class Failure:
     """Why a run did not end well, and whose logs tell more."""
@@ -251,11 +203,7 @@ class ActiveRun:
 
     def stop(self) -> list[str]:
         """Asks every child to end, waits, and ends by force those that do not; names those."""
-        children = [self.main, *self.clients]
-        for child in children:
-            child.terminate()
-        deadline = time.monotonic() + STOP_SECONDS
-        return [child.name for child in children if not child.wait_or_kill(deadline)]
+        return stop_all([self.main, *self.clients])
 
 
 def launch(study: Study, run: Run, stop_accuracy: float | None, say: Callable[[str], None]) -> ActiveRun:

@@ -4,12 +4,12 @@ setting, the command lines, and the files of a run's folder."""
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common.errors import DATA, USAGE, CompareError, unknown_word
+from common.errors import USAGE, CompareError, unknown_word
+from common.programs import find_program
 from common.vocabulary import Vocabulary, read_vocabulary
 
 Settings = dict[str, Any]
@@ -169,15 +169,7 @@ class Programs:
     folder: Path | None
 
     def path(self, name: str) -> str:
-        if self.folder is None:
-            found = shutil.which(name)
-        else:
-            places = (self.folder, *(self.folder / room for room in ("bin", "server", "client", "experiments")))
-            found = next((str(place / name) for place in places if (place / name).is_file()), None)
-        if found is None:
-            where = "on the PATH" if self.folder is None else f"in {self.folder}"
-            raise CompareError(USAGE, f"{name} not found {where}: build the project first, or name its folder by --bin")
-        return found
+        return find_program(name, self.folder)
 
     def needed(self, mode: str) -> list[str]:
         return [self.path(name) for name in ((LAB, SERVER, CLIENT) if mode == "processes" else (LAB,))]
@@ -211,16 +203,3 @@ def port_of(run_folder: Path) -> int | None:
 
 def is_finished(run_folder: Path) -> bool:
     return (run_folder / "summary.json").is_file()
-
-
-def read_rounds(run_folder: Path) -> list[dict[str, Any]]:
-    """The lines of rounds.jsonl so far; a last line still being written is left for later."""
-    try:
-        text = (run_folder / "rounds.jsonl").read_text()
-    except FileNotFoundError:
-        return []
-    whole = text[: text.rfind("\n") + 1]
-    try:
-        return [json.loads(line) for line in whole.splitlines() if line.strip()]
-    except json.JSONDecodeError as error:
-        raise CompareError(DATA, f"{run_folder / 'rounds.jsonl'}: not one JSON object a line ({error.msg})") from error

@@ -2,33 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 import time
 from typing import TextIO
 
+from common.files import read_rounds
+from common.terminal import clock, write_to_reader
+
 from .jobs import ActiveRun
-from .programs import read_rounds, title_of_start
+from .programs import title_of_start
 
 PLAIN_SECONDS = 15.0
-
-
-def write_to_reader(text: str, stream: TextIO) -> None:
-    """A reader that leaves (`| head`) does not end hours of work: from then on what it would see is dropped."""
-    try:
-        stream.write(text)
-        stream.flush()
-    except BrokenPipeError:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, stream.fileno())
-        os.close(nowhere)
-
-
-def clock(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes:02}:{rest:02}"
 
 
 def state_of(active: ActiveRun) -> str:
