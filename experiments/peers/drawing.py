@@ -20,8 +20,8 @@ from common.text import grouped, in_order, number
 
 from . import analysis
 from .names import AVERAGE_TITLES, STRENGTH_TITLES, full_title, measure_title, title_of
-from .rows import AVERAGES, MEASURES, METHODS, STRENGTHS, Cell, Setting, Study
-from .tables import degree, first_cell
+from .rows import AVERAGES, MEASURES, METHODS, STRENGTHS, Cell, Peer, Setting, Study
+from .tables import first_cell
 
 VERMILLION, BLUE, GREEN, PINK, ORANGE, SKY, BLACK = COLOURS
 MEASURE_COLOURS = {"ce": SKY, "kl": BLUE, "js": GREEN, "sed": VERMILLION, "td": PINK, "msed": ORANGE}
@@ -36,6 +36,7 @@ MOST_COLUMNS = 3  # panels side by side
 MOST_COURSES = 6  # courses over rounds side by side
 NARROWEST = 5.0  # points of accuracy that an axis spans at least
 MOST_PEERS_DRAWN = 24  # with the shares of their classes; beyond, as dots
+MOST_CLASSES_DRAWN = 20
 
 
 def colour_of(setting: Setting) -> str:
@@ -264,18 +265,26 @@ def graph_figure(study: Study, graph: str) -> Figure | None:
                                 layout="constrained")
     for axes in grid.flat:
         axes.set_axis_off()
-    num_classes = max(len(peer.classes) for cell in cells.values() for peer in cell.peers)
-    is_small = max(len(cell.peers) for cell in cells.values()) <= MOST_PEERS_DRAWN and num_classes <= 20
+    in_full = is_drawn_in_full([cell.peers for cell in cells.values()])
     for axes, (partition, cell) in zip(grid.flat, cells.items()):
         axes.set_title(f"{partition}, seed {cell.seed}")
-        _graph(axes, cell, is_small)
-    if is_small:
-        handles = [Patch(facecolor=_class_colour(number, num_classes), label=str(number))
-                   for number in range(num_classes)]
-        figure.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, 0.0), ncol=min(10, num_classes),
-                      frameon=False, title="shares of the classes in a peer's samples; in brackets its number of neighbours",
-                      title_fontsize=9, columnspacing=1.0, handlelength=1.2)
+        draw_graph(axes, cell.peers, cell.edges, in_full)
+    if in_full:
+        class_legend(figure, max(len(peer.classes) for cell in cells.values() for peer in cell.peers))
     return figure
+
+
+def is_drawn_in_full(panels: Sequence[Sequence[Peer]]) -> bool:
+    """With the shares of the classes: while there are not too many of either to tell apart."""
+    most_classes = max(len(peer.classes) for peers in panels for peer in peers)
+    return max(len(peers) for peers in panels) <= MOST_PEERS_DRAWN and most_classes <= MOST_CLASSES_DRAWN
+
+
+def class_legend(figure: Figure, num_classes: int) -> None:
+    handles = [Patch(facecolor=_class_colour(number, num_classes), label=str(number)) for number in range(num_classes)]
+    figure.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, 0.0), ncol=min(10, num_classes),
+                  frameon=False, title="shares of the classes in a peer's samples; in brackets its number of neighbours",
+                  title_fontsize=9, columnspacing=1.0, handlelength=1.2)
 
 
 def _class_colour(number: int, count: int) -> object:
@@ -284,15 +293,16 @@ def _class_colour(number: int, count: int) -> object:
     return matplotlib.colormaps["cividis"](number / (count - 1))
 
 
-def _graph(axes: Axes, cell: Cell, is_small: bool) -> None:
-    count = len(cell.peers)
+def draw_graph(axes: Axes, peers: Sequence[Peer], edges: Sequence[tuple[int, int]], in_full: bool) -> None:
+    """in_full: peers with their names and the shares of their classes, else as dots."""
+    count = len(peers)
     angles = np.pi / 2 - 2 * np.pi * np.arange(count) / count
     places = np.column_stack([np.cos(angles), np.sin(angles)])
     radius = min(0.25, 0.8 * np.sin(np.pi / count)) if count > 1 else 0.25
-    for one, other in cell.edges:
-        axes.plot(*places[[one, other]].T, color=GREY, linewidth=min(1.4, max(0.4, 40 / len(cell.edges))), zorder=1)
-    for index, (peer, place, angle) in enumerate(zip(cell.peers, places, angles)):
-        if not is_small:
+    for one, other in edges:
+        axes.plot(*places[[one, other]].T, color=GREY, linewidth=min(1.4, max(0.4, 40 / len(edges))), zorder=1)
+    for index, (peer, place, angle) in enumerate(zip(peers, places, angles)):
+        if not in_full:
             axes.add_patch(Circle(tuple(place), min(0.03, radius), facecolor=BLUE, zorder=2))
             continue
         turn = 90.0
@@ -304,7 +314,7 @@ def _graph(axes: Axes, cell: Cell, is_small: bool) -> None:
             turn -= 360 * share
         axes.add_patch(Circle(tuple(place), radius, fill=False, edgecolor=BLACK, linewidth=0.8, zorder=3))
         sideways = np.cos(angle)
-        axes.text(*(place * (1 + (radius + 0.06))), f"{peer.name} ({degree(cell, index)})", fontsize=8,
+        axes.text(*(place * (1 + (radius + 0.06))), f"{peer.name} ({sum(index in edge for edge in edges)})", fontsize=8,
                   ha="center" if abs(sideways) < 0.3 else "left" if sideways > 0 else "right",
                   va="center" if abs(np.sin(angle)) < 0.3 else "bottom" if np.sin(angle) > 0 else "top", zorder=4)
     axes.set_xlim(-1.7 - radius, 1.7 + radius)

@@ -1,10 +1,12 @@
-"""Stands in for headstart-lab, headstart-server and headstart-client: takes their command lines, trains nothing, and
-writes a run's folder with invented accuracies.
+"""Stands in for headstart-lab, headstart-server, headstart-client and headstart-peer: takes their command lines, trains
+nothing, and writes a run's folder with invented accuracies.
 
     fake_programs.py PROGRAM ARGUMENTS...
 
 In the environment: FAKE_FAIL, FAKE_HANG name a run folder whose run fails, or never ends, after round 1; a hanging run
 first writes its process id to the named pipe FAKE_PIPE. FAKE_CLIENT_FAIL names a client that ends with an error.
+FAKE_PEER_FAIL=METHOD:NAME names a peer that ends with an error, while the others hang; FAKE_PEER_HANG=METHOD a method
+whose peers all hang, after they have written their process ids to FAKE_PIPE.
 """
 
 from __future__ import annotations
@@ -173,12 +175,45 @@ def client(arguments: list[str]) -> None:
         connection.recv(1)
 
 
+PEER_START = {"kd": 0.6, "alone": 0.6, "gossip": 0.1}
+PEER_GAIN = {"kd": 0.05, "alone": 0.02, "gossip": 0.3}
+
+
+def peer(arguments: list[str]) -> None:
+    peers = json.loads(Path(arguments[arguments.index("--peers") + 1]).read_text())
+    name = arguments[arguments.index("--name") + 1]
+    values = dict(word.split("=", 1) for word in arguments[arguments.index("--set") + 1::2])
+    method, names = peers["peers"]["method"], [member["name"] for member in peers["members"]]
+    index, others = names.index(name), [other for other in names if other != name]
+    if values["data.share"] != str(index):
+        fail(2, f"data.share {values['data.share']} for {name}")
+    if os.environ.get("FAKE_PEER_FAIL") == f"{method}:{name}":
+        fail(5, "port in use")
+    if os.environ.get("FAKE_PEER_FAIL", "").startswith(f"{method}:") or os.environ.get("FAKE_PEER_HANG") == method:
+        if "FAKE_PIPE" in os.environ:
+            with open(os.environ["FAKE_PIPE"], "w") as pipe:
+                pipe.write(f"{os.getpid()}\n")
+        signal.pause()
+    folder = Path(values["run.folder"])
+    folder.mkdir()
+    lines = []
+    for number in range(peers["peers"]["rounds"] + 1):
+        overall = PEER_START[method] + (PEER_GAIN[method] * number + 0.01 * index if number else 0.0)
+        lines.append({"round": number, "sha256": f"{method if method == 'gossip' else 'start'}-{name}-{number}",
+                      "figures": {"answering": 1, "global": [0.0, overall], "own": [0.0, overall + 0.1]},
+                      "bytes_sent": 0 if method == "alone" or not number else 1_500_000, "seconds_working": 2.0,
+                      "seconds_waiting": 0.5 * index})
+    (folder / "rounds.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (folder / "run.json").write_text(json.dumps({"headstart": "0.1.0", "reproducible_with": {"libtorch": "1.13.1"}}))
+    (folder / "summary.json").write_text(json.dumps({"neighbours": others, "num_samples": 54 + index, "missing": {}}))
+
+
 def main() -> None:
     program, *arguments = sys.argv[1:]
     if program == "headstart-lab":
         {"partition": partition, "simulate": simulate, "central": central, "words": words}[arguments[0]](arguments[1:])
     else:
-        {"headstart-server": serve, "headstart-client": client}[program](arguments)
+        {"headstart-server": serve, "headstart-client": client, "headstart-peer": peer}[program](arguments)
 
 
 if __name__ == "__main__":
