@@ -1,5 +1,5 @@
-# One image with the programs; what it does is chosen by the command: headstart-server, headstart-client, headstart-pki,
-# headstart-lab.
+# One image with the programs; what it does is chosen by the command: headstart-server, headstart-client, headstart-peer,
+# headstart-pki, headstart-lab.
 FROM debian:bookworm-slim AS build
 RUN apt-get update && apt-get install -y --no-install-recommends \
       g++ cmake ninja-build libtorch-dev libboost1.81-dev libcereal-dev nlohmann-json3-dev libspdlog-dev \
@@ -8,7 +8,7 @@ RUN apt-get update && apt-get install -y --no-install-recommends \
 WORKDIR /src
 COPY . .
 RUN cmake -S . -B /build -G Ninja -DCMAKE_BUILD_TYPE=Release -DHEADSTART_TESTS=OFF \
- && cmake --build /build --target headstart-server headstart-client headstart-lab headstart-pki \
+ && cmake --build /build --target headstart-server headstart-client headstart-peer headstart-lab headstart-pki \
  && cmake --install /build --prefix /opt/headstart --strip
 
 FROM debian:bookworm-slim
@@ -19,7 +19,7 @@ RUN apt-get update && apt-get install -y --no-install-recommends \
  && groupadd --gid 10001 headstart && useradd --create-home --uid 10001 --gid 10001 headstart \
  && install -d -o headstart -g headstart /tls /revoked /requests /manifest /data /state /runs /pki
 COPY --from=build /opt/headstart /usr/local
-COPY server/deploy/*.sh /deploy/
+COPY server/deploy/*.sh client/deploy/*.sh /deploy/
 USER headstart
 WORKDIR /home/headstart
 # Images in OCI's own format have no health check: podman keeps it with --format docker.

@@ -1,5 +1,6 @@
 #!/bin/sh
 # authority.sh NAME...: signs the requests of these names (the first is the server's) as they come, then ends.
+# authority.sh --peers NAME...: the same for peers, which have no server.
 # A trial's authority: a real one compares each fingerprint with what the silo reads out before it signs.
 set -eu
 folder=/pki/authority
@@ -16,10 +17,13 @@ sign() {
 }
 [ -f "$folder/authority.key" ] || headstart-pki init --folder "$folder"
 server=$1
+if [ "$server" = --peers ]; then shift; fi
 for name in "$@"; do
   if [ -f "/requests/$name.pem" ]; then continue; fi
   until [ -f "/requests/$name.csr" ]; do sleep 1; done
-  if [ "$name" = "$server" ]; then
+  if [ "$server" = --peers ]; then
+    signed=$(sign "$name" --peer)
+  elif [ "$name" = "$server" ]; then
     signed=$(sign "$name" --server --host "$name")
   else
     signed=$(sign "$name")

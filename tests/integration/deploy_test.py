@@ -1,7 +1,8 @@
-"""What server/deploy names is there: settings in the programs' help, volumes, secrets and ports in the manifests. What only
-a Kubernetes API server or a container engine can say is not asked here."""
+"""What server/deploy and client/deploy name is there: settings in the programs' help, volumes, secrets and ports in the
+manifests. What only a Kubernetes API server or a container engine can say is not asked here."""
 
 import functools
+import itertools
 import json
 import os
 import re
@@ -16,20 +17,24 @@ except ImportError:  # the manifests are then not read
     yaml = None
 
 BIN = Path(os.environ["HEADSTART_BIN"])
-DEPLOY = Path(__file__).resolve().parents[2] / "server/deploy"
+ROOT = Path(__file__).resolve().parents[2]
+DEPLOY = ROOT / "server/deploy"
+PEERS = ROOT / "client/deploy"
+SITES = ["site-a", "site-b", "site-c"]
 KUBERNETES = DEPLOY / "kubernetes"
 PROGRAMS = {
     "headstart-server": [BIN / "server/headstart-server"],
     "headstart-client": [BIN / "client/headstart-client"],
+    "headstart-peer": [BIN / "client/peer/headstart-peer"],
     "headstart-lab partition": [BIN / "experiments/headstart-lab", "partition"],
     "headstart-lab export": [BIN / "experiments/headstart-lab", "export"],
 }
 
 
 @functools.cache
-def settings_of(program: str) -> set:
-    done = subprocess.run([*map(str, PROGRAMS[program]), "--help", "all"], capture_output=True, text=True, timeout=60,
-                          check=True)
+def settings_of(program: str, *help_options: str) -> set:
+    options = help_options or ("--help", "all")
+    done = subprocess.run([*map(str, PROGRAMS[program]), *options], capture_output=True, text=True, timeout=60, check=True)
     return set(re.findall(r"^  ([a-z_]+(?:\.[a-z_]+)*)  \(", done.stdout, re.MULTILINE))
 
 
@@ -50,6 +55,10 @@ def flattened(values: dict, prefix: str = "") -> set:
     return keys
 
 
+def scripts() -> list:
+    return [script for folder in (DEPLOY, PEERS) for script in sorted(folder.glob("*.sh"))]
+
+
 def objects(*files: str) -> list:
     return [thing for file in files for thing in yaml.safe_load_all((KUBERNETES / file).read_text())]
 
@@ -58,7 +67,7 @@ class Settings(unittest.TestCase):
     def test_every_setting_that_scripts_and_guide_name_is_one(self):
         known = {program: settings_of(program) for program in PROGRAMS}
         found = 0
-        for file in [*sorted(DEPLOY.glob("*.sh")), DEPLOY / "README.md", DEPLOY / "compose.yaml"]:
+        for file in [*scripts(), *(folder / name for folder in (DEPLOY, PEERS) for name in ("README.md", "compose.yaml"))]:
             for program, command in commands_in(file.read_text()):
                 for key in re.findall(r"""--set ["']?([a-z_.]+)=""", command):
                     found += 1
@@ -69,6 +78,24 @@ class Settings(unittest.TestCase):
         for file, program in [("server/run.json", "headstart-server"), ("silo/client.json", "headstart-client")]:
             for key in flattened(json.loads((KUBERNETES / file).read_text())):
                 self.assertIn(key, settings_of(program), file)
+
+    def test_every_setting_of_the_peers_is_one(self):
+        for site in SITES:
+            self.assertLessEqual(flattened(json.loads((PEERS / f"{site}.json").read_text())), settings_of("headstart-peer"))
+        shared = json.loads((PEERS / "peers.json").read_text())
+        self.assertEqual([member["name"] for member in shared.pop("members")], SITES)
+        self.assertLessEqual(flattened(shared), settings_of("headstart-peer", "--help-peers"))
+
+
+class Image(unittest.TestCase):
+    def test_it_has_every_program_and_script(self):
+        text = (ROOT / "Dockerfile").read_text()
+        built = re.search(r"--target ([a-z -]+?) *\\\n", text).group(1).split()
+        installed = re.search(r"install\(TARGETS ([a-z -]+) RUNTIME\)", (ROOT / "CMakeLists.txt").read_text()).group(1).split()
+        self.assertEqual(sorted(built), sorted(installed))
+        self.assertIn("COPY server/deploy/*.sh client/deploy/*.sh /deploy/", text)
+        names = [script.name for script in scripts()]
+        self.assertEqual(len(names), len(set(names)))
 
 
 class Alerts(unittest.TestCase):
@@ -97,8 +124,34 @@ class Scripts(unittest.TestCase):
             self.assertEqual(self.file.read_bytes(), b"second")
             self.assertEqual(list(Path(folder).iterdir()), [self.file])
 
+    def test_the_authority_signs_each_name_for_what_it_is(self):
+        """Over a headstart-pki that notes its calls, in a folder that stands for the container's root."""
+        def calls(*arguments: str) -> list:
+            with tempfile.TemporaryDirectory() as folder:
+                root = Path(folder)
+                for part in ("bin", "pki/authority", "requests"):
+                    (root / part).mkdir(parents=True)
+                for name in ("authority.key", "authority.pem", "revoked.pem", "signed.pem"):
+                    (root / "pki/authority" / name).touch()
+                names = [argument for argument in arguments if argument != "--peers"]
+                for name in names:
+                    (root / f"requests/{name}.csr").touch()
+                pki = root / "bin/headstart-pki"
+                pki.write_text(f'#!/bin/sh\necho "$*" >> {root}/calls\necho {root}/pki/authority/signed.pem\n')
+                pki.chmod(0o755)
+                script = re.sub(r"(?<![a-z])/(pki|requests)/", rf"{root}/\1/", (DEPLOY / "authority.sh").read_text())
+                done = subprocess.run(["sh", "-c", script, "authority.sh", *arguments], capture_output=True, text=True,
+                                      timeout=60, env=os.environ | {"PATH": f"{root}/bin:{os.environ['PATH']}"})
+                self.assertEqual(done.returncode, 0, done.stderr)
+                self.assertTrue(all((root / f"requests/{name}.pem").is_file() for name in names))
+                return [line.split(f" --folder {root}/pki/authority")[1].strip()
+                        for line in (root / "calls").read_text().splitlines()]
+
+        self.assertEqual(calls("server", "silo-0"), ["--server --host server", ""])
+        self.assertEqual(calls("--peers", *SITES), ["--peer"] * 3)
+
     def test_scripts_parse(self):
-        for script in sorted(DEPLOY.glob("*.sh")):
+        for script in scripts():
             shell = script.read_text().splitlines()[0].removeprefix("#!")
             done = subprocess.run([shell, "-n", script], capture_output=True, text=True, timeout=60)
             self.assertEqual(done.returncode, 0, done.stderr)
@@ -170,6 +223,37 @@ class Manifests(unittest.TestCase):
         self.assertEqual(len(own), 20)
         self.assertEqual(len(own), len(set(own)))
         self.assertEqual(set(services["server"]["networks"]), set(networks))
+
+    def test_the_sites_of_the_peers_share_no_key_no_data_and_no_state(self):
+        document = yaml.safe_load((PEERS / "compose.yaml").read_text())
+        services = document["services"]
+        self.assertEqual(sorted(services), ["authority", *SITES])
+        self.assertEqual(services["authority"]["command"], ["/deploy/authority.sh", "--peers", *SITES])
+        own = []
+        for share, site in enumerate(SITES):
+            service = services[site]
+            self.assertEqual(service["command"], ["/deploy/enrol.sh", site, "/deploy/exchange.sh", str(share)])
+            self.assertIs(service["read_only"], True)
+            mounted = dict(volume.split(":")[1::-1] for volume in service["volumes"])
+            self.assertEqual(mounted["/config/site.json"], f"./{site}.json")
+            self.assertEqual(mounted["/config/peers.json"], "./peers.json")
+            own += [mounted[place] for place in ("/tls", "/data", "/state")]
+            text = (PEERS / f"{site}.json").read_text() + (PEERS / "exchange.sh").read_text().split("set -eu")[1]
+            for path in set(re.findall(r'[\s"](/[a-z]+)', text)):
+                self.assertTrue(any(place.startswith(path) for place in mounted), f"{site}: {path}")
+        self.assertEqual(len(own), len(set(own)))
+        self.assertLessEqual(set(own), set(document["volumes"]))
+
+    def test_each_pair_of_sites_has_a_network_and_an_address_that_its_certificate_is_for(self):
+        services = yaml.safe_load((PEERS / "compose.yaml").read_text())["services"]
+        for one, other in itertools.combinations(SITES, 2):
+            shared = set(services[one]["networks"]) & set(services[other]["networks"])
+            self.assertEqual(len(shared), 1, f"{one}, {other}")
+        for member in json.loads((PEERS / "peers.json").read_text())["members"]:
+            self.assertEqual(member["address"], f"wss://{member['name']}:9850")
+            site = json.loads((PEERS / f"{member['name']}.json").read_text())
+            self.assertEqual(site["name"], member["name"])
+            self.assertEqual(site["tls"]["certificate"], f"/tls/{member['name']}.pem")
 
 
 if __name__ == "__main__":
