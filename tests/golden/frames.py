@@ -68,15 +68,34 @@ SERVER = {
     "Input": control(17, text("model"), text(DIGEST), text("silo-2"), text("{}")),
 }
 
+GREETING = [text("silo-0"), text("demo"), flag(False), u32(12), u32(2) + text("model") + text("seed"),
+            u32(2) + text(DIGEST) + text("c" * 64)]
+
+PEER = {
+    "PeerHello": control(0, u16(1), u16(1), *GREETING),
+    "PeerRefused": control(1, text("its seed differs")),
+    "Ready": control(2, u32(13), u64(900136), text("a" * 64)),
+    "Pull": control(3, u32(13)),
+    "Gone": control(4, u32(11)),
+    "Done": control(5),
+    "Attachment": control(6, u32(0), u64(900136)),
+    "Ready without a message": control(2, u32(13), u64(0), text("")),
+    "PeerHello of versions 1 to 3": control(0, u16(3), u16(1), *GREETING, b"what a later version appends"),
+}
+
 # In the order in which the README shows them; of the chunk its head.
 EXAMPLES = [CLIENT["Hello"], SERVER["Welcome"], SERVER["Refused"], SERVER["Task"], SERVER["Input"], CLIENT["Fetch"],
             CLIENT["Result"], SERVER["Grant"], CLIENT["Attachment"], chunk(0, 262144, b"")]
+PEER_EXAMPLES = [PEER[name] for name in
+                 ("PeerRefused", "Ready", "Ready without a message", "Pull", "Gone", "Done", "Attachment")]
 
 
 def main():
     hexadecimal = lambda frames: {name: frame.hex(" ") for name, frame in frames.items()}
     document = {"client": hexadecimal(CLIENT), "server": hexadecimal(SERVER),
-                "chunk": chunk(7, (5 << 30) + 3, b"*").hex(" "), "readme": [frame.hex(" ") for frame in EXAMPLES]}
+                "peer": hexadecimal(PEER), "chunk": chunk(7, (5 << 30) + 3, b"*").hex(" "),
+                "readme": [frame.hex(" ") for frame in EXAMPLES],
+                "readme of peers": [frame.hex(" ") for frame in PEER_EXAMPLES]}
     Path(__file__).with_suffix(".json").write_text(json.dumps(document, indent=1) + "\n")
 
 

@@ -52,6 +52,27 @@ Named<ServerMessage> server_golden() {
           {"Input", Input{"model", std::string(64, 'b'), "silo-2", "{}"}}};
 }
 
+PeerHello peer_hello() {
+  return {.newest = 1,
+          .oldest = 1,
+          .name = "silo-0",
+          .software = "demo",
+          .is_check = false,
+          .rounds_done = 12,
+          .sections = {{"model", "seed"}},
+          .digests = {{std::string(64, 'b'), std::string(64, 'c')}}};
+}
+
+Named<PeerMessage> peer_golden() {
+  return {{"PeerHello", peer_hello()},
+          {"PeerRefused", PeerRefused{"its seed differs"}},
+          {"Ready", Ready{13, 900'136, std::string(64, 'a')}},
+          {"Pull", Pull{13}},
+          {"Gone", Gone{11}},
+          {"Done", Done{}},
+          {"Attachment", Attachment{0, 900'136}}};
+}
+
 template <class Message>
 std::vector<Message> messages_of(const Named<Message>& named) {
   std::vector<Message> messages;
@@ -60,6 +81,7 @@ std::vector<Message> messages_of(const Named<Message>& named) {
 }
 std::vector<ClientMessage> client_examples() { return messages_of(client_golden()); }
 std::vector<ServerMessage> server_examples() { return messages_of(server_golden()); }
+std::vector<PeerMessage> peer_examples() { return messages_of(peer_golden()); }
 
 std::string hex_of(std::span<const std::byte> bytes) {
   std::string text;
@@ -98,6 +120,8 @@ TEST_CASE("golden frames: each message has the id and the bytes that were agreed
   const nlohmann::json frames = golden();
   check_golden(client_golden(), frames.at("client"), [](const auto& frame) { return decode_from_client(frame); });
   check_golden(server_golden(), frames.at("server"), [](const auto& frame) { return decode_from_server(frame); });
+  check_golden(peer_golden(), frames.at("peer"), [](const auto& frame) { return decode_from_peer(frame); });
+  CHECK(hex_of(encode(PeerMessage(Ready{13}))) == frames.at("peer").at("Ready without a message"));
   const std::vector<std::byte> frame = bytes_of(frames.at("chunk"));
   const Chunk chunk = std::get<Chunk>(decode_from_server(frame));
   CHECK(chunk.attachment == 7);
@@ -105,11 +129,12 @@ TEST_CASE("golden frames: each message has the id and the bytes that were agreed
   CHECK(hex_of(encode_chunk_head(chunk.attachment, chunk.offset)) == hex_of(std::span(frame).first(chunk_head_bytes)));
 }
 
-TEST_CASE("the examples of the protocol's description are golden frames, all of them") {
+/// What stands in code blocks of the protocol's description under `heading`.
+std::string shown_under(const std::string& heading) {
   std::string shown;
   bool is_inside = false;
   const std::string readme = read_text("shared/wire/README.md");
-  const std::size_t begin = readme.find("### Examples");
+  const std::size_t begin = readme.find("### " + heading + "\n");
   REQUIRE(begin != std::string::npos);
   std::istringstream lines(readme.substr(begin, readme.find("\n## ", begin) - begin));
   for (std::string line; std::getline(lines, line);) {
@@ -119,10 +144,17 @@ TEST_CASE("the examples of the protocol's description are golden frames, all of 
       shown += shown.empty() ? line : " " + line;
     }
   }
-  std::string expected;
-  const nlohmann::json examples = golden().at("readme");
-  for (const std::string frame : examples) expected += expected.empty() ? frame : " " + frame;
-  CHECK(shown == expected);
+  return shown;
+}
+
+TEST_CASE("the examples of the protocol's description are golden frames, all of them") {
+  for (const auto& [heading, key] :
+       {std::pair("Examples", "readme"), std::pair("Examples of peers", "readme of peers")}) {
+    std::string expected;
+    const nlohmann::json examples = golden().at(key);
+    for (const std::string frame : examples) expected += expected.empty() ? frame : " " + frame;
+    CHECK(shown_under(heading) == expected);
+  }
 }
 
 template <class... Messages>
@@ -169,6 +201,57 @@ TEST_CASE("a Hello of every version can be read: of one before 7 its number, of 
   CHECK(test::error_of(Errc::protocol, [&] { hello_in(reversed); }).find("from 8 to 7") != std::string::npos);
 }
 
+TEST_CASE("a PeerHello of a later version has what this one has, and what follows is not read") {
+  const auto hello_in = [](const std::vector<std::byte>& frame) {
+    return std::get<PeerHello>(std::get<PeerMessage>(decode_from_peer(frame)));
+  };
+  std::vector<std::byte> frame = bytes_of(golden().at("peer").at("PeerHello of versions 1 to 3"));
+  const PeerHello later = hello_in(frame);
+  CHECK(words_of(later.versions()) == "versions 1 to 3");
+  CHECK(common_version(later.versions(), spoken_peer_versions) == 1);
+  CHECK(later.name.value == "silo-0");
+  CHECK(later.rounds_done == 12);
+  CHECK(later.digests.values.back().value == std::string(64, 'c'));
+
+  // Of this version nothing may follow, and of none may anything be missing.
+  frame[5] = std::byte{1};
+  CHECK(test::error_of(Errc::protocol, [&] { hello_in(frame); }).find("longer than its message") != std::string::npos);
+  frame = encode(PeerMessage(peer_hello()));
+  frame[5] = std::byte{3};
+  frame.pop_back();
+  CHECK(test::code_of([&] { hello_in(frame); }) == Errc::protocol);
+}
+
+TEST_CASE("what no peer would say is refused: sections without digests, a range that ends before it begins") {
+  const auto refusal_of = [](const PeerMessage& message) {
+    const auto frame = encode(message);
+    return test::error_of(Errc::protocol, [&] { decode_from_peer(frame); });
+  };
+  PeerHello hello = peer_hello();
+  hello.digests.values.pop_back();
+  CHECK(refusal_of(hello) == "a peer that names 2 sections and 1 digests");
+  hello.sections.values.clear();
+  CHECK(refusal_of(hello) == "a peer that names 0 sections and 1 digests");
+  hello.digests.values.clear();
+  CHECK_NOTHROW(decode_from_peer(encode(PeerMessage(hello))));
+  hello.oldest = 2;
+  CHECK(refusal_of(hello) == "a peer that speaks protocol versions from 2 to 1");
+  // Of a later version too: what this one knows of it must be sound.
+  hello = peer_hello();
+  hello.newest = 3;
+  hello.digests.values.pop_back();
+  CHECK(refusal_of(hello) == "a peer that names 2 sections and 1 digests");
+}
+
+TEST_CASE("a message of a round has bytes and a digest, or neither") {
+  const auto refusal_of = [](const Ready& ready) {
+    const auto frame = encode(PeerMessage(ready));
+    return test::error_of(Errc::protocol, [&] { decode_from_peer(frame); });
+  };
+  CHECK(refusal_of({5, 900'136, ""}) == "a peer whose message of round 5 has 900136 bytes and no digest");
+  CHECK(refusal_of({5, 0, std::string(64, 'a')}) == "a peer whose message of round 5 has 0 bytes and a digest");
+}
+
 TEST_CASE("the version of a conversation is the newest that both sides speak") {
   CHECK(common_version({6, 9}, {4, 7}) == 7);
   CHECK(common_version({4, 7}, {6, 9}) == 7);
@@ -183,24 +266,23 @@ TEST_CASE("the version of a conversation is the newest that both sides speak") {
   }
 }
 
+template <class Message, class Decode>
+void check_survival(const std::vector<Message>& examples, Decode decode) {
+  CHECK(examples.size() == std::variant_size_v<Message>);
+  for (const Message& message : examples) {
+    const auto frame = encode(message);
+    const auto decoded = decode(frame);
+    REQUIRE(std::holds_alternative<Message>(decoded));
+    CHECK(std::get<Message>(decoded).index() == message.index());
+    const bool is_same = encode(std::get<Message>(decoded)) == frame;
+    CHECK(is_same);
+  }
+}
+
 TEST_CASE("every message survives its frame, and its frame's bytes are the same again") {
-  CHECK(client_examples().size() == std::variant_size_v<ClientMessage>);
-  for (const ClientMessage& message : client_examples()) {
-    const auto frame = encode(message);
-    const auto decoded = decode_from_client(frame);
-    REQUIRE(std::holds_alternative<ClientMessage>(decoded));
-    CHECK(std::get<ClientMessage>(decoded).index() == message.index());
-    const bool is_same = encode(std::get<ClientMessage>(decoded)) == frame;
-    CHECK(is_same);
-  }
-  CHECK(server_examples().size() == std::variant_size_v<ServerMessage>);
-  for (const ServerMessage& message : server_examples()) {
-    const auto frame = encode(message);
-    const auto decoded = decode_from_server(frame);
-    REQUIRE(std::holds_alternative<ServerMessage>(decoded));
-    const bool is_same = encode(std::get<ServerMessage>(decoded)) == frame;
-    CHECK(is_same);
-  }
+  check_survival(client_examples(), [](const auto& frame) { return decode_from_client(frame); });
+  check_survival(server_examples(), [](const auto& frame) { return decode_from_server(frame); });
+  check_survival(peer_examples(), [](const auto& frame) { return decode_from_peer(frame); });
 }
 
 TEST_CASE("a message's fields arrive as they were sent") {
@@ -211,15 +293,21 @@ TEST_CASE("a message's fields arrive as they were sent") {
   CHECK(join.schema.value == std::string(64, 'a'));
 }
 
-TEST_CASE("every truncation of every message is refused, and so is a byte too many") {
-  for (const ClientMessage& message : client_examples()) {
+template <class Message, class Decode>
+void check_lengths(const std::vector<Message>& examples, Decode decode) {
+  for (const Message& message : examples) {
     auto frame = encode(message);
     for (std::size_t length = 0; length < frame.size(); ++length) {
-      CHECK(test::code_of([&] { decode_from_client(std::span(frame).first(length)); }) == Errc::protocol);
+      CHECK(test::code_of([&] { decode(std::span<const std::byte>(frame).first(length)); }) == Errc::protocol);
     }
     frame.push_back(std::byte{0});
-    CHECK(test::code_of([&] { decode_from_client(frame); }) == Errc::protocol);
+    CHECK(test::code_of([&] { decode(frame); }) == Errc::protocol);
   }
+}
+
+TEST_CASE("every truncation of every message is refused, and so is a byte too many") {
+  check_lengths(client_examples(), [](std::span<const std::byte> frame) { return decode_from_client(frame); });
+  check_lengths(peer_examples(), [](std::span<const std::byte> frame) { return decode_from_peer(frame); });
 }
 
 TEST_CASE("flipped bits are refused or read as another message, never more") {
