@@ -1,6 +1,6 @@
-// A frame of a peer. Promised: what is accepted is byte for byte what its content encodes to, but for the peer's words,
-// in which each byte that cannot be shown became a '?' or a blank, and for what follows in a Hello of another version;
-// and all words of a message are printable.
+// A frame of a client, a server or a peer. Promised: what is accepted is byte for byte what its content encodes to, but
+// for the other side's words, in which each byte that cannot be shown became a '?' or a blank, and for what follows in
+// a greeting of another version; all words of a message are printable, and a peer's greeting has a digest a section.
 #include <algorithm>
 
 #include "shared/wire/codec.hpp"
@@ -19,6 +19,11 @@ struct Reader {
   static void look_at(const Text<Max>& text) {
     fuzz::require(is_printable(text.value) && text.value.size() <= Max, "words are printable and bounded");
   }
+  template <class T, std::size_t Max>
+  static void look_at(const List<T, Max>& list) {
+    fuzz::require(list.values.size() <= Max, "lists are bounded");
+    for (const T& value : list.values) look_at(value);
+  }
   template <class Other>
   static void look_at(const Other&) {}
 };
@@ -31,10 +36,20 @@ bool is_same_but_for_words(std::span<const std::byte> encoded, std::span<const s
 }
 
 bool is_of_another_version(const Hello& hello) { return hello.newest != protocol_version; }
+bool is_of_another_version(const PeerHello& hello) { return hello.newest != peer_protocol_version; }
 template <class Other>
 bool is_of_another_version(const Other&) {
   return false;
 }
+
+void check_content(const PeerHello& hello) {
+  fuzz::require(hello.sections.values.size() == hello.digests.values.size(), "each section has a digest");
+}
+void check_content(const Ready& ready) {
+  fuzz::require((ready.num_bytes == 0) == ready.digest.value.empty(), "bytes have a digest, and no bytes have none");
+}
+template <class Other>
+void check_content(const Other&) {}
 
 template <class Message>
 void check(const std::variant<Message, Chunk>& decoded, std::span<const std::byte> frame) {
@@ -53,7 +68,12 @@ void check(const std::variant<Message, Chunk>& decoded, std::span<const std::byt
   fuzz::require(is_same_but_for_words(encoded, frame.first(num_read)),
                 "a message is what it encodes to, but for its words");
   Reader reader;
-  std::visit([&reader](auto& m) { m.serialize(reader); }, message);
+  std::visit(
+      [&reader](auto& m) {
+        m.serialize(reader);
+        check_content(m);
+      },
+      message);
 }
 
 }  // namespace
@@ -64,5 +84,6 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   const auto frame = fuzz::bytes_of(data, size);
   fuzz::is_refused([&] { wire::check(wire::decode_from_client(frame), frame); });
   fuzz::is_refused([&] { wire::check(wire::decode_from_server(frame), frame); });
+  fuzz::is_refused([&] { wire::check(wire::decode_from_peer(frame), frame); });
   return 0;
 }

@@ -76,6 +76,28 @@ std::vector<wire::ServerMessage> server_messages() {
           wire::Attachment{1, 4096}};
 }
 
+wire::PeerHello peer_hello() {
+  wire::PeerHello hello;
+  hello.name = "silo-1";
+  hello.software = "headstart 0.1.0";
+  hello.rounds_done = 2;
+  hello.sections = {{"model", "model schema", "seed"}};
+  hello.digests = {{std::string(64, 'a'), std::string(64, 'b'), std::string(64, 'c')}};
+  return hello;
+}
+
+std::vector<wire::PeerMessage> peer_messages() {
+  return {peer_hello(),
+          wire::Ready{3, 24, std::string(64, 'd')},
+          wire::Ready{4},
+          wire::Pull{2},
+          wire::Pull{3},
+          wire::Gone{1},
+          wire::Attachment{0, 24},
+          wire::Done{},
+          wire::PeerRefused{"its seed differs"}};
+}
+
 std::string chunk(std::uint32_t attachment, std::uint64_t offset, std::size_t count) {
   return text_of(wire::encode_chunk_head(attachment, offset)) + std::string(count, 'x');
 }
@@ -91,6 +113,30 @@ std::string script(const std::vector<std::string>& frames) {
   return text;
 }
 
+void write_frames_of_peers() {
+  const auto of = [](const wire::PeerMessage& message) { return text_of(wire::encode(message)); };
+  int n = 0;
+  std::vector<std::string> all;
+  for (const auto& message : peer_messages()) {
+    all.push_back(of(message));
+    write("frame", fmt::format("peer-{}", n++), all.back());
+  }
+  wire::PeerHello later = peer_hello();
+  later.newest = 3;
+  write("frame", "peer-hello-later", of(later) + "and more");
+
+  const std::string ready = of(wire::Ready{3, 24, std::string(64, 'd')});
+  const std::string announced = of(wire::Attachment{0, 24});
+  write("peer_conversation", "all", script(all));
+  write("peer_conversation", "pulled",
+        script({ready, announced, chunk(0, 0, 16), chunk(0, 16, 8), of(wire::Ready{4, 24, std::string(64, 'e')}),
+                of(wire::Attachment{1, 24}), chunk(1, 0, 24), of(wire::Done{})}));
+  write("peer_conversation", "gone",
+        script({ready, of(wire::Gone{3}), ready, of(wire::Pull{1}), announced, chunk(0, 0, 24), of(wire::Gone{3})}));
+  write("peer_conversation", "interrupted", script({ready, announced, chunk(0, 0, 16), of(wire::Gone{3})}));
+  write("peer_conversation", "unasked", script({of(wire::Pull{3}), announced, chunk(0, 0, 24)}));
+}
+
 void write_frames() {
   int n = 0;
   std::vector<std::string> all;
@@ -104,6 +150,8 @@ void write_frames() {
   write("frame", "hello-old", text_of(wire::encode(wire::Hello{.newest = 5})) + "and more");
   write("frame", "hello-later",
         text_of(wire::encode(wire::Hello{9, "silo-1", "headstart 9", false, 7, {{"train", "later"}}})) + "and more");
+
+  write_frames_of_peers();
 
   const auto of = [](const wire::ClientMessage& message) { return text_of(wire::encode(message)); };
   write("conversation", "all", script(all));
