@@ -127,5 +127,7 @@ def _watch(children: list[Child], run: Run, is_interrupted: Callable[[], bool], 
 
 
 def _failure(child: Child) -> str:
+    code = child.exit_code() or 0
+    how = f"ended with exit code {code}" if code > 0 else f"was ended by signal {-code}"
     said = (last_lines(child.log, 1) or ["it said nothing"])[0]
-    return f"{child.name} ended with exit code {child.exit_code()}: {said} ({child.log})"
+    return f"{child.name} {how}: {said} ({child.log})"
