@@ -11,6 +11,18 @@ namespace headstart::peer {
 
 namespace {
 
+/// What the other side makes of this one: throws its refusal; an orderly end is none.
+net::Task<> verdict(session::PeerConversation& conversation) {
+  try {
+    const wire::PeerMessage message = co_await conversation.next_message();
+    const auto* refused = std::get_if<wire::PeerRefused>(&message);
+    if (refused == nullptr) throw Error(Errc::protocol, "it goes on after a check");
+    throw Error(Errc::rejected, "it refuses this peer: " + quotation(refused->reason.value, wire::max_reason_bytes));
+  } catch (const Error& error) {
+    if (error.code() != Errc::peer_closed) throw;
+  }
+}
+
 /// The words on a neighbour that takes this peer; throws why it does not.
 net::Task<std::string> greet(net::asio::any_io_executor executor, const PeersFile& file, std::string name,
                              std::string neighbour, std::map<std::string, std::string> digests,
@@ -38,6 +50,8 @@ net::Task<std::string> greet(net::asio::any_io_executor executor, const PeersFil
     if (const auto objection = objection_to(*hello, neighbour, conversation->identity(), digests)) {
       throw Error(Errc::rejected, *objection);
     }
+    auto deciding = verdict(*conversation);
+    co_await std::move(deciding);
     words = fmt::format("answers at {}, {} rounds done", address, hello->rounds_done);
   } catch (const std::exception&) {
     failure = std::current_exception();

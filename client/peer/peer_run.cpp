@@ -35,11 +35,26 @@ struct Refusal : Error {
   explicit Refusal(const std::string& why) : Error(Errc::rejected, why) {}
 };
 
-/// Why these bytes cannot be used as a message, in a sentence.
-std::optional<std::string> violation_of(const PackedState& message, const std::string& announced) {
-  if (message.digest() != announced) return "its bytes do not have the digest that was announced";
-  return learn::StateBlocks(message.state().schema()).violation_in(0, message.bytes());
+/// What the bytes of a message are worth.
+struct Inspection {
+  std::string damage;     ///< How it differs from what was announced; empty: it does not.
+  std::string violation;  ///< Why its values cannot be used, in a sentence; empty: they can.
+};
+
+Inspection inspect(const PackedState& message, const std::string& announced) {
+  if (message.bytes().empty()) return {};
+  if (message.digest() != announced)
+    return {.damage = "its bytes do not have the digest that was announced", .violation = {}};
+  const learn::StateBlocks blocks(message.state().schema());
+  return {.damage = {}, .violation = blocks.violation_in(0, message.bytes()).value_or("")};
 }
+
+/// Messages that were damaged on the way, of one neighbour, until that counts as its own fault.
+constexpr int max_damaged = 3;
+
+/// Questions of one neighbour that may wait for their answers: it asks one at a time, and the last answer may be on its
+/// way.
+constexpr int max_pulls = 4;
 
 }  // namespace
 
@@ -83,8 +98,7 @@ std::optional<std::string> objection_to(const wire::PeerHello& hello, const std:
     if (!digests.contains(section)) differ.push_back(section);
   }
   if (differ.empty()) return std::nullopt;
-  return fmt::format("its {} differ{} from those of this peer; all peers need the same peers.json",
-                     fmt::join(differ, ", "), differ.size() == 1 ? "s" : "");
+  return fmt::format("it differs from this peer in {}; all peers need the same peers.json", fmt::join(differ, ", "));
 }
 
 class PeerRun::State : public std::enable_shared_from_this<State> {
@@ -114,9 +128,12 @@ class PeerRun::State : public std::enable_shared_from_this<State> {
   };
   struct Neighbour {
     std::shared_ptr<PeerConversation> conversation;
-    std::map<std::int64_t, Offer> offers;  ///< Of the newest rounds.
+    std::map<std::int64_t, Offer> offers;  ///< Of the newest rounds, on this connection.
     bool is_pulling = false;
-    std::string complaint;  ///< What was logged last of failed attempts.
+    std::int64_t pulled = 0;  ///< The round that is_pulling is about.
+    int num_pulls = 0;        ///< Of its questions, since all that was queued for it had gone out.
+    int num_damaged = 0;      ///< Since a message came whole.
+    std::string complaint;    ///< What was logged last of failed attempts.
   };
 
   // ---- rounds
@@ -130,6 +147,8 @@ class PeerRun::State : public std::enable_shared_from_this<State> {
   nlohmann::json summary() const;
   void pull_what_is_ready(std::int64_t round);
   net::Task<> pull(std::string neighbour, std::int64_t round);
+  /// Of no bytes where it is not of the size that a message of this run has.
+  net::Task<PackedState> received_from(const Neighbour& neighbour, PeerConversation& conversation, std::int64_t round);
   net::Task<> wait_until(std::optional<TimePoint> deadline);
   void tell_waiting(std::int64_t round);
 
@@ -179,7 +198,11 @@ class PeerRun::State : public std::enable_shared_from_this<State> {
 
   learn::StateDict state_;
   learn::Schema message_schema_;
-  std::map<std::string, PackedState> received_;  ///< Of the round under way.
+  struct Received {
+    PackedState message;
+    std::string digest;
+  };
+  std::map<std::string, Received> received_;  ///< Of the round under way.
   std::map<std::string, Neighbour> neighbours_;
   std::int64_t collecting_ = 0;                                    ///< The round under way, while it waits; else 0.
   bool is_done_ = false;                                           ///< With its last round.
@@ -210,6 +233,7 @@ net::Task<nlohmann::json> PeerRun::State::run() {
     failure = std::current_exception();
   }
   is_over_ = true;
+  collecting_ = 0;
   redial_timers_stop_.request_stop();
   for (auto& [neighbour, state] : neighbours_) {
     if (!state.conversation) continue;
@@ -346,12 +370,24 @@ void PeerRun::State::pull_what_is_ready(std::int64_t round) {
     const bool is_offered = offer != neighbour.offers.end() && offer->second.num_bytes > 0;
     if (!is_offered || !machine_.is_wanted(name) || neighbour.is_pulling || !neighbour.conversation) continue;
     neighbour.is_pulling = true;
+    neighbour.pulled = round;
     auto pulling = pull(name, round);
     net::asio::co_spawn(context_.executor, std::move(pulling),
                         [self = shared_from_this()](const std::exception_ptr& failure) {
                           if (failure) std::rethrow_exception(failure);
                         });
   }
+}
+
+net::Task<PackedState> PeerRun::State::received_from(const Neighbour& neighbour, PeerConversation& conversation,
+                                                     std::int64_t round) {
+  if (neighbour.offers.at(round).num_bytes != message_schema_.num_bytes()) co_return PackedState();
+  PackedState message(message_schema_);
+  const auto sink = session::sink_into(message);
+  conversation.post(wire::Pull{static_cast<std::uint32_t>(round)});
+  auto receiving = conversation.receive_attachment(*sink);
+  co_await std::move(receiving);
+  co_return message;
 }
 
 net::Task<> PeerRun::State::pull(std::string name, std::int64_t round) {
@@ -362,23 +398,32 @@ net::Task<> PeerRun::State::pull(std::string name, std::int64_t round) {
   std::string violation;
   PackedState message;
   try {
-    if (offer.num_bytes != message_schema_.num_bytes()) {
-      violation = fmt::format("it announces {} bytes, and a message of this run has {}", offer.num_bytes,
-                              message_schema_.num_bytes());
+    auto receiving = received_from(neighbour, *conversation, round);
+    message = co_await std::move(receiving);
+    auto inspecting =
+        net::offload(*context_.pool, [&message, digest = offer.digest] { return inspect(message, digest); });
+    const Inspection inspection = co_await std::move(inspecting);
+    violation = inspection.violation;
+    std::string damage = inspection.damage;
+    if (message.bytes().empty()) {
+      damage = fmt::format("it announces {} bytes, and a message of this run has {}", offer.num_bytes,
+                           message_schema_.num_bytes());
+    }
+    if (damage.empty()) {
+      neighbour.num_damaged = 0;
+    } else if (++neighbour.num_damaged < max_damaged) {
+      // It may have been damaged on the way: over another connection it is asked for again.
+      neighbour.offers.clear();
+      const Error reason(Errc::protocol, fmt::format("{}'s message of round {}: {}", name, round, damage));
+      conversation->abort(reason);
+      throw Error(reason);
     } else {
-      message = PackedState(message_schema_);
-      const auto sink = session::sink_into(message);
-      conversation->post(wire::Pull{static_cast<std::uint32_t>(round)});
-      auto receiving = conversation->receive_attachment(*sink);
-      co_await std::move(receiving);
-      auto checking =
-          net::offload(*context_.pool, [&message, digest = offer.digest] { return violation_of(message, digest); });
-      violation = (co_await std::move(checking)).value_or("");
+      violation = damage;
     }
   } catch (const NotKept&) {
     neighbour.is_pulling = false;
     neighbour.offers.erase(round);
-    if (collecting_ == round) machine_.gone(name, round);
+    machine_.gone(name, round);
     wake();
     co_return;
   } catch (const Error&) {
@@ -398,7 +443,7 @@ net::Task<> PeerRun::State::pull(std::string name, std::int64_t round) {
   if (!violation.empty()) about["reason"] = violation;
   folder_.audit().record("received", std::move(about));
   if (violation.empty()) {
-    received_.emplace(name, std::move(message));
+    received_.emplace(name, Received{std::move(message), offer.digest});
     machine_.received(name);
     co_return;
   }
@@ -415,9 +460,9 @@ net::Task<> PeerRun::State::combine(std::int64_t round, const Participation& par
   line.round = round;
   line.missing = participation.missing;
   learn::Parts messages;
-  for (const auto& [name, message] : received_) {
-    messages.emplace(name, message.state());
-    line.used[name] = neighbours_.at(name).offers.at(round).digest;
+  for (const auto& [name, received] : received_) {
+    messages.emplace(name, received.message.state());
+    line.used[name] = received.digest;
   }
   const std::string words =
       fmt::format("round {} of {}: combines {} messages", round, file_.options().rounds, messages.size());
@@ -563,6 +608,7 @@ net::Task<wire::PeerHello> PeerRun::State::greet(const std::shared_ptr<PeerConve
       context_.executor, std::chrono::milliseconds(static_cast<std::int64_t>(1000 * file_.timeouts().handshake)),
       [conversation] { conversation->abort(Error(Errc::network, conversation->peer() + " does not greet")); });
   const wire::PeerMessage first = co_await conversation->next_message();
+  if (is_over_) throw Error(Errc::interrupted, "the run is over");
   if (const auto* refused = std::get_if<wire::PeerRefused>(&first)) {
     throw Refusal("it refuses this peer: " + quotation(refused->reason.value, wire::max_reason_bytes));
   }
@@ -592,7 +638,7 @@ net::Task<wire::PeerHello> PeerRun::State::greet(const std::shared_ptr<PeerConve
 
 net::Task<> PeerRun::State::converse(std::unique_ptr<net::MessageChannel> channel, std::string expected,
                                      std::function<void()> on_established) {
-  if (is_over_) throw Error(Errc::interrupted, "the run is over");
+  if (is_over_) throw Error(Errc::interrupted, "the run is over");  // what it was given may be gone by then
   const auto conversation = std::make_shared<PeerConversation>(context_.executor, std::move(channel));
   conversation->start();
   std::exception_ptr failure;
@@ -602,9 +648,10 @@ net::Task<> PeerRun::State::converse(std::unique_ptr<net::MessageChannel> channe
     const wire::PeerHello hello = co_await std::move(greeting);
     if (on_established) on_established();
     if (hello.is_check) {
-      // It ends the conversation when it has seen enough.
-      (void)co_await conversation->next_message();
-      throw Error(Errc::protocol, conversation->peer() + " goes on after its check");
+      // A refusal would have been said by now: an orderly end tells it that it may take part.
+      auto closing = conversation->close("checked");
+      co_await std::move(closing);
+      co_return;
     }
     name = hello.name.value;
     auto listening = listen_to(conversation, name);
@@ -622,6 +669,7 @@ net::Task<> PeerRun::State::listen_to(std::shared_ptr<PeerConversation> conversa
   attach(name, conversation);
   for (;;) {
     const wire::PeerMessage message = co_await conversation->next_message();
+    if (is_over_) throw Error(Errc::interrupted, "the run is over");
     handle(name, *conversation, message);
     wake();
   }
@@ -634,6 +682,7 @@ void PeerRun::State::attach(const std::string& name, const std::shared_ptr<PeerC
     detach(name, neighbour.conversation, "it has opened another connection");
   }
   neighbour.conversation = conversation;
+  neighbour.offers.clear();
   neighbour.complaint.clear();
   machine_.connected(name);
   folder_.audit().record(
@@ -666,7 +715,8 @@ void PeerRun::State::announce(const std::string& name, PeerConversation& convers
   wire::Ready ready{.round = static_cast<std::uint32_t>(round)};
   const auto recipients = learner_.recipients(round);
   const auto kept = folder_.messages().find(round);
-  if (kept != folder_.messages().end() && std::ranges::find(recipients, name) != recipients.end()) {
+  if (std::ranges::find(recipients, name) != recipients.end()) {
+    if (kept == folder_.messages().end()) return;  // not kept any more, as after a jump to later rounds
     ready.num_bytes = kept->second.num_bytes;
     ready.digest = kept->second.digest;
   }
@@ -696,7 +746,10 @@ void PeerRun::State::handle(const std::string& name, PeerConversation& conversat
     machine_.ready(name, ready->round, ready->num_bytes == 0);
   } else if (const auto* pull = std::get_if<wire::Pull>(&message)) {
     hand_out(name, conversation, pull->round);
-  } else if (std::holds_alternative<wire::Gone>(message)) {
+  } else if (const auto* gone = std::get_if<wire::Gone>(&message)) {
+    if (!neighbour.is_pulling || gone->round != neighbour.pulled) {
+      throw Error(Errc::protocol, fmt::format("{} answers for round {}, of which it was not asked", name, gone->round));
+    }
     conversation.abandon_attachment(std::make_exception_ptr(NotKept()));
   } else if (std::holds_alternative<wire::Done>(message)) {
     machine_.done(name);
@@ -708,6 +761,10 @@ void PeerRun::State::handle(const std::string& name, PeerConversation& conversat
 }
 
 void PeerRun::State::hand_out(const std::string& name, PeerConversation& conversation, std::int64_t round) {
+  Neighbour& neighbour = neighbours_.at(name);
+  if (conversation.is_flushed()) neighbour.num_pulls = 0;
+  if (++neighbour.num_pulls > max_pulls)
+    throw Error(Errc::protocol, name + " asks for message after message and takes none");
   const auto kept = folder_.messages().find(round);
   const auto recipients = learner_.recipients(round);
   if (kept == folder_.messages().end() || std::ranges::find(recipients, name) == recipients.end()) {

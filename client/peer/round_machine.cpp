@@ -12,6 +12,9 @@ namespace {
 /// Messages that cannot be used, of one neighbour, until it is excluded.
 constexpr int max_unusable = 3;
 
+/// Rounds of which a peer keeps its messages.
+constexpr std::size_t num_kept_rounds = 2;
+
 }  // namespace
 
 RoundMachine::RoundMachine(const std::vector<std::string>& neighbours, const Patience& patience, TimePoint now)
@@ -39,21 +42,21 @@ void RoundMachine::lost(const std::string& neighbour, const std::string& why, Ti
 
 void RoundMachine::ready(const std::string& neighbour, std::int64_t round, bool is_empty) {
   Neighbour& one = at(neighbour);
-  one.newest_ready = std::max(one.newest_ready, round);
-  if (is_empty) {
-    one.empty_rounds.insert(round);
-    std::erase_if(one.empty_rounds, [&](std::int64_t old) { return old < one.newest_ready - 1; });
-  }
+  one.ready_rounds[round] = is_empty;
+  while (one.ready_rounds.size() > num_kept_rounds) one.ready_rounds.erase(one.ready_rounds.begin());
   look_at_newest(one);
 }
 
 void RoundMachine::look_at_newest(Neighbour& neighbour) const {
-  if (neighbour.progress != Progress::silent || round_ == 0) return;
-  if (neighbour.empty_rounds.contains(round_)) {
-    neighbour.progress = Progress::settled;
-  } else if (neighbour.newest_ready >= round_) {
-    neighbour.progress = Progress::ready;
-  }
+  const auto found = neighbour.ready_rounds.find(round_);
+  if (neighbour.progress != Progress::silent || found == neighbour.ready_rounds.end()) return;
+  neighbour.progress = found->second ? Progress::settled : Progress::ready;
+}
+
+void RoundMachine::gone(const std::string& neighbour, std::int64_t round) {
+  Neighbour& one = at(neighbour);
+  one.ready_rounds.erase(round);
+  if (round == round_ && one.progress == Progress::ready) one.progress = Progress::silent;
 }
 
 void RoundMachine::done(const std::string& neighbour) { at(neighbour).is_done = true; }
@@ -69,14 +72,9 @@ void RoundMachine::unusable(const std::string& neighbour, const std::string& why
   ++one.num_unusable;
 }
 
-void RoundMachine::gone(const std::string& neighbour, std::int64_t round) {
-  if (round == round_ && at(neighbour).progress == Progress::ready) is_behind_ = true;
-}
-
 void RoundMachine::begin(std::int64_t round, TimePoint now) {
   round_ = round;
   began_ = now;
-  is_behind_ = false;
   for (auto& [name, neighbour] : neighbours_) {
     neighbour.progress = Progress::silent;
     look_at_newest(neighbour);
@@ -110,18 +108,25 @@ std::optional<std::string> RoundMachine::reason_missing(const Neighbour& neighbo
 
 std::optional<Participation> RoundMachine::outcome(TimePoint now) const {
   Participation result;
+  std::int64_t num_answers = 0;
+  std::int64_t num_counted = 0;  // of whom an answer may come
   for (const auto& [name, neighbour] : neighbours_) {
+    const bool is_out = neighbour.num_unusable >= max_unusable;
+    if (!is_out) ++num_counted;
     if (neighbour.progress == Progress::settled) {
       result.heard.insert(name);
+      ++num_answers;
     } else if (const auto reason = reason_missing(neighbour, now)) {
       result.missing.emplace(name, *reason);
+      const bool has_answered = neighbour.progress == Progress::unusable || neighbour.is_done;
+      if (has_answered && !is_out) ++num_answers;
     } else {
       return std::nullopt;
     }
   }
-  const std::int64_t needed = patience_.min_neighbours == 0 ? std::ssize(neighbours_) : patience_.min_neighbours;
-  if (std::ssize(result.heard) < std::min<std::int64_t>(needed, std::ssize(neighbours_))) return std::nullopt;
-  return result;
+  const std::int64_t needed =
+      patience_.min_neighbours == 0 ? num_counted : std::min(patience_.min_neighbours, num_counted);
+  return num_answers < needed ? std::nullopt : std::optional(std::move(result));
 }
 
 std::map<std::string, std::string> RoundMachine::waiting_for(TimePoint now) const {
@@ -152,10 +157,16 @@ std::optional<TimePoint> RoundMachine::next_deadline(TimePoint now) const {
 }
 
 std::optional<std::int64_t> RoundMachine::round_to_skip_to() const {
-  if (!is_behind_) return std::nullopt;
-  std::int64_t newest = 0;
-  for (const auto& [name, neighbour] : neighbours_) newest = std::max(newest, neighbour.newest_ready);
-  return newest > round_ ? std::optional(newest) : std::nullopt;
+  const auto newest = [](const Neighbour& one) {
+    return one.ready_rounds.empty() ? 0 : one.ready_rounds.rbegin()->first;
+  };
+  std::int64_t furthest = 0;
+  bool is_behind = false;
+  for (const auto& [name, neighbour] : neighbours_) {
+    furthest = std::max(furthest, newest(neighbour));
+    is_behind = is_behind || (neighbour.progress == Progress::silent && newest(neighbour) > round_);
+  }
+  return is_behind ? std::optional(furthest) : std::nullopt;
 }
 
 bool RoundMachine::may_leave(TimePoint now) const {

@@ -39,6 +39,8 @@ class RoundMachine {
   void lost(const std::string& neighbour, const std::string& why, TimePoint now);
   /// It said that its message of `round` is ready; `is_empty`: it has none for this peer.
   void ready(const std::string& neighbour, std::int64_t round, bool is_empty);
+  /// It does not keep its message of `round` any more.
+  void gone(const std::string& neighbour, std::int64_t round);
   /// It has combined its last round.
   void done(const std::string& neighbour);
   /// It was told the same of this peer.
@@ -62,7 +64,6 @@ class RoundMachine {
   /// The round to begin in place of the one under way, where neighbours do not keep messages of that any more: the
   /// newest that any of them has said to be ready.
   [[nodiscard]] std::optional<std::int64_t> round_to_skip_to() const;
-  void gone(const std::string& neighbour, std::int64_t round);
 
   [[nodiscard]] bool is_excluded(const std::string& neighbour) const;
   /// Whether its message of the round under way is ready, and neither here nor found unusable.
@@ -78,8 +79,8 @@ class RoundMachine {
     bool was_told = false;
     TimePoint lost_at;
     std::string why_lost = "has not been heard of";
-    std::int64_t newest_ready = 0;
-    std::set<std::int64_t> empty_rounds;  ///< Said to be ready, with nothing for this peer; the newest few.
+    /// That it said to be ready, and keeps: the newest two. True: it has nothing for this peer.
+    std::map<std::int64_t, bool> ready_rounds;
     Progress progress = Progress::silent;
     std::string why_unusable;
     int num_unusable = 0;
@@ -95,7 +96,6 @@ class RoundMachine {
   Patience patience_;
   std::int64_t round_ = 0;
   TimePoint began_{};
-  bool is_behind_ = false;
 };
 
 }  // namespace headstart::peer

@@ -11,6 +11,7 @@
 #include "shared/base/error.hpp"
 #include "shared/learn/peers/graph.hpp"
 #include "shared/learn/peers/peer_method.hpp"
+#include "shared/wire/packed_state.hpp"
 
 namespace headstart::lab {
 
@@ -76,6 +77,7 @@ class Peers {
       metrics["rounds"].push_back(after.as_json());
       bytes += mean_of({after.bytes.begin(), after.bytes.end()});
     }
+    for (const StateDict& state : states_) metrics["digests"].push_back(wire::PackedState(state).digest());
     metrics["before"] = before.summary();
     metrics["after"] = after.summary();
     metrics["gain"] = mean_of(after.global) - mean_of(before.global);

@@ -19,6 +19,7 @@ namespace headstart::lab {
 ///                             global_first, own_first       of the first head, where the model has two
 ///                             validation                    accuracy on the validation samples; absent without any
 ///                             bytes                         sent in the round
+///   digests                 SHA-256 of each peer's state after the last round, as headstart-peer records it
 ///   before, after           {global, own, spread}: of rounds 0 and the last, means over the peers, and the difference
 ///                           between the best and the worst peer's global accuracy
 ///   gain                    after.global - before.global

@@ -27,7 +27,7 @@ struct PeerHello {
   std::uint16_t oldest = spoken_peer_versions.oldest;
   Text<64> name;
   Text<64> software;
-  Flag is_check = {};             ///< Ends the conversation after the greetings.
+  Flag is_check = {};             ///< The other side refuses, or ends the connection in order: it may take part.
   std::uint32_t rounds_done = 0;  ///< That this side has combined.
   List<Text<64>, 64> sections;    ///< Of what all peers must have alike: its parts, by name.
   List<Digest, 64> digests;       ///< Of each section, in the same order.

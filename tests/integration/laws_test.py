@@ -102,7 +102,8 @@ class Laws(unittest.TestCase):
         pure = [path for room in ["server/config", "server/strategies"] for path, _ in sources(room)]
         pure += [ROOT / "server/phases/disclosure.hpp", ROOT / "server/phases/disclosure.cpp",
                  ROOT / "server/phases/round_machine.hpp", ROOT / "server/phases/round_machine.cpp",
-                 ROOT / "server/admission/admission_machine.hpp", ROOT / "server/admission/admission_machine.cpp"]
+                 ROOT / "server/admission/admission_machine.hpp", ROOT / "server/admission/admission_machine.cpp",
+                 ROOT / "client/peer/round_machine.hpp", ROOT / "client/peer/round_machine.cpp"]
         for path in pure:
             far_away = ("boost/", "cereal/")
             if "machine" in path.name:
