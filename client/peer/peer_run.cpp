@@ -683,6 +683,7 @@ void PeerRun::State::attach(const std::string& name, const std::shared_ptr<PeerC
   }
   neighbour.conversation = conversation;
   neighbour.offers.clear();
+  neighbour.num_pulls = 0;
   neighbour.complaint.clear();
   machine_.connected(name);
   folder_.audit().record(
