@@ -1,5 +1,7 @@
 #include "server/phases/class_weights.hpp"
 
+#include <algorithm>
+
 #include <torch/types.h>
 
 namespace headstart::server {
@@ -22,6 +24,25 @@ learn::Tensor partly_measured(const std::vector<learn::Evaluation>& ratings) {
   return all.any(0).logical_and(all.all(0).logical_not());
 }
 
+/// Whether the model took every sample that it was rated on for the same class: it says nothing of a sample.
+bool answers_alike(const learn::Evaluation& rating) {
+  return std::ranges::count_if(rating.predicted, [](std::int64_t count) { return count > 0; }) == 1;
+}
+
+/// `weights` [K, C] without the models that answer alike, what they had of a class given to the others by their shares
+/// of it. Unchanged where there are no others.
+learn::Tensor without_constant_teachers(const learn::Tensor& weights, const std::vector<learn::Evaluation>& teaching) {
+  std::vector<std::int64_t> kept;
+  for (const learn::Evaluation& rating : teaching) kept.push_back(answers_alike(rating) ? 0 : 1);
+  const auto num_kept = std::ranges::count(kept, 1);
+  if (num_kept == 0 || num_kept == std::ssize(kept)) return weights;
+  const learn::Tensor is_kept = torch::tensor(kept, torch::kDouble).unsqueeze(1);
+  const learn::Tensor rest = weights * is_kept;
+  const learn::Tensor known = rest.sum(0, true);
+  const learn::Tensor shares = torch::where(known > 0, rest / known, is_kept / static_cast<double>(num_kept));
+  return shares * weights.sum(0, true);
+}
+
 }  // namespace
 
 learn::Tensor class_weights(const std::vector<learn::Evaluation>& teaching,
@@ -36,7 +57,7 @@ learn::Tensor class_weights(const std::vector<learn::Evaluation>& teaching,
   involved.insert(involved.end(), others.begin(), others.end());
   if (student) involved.push_back(*student);
   const learn::Tensor equal = learn::equal_weights(std::ssize(teaching), num_classes);
-  return torch::where(partly_measured(involved).unsqueeze(0), equal, weights);
+  return without_constant_teachers(torch::where(partly_measured(involved).unsqueeze(0), equal, weights), teaching);
 }
 
 }  // namespace headstart::server
