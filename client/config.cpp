@@ -49,6 +49,12 @@ void declare_fields(Fields& fields, ClientConfig& config) {
                 "Whom this silo's pre-trained model may reach: the server alone, or other silos too (as a teacher on "
                 "another silo's data, to be rated there, or as what the global model starts from).",
                 Choices<Sharing>(sharing_words));
+  fields.group("sums", "What sums over this silo's samples may show");
+  fields.integer(
+      "sums.min_samples", config.min_sum_samples,
+      "Least samples of a class for them to be in a sum that leaves the silo (start.head=sums): a sum over a "
+      "few samples says much about them. The run may ask for more.",
+      {1, 1e9});
   fields.text("device", config.device, "Where the client computes: cpu, cuda or auto.");
   fields.integer("threads", config.threads, "LibTorch threads; the same at all clients for a repeatable run.",
                  {1, 1024});
@@ -76,6 +82,7 @@ SiloOptions worker_options(const ClientConfig& config) {
   SiloOptions options{
       .name = config.name, .device = config.device, .own_model = {}, .script = config.script, .store = {}};
   options.shares_with_peers = config.share_model == Sharing::peers;
+  options.min_sum_samples = config.min_sum_samples;
   if (!config.own_model.empty()) {
     options.own_model = config.own_spec;
     options.own_model->name = config.own_model;

@@ -31,6 +31,7 @@ struct ClientConfig {
   learn::ModelSpec own_spec;
   std::string store;
   Sharing share_model = Sharing::server;
+  std::int64_t min_sum_samples = 5;
   std::string device = "cpu";
   std::int64_t threads = 1;
   std::string log = "info";

@@ -26,6 +26,7 @@ struct SiloOptions {
   std::string script;                          ///< The silo's copy of a scripted federated model.
   std::optional<std::filesystem::path> store;  ///< Folder of pre-trained models.
   bool shares_with_peers = false;              ///< Its pre-trained model may go to other clients.
+  std::int64_t min_sum_samples = 1;            ///< Of a class, for its samples to be in a sum that leaves the silo.
 };
 
 class Silo {
@@ -62,6 +63,9 @@ class Silo {
   plan::Pretraining pretrain(const TaskContext& context);
   /// The pre-trained model; a process that has none (it was started again) trains it.
   wire::PackedState pretrained(const TaskContext& context);
+
+  /// See SiloOptions.
+  [[nodiscard]] std::int64_t min_sum_samples() const { return options_.min_sum_samples; }
 
   /// What local objectives remember from round to round.
   [[nodiscard]] ClientMemory& memory() { return memory_; }

@@ -42,5 +42,6 @@ std::unique_ptr<TaskHandler> make_evaluate();
 std::unique_ptr<TaskHandler> make_logits();
 std::unique_ptr<TaskHandler> make_distill();
 std::unique_ptr<TaskHandler> make_statistics();
+std::unique_ptr<TaskHandler> make_head_sum();
 
 }  // namespace headstart::client

@@ -53,11 +53,17 @@ def _kd_starts() -> dict[str, Settings]:
     return starts
 
 
+# Behind the name of a start: its head is fitted to all silos' samples by sums over them.
+HEAD_SUFFIX = "+head"
+
+
+def _with_heads(starts: dict[str, Settings]) -> dict[str, Settings]:
+    return starts | {name + HEAD_SUFFIX: settings | {"start.head": "sums"} for name, settings in starts.items()}
+
+
 STARTS: dict[str, Settings] = {
-    "random": {"start.model": "random"},
-    "best": {"start.model": "best_local"},
-    "average": {"start.model": "average"},
-    **_kd_starts(),
+    **_with_heads({"random": {"start.model": "random"}, "best": {"start.model": "best_local"},
+                   "average": {"start.model": "average"}, **_kd_starts()}),
     "random-feddf": {"start.model": "random", "federation.strategy": "feddf"},
 }
 
@@ -76,6 +82,8 @@ START_TITLES = {"random": "random start", "random-feddf": "random start, FedDF",
 def title_of_start(start: str) -> str:
     if start in START_TITLES:
         return START_TITLES[start]
+    if start.endswith(HEAD_SUFFIX):
+        return f"{title_of_start(start.removesuffix(HEAD_SUFFIX))}, head from sums"
     _, transfer, *rest = start.split("-")
     return f"KD, {transfer} data ({', '.join(rest)})"
 

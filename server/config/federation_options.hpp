@@ -23,6 +23,21 @@ enum class ValidationSource { none, server, federated };
 inline constexpr std::pair<ValidationSource, std::string_view> validation_words[] = {
     {ValidationSource::none, "none"}, {ValidationSource::server, "server"}, {ValidationSource::federated, "federated"}};
 
+/// What becomes of the head of the model that round 1 starts from.
+enum class StartHead {
+  own,   ///< It stays.
+  sums,  ///< It is fitted to all silos' training samples by sums over them.
+};
+inline constexpr std::pair<StartHead, std::string_view> start_head_words[] = {{StartHead::own, "own"},
+                                                                              {StartHead::sums, "sums"}};
+
+struct HeadOptions {
+  StartHead start = StartHead::own;
+  std::int64_t steps = 15;       ///< Gradients that silos are asked for.
+  double damping = 0.01;         ///< Of the features' second moments, relative to their mean.
+  std::int64_t min_samples = 1;  ///< Of a class at a silo, for them to be in its sums; a silo may ask for more.
+};
+
 struct TargetOptions {
   std::vector<double> accuracies;  ///< Absolute, 0..1.
   double reference = 0;            ///< An accuracy that fractions refer to; 0: none.
@@ -54,6 +69,7 @@ struct FederationOptions {
   Timeouts timeouts;
   StrategyOptions strategy;
   StartModel start = StartModel::random;
+  HeadOptions head;
   ConsolidationOptions consolidation;
   ValidationSource validation = ValidationSource::none;
   bool central_evaluation = true;

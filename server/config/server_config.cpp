@@ -89,6 +89,18 @@ void declare_federation(Fields& fields, FederationOptions& federation) {
   declare_fields(fields, federation.strategy);
   fields.group("start", "The model that round 1 starts from");
   fields.choice("start.model", federation.start, "What round 1 starts from.", Choices<StartModel>(start_words));
+  fields.choice("start.head", federation.head.start,
+                "own: the head of that model stays. sums: it is fitted to the training samples of all silos, who send "
+                "sums over them (second moments of features once, a gradient a step) and no sample, feature or model.",
+                Choices<StartHead>(start_head_words));
+  fields.group("head", "start.head=sums: how the head is fitted");
+  fields.integer("head.steps", federation.head.steps, "Gradients that each silo is asked for.", {1, 1000});
+  fields.number("head.damping", federation.head.damping,
+                "Added to the second moments of the features, relative to their mean.", {1e-12, 1e6});
+  fields.integer("head.min_samples", federation.head.min_samples,
+                 "Least samples of a class at a silo for them to be in its sums; each silo may ask for more "
+                 "(sums.min_samples).",
+                 {1, 1e9});
   declare_fields(fields, "consolidation", federation.consolidation);
 }
 

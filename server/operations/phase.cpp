@@ -31,6 +31,7 @@ std::string_view record_of(PhaseKind kind) {
     case PhaseKind::rating:
     case PhaseKind::averaging:
     case PhaseKind::seed_rating:
+    case PhaseKind::head_fitting:
     case PhaseKind::training:
     case PhaseKind::finishing:
     case PhaseKind::ensemble:
@@ -72,6 +73,8 @@ std::string_view label_of(PhaseKind kind) {
       return "consolidation at a client";
     case PhaseKind::seed_rating:
       return "rating of the seed";
+    case PhaseKind::head_fitting:
+      return "head from sums";
     case PhaseKind::training:
     case PhaseKind::finishing:
     case PhaseKind::evaluation:
@@ -110,7 +113,7 @@ std::string recorded(const Phase& phase) {
 Phase phase_from(const std::string& recorded) {
   for (const PhaseKind kind : {PhaseKind::lobby, PhaseKind::absence, PhaseKind::pretraining, PhaseKind::exchange,
                                PhaseKind::rating, PhaseKind::averaging, PhaseKind::statistics, PhaseKind::consolidation,
-                               PhaseKind::seed_rating, PhaseKind::evaluation}) {
+                               PhaseKind::seed_rating, PhaseKind::head_fitting, PhaseKind::evaluation}) {
     if (record_of(kind) == recorded) return {kind};
   }
   Phase phase{PhaseKind::training};

@@ -20,6 +20,7 @@ enum class PhaseKind : std::uint8_t {
   public_consolidation,  ///< Distillation on the public set.
   client_consolidation,  ///< Distillation at the client `place`.
   seed_rating,           ///< The distilled start is rated.
+  head_fitting,          ///< The head of the start is fitted by sums.
   training,              ///< Training and aggregation of `round`.
   finishing,             ///< What the strategy does after the training of `round`; `place` says what, in words.
   evaluation,            ///< The model of `round` is measured at the clients.

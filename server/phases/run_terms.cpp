@@ -37,6 +37,7 @@ plan::Terms run_terms(const ServerConfig& config, const CentralData& data) {
   terms.architecture = terms.model.architecture();
   terms.plan.rounds = config.federation.num_rounds;
   terms.plan.start = word_of(Choices<StartModel>(start_words), config.federation.start);
+  if (config.federation.head.start == StartHead::sums) terms.plan.start += ", head from sums over the silos' samples";
   terms.plan.share_model = wanted_of_share_model(config.federation);
   if (terms.max_examples == 0) terms.max_examples = examples_limit(data.num_training);
   plan::require_readable(terms);
@@ -59,6 +60,7 @@ std::vector<std::string_view> tasks_of(const FederationOptions& options, const C
   // Where too few silos consent to student data, a public set may take its place.
   add(plan::task::logits, is_kd && has_public_set);
   add(plan::task::distill, is_kd && options.consolidation.transfer == TransferSet::student);
+  add(plan::task::head_sum, options.head.start == StartHead::sums);
   add(plan::task::statistics, options.start == StartModel::average && !has_public_set);
   return tasks;
 }

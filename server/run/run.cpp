@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include "server/phases/disclosure.hpp"
+#include "server/phases/head_from_sums.hpp"
 #include "server/phases/round.hpp"
 #include "server/phases/run_terms.hpp"
 #include "server/record/round_record.hpp"
@@ -343,6 +344,12 @@ net::Task<> Run::run_phases() {
   } else {
     apply_consents();
     Start start = co_await make_start();
+    if (config_.federation.head.start == StartHead::sums) {
+      auto fitting = with_head_from_sums(context_, std::move(start.state));
+      FittedHead fitted = co_await std::move(fitting);
+      start.state = std::move(fitted.state);
+      start.report["head"] = std::move(fitted.report);
+    }
     if (!state_.consent_fallback.empty()) start.report["fell_back"] = state_.consent_fallback;
     state_.start_used = start.used;
     state_.start_report = std::move(start.report);

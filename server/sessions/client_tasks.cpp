@@ -63,6 +63,21 @@ net::Task<Upload> distill(ClientSession& client, DistillInputs inputs, learn::Kd
   return state_of(client.perform(std::move(order)));
 }
 
+net::Task<HeadSum> head_sum(ClientSession& client, plan::HeadSumSettings settings, ReleasedState model,
+                            std::optional<ReleasedState> head, std::int64_t num_values) {
+  TaskOrder order{.kind = plan::task::head_sum, .settings = plan::to_json_text(settings), .keeps_inputs = true};
+  order.add(plan::input::model, std::move(model));
+  if (head) order.add(plan::input::head, std::move(*head));
+  order.result_bytes = static_cast<std::uint64_t>(num_values) * sizeof(std::int64_t);
+  auto performing = client.perform(std::move(order));
+  Outcome outcome = co_await std::move(performing);
+  const plan::HeadSumFigures figures = client.read(outcome, [&client](const std::string& text) {
+    return plan::head_sum_figures_from_json_text(text, client.num_classes(), client.info().num_examples,
+                                                 static_cast<std::uint64_t>(client.info().num_held_out));
+  });
+  co_return HeadSum{std::move(*outcome.state), figures};
+}
+
 net::Task<Upload> reestimate_statistics(ClientSession& client, ReleasedState model) {
   TaskOrder order{.kind = plan::task::statistics};
   order.add(plan::input::model, std::move(model));

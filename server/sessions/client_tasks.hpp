@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -41,6 +42,15 @@ struct DistillInputs {
 };
 /// Consolidation on the client's own data; the client holds the inputs for another setting. The student's bytes.
 net::Task<Upload> distill(ClientSession& client, DistillInputs inputs, learn::KdSetting setting);
+
+/// A sum of the client's for fitting the head of `model`, in fixed point.
+struct HeadSum {
+  Upload upload;
+  plan::HeadSumFigures figures;
+};
+/// `head`: where the gradient is wanted; none: the second moments. `num_values` of the sum. The client holds the model.
+net::Task<HeadSum> head_sum(ClientSession& client, plan::HeadSumSettings settings, ReleasedState model,
+                            std::optional<ReleasedState> head, std::int64_t num_values);
 
 /// `model` with BatchNorm statistics of the client's training data.
 net::Task<Upload> reestimate_statistics(ClientSession& client, ReleasedState model);

@@ -33,6 +33,11 @@ void declare_fields(Fields& fields, Pretraining& figures) {
   fields.integer("best_epoch", figures.best_epoch, "The epoch that is kept.", {0, max_rounds});
 }
 
+void declare_fields(Fields& fields, HeadSumSettings& settings) {
+  fields.integer("min_samples", settings.min_samples, "Least samples of a class.", {1, 1e9});
+  fields.flag("evaluates", settings.evaluates, "Whether the head is measured on the held-out samples.");
+}
+
 /// What an evaluation says, with the loss as JSON can say it.
 struct Counts {
   std::vector<std::int64_t> correct, total, predicted;
@@ -173,6 +178,30 @@ learn::Evaluation evaluation_from_json_text(const std::string& text, std::int64_
   if (num_samples == 0 && (loss_sum > 0 || is_infinite)) refuse("a loss of nothing");
   if (is_infinite && loss_sum > 0) refuse("a loss that is finite and infinite");
   return {correct, total, predicted, is_infinite ? std::numeric_limits<double>::infinity() : loss_sum};
+}
+
+std::string to_json_text(const HeadSumSettings& settings) { return text_of(settings); }
+HeadSumSettings head_sum_settings_from_json_text(const std::string& text) {
+  return value_of<HeadSumSettings>(text, "settings of a sum for the head", {"min_samples", "evaluates"});
+}
+
+std::string to_json_text(const HeadSumFigures& figures) {
+  nlohmann::json document = {{"samples", figures.num_samples}};
+  if (figures.held_out) document["held_out"] = to_json_text(*figures.held_out);
+  return document.dump();
+}
+
+HeadSumFigures head_sum_figures_from_json_text(const std::string& text, std::int64_t num_classes,
+                                               std::int64_t num_examples, std::uint64_t num_held_out) {
+  HeadSumFigures figures;
+  std::string held_out;
+  const auto declare = [&](Fields& fields) {
+    fields.integer("samples", figures.num_samples, "Samples in the sum.", {1, static_cast<double>(num_examples)});
+    fields.text("held_out", held_out, "Counts on the held-out samples.");
+  };
+  load_from_peer(text, "figures of a sum for the head", declare, {"samples"});
+  if (!held_out.empty()) figures.held_out = evaluation_from_json_text(held_out, num_classes, num_held_out);
+  return figures;
 }
 
 }  // namespace headstart::plan

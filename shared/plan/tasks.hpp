@@ -34,6 +34,10 @@ inline constexpr std::string_view logits = "logits";
 inline constexpr std::string_view distill = "distill";
 /// State: input `model` with BatchNorm statistics of the client's training data.
 inline constexpr std::string_view statistics = "statistics";
+/// A sum over the training samples for fitting the first head of input `model`. Settings: HeadSumSettings. With an
+/// input `head`, float64 [F + 1, C]: the gradient at that head, learn::head_gradient; else learn::moments_of. State:
+/// that sum in fixed point, int64. Figures: HeadSumFigures.
+inline constexpr std::string_view head_sum = "head_sum";
 }  // namespace task
 
 /// Names of inputs.
@@ -43,6 +47,7 @@ inline constexpr std::string_view samples = "samples";
 inline constexpr std::string_view student = "student";
 inline constexpr std::string_view weights = "weights";
 inline constexpr std::string_view teacher = "teacher";
+inline constexpr std::string_view head = "head";
 }  // namespace input
 
 /// What schema an input has. Where both are empty, it is the federated model's.
@@ -76,6 +81,24 @@ struct Pretraining {
 std::string to_json_text(const Pretraining& figures);
 /// Throws Error(protocol), naming key and bounds.
 Pretraining pretraining_from_json_text(const std::string& text);
+
+struct HeadSumSettings {
+  std::int64_t min_samples = 1;  ///< Classes of which the client has fewer samples are left out of the sum.
+  bool evaluates = false;        ///< The head is measured on the held-out samples, too.
+};
+std::string to_json_text(const HeadSumSettings& settings);
+/// Throws Error(protocol), naming key and bounds.
+HeadSumSettings head_sum_settings_from_json_text(const std::string& text);
+
+struct HeadSumFigures {
+  std::int64_t num_samples = 0;               ///< In the sum.
+  std::optional<learn::Evaluation> held_out;  ///< Of the head, where that was asked for.
+};
+std::string to_json_text(const HeadSumFigures& figures);
+/// Throws Error(protocol) where the numbers cannot be of `num_examples` training samples, or as
+/// evaluation_from_json_text() does.
+HeadSumFigures head_sum_figures_from_json_text(const std::string& text, std::int64_t num_classes,
+                                               std::int64_t num_examples, std::uint64_t num_held_out);
 
 /// An infinite loss, of a model that diverged, stands as `diverged`: JSON has no such number.
 std::string to_json_text(const learn::Evaluation& figures);
