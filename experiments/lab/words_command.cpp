@@ -89,6 +89,7 @@ std::vector<Vocabulary> vocabularies() {
       {"data_sets", {"data.set"}, words_of(learn::data_set_words())},
       {"partitions", {"partition.kind", "study.partitions"}, words_of(learn::partition_words())},
       {"starts", {"start.model"}, words_of(server::start_words)},
+      {"start_heads", {"start.head"}, words_of(server::start_head_words)},
       {"strategies", {"federation.strategy"}, strategy_words()},
       {"students", {"consolidation.student"}, words_of(server::student_words)},
       {"teacher_weights", {"consolidation.weights"}, words_of(learn::weighting_words)},

@@ -778,4 +778,16 @@ Task<std::unique_ptr<MessageChannel>> handshake(PendingPeer pending, WebSocketOp
   return upgrade(std::move(connection), std::move(options), std::move(steps));
 }
 
+Task<std::unique_ptr<MessageChannel>> connect(asio::any_io_executor executor, const Url& url) {
+  return connect(std::move(executor), url, WebSocketOptions());
+}
+
+Task<std::unique_ptr<MessageChannel>> handshake(PendingPeer pending, WebSocketOptions options) {
+  return handshake(std::move(pending), std::move(options), HandshakeSteps());
+}
+
+Task<std::unique_ptr<MessageChannel>> handshake(PendingPeer pending) {
+  return handshake(std::move(pending), WebSocketOptions());
+}
+
 }  // namespace headstart::net

@@ -59,8 +59,9 @@ class TlsRefusal : public Error {
 /// Dials a server. `executor` runs one thing at a time (one io thread, or a strand) and is the channel's executor;
 /// co_await this on it. Throws Error(network) with address and reason, Error(protocol) where something else answers,
 /// TlsRefusal.
-Task<std::unique_ptr<MessageChannel>> connect(asio::any_io_executor executor, const Url& url,
-                                              WebSocketOptions options = {});
+Task<std::unique_ptr<MessageChannel>> connect(asio::any_io_executor executor, const Url& url, WebSocketOptions options);
+/// With the options' defaults. Not a default argument: g++ 12 destroys one twice in the arguments of a co_awaited call.
+Task<std::unique_ptr<MessageChannel>> connect(asio::any_io_executor executor, const Url& url);
 
 /// A connection that was accepted and has not yet said what it wants.
 class PendingPeer {
@@ -117,7 +118,9 @@ struct HandshakeSteps {
 /// The server's side of the upgrade: a step of its own, so that a slow peer keeps nobody waiting.
 /// Throws Error(network) for a peer that is lost or too slow, Error(protocol) for one that speaks no WebSocket,
 /// Error(rejected) for one that TLS refuses.
-Task<std::unique_ptr<MessageChannel>> handshake(PendingPeer pending, WebSocketOptions options = {},
-                                                HandshakeSteps steps = {});
+Task<std::unique_ptr<MessageChannel>> handshake(PendingPeer pending, WebSocketOptions options, HandshakeSteps steps);
+Task<std::unique_ptr<MessageChannel>> handshake(PendingPeer pending, WebSocketOptions options);
+/// With the options' defaults.
+Task<std::unique_ptr<MessageChannel>> handshake(PendingPeer pending);
 
 }  // namespace headstart::net

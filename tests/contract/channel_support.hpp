@@ -96,7 +96,8 @@ struct WebSocketClient {
 /// `near` is the server's end.
 struct WebSocketServer {
   static Task<ChannelPair> connect() {
-    auto pair = co_await connect_websockets({}, {});
+    auto connecting = connect_websockets({}, {});
+    auto pair = co_await std::move(connecting);
     co_return ChannelPair{std::move(pair.far), std::move(pair.near)};
   }
 };

@@ -200,7 +200,8 @@ TEST_CASE("closing: a silent peer is lost within the time it may be silent: it i
 TEST_CASE("a peer answers a ping, or it does not: alive while its program is busy, dead where nobody reads") {
   const auto task = []() -> Task<> {
     const auto executor = co_await asio::this_coro::executor;
-    auto pair = co_await connect_websockets({}, {});
+    auto connecting = connect_websockets({}, {});
+    auto pair = co_await std::move(connecting);
     const auto probe = [](MessageChannel& near, MessageChannel& far) -> Task<> {
       const bool is_alive = co_await near.answers(std::chrono::hours(1));
       CHECK(is_alive);

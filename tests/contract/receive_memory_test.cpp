@@ -93,8 +93,10 @@ TEST_CASE("a connection that is slow with a large message gives way to others th
     const auto executor = co_await asio::this_coro::executor;
     WebSocketOptions server;
     server.memory = std::make_shared<ReceiveMemory>(1, at_once);
-    auto slow = co_await connect_websockets({}, server);
-    auto honest = co_await connect_websockets({}, server);
+    auto connecting_slow = connect_websockets({}, server);
+    auto slow = co_await std::move(connecting_slow);
+    auto connecting_honest = connect_websockets({}, server);
+    auto honest = co_await std::move(connecting_honest);
     const Bytes large(max_message_bytes);
     // The slow one's message has been read, and nobody asks for the next one: its block is not given back.
     co_await (slow.near->send(large, {}) && slow.far->receive());

@@ -42,7 +42,8 @@ constexpr std::size_t head_bytes = 4;
 
 /// `place_bytes`: of the place to receive into; without one it is received as a whole.
 Task<Heard> hear(Listener& listener, std::optional<std::size_t> place_bytes = {}) {
-  auto channel = co_await accept_one(listener, {});
+  auto accepting = accept_one(listener, {});
+  auto channel = co_await std::move(accepting);
   Heard heard;
   try {
     if (place_bytes) {
@@ -407,7 +408,8 @@ TEST_CASE("a peer whose program is busy, not receiving for many idle timeouts, s
   const auto task = []() -> Task<> {
     const auto executor = co_await asio::this_coro::executor;
     static constexpr auto idle = milliseconds(100);
-    auto pair = co_await connect_websockets({.idle_timeout = idle}, {.idle_timeout = idle});
+    auto connecting = connect_websockets({.idle_timeout = idle}, {.idle_timeout = idle});
+    auto pair = co_await std::move(connecting);
     const auto busy = [](MessageChannel& channel) -> Task<> {
       asio::steady_timer training(co_await asio::this_coro::executor, 6 * idle);
       co_await training.async_wait(asio::use_awaitable);

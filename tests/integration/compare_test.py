@@ -308,8 +308,8 @@ class Plans(unittest.TestCase):
             plan = load_plan(file)
             plan.check()
             counts[file.stem] = len(plan.runs())
-        self.assertEqual(counts, {"beyond": 165, "claims": 18, "demo": 3, "feddf": 20, "main-table": 60, "quick": 3,
-                                  "table-two": 50})
+        self.assertEqual(counts, {"beyond": 165, "claims": 18, "demo": 3, "feddf": 20, "heads": 120, "main-table": 60,
+                                  "quick": 3, "table-two": 50})
 
     def test_mistakes_are_named_with_what_is_near(self) -> None:
         self.check_message({"sedes": [1]}, "p.json: unknown key 'sedes': did you mean 'seeds'")

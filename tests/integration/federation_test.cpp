@@ -74,7 +74,8 @@ nlohmann::json run_over_websockets(const server::ServerConfig& config, std::vect
   const auto serve = [&]() -> net::Task<> {
     for (std::size_t i = 0; i < clients.size(); ++i) {
       net::PendingPeer pending = co_await listener.accept();
-      auto channel = co_await net::handshake(std::move(pending));
+      auto upgrading = net::handshake(std::move(pending));
+      auto channel = co_await std::move(upgrading);
       auto admission = federation.admit(std::move(channel));
       asio::co_spawn(io, std::move(admission), [](std::exception_ptr failure) { CHECK_FALSE(failure); });
     }

@@ -131,10 +131,10 @@ TEST_CASE("a class that was not measured for every model counts alike for all, w
   auto c = rated("c", {5, 5});
   auto d = rated("d", {5, 5});
   c.rating->total[0] = d.rating->total[0] = c.rating->correct[0] = d.rating->correct[0] = 0;
-  c.rating->predicted[0] = 0;
+  c.rating->predicted[0] = 1;
   const auto plan = plan_consolidation(
       options_of(StudentStart::untrained, learn::TeacherWeighting::precision, TransferSet::public_large), {c, d}, 2);
-  const double first = 1.0 / 2;
+  const double first = 1.0 / 3;
   const double second = 1.0 / (static_cast<double>(d.rating->predicted[0]) + 2);
   CHECK(std::abs(plan.weights[0][0].item<double>() - first / (first + second)) < 1e-12);
 }
