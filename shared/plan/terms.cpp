@@ -77,7 +77,7 @@ constexpr std::string_view optional_sections[] = {"limits", "plan"};
 /// Settings that a client of another make may not know. They travel only where they are not at their defaults, so that
 /// it can be in every run that does without them.
 constexpr std::string_view later_settings[] = {"/consolidation/measure", "/consolidation/strength",
-                                               "/model/second_head", "/consolidation/reduction"};
+                                               "/model/second_head", "/consolidation/reduction", "/train/clip"};
 
 void leave_out_later_defaults(nlohmann::json& document, const nlohmann::json& defaults) {
   for (const std::string_view setting : later_settings) {

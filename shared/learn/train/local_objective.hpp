@@ -59,9 +59,12 @@ struct LocalObjectiveRow {
   std::span<const std::string_view> takes = {};
 };
 
+/// In the order in which they are applied.
 std::span<const LocalObjectiveRow> local_objectives();
 
 /// FedProx: mu / 2 ||w - x||^2. Li et al. 2018 (arXiv 1812.06127).
 std::unique_ptr<LocalObjective> make_proximal_term(const ObjectiveInputs& inputs);
+/// Clips the gradient, with what the objectives before have made of it.
+std::unique_ptr<LocalObjective> make_gradient_clip(const ObjectiveInputs& inputs);
 
 }  // namespace headstart::learn

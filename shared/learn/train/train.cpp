@@ -121,6 +121,10 @@ void declare_fields(Fields& fields, const std::string& prefix, TrainOptions& opt
       "FedProx: each step also pulls the parameters towards the model as it was received, with this strength. "
       "0: it does not.",
       {.min = 0, .max = 1e6});
+  fields.number(
+      prefix + ".clip", options.clip,
+      "L2 norm, over all parameters, that a step's gradient is scaled down to where it is larger. 0: it is not.",
+      {.min = 0, .max = 1e9});
   fields.integer(prefix + ".batch_size", options.batch_size, "Samples a batch.", {.min = 1, .max = 1e6});
 }
 

@@ -37,6 +37,7 @@ struct TrainOptions {
   std::int64_t epochs = 2;
   std::int64_t batch_size = 64;
   double proximal_mu = 0;  ///< FedProx's mu; 0: no proximal term.
+  double clip = 0;         ///< L2 norm that a step's gradient is scaled down to; 0: it is as it is.
 };
 
 /// Defaults: Alballa & Canini 2024, section III (lr and decay decided here).

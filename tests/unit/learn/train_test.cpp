@@ -357,6 +357,25 @@ TEST_CASE("FedProx: the gradient is pulled towards the model as it was received"
   CHECK(make_proximal_term({{}, received, {}, {}}) == nullptr);
 }
 
+TEST_CASE("gradient clipping: what is longer is scaled to the limit, over all parameters together, as PyTorch does") {
+  const std::vector<NamedTensor> received;
+  const auto clip = make_gradient_clip({{.clip = 2}, received, {}, {}});
+  REQUIRE(clip != nullptr);
+  const Tensor a = torch::zeros({2}, torch::kDouble);
+  const Tensor b = torch::zeros({1}, torch::kDouble);
+  const Tensor unused = torch::zeros({1}, torch::kDouble);
+  a.mutable_grad() = torch::tensor({3.0, 0.0}, torch::kDouble);
+  b.mutable_grad() = torch::tensor({4.0}, torch::kDouble);
+  clip->correct_gradients({a, b, unused});  // of norm 5
+  CHECK(a.grad()[0].item<double>() == doctest::Approx(3 * 2 / (5 + 1e-6)).epsilon(1e-12));
+  CHECK(b.grad().item<double>() == doctest::Approx(4 * 2 / (5 + 1e-6)).epsilon(1e-12));
+  CHECK_FALSE(unused.grad().defined());
+  const Tensor before = a.grad().clone();
+  clip->correct_gradients({a});  // shorter than the limit
+  CHECK(torch::equal(a.grad(), before));
+  CHECK(make_gradient_clip({{}, received, {}, {}}) == nullptr);
+}
+
 /// Remembers the sum of its rounds' last parameters.
 class Summing final : public LocalObjective {
  public:
