@@ -138,7 +138,6 @@ struct Prepared {
 
 Prepared prepare(const peer::PeerConfig& config) {
   learn::return_freed_memory();
-  if (config.peers.empty()) throw Error(Errc::usage, "--peers peers.json is needed");
   Prepared done{.file = peer::PeersFile::load(config.peers), .learner = {}, .digests = {}};
   const peer::Member& self = done.file.member(config.name);
   check_addresses(config, done.file);
@@ -153,7 +152,16 @@ Prepared prepare(const peer::PeerConfig& config) {
   return done;
 }
 
+/// Before there is a log.
+void require_names(const peer::PeerConfig& config) {
+  if (config.peers.empty()) throw Error(Errc::usage, "--peers peers.json is needed");
+  if (config.name.empty()) throw Error(Errc::usage, "--name is needed: one of the members of peers.json");
+  if (config.folder.empty())
+    throw Error(Errc::usage, "run.folder is empty: name the folder that the run leaves its results in");
+}
+
 int check_peer(const peer::PeerConfig& config) {
+  require_names(config);
   set_up_log(config.name, config.log, config.log_format);
   const Prepared prepared = prepare(config);
   asio::io_context io(1);
@@ -188,6 +196,7 @@ nlohmann::json run_record(const peer::PeerConfig& config, const Prepared& prepar
 }
 
 int run_peer(const peer::PeerConfig& config) {
+  require_names(config);
   set_up_log(config.name, config.log, config.log_format);
   const Prepared prepared = prepare(config);
   peer::PeerFolder folder(config.folder, config.name, prepared.digests, run_record(config, prepared),

@@ -31,6 +31,32 @@ std::vector<std::string> differences(const std::map<std::string, std::string>& m
   return names;
 }
 
+/// Neighbours would take a damaged message for this peer's fault.
+bool is_whole(const KeptMessage& message) {
+  if (!is_there(message.file, Errc::storage)) return false;
+  try {
+    return wire::load_safetensors(message.file).model.digest() == message.digest;
+  } catch (const Error& error) {
+    spdlog::warn("{}; it is not sent any more", error.what());
+    return false;
+  }
+}
+
+/// Of the first event. Throws Error(data).
+std::map<std::string, std::string> digests_begun_with(const json& began, const std::string& file, std::string& name) {
+  try {
+    if (began.at("event") == "began") {
+      began.at("name").get_to(name);
+      return began.at("digests").get<std::map<std::string, std::string>>();
+    }
+  } catch (const json::exception&) {
+    // Said below.
+  }
+  throw Error(Errc::data, file +
+                              ": line 1 does not say how the run began; it cannot be gone on with. Put a backup in its "
+                              "place, or name another run.folder");
+}
+
 }  // namespace
 
 json to_json(const RoundLine& line) {
@@ -80,14 +106,14 @@ PeerFolder::PeerFolder(const std::filesystem::path& folder, const std::string& n
     write_text_atomically(folder_ / "run.json", run.dump(2) + "\n");
     journal_->append({{"event", "began"}, {"name", name}, {"digests", digests}});
   } else {
-    const json& began = journal_->earlier().front();
-    const auto then = began.value("digests", std::map<std::string, std::string>());
+    std::string was;
+    const auto then = digests_begun_with(journal_->earlier().front(), (folder_ / "journal").string(), was);
     if (const auto differ = differences(digests, then); !differ.empty()) {
       throw Error(Errc::usage, fmt::format("run.folder {}: its run was begun with another {}; name another folder, or "
                                            "give back the settings that it was begun with",
                                            folder_.string(), fmt::join(differ, ", ")));
     }
-    if (const auto was = began.value("name", ""); was != name) {
+    if (was != name) {
       throw Error(Errc::usage,
                   fmt::format("run.folder {}: is of peer '{}', and this is '{}'", folder_.string(), was, name));
     }
@@ -124,7 +150,7 @@ void PeerFolder::resume() {
   } catch (const json::exception& error) {
     throw Error(Errc::data, fmt::format("{}: an event is damaged: {}", (folder_ / "journal").string(), error.what()));
   }
-  std::erase_if(messages_, [](const auto& kept) { return !is_there(kept.second.file, Errc::storage); });
+  std::erase_if(messages_, [](const auto& kept) { return !is_whole(kept.second); });
 }
 
 std::filesystem::path PeerFolder::state_file(const std::string& digest) const {

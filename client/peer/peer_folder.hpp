@@ -77,6 +77,9 @@ class PeerFolder {
   /// Of the last two rounds.
   [[nodiscard]] const std::map<std::int64_t, KeptMessage>& messages() const { return messages_; }
 
+  /// One that turned out to be damaged.
+  void forget_message(std::int64_t round) { messages_.erase(round); }
+
   // On the disk when they return. Each throws Error(storage).
 
   /// `message`: none where nobody gets one.

@@ -164,6 +164,7 @@ class PeerRun::State : public std::enable_shared_from_this<State> {
   void detach(const std::string& neighbour, const std::shared_ptr<PeerConversation>& conversation,
               const std::string& why);
   void handle(const std::string& neighbour, PeerConversation& conversation, const wire::PeerMessage& message);
+  void require_round(const std::string& neighbour, std::int64_t round) const;
   void hand_out(const std::string& neighbour, PeerConversation& conversation, std::int64_t round);
   void announce(const std::string& neighbour, PeerConversation& conversation, std::int64_t round);
   void announce_to_all(std::int64_t round);
@@ -352,8 +353,9 @@ net::Task<std::optional<Participation>> PeerRun::State::collect(std::int64_t rou
   std::optional<Participation> participation;
   for (;;) {
     const TimePoint now = context_.clock();
+    if (machine_.round_to_skip_to()) break;
     participation = machine_.outcome(now);
-    if (participation || machine_.round_to_skip_to()) break;
+    if (participation) break;
     pull_what_is_ready(round);
     tell_waiting(round);
     auto waiting = wait_until(machine_.next_deadline(now));
@@ -368,6 +370,10 @@ void PeerRun::State::pull_what_is_ready(std::int64_t round) {
   for (auto& [name, neighbour] : neighbours_) {
     const auto offer = neighbour.offers.find(round);
     const bool is_offered = offer != neighbour.offers.end() && offer->second.num_bytes > 0;
+    if (machine_.is_wanted(name) && neighbour.conversation && !neighbour.is_pulling && !is_offered) {
+      machine_.gone(name, round);  // newer offers have taken its place
+      wake();
+    }
     if (!is_offered || !machine_.is_wanted(name) || neighbour.is_pulling || !neighbour.conversation) continue;
     neighbour.is_pulling = true;
     neighbour.pulled = round;
@@ -619,7 +625,7 @@ net::Task<wire::PeerHello> PeerRun::State::greet(const std::shared_ptr<PeerConve
     objection = fmt::format("'{}' is no neighbour of '{}' in this run", hello->name.value, name_);
   }
   if (!objection && machine_.is_excluded(hello->name.value)) {
-    objection = "three of its messages could not be used";
+    objection = fmt::format("three messages of '{}' could not be used", hello->name.value);
   }
   if (objection) {
     folder_.audit().report("refused", [&] {
@@ -643,6 +649,7 @@ net::Task<> PeerRun::State::converse(std::unique_ptr<net::MessageChannel> channe
   conversation->start();
   std::exception_ptr failure;
   std::string name, why;
+  bool is_refused = false;
   try {
     auto greeting = greet(conversation, expected);
     const wire::PeerHello hello = co_await std::move(greeting);
@@ -659,8 +666,10 @@ net::Task<> PeerRun::State::converse(std::unique_ptr<net::MessageChannel> channe
   } catch (const std::exception& error) {
     failure = std::current_exception();
     why = error.what();
+    is_refused = dynamic_cast<const Refusal*>(&error) != nullptr;
   }
   if (!name.empty()) detach(name, conversation, why);
+  if (!name.empty() && is_refused) machine_.refused(name);
   conversation->abort();
   if (failure) std::rethrow_exception(failure);
 }
@@ -685,7 +694,7 @@ void PeerRun::State::attach(const std::string& name, const std::shared_ptr<PeerC
   neighbour.offers.clear();
   neighbour.num_pulls = 0;
   neighbour.complaint.clear();
-  machine_.connected(name);
+  machine_.connected(name, context_.clock());
   folder_.audit().record(
       "connected", {{"peer", name}, {"address", conversation->peer()}, {"certificate", conversation->identity()}});
   context_.observer->on_connected(name, conversation->peer());
@@ -735,17 +744,20 @@ void PeerRun::State::say_done(const std::string& name, PeerConversation& convers
   machine_.told(name);
 }
 
+void PeerRun::State::require_round(const std::string& name, std::int64_t round) const {
+  if (round >= 1 && round <= file_.options().rounds) return;
+  throw Error(Errc::protocol, fmt::format("{} speaks of round {} of {}", name, round, file_.options().rounds));
+}
+
 void PeerRun::State::handle(const std::string& name, PeerConversation& conversation, const wire::PeerMessage& message) {
   Neighbour& neighbour = neighbours_.at(name);
   if (const auto* ready = std::get_if<wire::Ready>(&message)) {
-    if (ready->round == 0 || ready->round > file_.options().rounds) {
-      throw Error(Errc::protocol,
-                  fmt::format("{} speaks of round {} of {}", name, ready->round, file_.options().rounds));
-    }
+    require_round(name, ready->round);
     neighbour.offers[ready->round] = {ready->num_bytes, ready->digest.value};
     while (neighbour.offers.size() > 2) neighbour.offers.erase(neighbour.offers.begin());
     machine_.ready(name, ready->round, ready->num_bytes == 0);
   } else if (const auto* pull = std::get_if<wire::Pull>(&message)) {
+    require_round(name, pull->round);
     hand_out(name, conversation, pull->round);
   } else if (const auto* gone = std::get_if<wire::Gone>(&message)) {
     if (!neighbour.is_pulling || gone->round != neighbour.pulled) {
@@ -767,17 +779,26 @@ void PeerRun::State::hand_out(const std::string& name, PeerConversation& convers
   if (++neighbour.num_pulls > max_pulls)
     throw Error(Errc::protocol, name + " asks for message after message and takes none");
   const auto kept = folder_.messages().find(round);
-  const auto recipients = learner_.recipients(round);
-  if (kept == folder_.messages().end() || std::ranges::find(recipients, name) == recipients.end()) {
+  const bool is_kept = kept != folder_.messages().end();
+  if (!is_kept || !std::ranges::count(learner_.recipients(round), name)) {
     conversation.post(wire::Gone{static_cast<std::uint32_t>(round)});
     return;
   }
-  const KeptMessage& message = kept->second;
+  const KeptMessage message = kept->second;
+  std::shared_ptr<session::ByteSource> source;
+  try {
+    source = session::source_of_model_file(message.file, message.num_bytes);
+  } catch (const Error& error) {
+    spdlog::error("{}: its own message of round {} cannot be sent: {}", name_, round, error.what());
+    folder_.forget_message(round);
+    conversation.post(wire::Gone{static_cast<std::uint32_t>(round)});
+    return;
+  }
   folder_.audit().record("sent", {{"peer", name},
                                   {"what", fmt::format("message of round {}", round)},
                                   {"bytes", message.num_bytes},
                                   {"sha256", message.digest}});
-  conversation.post_attachment(session::source_of_model_file(message.file, message.num_bytes));
+  conversation.post_attachment(std::move(source));
 }
 
 // ---- PeerRun

@@ -121,7 +121,15 @@ PeersFile PeersFile::parse(const json& document, const std::string& origin) {
   settings.erase(edges_key);
   Fields fields;
   file.declare_fields(fields);
-  fields.load(settings, origin);
+  try {
+    fields.load(settings, origin);
+  } catch (const Error& error) {
+    std::string words = error.what();
+    const std::string_view advice = "--help all";
+    if (const auto place = words.find(advice); place != std::string::npos)
+      words.replace(place, advice.size(), "--help-peers");
+    throw Error(error.code(), words);
+  }
   file.read_members(document, origin);
   file.make_graph(document, origin);
   file.check(origin);
@@ -202,8 +210,33 @@ void PeersFile::check(const std::string& origin) const {
   if (timeouts_.handshake > timeouts_.silence || timeouts_.silence > timeouts_.phase) {
     refuse(origin, "timeouts must satisfy handshake <= silence <= phase");
   }
+  check_classes(origin);
   check_edges(origin);
-  check_recipients(origin);
+  if (row.ignores_graph) check_recipients(origin);
+  if (options_.method == "gossip") check_mixing(origin);
+}
+
+void PeersFile::check_classes(const std::string& origin) const {
+  const std::vector<std::string>& classes = samples_.classes;
+  if (classes.empty()) return;
+  if (classes.size() < 2 || std::ssize(classes) > learn::max_classes) {
+    refuse(origin, fmt::format("data.classes: {} classes; expected 2 to {}", classes.size(), learn::max_classes));
+  }
+  try {
+    learn::require_class_names(classes);
+  } catch (const Error& error) {
+    refuse(origin, fmt::format("data.classes: {}", error.what()));
+  }
+}
+
+void PeersFile::check_mixing(const std::string& origin) const {
+  for (std::size_t place = 0; place < members_.size(); ++place) {
+    try {
+      (void)learn::mixing_weights(*graph_, static_cast<learn::PeerIndex>(place));
+    } catch (const Error& error) {
+      refuse(origin, fmt::format("peers.method gossip: '{}': {}", members_[place].name, error.what()));
+    }
+  }
 }
 
 void PeersFile::check_edges(const std::string& origin) const {
@@ -310,7 +343,9 @@ learn::Peer peer_in(const PeersFile& file, const std::string& name) {
   const learn::PeerGraph& graph = file.graph();
   for (const auto& [one, other] : graph.edges()) peer.edges.emplace_back(std::minmax(name_of(one), name_of(other)));
   const auto place = std::ranges::find(peer.everyone, name) - peer.everyone.begin();
-  for (const auto& [other, weight] : learn::mixing_weights(graph, place).shares) peer.mixing[name_of(other)] = weight;
+  if (file.options().method == "gossip") {
+    for (const auto& [other, weight] : learn::mixing_weights(graph, place).shares) peer.mixing[name_of(other)] = weight;
+  }
   std::ranges::sort(peer.edges);
   std::ranges::sort(peer.everyone);
   return peer;

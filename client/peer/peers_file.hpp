@@ -77,6 +77,8 @@ class PeersFile {
   void read_members(const nlohmann::json& document, const std::string& origin);
   void make_graph(const nlohmann::json& document, const std::string& origin);
   void check(const std::string& origin) const;
+  void check_classes(const std::string& origin) const;
+  void check_mixing(const std::string& origin) const;
   void check_edges(const std::string& origin) const;
   void check_recipients(const std::string& origin) const;
   [[nodiscard]] std::int64_t place_of(const std::string& name) const;

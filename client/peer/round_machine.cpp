@@ -12,6 +12,9 @@ namespace {
 /// Messages that cannot be used, of one neighbour, until it is excluded.
 constexpr int max_unusable = 3;
 
+/// Of a connection without a word: who is put out again and again is as good as absent.
+constexpr std::chrono::seconds useful_span(5);
+
 /// Rounds of which a peer keeps its messages.
 constexpr std::size_t num_kept_rounds = 2;
 
@@ -31,17 +34,28 @@ RoundMachine::Neighbour& RoundMachine::at(const std::string& name) {
   return const_cast<Neighbour&>(std::as_const(*this).at(name));
 }
 
-void RoundMachine::connected(const std::string& neighbour) { at(neighbour).is_connected = true; }
+void RoundMachine::connected(const std::string& neighbour, TimePoint now) {
+  Neighbour& one = at(neighbour);
+  one.is_connected = true;
+  one.has_spoken = false;
+  one.connected_at = now;
+  one.ready_rounds.clear();
+  if (one.progress == Progress::ready) one.progress = Progress::silent;
+}
 
 void RoundMachine::lost(const std::string& neighbour, const std::string& why, TimePoint now) {
   Neighbour& one = at(neighbour);
-  if (one.is_connected) one.lost_at = now;
+  if (one.is_connected && (one.has_spoken || now - one.connected_at >= useful_span)) one.lost_at = now;
   one.is_connected = false;
   one.why_lost = why;
 }
 
+void RoundMachine::refused(const std::string& neighbour) { at(neighbour).refuses = true; }
+
 void RoundMachine::ready(const std::string& neighbour, std::int64_t round, bool is_empty) {
   Neighbour& one = at(neighbour);
+  one.refuses = false;
+  one.has_spoken = true;
   one.ready_rounds[round] = is_empty;
   while (one.ready_rounds.size() > num_kept_rounds) one.ready_rounds.erase(one.ready_rounds.begin());
   look_at_newest(one);
@@ -59,7 +73,10 @@ void RoundMachine::gone(const std::string& neighbour, std::int64_t round) {
   if (round == round_ && one.progress == Progress::ready) one.progress = Progress::silent;
 }
 
-void RoundMachine::done(const std::string& neighbour) { at(neighbour).is_done = true; }
+void RoundMachine::done(const std::string& neighbour) {
+  at(neighbour).is_done = true;
+  at(neighbour).has_spoken = true;
+}
 
 void RoundMachine::told(const std::string& neighbour) { at(neighbour).was_told = true; }
 
@@ -85,6 +102,11 @@ bool RoundMachine::is_absent(const Neighbour& neighbour, TimePoint now) const {
   return !neighbour.is_connected && now - neighbour.lost_at >= patience_.absence;
 }
 
+bool RoundMachine::is_further(const Neighbour& neighbour) const {
+  return neighbour.progress == Progress::silent && !neighbour.ready_rounds.empty() &&
+         neighbour.ready_rounds.rbegin()->first > round_;
+}
+
 bool RoundMachine::is_excluded(const std::string& neighbour) const {
   return at(neighbour).num_unusable >= max_unusable;
 }
@@ -97,6 +119,7 @@ std::optional<std::string> RoundMachine::reason_missing(const Neighbour& neighbo
   if (neighbour.num_unusable >= max_unusable)
     return "excluded after " + std::to_string(max_unusable) + " messages that could not be used";
   if (neighbour.progress == Progress::unusable) return neighbour.why_unusable;
+  if (is_further(neighbour)) return "is in a later round, and does not keep its message of this one";
   if (neighbour.is_done && neighbour.progress == Progress::silent) return "its run is over";
   if (is_absent(neighbour, now)) return "not connected: " + neighbour.why_lost;
   if (now - began_ >= patience_.phase) {
@@ -118,7 +141,8 @@ std::optional<Participation> RoundMachine::outcome(TimePoint now) const {
       ++num_answers;
     } else if (const auto reason = reason_missing(neighbour, now)) {
       result.missing.emplace(name, *reason);
-      const bool has_answered = neighbour.progress == Progress::unusable || neighbour.is_done;
+      const bool has_answered =
+          neighbour.progress == Progress::unusable || neighbour.is_done || is_further(neighbour) || neighbour.refuses;
       if (has_answered && !is_out) ++num_answers;
     } else {
       return std::nullopt;
@@ -157,16 +181,14 @@ std::optional<TimePoint> RoundMachine::next_deadline(TimePoint now) const {
 }
 
 std::optional<std::int64_t> RoundMachine::round_to_skip_to() const {
-  const auto newest = [](const Neighbour& one) {
-    return one.ready_rounds.empty() ? 0 : one.ready_rounds.rbegin()->first;
-  };
-  std::int64_t furthest = 0;
-  bool is_behind = false;
+  std::optional<std::int64_t> earliest;
   for (const auto& [name, neighbour] : neighbours_) {
-    furthest = std::max(furthest, newest(neighbour));
-    is_behind = is_behind || (neighbour.progress == Progress::silent && newest(neighbour) > round_);
+    if (!neighbour.is_connected || neighbour.num_unusable >= max_unusable) continue;
+    if (!is_further(neighbour)) return std::nullopt;
+    const std::int64_t newest = neighbour.ready_rounds.rbegin()->first;
+    earliest = std::min(earliest.value_or(newest), newest);
   }
-  return is_behind ? std::optional(furthest) : std::nullopt;
+  return earliest;
 }
 
 bool RoundMachine::may_leave(TimePoint now) const {

@@ -34,9 +34,13 @@ class RoundMachine {
 
   // ---- events
 
-  void connected(const std::string& neighbour);
-  /// `why`: for whoever asks what a round waits for.
+  /// What it said to be ready before counts no more: it says so again.
+  void connected(const std::string& neighbour, TimePoint now);
+  /// `why`: for whoever asks what a round waits for. A connection on which nothing was said to be ready, and which
+  /// lasted a few seconds at most, does not end an absence.
   void lost(const std::string& neighbour, const std::string& why, TimePoint now);
+  /// After lost(): because it does not take this peer. Once it is absent it counts as one that has answered.
+  void refused(const std::string& neighbour);
   /// It said that its message of `round` is ready; `is_empty`: it has none for this peer.
   void ready(const std::string& neighbour, std::int64_t round, bool is_empty);
   /// It does not keep its message of `round` any more.
@@ -61,8 +65,9 @@ class RoundMachine {
   /// When outcome() may change without an event; nothing where never.
   [[nodiscard]] std::optional<TimePoint> next_deadline(TimePoint now) const;
 
-  /// The round to begin in place of the one under way, where neighbours do not keep messages of that any more: the
-  /// newest that any of them has said to be ready.
+  /// The round to begin in place of the one under way, where no connected neighbour keeps its message of that any more,
+  /// as all are further: the earliest that one of them is in. So no single neighbour can have a peer skip rounds that
+  /// others go through with it.
   [[nodiscard]] std::optional<std::int64_t> round_to_skip_to() const;
 
   [[nodiscard]] bool is_excluded(const std::string& neighbour) const;
@@ -77,6 +82,9 @@ class RoundMachine {
     bool is_connected = false;
     bool is_done = false;
     bool was_told = false;
+    bool refuses = false;     ///< Its last connection ended so.
+    bool has_spoken = false;  ///< On the last connection.
+    TimePoint connected_at{};
     TimePoint lost_at;
     std::string why_lost = "has not been heard of";
     /// That it said to be ready, and keeps: the newest two. True: it has nothing for this peer.
@@ -89,6 +97,8 @@ class RoundMachine {
   [[nodiscard]] Neighbour& at(const std::string& name);
   void look_at_newest(Neighbour& neighbour) const;
   [[nodiscard]] bool is_absent(const Neighbour& neighbour, TimePoint now) const;
+  /// It is in a later round, and its message of the one under way is not kept.
+  [[nodiscard]] bool is_further(const Neighbour& neighbour) const;
   /// Why it is not waited for; nothing where it is, or where it is settled.
   [[nodiscard]] std::optional<std::string> reason_missing(const Neighbour& neighbour, TimePoint now) const;
 

@@ -94,7 +94,7 @@ def needs_models(start: str) -> bool:
 
 
 def needs_peer_consent(start: str) -> bool:
-    return STARTS[start]["start.model"] in ("best_local", "kd")
+    return STARTS[start]["start.model"] in ("best_local", "average", "kd")
 
 
 def check_start(start: str) -> None:

@@ -71,6 +71,8 @@ class PeerPlan:
         for key in self.draw:
             if key not in DRAW_SECTIONS:
                 raise unknown_word("section of draw", key, DRAW_SECTIONS)
+            if not isinstance(self.draw[key], dict):
+                raise CompareError(USAGE, f"draw.{key}: expected a section, {{...}}")
         for key, value in self.settings.items():
             if key in RESERVED:
                 raise CompareError(USAGE, f"settings.{key}: compare_peers.py writes it itself (see the plan's "

@@ -24,9 +24,12 @@ learn::Tensor partly_measured(const std::vector<learn::Evaluation>& ratings) {
   return all.any(0).logical_and(all.all(0).logical_not());
 }
 
-/// Whether the model took every sample that it was rated on for the same class: it says nothing of a sample.
+/// Whether the model took every sample that it was rated on for the same class, though they are of several: it says
+/// nothing of a sample.
 bool answers_alike(const learn::Evaluation& rating) {
-  return std::ranges::count_if(rating.predicted, [](std::int64_t count) { return count > 0; }) == 1;
+  const auto is_positive = [](std::int64_t count) { return count > 0; };
+  return std::ranges::count_if(rating.predicted, is_positive) == 1 &&
+         std::ranges::count_if(rating.total, is_positive) > 1;
 }
 
 /// `weights` [K, C] without the models that answer alike, what they had of a class given to the others by their shares

@@ -452,6 +452,42 @@ TEST_CASE("peers: a message of another size, and one whose bytes are not what wa
   CHECK(changing.lines.at("a").back().missing.at("c") == "its bytes do not have the digest that was announced");
 }
 
+TEST_CASE("peers: a question for a round that there is not costs its connection, and the run goes on") {
+  for (const std::uint32_t round : {0U, 3U, 4294967295U}) {
+    CAPTURE(round);
+    json document = tolerant(document_of("proxyfl", three));
+    document["peers"]["rounds"] = 2;
+    PeerNetwork network(document);
+    network.reach_other = spoken_by([&, digests = all_digests(network, "c")](
+                                        std::shared_ptr<session::PeerConversation> conversation) -> net::Task<> {
+      conversation->post(peer::greeting("c", digests, 0, false));
+      (void)co_await conversation->next_message();
+      conversation->post(wire::Pull{round});
+      for (;;) (void)co_await conversation->next_message();
+    });
+    network.run_well({"a", "b"});
+    CHECK(network.lines.at("a").back().missing.at("c").find("speaks of round " + std::to_string(round)) !=
+          std::string::npos);
+  }
+}
+
+TEST_CASE("peers: a message that was damaged on this peer's disk is not sent, and its neighbours go on without it") {
+  json document = tolerant(document_of("gossip", {"a", "b", "c"}));
+  document["peers"]["rounds"] = 1;
+  PeerNetwork network(document);
+  // Stopped while it waits, with its message done.
+  Stopper stopper(3);
+  network.observers["b"] = &stopper;
+  network.on_start = [&](const std::string& name, peer::PeerRun& run) {
+    if (name != "b") return;
+    stopper.watch(run);
+    const auto file = network.folder / "b/messages/round-000001.safetensors";
+    if (std::filesystem::exists(file)) std::filesystem::resize_file(file, std::filesystem::file_size(file) - 1);
+  };
+  network.run_well(three);
+  CHECK(network.lines.at("b").back().round == 1);
+}
+
 TEST_CASE("peers: who greets with another peers.json, name or version is told what differs") {
   const PeerNetwork network(document_of("kd", three));
   const auto mine = network.file.digests();

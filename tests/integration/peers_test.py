@@ -223,6 +223,7 @@ class BeforeTheRun(PeersTest):
         self.assertIn("'silo-7' is no member of this run; its members are silo-0, silo-1",
                       self.refusal(*self.arguments(7)))
         self.assertIn("--peers peers.json is needed", self.refusal(PEER, "--name", "silo-0"))
+        self.assertIn("--name is needed", self.refusal(PEER, "--peers", self.peers))
         self.assertIn("missing.json", self.refusal(*self.arguments(0, peers=self.folder / "missing.json")))
         document = json.loads(self.peers.read_text())
         document["members"][0]["address"] = "wss://127.0.0.1:1"

@@ -126,8 +126,11 @@ TEST_CASE("peers.json: what cannot be is refused with the place and the reason")
   }
   SUBCASE("a single class") {
     document["data"] = {{"set", "tensors"}, {"classes", {"only"}}, {"shape", {3}}};
-    const PeersFile file = PeersFile::parse(document, "peers.json");
-    CHECK(test::error_of([&] { (void)file.terms(); }).find("classes") != std::string::npos);
+    CHECK(refusal(document) == "peers.json: data.classes: 1 classes; expected 2 to 2048");
+  }
+  SUBCASE("a class twice") {
+    document["data"] = {{"set", "tensors"}, {"classes", {"x", "y", "x"}}, {"shape", {3}}};
+    CHECK(refusal(document).starts_with("peers.json: data.classes: "));
   }
 }
 
