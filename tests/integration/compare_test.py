@@ -582,7 +582,7 @@ class WholeCalls(unittest.TestCase):
     def test_starts_from_one_silos_weights_need_the_silos_consent(self) -> None:
         done = self.begin("--starts", "random,average,best,kd-public,kd-student", "--mode", "processes")
         self.assertEqual(done.returncode, 0, done.stderr)
-        for start, consent in (("random", None), ("average", None), ("best", "peers"), ("kd-public", "peers"),
+        for start, consent in (("random", None), ("average", "peers"), ("best", "peers"), ("kd-public", "peers"),
                                ("kd-student", "peers")):
             config = json.loads((self.out / "configs" / f"label-dirichlet-seed1-{start}.client.json").read_text())
             self.assertEqual(config.get("share_model"), consent)
