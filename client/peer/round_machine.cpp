@@ -40,7 +40,7 @@ void RoundMachine::connected(const std::string& neighbour, TimePoint now) {
   one.has_spoken = false;
   one.connected_at = now;
   one.ready_rounds.clear();
-  if (one.progress == Progress::ready) one.progress = Progress::silent;
+  if (one.progress == Progress::ready || one.progress == Progress::gone) one.progress = Progress::silent;
 }
 
 void RoundMachine::lost(const std::string& neighbour, const std::string& why, TimePoint now) {
@@ -70,7 +70,7 @@ void RoundMachine::look_at_newest(Neighbour& neighbour) const {
 void RoundMachine::gone(const std::string& neighbour, std::int64_t round) {
   Neighbour& one = at(neighbour);
   one.ready_rounds.erase(round);
-  if (round == round_ && one.progress == Progress::ready) one.progress = Progress::silent;
+  if (round == round_ && one.progress == Progress::ready) one.progress = Progress::gone;
 }
 
 void RoundMachine::done(const std::string& neighbour) {
@@ -103,8 +103,8 @@ bool RoundMachine::is_absent(const Neighbour& neighbour, TimePoint now) const {
 }
 
 bool RoundMachine::is_further(const Neighbour& neighbour) const {
-  return neighbour.progress == Progress::silent && !neighbour.ready_rounds.empty() &&
-         neighbour.ready_rounds.rbegin()->first > round_;
+  const bool keeps_none = neighbour.progress == Progress::silent || neighbour.progress == Progress::gone;
+  return keeps_none && !neighbour.ready_rounds.empty() && neighbour.ready_rounds.rbegin()->first > round_;
 }
 
 bool RoundMachine::is_excluded(const std::string& neighbour) const {
@@ -120,6 +120,7 @@ std::optional<std::string> RoundMachine::reason_missing(const Neighbour& neighbo
     return "excluded after " + std::to_string(max_unusable) + " messages that could not be used";
   if (neighbour.progress == Progress::unusable) return neighbour.why_unusable;
   if (is_further(neighbour)) return "is in a later round, and does not keep its message of this one";
+  if (neighbour.progress == Progress::gone) return "does not keep its message of this round";
   if (neighbour.is_done && neighbour.progress == Progress::silent) return "its run is over";
   if (is_absent(neighbour, now)) return "not connected: " + neighbour.why_lost;
   if (now - began_ >= patience_.phase) {

@@ -77,7 +77,7 @@ class RoundMachine {
   [[nodiscard]] bool may_leave(TimePoint now) const;
 
  private:
-  enum class Progress { silent, ready, settled, unusable };
+  enum class Progress { silent, ready, settled, unusable, gone };
   struct Neighbour {
     bool is_connected = false;
     bool is_done = false;

@@ -472,20 +472,33 @@ TEST_CASE("peers: a question for a round that there is not costs its connection,
 }
 
 TEST_CASE("peers: a message that was damaged on this peer's disk is not sent, and its neighbours go on without it") {
-  json document = tolerant(document_of("gossip", {"a", "b", "c"}));
+  json document = document_of("gossip", three);
   document["peers"]["rounds"] = 1;
   PeerNetwork network(document);
-  // Stopped while it waits, with its message done.
+  // Peer b is stopped when its message is done, and its file damaged when it runs again; only then the others come.
   Stopper stopper(3);
   network.observers["b"] = &stopper;
+  network.starts_after = {{"a", std::chrono::seconds(1)}, {"c", std::chrono::seconds(1)}};
+  int num_damaged = 0;
   network.on_start = [&](const std::string& name, peer::PeerRun& run) {
     if (name != "b") return;
     stopper.watch(run);
     const auto file = network.folder / "b/messages/round-000001.safetensors";
-    if (std::filesystem::exists(file)) std::filesystem::resize_file(file, std::filesystem::file_size(file) - 1);
+    if (!std::filesystem::exists(file)) return;
+    std::filesystem::resize_file(file, 16);
+    ++num_damaged;
   };
   network.run_well(three);
-  CHECK(network.lines.at("b").back().round == 1);
+  CHECK(num_damaged == 1);
+  // Whoever asks first is told; the other then hears nothing of that message.
+  std::set<std::string> reasons;
+  for (const std::string name : {"a", "c"}) {
+    const RoundLine& line = network.lines.at(name).back();
+    CHECK(line.used.size() == 1);
+    reasons.insert(line.missing.at("b"));
+  }
+  CHECK(reasons.contains("does not keep its message of this round"));
+  CHECK(network.lines.at("b").back().used.size() == 2);
 }
 
 TEST_CASE("peers: who greets with another peers.json, name or version is told what differs") {
