@@ -13,12 +13,19 @@
 namespace headstart::learn {
 
 /// adaptive: by class accuracy, that is recall (equation 6). precision: the same formula over class precision (decided
-/// here): recall rewards a teacher for answering with its own class whatever it sees; precision does not.
-enum class TeacherWeighting { adaptive, precision, equal };
+/// here): recall rewards a teacher for answering with its own class whatever it sees; precision does not. experts: by
+/// sample, see experts.hpp; it has no weights by class.
+enum class TeacherWeighting { adaptive, precision, equal, experts };
 inline constexpr std::pair<TeacherWeighting, std::string_view> weighting_words[] = {
     {TeacherWeighting::adaptive, "adaptive"},
     {TeacherWeighting::precision, "precision"},
-    {TeacherWeighting::equal, "equal"}};
+    {TeacherWeighting::equal, "equal"},
+    {TeacherWeighting::experts, "experts"}};
+
+/// Whether models must be rated, class by class, for it.
+constexpr bool needs_ratings(TeacherWeighting weighting) {
+  return weighting == TeacherWeighting::adaptive || weighting == TeacherWeighting::precision;
+}
 
 /// Class-wise teacher weights  w[k,c] = A[k,c] / (A_s[c] + sum_j A_j[c]);  1/K where the denominator is 0.
 ///   teachers: [K, C] in 0..1, the rates (recall or precision) of those who teach (the student's frozen copy may be

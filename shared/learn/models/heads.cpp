@@ -54,6 +54,7 @@ class HeadView final : public Model {
   [[nodiscard]] std::int64_t num_heads() const override { return model_.num_heads(); }
   std::vector<Tensor> forward_heads(const Tensor& x) override { return model_.forward_heads(x); }
   Tensor features(const Tensor& x) override { return model_.features(x); }
+  [[nodiscard]] bool shows_features() const override { return model_.shows_features(); }
   [[nodiscard]] std::string head_prefix(Head head) const override { return model_.head_prefix(head); }
   [[nodiscard]] StateDict complete(const StateDict& state) override { return model_.complete(state); }
   [[nodiscard]] StateDict exchanged_part(const StateDict& state) override { return model_.exchanged_part(state); }

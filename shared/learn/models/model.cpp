@@ -29,6 +29,7 @@ class BuiltInModel final : public Model {
     return logits;
   }
   Tensor features(const Tensor& x) override { return network_->features(x); }
+  [[nodiscard]] bool shows_features() const override { return true; }
   [[nodiscard]] std::string head_prefix(Head head) const override {
     if (head == Head::first) return network_->head_name + ".";
     return network_->second_head ? second_head_prefix : Model::head_prefix(head);
@@ -109,7 +110,10 @@ void require_script_path(const std::string& name) {
 }
 
 Tensor Model::features(const Tensor& /*x*/) {
-  throw Error(Errc::usage, "the model does not show its features; cnn and resnet18 do");
+  throw Error(
+      Errc::usage,
+      "the model does not show its features; cnn and resnet18 do, and scripts with a method features() and a linear "
+      "submodule head (client/scripts.md)");
 }
 
 std::string Model::head_prefix(Head head) const {

@@ -61,8 +61,9 @@ class Model {
   [[nodiscard]] virtual std::int64_t num_heads() const { return 1; }
   /// The logits of each head, from one pass.
   virtual std::vector<Tensor> forward_heads(const Tensor& x) { return {forward(x)}; }
-  /// What the heads read, [B, F]. Throws Error(usage) for a model that does not show it, as scripts.
+  /// What the heads read, [B, F]. Throws Error(usage) for a model that does not show it.
   virtual Tensor features(const Tensor& x);
+  [[nodiscard]] virtual bool shows_features() const { return false; }
   /// What the names of a head's tensors begin with, and no others': "head2.". Throws Error(usage) where the model does
   /// not say it (the first head of a script), or has no such head.
   [[nodiscard]] virtual std::string head_prefix(Head head) const;

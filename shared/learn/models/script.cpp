@@ -91,6 +91,8 @@ Script::Script(std::string file, const Task& task)
     return slot.kind == ScriptSlot::Kind::parameter && slot.name.starts_with(second_head_prefix);
   });
   if (has_second && returns_pair(module_)) num_heads_ = 2;
+  shows_features_ = module_.find_method("features").has_value() && slot_named("head.weight") != nullptr &&
+                    slot_named("head.bias") != nullptr;
   const bool can_train = std::ranges::any_of(slots_, [](const ScriptSlot& slot) {
     return slot.kind == ScriptSlot::Kind::parameter && slot.tensor().requires_grad();
   });
@@ -227,6 +229,42 @@ std::vector<Tensor> Script::forward(const Tensor& x) {
     heads.push_back(value.toTensor());
   }
   return heads;
+}
+
+const ScriptSlot* Script::slot_named(const std::string& name) const {
+  const auto found = std::ranges::find(slots_, name, &ScriptSlot::name);
+  return found == slots_.end() ? nullptr : &*found;
+}
+
+Tensor Script::features(const Tensor& x) {
+  const torch::jit::GraphOptimizerEnabledGuard no_rewriting(false);
+  c10::IValue result;
+  try {
+    result = module_.get_method("features")({x.clone()});
+  } catch (const std::exception& error) {
+    refuse("features() fails: " + last_words(error));
+  }
+  const bool is_right = result.isTensor() && result.toTensor().dim() == 2 && result.toTensor().size(0) == x.size(0) &&
+                        result.toTensor().size(1) == slot_named("head.weight")->tensor().size(1);
+  if (!is_right) {
+    refuse(fmt::format("features() must map samples to [{}, {}], what head.weight reads; got {}", x.size(0),
+                       slot_named("head.weight")->tensor().size(1), described(result)));
+  }
+  if (!features_are_tried_ && !is_training_) try_features(x, result.toTensor());
+  return result.toTensor();
+}
+
+void Script::try_features(const Tensor& x, const Tensor& features) {
+  const at::NoGradGuard no_grad;
+  const Tensor expected = forward(x).front();
+  const Tensor got = at::linear(features, slot_named("head.weight")->tensor(), slot_named("head.bias")->tensor());
+  if (got.sizes() != expected.sizes() || !at::allclose(got, expected, 1e-3, 1e-3)) {
+    refuse(
+        "forward() must return head(features(x)) for a head from sums; its logits are others. Rename features() or "
+        "head "
+        "where they mean something else");
+  }
+  features_are_tried_ = true;
 }
 
 void Script::set_training(bool training) {

@@ -46,6 +46,11 @@ class Script {
   std::vector<Tensor> forward(const Tensor& x);
   /// 2 where forward() is declared to return a pair of tensors and there is a submodule head2 with parameters, else 1.
   [[nodiscard]] std::int64_t num_heads() const { return num_heads_; }
+  /// Whether the script says what its first head reads: a method features(x) -> Tensor and a linear submodule `head`.
+  [[nodiscard]] bool shows_features() const { return shows_features_; }
+  /// What features() returns, float32 [B, F]. Throws Error(data) as forward(), and where the head of these features
+  /// does not give what forward() gives. Only where shows_features().
+  Tensor features(const Tensor& x);
   void set_training(bool training);
   /// Moves every tensor of the module.
   void to(c10::Device device);
@@ -65,6 +70,8 @@ class Script {
   [[nodiscard]] bool changes_objects_of(const c10::ClassType& type) const;
   [[noreturn]] void refuse_changing_attribute(const std::string& name, const std::string& type) const;
   void check_slot(const ScriptSlot& slot) const;
+  [[nodiscard]] const ScriptSlot* slot_named(const std::string& name) const;
+  void try_features(const Tensor& x, const Tensor& features);
 
   std::string file_;
   Task task_;
@@ -72,6 +79,8 @@ class Script {
   ScriptCode code_;
   bool is_training_ = false;
   std::int64_t num_heads_ = 1;
+  bool shows_features_ = false;
+  bool features_are_tried_ = false;
   std::vector<ScriptSlot> slots_;
   std::map<std::string, std::string> tied_names_;
 };

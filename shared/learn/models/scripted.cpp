@@ -23,7 +23,12 @@ class ScriptedModel final : public Model {
   Tensor forward(const Tensor& x) override { return script_.forward(x).front(); }
   [[nodiscard]] std::int64_t num_heads() const override { return script_.num_heads(); }
   std::vector<Tensor> forward_heads(const Tensor& x) override { return script_.forward(x); }
+  Tensor features(const Tensor& x) override {
+    return script_.shows_features() ? script_.features(x) : Model::features(x);
+  }
+  [[nodiscard]] bool shows_features() const override { return script_.shows_features(); }
   [[nodiscard]] std::string head_prefix(Head head) const override {
+    if (head == Head::first && script_.shows_features()) return "head.";
     return head == Head::second && num_heads() == 2 ? second_head_prefix : Model::head_prefix(head);
   }
   std::vector<Tensor> parameters() override;

@@ -8,6 +8,7 @@
 #include <torch/types.h>
 
 #include "shared/base/error.hpp"
+#include "shared/learn/core/random.hpp"
 
 namespace headstart::learn {
 
@@ -43,6 +44,45 @@ HeadTensors head_tensors(Model& model) {
 
 Tensor lower_triangle(std::int64_t size) { return torch::tril_indices(size, size); }
 
+/// Of the numbers of a lower triangle.
+std::int64_t side_of(std::int64_t num_values) {
+  return static_cast<std::int64_t>(std::llround((std::sqrt(8.0 * static_cast<double>(num_values) + 1) - 1) / 2));
+}
+
+Tensor whole_matrix(const Tensor& triangle) {
+  const std::int64_t size = side_of(triangle.size(0));
+  const Tensor places = lower_triangle(size);
+  Tensor matrix = torch::zeros({size, size}, triangle.options());
+  matrix.index_put_({places[0], places[1]}, triangle);
+  return matrix + matrix.tril(-1).t();
+}
+
+/// Cholesky factor of `matrix` [size, size] with `damping` times `scale` added to its diagonal, the bias's place aside.
+Tensor damped_factor(const Tensor& matrix, double scale, double damping) {
+  if (!(scale > 0) || !std::isfinite(scale)) {
+    throw Error(Errc::run_failed, "the model's features are all zero or not finite: no head can be fitted to them");
+  }
+  const std::int64_t size = matrix.size(0);
+  Tensor diagonal = torch::full({size}, damping * scale, matrix.options());
+  diagonal[size - 1] = bias_damping * scale;
+  const auto [factor, info] = at::linalg_cholesky_ex(matrix + diagonal.diag());
+  if (info.item<std::int64_t>() != 0) {
+    throw Error(Errc::run_failed, "the second moments of the features are singular: raise head.damping");
+  }
+  return factor;
+}
+
+/// Mean of the diagonal without the bias's place.
+double scale_of(const Tensor& mean) { return mean.diagonal().narrow(0, 0, mean.size(0) - 1).mean().item<double>(); }
+
+Tensor with_ones(const Tensor& features) {
+  return torch::cat({features, torch::ones({features.size(0), 1}, features.options())}, 1);
+}
+
+void require_map(bool fits, const char* what) {
+  if (!fits) throw Error(Errc::protocol, fmt::format("the {} is not for the model's features", what));
+}
+
 }  // namespace
 
 Tensor head_of(Model& model) {
@@ -60,20 +100,78 @@ void set_head(Model& model, const Tensor& head) {
   tensors.bias.copy_(head[num_features]);
 }
 
-Tensor head_inputs(Model& model, const Tensor& x, std::int64_t batch_size, std::stop_token stop,
+Tensor features_of(Model& model, const Tensor& x, std::int64_t batch_size, std::stop_token stop,
                    const ProgressCallback& progress) {
   const at::NoGradGuard no_grad;
   model.set_training(false);
-  std::vector<Tensor> inputs;
+  std::vector<Tensor> parts;
   for (std::int64_t begin = 0; begin < x.size(0); begin += batch_size) {
     if (stop.stop_requested()) throw Error(Errc::interrupted, "stopped while features were computed");
     const Tensor features = model.features(x.narrow(0, begin, std::min(batch_size, x.size(0) - begin)));
-    inputs.push_back(features.to(c10::kCPU, c10::kDouble));
+    parts.push_back(features.to(c10::kCPU, c10::kDouble));
     if (progress) progress({std::min(begin + batch_size, x.size(0)), x.size(0)});
   }
-  if (inputs.empty()) throw Error(Errc::data, "there are no samples to compute features of");
-  const Tensor features = torch::cat(inputs);
-  return torch::cat({features, torch::ones({features.size(0), 1}, features.options())}, 1);
+  if (parts.empty()) throw Error(Errc::data, "there are no samples to compute features of");
+  return torch::cat(parts);
+}
+
+std::int64_t FeatureMap::size_of(std::int64_t num_features) const {
+  const std::int64_t projected = projection.defined() ? projection.size(1) : num_features;
+  return projected + (lift.defined() ? lift.size(1) : 0) + 1;
+}
+
+Tensor mapped(const Tensor& features, const FeatureMap& map) {
+  Tensor z = features;
+  if (map.projection.defined()) {
+    require_map(map.projection.dim() == 2 && map.projection.size(0) == z.size(1) + 1, "projection");
+    z = with_ones(z).matmul(map.projection);
+  }
+  if (map.lift.defined()) {
+    require_map(map.lift.dim() == 2 && map.lift.size(0) == z.size(1) + 1, "lift");
+    z = torch::cat({z, with_ones(z).matmul(map.lift).relu()}, 1);
+  }
+  return with_ones(z);
+}
+
+Tensor head_inputs(Model& model, const Tensor& x, std::int64_t batch_size, std::stop_token stop,
+                   const ProgressCallback& progress) {
+  return mapped(features_of(model, x, batch_size, std::move(stop), progress), {});
+}
+
+Tensor principal_projection(const Tensor& features, std::int64_t size) {
+  if (!at::isfinite(features).all().item<bool>()) {
+    throw Error(Errc::run_failed, "the models' features of the public set are not finite");
+  }
+  const Tensor mean = features.mean(0);
+  const Tensor centred = features - mean;
+  const bool is_wide = centred.size(1) > centred.size(0);
+  // The smaller of the two matrices of products has all directions that vary.
+  const Tensor products = is_wide ? centred.matmul(centred.t()) : centred.t().matmul(centred);
+  const auto [values, vectors] = at::linalg_eigh(products);  // ascending
+  const double largest = values[-1].item<double>();
+  if (!(largest > 0)) throw Error(Errc::run_failed, "the models' features of the public set are all equal");
+  const std::int64_t num_varying = values.gt(1e-10 * largest).sum().item<std::int64_t>();
+  const std::int64_t kept = std::min(size, num_varying);
+  const Tensor top = values.narrow(0, values.size(0) - kept, kept).flip(0);
+  Tensor directions = vectors.narrow(1, values.size(0) - kept, kept).flip(1);
+  if (is_wide) directions = centred.t().matmul(directions) / top.sqrt();
+  const Tensor scaled = directions / (top / static_cast<double>(features.size(0))).sqrt();
+  return torch::cat({scaled, -mean.unsqueeze(0).matmul(scaled)}).contiguous();
+}
+
+Tensor scaling_projection(const Tensor& features) {
+  const Tensor deviation = features.std(0, /*unbiased=*/false);
+  if (!at::isfinite(deviation).all().item<bool>() || !deviation.gt(0).any().item<bool>()) {
+    throw Error(Errc::run_failed, "the model's features of the public set are not finite, or all equal");
+  }
+  const Tensor scale = torch::where(deviation > 0, 1 / deviation, torch::zeros_like(deviation));
+  return torch::cat({scale.diag(), torch::zeros({1, scale.size(0)}, scale.options())}).contiguous();
+}
+
+Tensor random_lift(std::int64_t num_features, std::int64_t size, Seed seed) {
+  Tensor lift = at::normal(0, 1, {num_features + 1, size}, generator(seed), at::TensorOptions(c10::kDouble));
+  lift.narrow(0, 0, num_features).mul_(1.5 / std::sqrt(static_cast<double>(num_features)));
+  return lift;
 }
 
 Tensor moments_of(const Tensor& inputs) {
@@ -104,24 +202,43 @@ Tensor to_fixed_point(const Tensor& sum) {
 
 Tensor from_fixed_point(const Tensor& sum) { return sum.to(c10::kDouble) * std::ldexp(1.0, -sum_fraction_bits); }
 
+Tensor ridge_head(const Tensor& moments, const Tensor& class_sums, std::int64_t num_samples, double damping) {
+  const Tensor mean = whole_matrix(moments) / static_cast<double>(num_samples);
+  const Tensor factor = damped_factor(mean, scale_of(mean), damping);
+  return at::cholesky_solve(class_sums / static_cast<double>(num_samples), factor);
+}
+
+Tensor gaussian_head(const Tensor& moments, const Tensor& class_sums, std::int64_t num_samples, double damping) {
+  const Tensor sums = whole_matrix(moments);
+  const std::int64_t num_features = sums.size(0) - 1;
+  const double num_classes = static_cast<double>(class_sums.size(1));
+  // sum u y^T: the bias's row of the moments is sum u.
+  const Tensor by_class = class_sums + sums[num_features].unsqueeze(1) / num_classes;
+  const Tensor counts = by_class[num_features];
+  const Tensor means = by_class.narrow(0, 0, num_features) / counts.clamp_min(1);
+  const Tensor between = (means * counts).matmul(means.t());
+  const Tensor within =
+      (sums.narrow(0, 0, num_features).narrow(1, 0, num_features) - between) / static_cast<double>(num_samples);
+  const double scale = within.diagonal().mean().item<double>();
+  if (!(scale > 0) || !std::isfinite(scale)) {
+    throw Error(Errc::run_failed,
+                "the model's features do not vary within the classes: no Gaussian head can be fitted");
+  }
+  const Tensor damped = within + damping * scale * torch::eye(num_features, within.options());
+  const auto [factor, info] = at::linalg_cholesky_ex(damped);
+  if (info.item<std::int64_t>() != 0) {
+    throw Error(Errc::run_failed, "the covariance of the features is singular: raise head.damping");
+  }
+  const Tensor weights = at::cholesky_solve(means, factor);
+  constexpr double never = -1e6;
+  const Tensor bias = torch::where(counts > 0, -0.5 * (means * weights).sum(0), torch::full_like(counts, never));
+  return torch::cat({weights, bias.unsqueeze(0)}).contiguous();
+}
+
 HeadFit::HeadFit(const Tensor& moments, std::int64_t num_samples, double damping, Tensor head)
     : head_(std::move(head)), point_(head_) {
-  const std::int64_t size = head_.size(0);
-  const Tensor places = lower_triangle(size);
-  Tensor mean = torch::zeros({size, size}, head_.options());
-  mean.index_put_({places[0], places[1]}, moments / static_cast<double>(num_samples));
-  mean = mean + mean.tril(-1).t();
-  const double scale = mean.diagonal().narrow(0, 0, size - 1).mean().item<double>();
-  if (!(scale > 0) || !std::isfinite(scale)) {
-    throw Error(Errc::run_failed, "the model's features are all zero or not finite: no head can be fitted to them");
-  }
-  Tensor diagonal = torch::full({size}, damping * scale, head_.options());
-  diagonal[size - 1] = bias_damping * scale;
-  const auto [factor, info] = at::linalg_cholesky_ex(mean + diagonal.diag());
-  if (info.item<std::int64_t>() != 0) {
-    throw Error(Errc::run_failed, "the second moments of the features are singular: raise head.damping");
-  }
-  factor_ = factor;
+  const Tensor mean = whole_matrix(moments) / static_cast<double>(num_samples);
+  factor_ = damped_factor(mean, scale_of(mean), damping);
 }
 
 void HeadFit::step(const Tensor& gradient, std::int64_t num_samples) {
