@@ -113,7 +113,9 @@ net::Task<> check_run(net::asio::any_io_executor executor, Dial dial, ClientCont
   auto joining = net::offload(*context.pool, [&context, &terms] { return context.worker->join(terms); });
   const wire::Join join = co_await std::move(joining);
   tell(fmt::format("share_model {}; this silo says: {}", words_on_sharing(terms.plan),
-                   join.shares_with_peers ? "peers" : "server"));
+                   join.withholds_model     ? "answers"
+                   : join.shares_with_peers ? "peers"
+                                            : "server"));
   require_fit(join, terms);
   tell(fmt::format("data        {} training and {} held-out samples of {}", join.num_examples, join.num_held_out,
                    learn::text_of(terms.task)));

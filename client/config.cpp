@@ -46,7 +46,8 @@ void declare_fields(Fields& fields, ClientConfig& config) {
   fields.group("store", "Where pre-trained models are kept");
   fields.path("store.pretrained", config.store, "Folder that keeps pre-trained models for later runs; empty: none.");
   fields.choice("share_model", config.share_model,
-                "Whom this silo's pre-trained model may reach: the server alone, or other silos too (as a teacher on "
+                "Whom this silo's pre-trained model may reach: nobody (answers: what it answers on public samples may "
+                "leave, added to other silos' answers), the server alone, or other silos too (peers: as a teacher on "
                 "another silo's data, to be rated there, or as what the global model starts from).",
                 Choices<Sharing>(sharing_words));
   fields.group("sums", "What sums over this silo's samples may show");
@@ -82,6 +83,7 @@ SiloOptions worker_options(const ClientConfig& config) {
   SiloOptions options{
       .name = config.name, .device = config.device, .own_model = {}, .script = config.script, .store = {}};
   options.shares_with_peers = config.share_model == Sharing::peers;
+  options.withholds_model = config.share_model == Sharing::answers;
   options.min_sum_samples = config.min_sum_samples;
   if (!config.own_model.empty()) {
     options.own_model = config.own_spec;

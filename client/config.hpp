@@ -13,9 +13,9 @@
 namespace headstart::client {
 
 /// Whom this silo's pre-trained model may reach.
-enum class Sharing { server, peers };
-inline constexpr std::pair<Sharing, std::string_view> sharing_words[] = {{Sharing::server, "server"},
-                                                                         {Sharing::peers, "peers"}};
+enum class Sharing { answers, server, peers };
+inline constexpr std::pair<Sharing, std::string_view> sharing_words[] = {
+    {Sharing::answers, "answers"}, {Sharing::server, "server"}, {Sharing::peers, "peers"}};
 
 struct ClientConfig {
   std::string server;

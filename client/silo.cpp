@@ -47,6 +47,7 @@ Silo::Silo(SiloOptions options, learn::Dataset data)
 Silo::~Silo() = default;
 
 wire::Join Silo::join(const plan::Terms& terms) {
+  learn::require_precision(terms.precision, device_);
   terms_ = terms;
   terms_.model = with_local_script(terms.model);
   if (terms_.samples.classes.empty()) terms_.samples.classes = learn::numbered_classes(terms.task.num_classes);
@@ -64,6 +65,7 @@ wire::Join Silo::join(const plan::Terms& terms) {
   join.samples = plan::to_json_text(plan::SampleReport{classes, figures_});
   join.architecture = terms_.model.architecture();
   join.shares_with_peers = options_.shares_with_peers;
+  join.withholds_model = options_.withholds_model;
   if (options_.own_model && options_.own_model->architecture() != terms_.model.architecture()) {
     require_within_limit(*options_.own_model, "own_model", Errc::usage);
     join.own_architecture = options_.own_model->architecture();
@@ -142,7 +144,14 @@ std::unique_ptr<learn::Model> Silo::make(const learn::ModelSpec& spec) const {
 std::unique_ptr<learn::Model> Silo::make(const learn::ModelSpec& spec, Seed seed) const {
   auto model = learn::make_model(spec, terms_.task, seed);
   model->to(device_);
-  return model;
+  return learn::in_precision(std::move(model), terms_.precision);
+}
+
+void Silo::require_shared_model() const {
+  if (!options_.withholds_model) return;
+  throw Error(Errc::usage,
+              "the server asks for this silo's pre-trained model, or for its answer to each sample, and "
+              "share_model here is answers: only answers in a sum leave");
 }
 
 learn::Model& Silo::global_model() {
@@ -172,6 +181,9 @@ std::string Silo::pretraining_key() const {
   learn::declare_fields(fields, "pretrain", options);
   sha.update(fmt::format("|{}|{}|{}|{}|{}|{}", own_spec().architecture(), terms_.task.num_classes,
                          fields.resolved().dump(), seeds().value(), device_.str(), learn::platform_line()));
+  if (terms_.precision != learn::Precision::float32) {
+    sha.update(word_of(Choices<learn::Precision>(learn::precision_words), terms_.precision));
+  }
   return hex(sha.finish());
 }
 

@@ -26,6 +26,7 @@ struct SiloOptions {
   std::string script;                          ///< The silo's copy of a scripted federated model.
   std::optional<std::filesystem::path> store;  ///< Folder of pre-trained models.
   bool shares_with_peers = false;              ///< Its pre-trained model may go to other clients.
+  bool withholds_model = false;                ///< Its pre-trained model leaves the silo in no way.
   std::int64_t min_sum_samples = 1;            ///< Of a class, for its samples to be in a sum that leaves the silo.
 };
 
@@ -64,6 +65,8 @@ class Silo {
   /// The pre-trained model; a process that has none (it was started again) trains it.
   wire::PackedState pretrained(const TaskContext& context);
 
+  /// Throws Error(usage) where the silo withholds it: then the model leaves in no form but as answers in a sum.
+  void require_shared_model() const;
   /// See SiloOptions.
   [[nodiscard]] std::int64_t min_sum_samples() const { return options_.min_sum_samples; }
 

@@ -1,4 +1,4 @@
-// Sums over the training samples for fitting the federated model's head.
+// Sums over the training samples for fitting a head to features.
 #include <fmt/format.h>
 #include <torch/types.h>
 
@@ -18,8 +18,7 @@ class HeadSum final : public TaskHandler {
 
   TaskResult perform(Silo& silo, const Assignment& assignment, const TaskContext& context) override {
     const plan::HeadSumSettings settings = plan::head_sum_settings_from_json_text(assignment.settings);
-    compute_features(silo, assignment.input(plan::input::model), std::max(settings.min_samples, silo.min_sum_samples()),
-                     context);
+    compute_inputs(silo, assignment, std::max(settings.min_samples, silo.min_sum_samples()), context);
     plan::HeadSumFigures figures{.num_samples = labels_.size(0), .held_out = {}};
     const auto heads = assignment.inputs_named(plan::input::head);
     if (heads.empty()) return result(figures, learn::moments_of(inputs_));
@@ -38,19 +37,49 @@ class HeadSum final : public TaskHandler {
             .state = wire::PackedState::of_tensor("sum", learn::to_fixed_point(sum))};
   }
 
-  /// Of one model the features are computed once: the gradients of a dozen heads follow.
-  void compute_features(Silo& silo, const Input& given, std::int64_t min_samples, const TaskContext& context) {
-    if (given.digest == digest_ && min_samples == min_samples_) return;
-    learn::Model& model = silo.global_model();
-    model.load(given.state.state());
+  /// Of the same models and map they are computed once: the gradients of a dozen heads follow.
+  void compute_inputs(Silo& silo, const Assignment& assignment, std::int64_t min_samples, const TaskContext& context) {
+    const auto models = assignment.inputs_named(plan::input::model);
+    if (models.empty()) throw Error(Errc::protocol, "a sum over features without a model that shows them");
+    const learn::FeatureMap map{.projection = tensor_named(assignment, plan::input::projection),
+                                .lift = tensor_named(assignment, plan::input::lift)};
+    std::string key = std::to_string(min_samples);
+    for (const auto name : {plan::input::model, plan::input::projection, plan::input::lift}) {
+      for (const Input* input : assignment.inputs_named(name)) key += " " + input->digest;
+    }
+    if (key == key_) return;
+    key_.clear();
     const learn::Samples samples = with_enough_of_their_class(silo, min_samples);
-    inputs_ = learn::head_inputs(model, samples.x, evaluation_batch_size, context.stop, context.progress);
+    inputs_ = learn::mapped(features_of(silo, models, samples.x, context), map);
     labels_ = samples.y.cpu();
-    held_out_ = silo.held_out().size() == 0
-                    ? at::Tensor()
-                    : learn::head_inputs(model, silo.held_out().x, evaluation_batch_size, context.stop);
-    digest_ = given.digest;
-    min_samples_ = min_samples;
+    held_out_ = silo.held_out().size() == 0 ? at::Tensor()
+                                            : learn::mapped(features_of(silo, models, silo.held_out().x, context), map);
+    key_ = std::move(key);
+  }
+
+  static at::Tensor tensor_named(const Assignment& assignment, std::string_view name) {
+    const auto found = assignment.inputs_named(name);
+    if (found.empty()) return {};
+    const at::Tensor& tensor = found.front()->state.state().tensors().front().tensor;
+    if (tensor.scalar_type() == at::kDouble && tensor.dim() == 2) return tensor;
+    throw Error(Errc::protocol, fmt::format("the input {} is no float64 matrix", name));
+  }
+
+  /// Of several models one behind the other.
+  static at::Tensor features_of(Silo& silo, const std::vector<const Input*>& models, const at::Tensor& x,
+                                const TaskContext& context) {
+    std::vector<at::Tensor> parts;
+    const auto num_models = static_cast<std::int64_t>(models.size());
+    for (const Input* given : models) {
+      const auto model = silo.make(given->form.model.value_or(silo.terms().model));
+      model->load(given->state.state());
+      const auto report = [&](const learn::Progress& progress) {
+        const auto num_before = static_cast<std::int64_t>(parts.size());
+        context.progress({num_before * progress.total + progress.done, num_models * progress.total});
+      };
+      parts.push_back(learn::features_of(*model, x, evaluation_batch_size, context.stop, report));
+    }
+    return parts.size() == 1 ? parts.front() : torch::cat(parts, 1);
   }
 
   static learn::Samples with_enough_of_their_class(const Silo& silo, std::int64_t min_samples) {
@@ -72,8 +101,7 @@ class HeadSum final : public TaskHandler {
                                             learn::shape_text(shape)));
   }
 
-  std::string digest_;
-  std::int64_t min_samples_ = 0;
+  std::string key_;  ///< What `inputs_` are of.
   at::Tensor inputs_, labels_, held_out_;
 };
 

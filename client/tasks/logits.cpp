@@ -10,6 +10,7 @@ class Logits final : public TaskHandler {
  public:
   [[nodiscard]] std::string describe(const Assignment&) const override { return "logits of the public set"; }
   TaskResult perform(Silo& silo, const Assignment& assignment, const TaskContext& context) override {
+    silo.require_shared_model();
     const at::Tensor x = silo.samples_of(assignment.input(plan::input::samples));
     const auto model = silo.make(silo.own_spec());
     model->load(silo.pretrained(context).state());

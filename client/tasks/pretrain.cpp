@@ -17,6 +17,7 @@ class Exchange final : public TaskHandler {
  public:
   [[nodiscard]] std::string describe(const Assignment&) const override { return "exchange of models"; }
   TaskResult perform(Silo& silo, const Assignment&, const TaskContext& context) override {
+    silo.require_shared_model();
     return {.state = silo.pretrained(context)};
   }
 };

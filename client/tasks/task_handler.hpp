@@ -43,5 +43,7 @@ std::unique_ptr<TaskHandler> make_logits();
 std::unique_ptr<TaskHandler> make_distill();
 std::unique_ptr<TaskHandler> make_statistics();
 std::unique_ptr<TaskHandler> make_head_sum();
+std::unique_ptr<TaskHandler> make_densities();
+std::unique_ptr<TaskHandler> make_answers();
 
 }  // namespace headstart::client

@@ -100,6 +100,8 @@ void declare_fields(Fields& fields, CentralSettings& settings) {
   fields.number("data.held_out", settings.held_out,
                 "Fraction of the clients' samples that chooses the epoch where the manifest has no validation set.",
                 {0, 0.9});
+  fields.choice("run.precision", settings.precision, "What layers compute in; see headstart-server.",
+                Choices<learn::Precision>(learn::precision_words));
   learn::declare_fields(fields, "model", settings.model);
   learn::declare_fields(fields, "pretrain", settings.training);
 }
@@ -116,9 +118,11 @@ nlohmann::json train_centrally(const CentralSettings& settings, const Clock& clo
   learn::check_fits(manifest, train, learn::Split::train, settings.manifest);
   learn::check_fits(manifest, test, learn::Split::test, settings.manifest);
   const c10::Device device = learn::device_of(settings.device);
+  learn::require_precision(settings.precision, device);
   const Seed seed = Seed(static_cast<std::uint64_t>(settings.seed)).child("central");
   const CentralSamples samples = split(train, manifest, settings.held_out, seed);
-  const auto model = learn::make_model(settings.model, train.task(), seed.child("model"));
+  const auto model =
+      learn::in_precision(learn::make_model(settings.model, train.task(), seed.child("model")), settings.precision);
   model->to(device);
 
   const std::filesystem::path folder = settings.folder;

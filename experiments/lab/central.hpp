@@ -12,6 +12,7 @@
 #include "shared/base/clock.hpp"
 #include "shared/base/fields.hpp"
 #include "shared/learn/data/data_set.hpp"
+#include "shared/learn/models/mixed_precision.hpp"
 #include "shared/learn/models/model.hpp"
 #include "shared/learn/train/train.hpp"
 
@@ -22,6 +23,7 @@ struct CentralSettings {
   std::int64_t seed = 1;
   std::int64_t threads = 1;
   std::string device = "cpu";
+  learn::Precision precision = learn::Precision::float32;
   learn::DataSource data;
   std::vector<double> mean, deviation;  ///< Per channel, in place of the data set's own, as a run may set them.
   std::string manifest;

@@ -37,6 +37,7 @@ SimulatedClient client_of(const SimulationSettings& settings, const learn::Datas
       .name = name, .device = settings.server.device, .own_model = {}, .script = {}, .store = {}};
   options.script = settings.server.terms.model.script_file();
   options.shares_with_peers = settings.share_model == client::Sharing::peers;
+  options.withholds_model = settings.share_model == client::Sharing::answers;
   if (!settings.store.empty()) options.store = settings.store;
   return {name, std::make_unique<client::LocalWorker>(options, train.part(manifest.clients[index])), {}};
 }

@@ -87,7 +87,8 @@ ClientInfo info_of(const std::string& name, const wire::Join& join) {
   info.name = name;
   info.num_examples = static_cast<std::int64_t>(join.num_examples);
   info.num_held_out = static_cast<std::int64_t>(join.num_held_out);
-  info.shares_with_peers = join.shares_with_peers;
+  info.shares_with_peers = join.shares_with_peers && !join.withholds_model;
+  info.withholds_model = join.withholds_model;
   if (!join.own_model.value.empty()) {
     info.own_model = plan::spec_from_json_text(join.own_model.value);
     info.own_architecture = join.own_architecture.value;
@@ -346,7 +347,7 @@ void Admission::note_joining(const session::ServerConversation& conversation, Ha
                              const ClientSession& client, const std::string& warning) {
   count_coming(state);
   if (!state.is_told) return;
-  audit_.joined(state.name, conversation.peer(), conversation.identity(), client.info().shares_with_peers,
+  audit_.joined(state.name, conversation.peer(), conversation.identity(), share_word(client.info()),
                 state.count_so_far);
   if (warning.empty()) return;
   audit_.samples_differ(state.name, warning);

@@ -16,9 +16,8 @@ namespace {
 /// What a client brings must be what it brought: the run was weighed and planned with it.
 std::optional<Refusal> change(const ClientInfo& before, const ClientInfo& now) {
   const auto words = [](const ClientInfo& info) {
-    return fmt::format("{} training and {} held-out samples, own architecture {}, {}", info.num_examples,
-                       info.num_held_out, quotation(info.own_architecture, max_quoted_bytes, '\''),
-                       info.shares_with_peers ? "shared with peers" : "not shared with peers");
+    return fmt::format("{} training and {} held-out samples, own architecture {}, share_model: {}", info.num_examples,
+                       info.num_held_out, quotation(info.own_architecture, max_quoted_bytes, '\''), share_word(info));
   };
   if (words(before) == words(now)) return std::nullopt;
   return Refusal{RefusalCode::changed, fmt::format("{} is in this run with {}; it returns with {}. Start it with the "

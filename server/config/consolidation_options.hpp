@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "shared/base/fields.hpp"
+#include "shared/learn/distill/experts.hpp"
 #include "shared/learn/distill/teacher_weights.hpp"
 #include "shared/learn/tune/setting_search.hpp"
 
@@ -31,10 +32,33 @@ enum class SettingChoice { as_set, automatic, grid };
 inline constexpr std::pair<SettingChoice, std::string_view> choice_words[] = {
     {SettingChoice::as_set, "none"}, {SettingChoice::automatic, "auto"}, {SettingChoice::grid, "grid"}};
 
+/// What silos give for a consolidation on a public set.
+enum class TeachingExchange {
+  models,   ///< Their pre-trained models (or those of an architecture of their own, logits).
+  answers,  ///< A sum over silos of their answers, which shows no silo's model.
+};
+inline constexpr std::pair<TeachingExchange, std::string_view> exchange_words[] = {
+    {TeachingExchange::models, "models"}, {TeachingExchange::answers, "answers"}};
+
+/// Who answers for the public samples.
+enum class TeachingTarget {
+  teachers,  ///< The pre-trained models, weighted.
+  lifted,    ///< A ridge head over random rectified features of the student's features, from sums over all silos.
+  joint,     ///< A ridge head over the features of all models that silos share with peers, from sums over all silos.
+};
+inline constexpr std::pair<TeachingTarget, std::string_view> target_words[] = {
+    {TeachingTarget::teachers, "teachers"}, {TeachingTarget::lifted, "lifted"}, {TeachingTarget::joint, "joint"}};
+
 struct ConsolidationOptions {
   StudentStart student = StudentStart::best;
   learn::TeacherWeighting weighting = learn::TeacherWeighting::adaptive;
   TransferSet transfer = TransferSet::public_large;
+  TeachingExchange exchange = TeachingExchange::models;
+  TeachingTarget target = TeachingTarget::teachers;
+  learn::Density density = learn::Density::ratio;  ///< Of weights experts.
+  std::int64_t answer_bits = 16;                   ///< Of learn::answer_widths.
+  std::int64_t lift = 512;                         ///< Random features of target lifted.
+  std::int64_t projection = 256;  ///< Directions that the features of target joint are projected onto; 0: all features.
   KeptState keep = KeptState::last;
   bool gate = false;
   bool divides_label_prior = false;  ///< Out of each teacher's probabilities; public sets only.

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -12,11 +13,18 @@
 namespace headstart::server {
 
 /// What round 1 starts from.
-enum class StartModel { random, best_local, average, kd };
+enum class StartModel {
+  random,
+  best_local,
+  average,
+  kd,
+  automatic,  ///< The best of start.candidates by the validation source.
+};
 inline constexpr std::pair<StartModel, std::string_view> start_words[] = {{StartModel::random, "random"},
                                                                           {StartModel::best_local, "best_local"},
                                                                           {StartModel::average, "average"},
-                                                                          {StartModel::kd, "kd"}};
+                                                                          {StartModel::kd, "kd"},
+                                                                          {StartModel::automatic, "auto"}};
 
 /// Whose data decides (best, worst, class-wise accuracies, gate, kept checkpoint).
 enum class ValidationSource { none, server, federated };
@@ -31,8 +39,29 @@ enum class StartHead {
 inline constexpr std::pair<StartHead, std::string_view> start_head_words[] = {{StartHead::own, "own"},
                                                                               {StartHead::sums, "sums"}};
 
+/// How a head is fitted.
+enum class HeadMethod {
+  steps,     ///< Cross-entropy: a gradient a step.
+  ridge,     ///< Least squares, from one exchange.
+  gaussian,  ///< One Gaussian a class, from one exchange.
+};
+inline constexpr std::pair<HeadMethod, std::string_view> head_method_words[] = {
+    {HeadMethod::steps, "steps"}, {HeadMethod::ridge, "ridge"}, {HeadMethod::gaussian, "gaussian"}};
+
+/// A start that start.model auto tries: "kd", "kd+head".
+struct StartCandidate {
+  StartModel model = StartModel::random;
+  StartHead head = StartHead::own;
+
+  friend bool operator==(const StartCandidate&, const StartCandidate&) = default;
+};
+/// "kd+head".
+std::string text_of(const StartCandidate& candidate);
+
 struct HeadOptions {
   StartHead start = StartHead::own;
+  StartHead rounds = StartHead::own;  ///< Of each round's model.
+  HeadMethod method = HeadMethod::steps;
   std::int64_t steps = 15;       ///< Gradients that silos are asked for.
   double damping = 0.01;         ///< Of the features' second moments, relative to their mean.
   std::int64_t min_samples = 1;  ///< Of a class at a silo, for them to be in its sums; a silo may ask for more.
@@ -69,6 +98,7 @@ struct FederationOptions {
   Timeouts timeouts;
   StrategyOptions strategy;
   StartModel start = StartModel::random;
+  std::vector<std::string> candidates = {"best_local", "best_local+head", "kd", "kd+head"};  ///< Of start auto.
   HeadOptions head;
   ConsolidationOptions consolidation;
   ValidationSource validation = ValidationSource::none;
@@ -78,6 +108,16 @@ struct FederationOptions {
   CheckpointOptions checkpoints;
   std::int64_t upload_memory = 0;  ///< Bytes for updates in flight; 0: two models, at most 1 GiB.
 };
+
+/// What round 1 may come to start from: the configured start, or each of start.candidates. Throws Error(usage), naming
+/// the word, where one of these is no start.
+std::vector<StartCandidate> possible_starts(const FederationOptions& options);
+/// Whether one of them is `model`.
+bool may_start_from(const FederationOptions& options, StartModel model);
+/// Whether a start may need the clients' own pre-trained models.
+bool pretrains(const FederationOptions& options);
+/// Whether sums for a head are asked for: after the start, or after a round.
+bool fits_heads(const FederationOptions& options);
 
 /// The least number of updates a round needs.
 std::int64_t quorum_of(const FederationOptions& options);

@@ -89,11 +89,24 @@ void declare_federation(Fields& fields, FederationOptions& federation) {
   declare_fields(fields, federation.strategy);
   fields.group("start", "The model that round 1 starts from");
   fields.choice("start.model", federation.start, "What round 1 starts from.", Choices<StartModel>(start_words));
+  fields.names("start.candidates", federation.candidates,
+               "start.model auto: starts that are made and rated by the validation source, the best of which is taken: "
+               "random, best_local, average, kd, each also with +head (its head fitted by sums).");
   fields.choice("start.head", federation.head.start,
                 "own: the head of that model stays. sums: it is fitted to the training samples of all silos, who send "
                 "sums over them (second moments of features once, a gradient a step) and no sample, feature or model.",
                 Choices<StartHead>(start_head_words));
-  fields.group("head", "start.head=sums: how the head is fitted");
+  fields.group("rounds", "What becomes of the model of each round");
+  fields.choice("rounds.head", federation.head.rounds,
+                "own: the averaged head stays. sums: after each round it is fitted as start.head=sums does, and kept "
+                "where the loss by the validation source falls.",
+                Choices<StartHead>(start_head_words));
+  fields.group("head", "start.head=sums, rounds.head=sums: how the head is fitted");
+  fields.choice(
+      "head.method", federation.head.method,
+      "steps: cross-entropy, by head.steps gradients. ridge, gaussian: least squares, or one Gaussian a class, "
+      "from two sums, their scale by the validation source.",
+      Choices<HeadMethod>(head_method_words));
   fields.integer("head.steps", federation.head.steps, "Gradients that each silo is asked for.", {1, 1000});
   fields.number("head.damping", federation.head.damping,
                 "Added to the second moments of the features, relative to their mean.", {1e-12, 1e6});
@@ -179,10 +192,6 @@ void declare_fields(Fields& fields, ServerConfig& config) {
   declare_measurements(fields, config.federation);
 }
 
-std::int64_t quorum_of(const FederationOptions& options) {
-  return options.min_clients > 0 ? options.min_clients : (options.num_clients + 1) / 2;
-}
-
 namespace {
 
 [[noreturn]] void refuse(const std::string& what) { throw Error(Errc::usage, what); }
@@ -215,13 +224,48 @@ void check_samples(const SampleSettings& samples) {
   }
 }
 
+/// What silos give, and who answers.
+void check_teaching(const FederationOptions& federation, const plan::Terms& terms) {
+  const ConsolidationOptions& kd = federation.consolidation;
+  const bool is_experts = kd.weighting == learn::TeacherWeighting::experts;
+  const bool by_answers = kd.exchange == TeachingExchange::answers;
+  const bool by_sums = kd.target != TeachingTarget::teachers;
+  const auto needs_public = [&](bool wants, const char* what) {
+    if (!wants || kd.transfer != TransferSet::student) return;
+    refuse(fmt::format("{} needs consolidation.transfer public or public-small", what));
+  };
+  needs_public(is_experts, "consolidation.weights experts");
+  needs_public(by_answers, "consolidation.exchange answers");
+  needs_public(by_sums, "consolidation.target lifted or joint");
+  if (by_answers && learn::needs_ratings(kd.weighting)) {
+    refuse(
+        "consolidation.exchange answers needs consolidation.weights experts or equal: weights by class need each "
+        "silo's model");
+  }
+  if (by_answers && (kd.divides_label_prior || by_sums)) {
+    refuse("consolidation.exchange answers goes with consolidation.target teachers and without divide_label_prior");
+  }
+  const bool is_plain = terms.consolidation.average == learn::TeacherAverage::probabilities;
+  if ((is_experts || by_answers) && (!is_plain || terms.consolidation.standardise)) {
+    refuse(
+        "consolidation.weights experts and consolidation.exchange answers average probabilities: they need "
+        "consolidation.average probabilities and standardise false");
+  }
+  if (kd.answer_bits != 12 && kd.answer_bits != 16) {
+    refuse(fmt::format("consolidation.answer_bits: 12 or 16, got {}", kd.answer_bits));
+  }
+  if (by_sums && federation.validation == ValidationSource::none) {
+    refuse("consolidation.target lifted or joint needs validation.source (server or federated): it picks the scale");
+  }
+}
+
 void check_consolidation(const FederationOptions& federation, const plan::Terms& terms) {
   const bool has_source = federation.validation != ValidationSource::none;
   const ConsolidationOptions& kd = federation.consolidation;
   if (kd.student != StudentStart::untrained && !has_source) {
     refuse("consolidation.student best or worst needs validation.source (server or federated)");
   }
-  if (kd.weighting != learn::TeacherWeighting::equal && !has_source) {
+  if (learn::needs_ratings(kd.weighting) && !has_source) {
     refuse("consolidation.weights adaptive or precision needs validation.source (server or federated)");
   }
   if (kd.transfer == TransferSet::student && !has_source) {
@@ -230,6 +274,7 @@ void check_consolidation(const FederationOptions& federation, const plan::Terms&
   if (kd.tune != SettingChoice::as_set && !has_source) {
     refuse("consolidation.tune needs validation.source (server or federated): it rates the settings");
   }
+  check_teaching(federation, terms);
   learn::check(terms.consolidation, "consolidation", kd.weighting == learn::TeacherWeighting::equal,
                "consolidation.weights must be equal");
   if (kd.tune != SettingChoice::as_set) (void)search_of(kd, terms.consolidation.epochs);
@@ -264,14 +309,23 @@ void check(const ServerConfig& config) {
   check_timeouts(federation.timeouts);
   check_samples(config.samples);
   const bool has_source = federation.validation != ValidationSource::none;
-  if (federation.start == StartModel::best_local && !has_source) {
+  if (federation.start == StartModel::automatic && !has_source) {
+    refuse("start.model auto needs validation.source (server or federated): it says which candidate is best");
+  }
+  if (may_start_from(federation, StartModel::best_local) && !has_source) {
     refuse("start.model best_local needs validation.source (server or federated): it says which model is best");
   }
-  if (federation.start == StartModel::kd) check_consolidation(federation, config.terms);
+  if (may_start_from(federation, StartModel::kd)) check_consolidation(federation, config.terms);
   if (federation.validation == ValidationSource::federated && config.terms.held_out == 0) {
     refuse("validation.source federated needs held-out samples at the clients: data.held_out above 0");
   }
-  const bool needs_teachers = federation.start == StartModel::kd;
+  if (federation.head.rounds == StartHead::sums && !has_source) {
+    refuse("rounds.head sums needs validation.source (server or federated): it says whether the head is kept");
+  }
+  if (fits_heads(federation) && federation.head.method != HeadMethod::steps && !has_source) {
+    refuse("head.method ridge or gaussian needs validation.source (server or federated): it picks the scale");
+  }
+  const bool needs_teachers = may_start_from(federation, StartModel::kd);
   if (needs_teachers && federation.num_clients < 2) {
     refuse("start.model kd needs at least two clients: one model cannot teach itself");
   }

@@ -36,9 +36,9 @@ void AuditLog::refused(const std::string& address, const std::string& certified_
 }
 
 void AuditLog::joined(const std::string& client, const std::string& address, const std::string& certified_as,
-                      bool shares_with_peers, std::optional<std::size_t> count_so_far) {
+                      const std::string& share_model, std::optional<std::size_t> count_so_far) {
   nlohmann::json line = visitor(client, address, certified_as);
-  line["share_model"] = shares_with_peers ? "peers" : "server";
+  line["share_model"] = share_model;
   if (count_so_far) line["so_far"] = *count_so_far;
   events_.record("joined", std::move(line));
 }

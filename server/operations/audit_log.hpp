@@ -34,7 +34,7 @@ class AuditLog {
   /// `certified_as`: the name that the certificate proves; empty where there is none. `count_so_far`: how often this
   /// client has come, where not every time has its line.
   void joined(const std::string& client, const std::string& address, const std::string& certified_as,
-              bool shares_with_peers, std::optional<std::size_t> count_so_far = {});
+              const std::string& share_model, std::optional<std::size_t> count_so_far = {});
   /// Its samples lie far from those that it was compared with, and it joins nevertheless.
   void samples_differ(const std::string& client, const std::string& how);
   void returned(const std::string& client, const std::string& address, const std::string& certified_as,

@@ -20,6 +20,8 @@ std::string_view record_of(PhaseKind kind) {
     case PhaseKind::statistics:
       return "statistics";
     case PhaseKind::teaching:
+    case PhaseKind::answering:
+    case PhaseKind::teacher_fitting:
     case PhaseKind::consolidation:
     case PhaseKind::public_consolidation:
     case PhaseKind::client_consolidation:
@@ -65,6 +67,10 @@ std::string_view label_of(PhaseKind kind) {
       return "normalisation statistics";
     case PhaseKind::teaching:
       return "teacher logits on the public set";
+    case PhaseKind::answering:
+      return "answers on the public set";
+    case PhaseKind::teacher_fitting:
+      return "teacher from sums";
     case PhaseKind::consolidation:
       return "consolidation";
     case PhaseKind::public_consolidation:

@@ -16,6 +16,8 @@ enum class PhaseKind : std::uint8_t {
   averaging,             ///< Pre-trained models are averaged.
   statistics,            ///< Clients re-estimate normalisation statistics.
   teaching,              ///< Teachers' logits on the public set.
+  answering,             ///< Silos answer on the public set.
+  teacher_fitting,       ///< A teacher's head is fitted by sums.
   consolidation,         ///< Distillation, wherever it is done.
   public_consolidation,  ///< Distillation on the public set.
   client_consolidation,  ///< Distillation at the client `place`.

@@ -118,8 +118,8 @@ Needs needs_of(const ServerConfig& config) {
   const StrategyRow& strategy = strategy_row(federation.strategy.name);
   Needs needs;
   needs.validation = federation.validation == ValidationSource::server;
-  needs.is_public = strategy.needs_public_set ||
-                    (federation.start == StartModel::kd && federation.consolidation.transfer != TransferSet::student);
+  needs.is_public = strategy.needs_public_set || (may_start_from(federation, StartModel::kd) &&
+                                                  federation.consolidation.transfer != TransferSet::student);
   needs.who_distils = strategy.needs_public_set
                           ? fmt::format("federation.strategy {}", strategy.name)
                           : fmt::format("consolidation.transfer {}", word_of(Choices<TransferSet>(transfer_words),
@@ -147,7 +147,8 @@ CentralData load_central_data(const ServerConfig& config, std::optional<learn::D
     data.num_training = num_training_samples(manifest);
   }
   // Where there is one: the average's BatchNorm statistics are re-estimated on it, and student data falls back to it.
-  const bool could_use_public = federation.start == StartModel::average || federation.start == StartModel::kd;
+  const bool could_use_public =
+      may_start_from(federation, StartModel::average) || may_start_from(federation, StartModel::kd);
   const bool wants_public = needs.is_public || (could_use_public && !manifest.public_large.empty());
 
   std::optional<learn::Dataset> test;

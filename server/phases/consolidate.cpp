@@ -7,6 +7,7 @@
 #include <torch/types.h>
 
 #include "server/phases/disclosure.hpp"
+#include "server/phases/public_teaching.hpp"
 #include "server/sessions/client_tasks.hpp"
 #include "server/uploads/inspection.hpp"
 #include "shared/base/digest.hpp"
@@ -33,28 +34,6 @@ learn::ProgressCallback server_progress(const RunContext& context) {
   };
 }
 
-/// [n, C] of one model of the plan, as it teaches.
-at::Tensor teaching_logits(const RunContext& context, const LocalModel& model, const at::Tensor& logits) {
-  return context.options().consolidation.divides_label_prior ? learn::without_label_prior(logits, *model.rating)
-                                                             : logits;
-}
-
-/// [K, n, C] in the order of the plan's weights.
-at::Tensor teacher_logits(const RunContext& context, const LocalModels& models, const ConsolidationPlan& plan,
-                          const at::Tensor& x) {
-  std::vector<at::Tensor> logits;
-  for (const std::string& teacher : plan.teachers) {
-    const LocalModel& model = models.models().at(teacher);
-    logits.push_back(
-        teaching_logits(context, model, model.transfer_logits ? *model.transfer_logits : models.logits(model, x)));
-  }
-  if (plan.copy_teaches) {
-    const LocalModel& copied = models.models().at(*plan.student);
-    logits.push_back(teaching_logits(context, copied, models.logits(copied, x)));
-  }
-  return torch::stack(logits);
-}
-
 /// One consolidation with one setting: the seed, and what the report says of it. Without a seed where the student's
 /// client is gone, failed, or took too long.
 struct Distilled {
@@ -66,48 +45,18 @@ struct Distilled {
 };
 using Distil = std::function<net::Task<Distilled>(learn::KdSetting)>;
 
-constexpr char diverged_on_public[] = "its model diverged: its logits on the public set are not finite";
-
-/// What the public set and the teachers' logits on it are, for as many consolidations as are wanted.
-struct PublicTeaching {
-  learn::Samples samples;  ///< On the run's device.
-  learn::SoundTeachers teachers;
-  std::vector<std::string> clients;  ///< The teachers', but for the student's copy.
-  bool has_sound_student = true;
-};
-
-net::Task<PublicTeaching> teach_on_public(const RunContext& context, const LocalModels& models,
-                                          const ConsolidationPlan& plan) {
-  PublicTeaching teaching{{context.data.transfer.x.to(context.device), {}}, {}};
-  context.observer.on_phase({PhaseKind::teaching}, 1);
-  auto answering = net::offload(context.pool, [&context, &models, &plan, &teaching] {
-    const learn::KeepFreedMemory keep_freed_memory;
-    return learn::sound_teachers(teacher_logits(context, models, plan, teaching.samples.x), plan.weights);
-  });
-  teaching.teachers = co_await std::move(answering);
-  teaching.clients = plan.teachers;
-  const std::vector<std::int64_t>& all_dropped = teaching.teachers.dropped;
-  teaching.has_sound_student = std::ranges::find(all_dropped, std::ssize(plan.teachers)) == all_dropped.end();
-  // Otherwise the plan that is made without this student finds the others again.
-  if (!teaching.has_sound_student) co_return teaching;
-  for (const std::int64_t dropped : all_dropped) {
-    const std::string& client = plan.teachers[static_cast<std::size_t>(dropped)];
-    std::erase(teaching.clients, client);
-    context.leave_out({PhaseKind::consolidation}, client, diverged_on_public);
-  }
-  co_return teaching;
-}
-
 /// Distils on the public set, here.
 net::Task<Distilled> distil_on_public(const RunContext& context, const LocalModels& models,
-                                      const ConsolidationPlan& plan, const PublicTeaching& teaching,
+                                      const ConsolidationPlan& plan, PublicTeaching& teaching,
                                       learn::KdSetting setting) {
+  auto answering = teaching.guidance(setting.temperature);
+  const learn::Guidance teachers = co_await std::move(answering);
   context.observer.on_phase({PhaseKind::public_consolidation}, 1);
-  auto distilling = net::offload(context.pool, [&context, &models, &plan, &teaching, setting] {
+  auto distilling = net::offload(context.pool, [&context, &models, &plan, &teachers, setting] {
     const learn::KeepFreedMemory keep_freed_memory;
     learn::DistillOptions options = context.terms().consolidation;
     options.temperature = setting.temperature;
-    const learn::Guidance teachers = learn::guidance(teaching.teachers.logits, teaching.teachers.weights, options);
+    const learn::Samples samples{context.data.transfer.x.to(context.device), {}};
     const auto student = context.make_global_model();
     if (plan.student) student->load(models.load(models.models().at(*plan.student)).state());
     const Seed seed = context.terms().seeds().child("consolidation");
@@ -125,7 +74,7 @@ net::Task<Distilled> distil_on_public(const RunContext& context, const LocalMode
       best = wire::PackedState(student->state());
     };
     const bool keeps_best = context.options().consolidation.keep == KeptState::best;
-    learn::distill(*student, teaching.samples, teachers, options, seed, server_progress(context), context.stop,
+    learn::distill(*student, samples, teachers, options, seed, server_progress(context), context.stop,
                    keeps_best ? keep_best : std::function<void(std::int64_t)>());
     Distilled distilled{keeps_best ? std::move(*best) : wire::PackedState(student->state()),
                         {{"kept_epoch", keeps_best ? best_epoch : options.epochs}}};
@@ -306,21 +255,24 @@ net::Task<Distilled> distil_tuned(const RunContext& context, learn::SettingSearc
 net::Task<Distilled> consolidate(const RunContext& context, const LocalModels& models, const ConsolidationPlan& plan,
                                  const Trials& trials) {
   const learn::DistillOptions& options = context.terms().consolidation;
-  PublicTeaching teaching;
+  std::unique_ptr<PublicTeaching> teaching;
   if (!plan.place) {
-    auto preparing = teach_on_public(context, models, plan);
+    auto preparing = public_teaching(context, models, plan);
     teaching = co_await std::move(preparing);
-    if (!teaching.has_sound_student) co_return Distilled::none(diverged_on_public);
+    if (std::string fault = teaching->fault_of_student(); !fault.empty()) co_return Distilled::none(std::move(fault));
   }
   const Distil distil = [&](learn::KdSetting setting) {
     return plan.place ? distil_at_client(context, models, plan, setting)
-                      : distil_on_public(context, models, plan, teaching, setting);
+                      : distil_on_public(context, models, plan, *teaching, setting);
   };
   const auto search = search_of(context.options().consolidation, options.epochs);
   auto distilling = search ? distil_tuned(context, *search, distil, trials, plan.place.value_or(""))
                            : distil({options.temperature, options.alpha});
   Distilled distilled = co_await std::move(distilling);
-  if (!plan.place) distilled.report["teachers"] = teaching.clients;
+  if (!plan.place) {
+    distilled.report["teachers"] = teaching->clients();
+    distilled.report.update(teaching->report());
+  }
   co_return distilled;
 }
 
@@ -329,19 +281,33 @@ nlohmann::json described(const ConsolidationPlan& plan, const ConsolidationOptio
   const bool as_published = learn::is_of_equation_6(kd);
   nlohmann::json left_out = nlohmann::json::object();
   for (const auto& [client, reason] : plan.left_out) left_out[client] = reason;
-  return {{"student", plan.student ? nlohmann::json(*plan.student) : nlohmann::json("untrained")},
-          {"weights", word_of(Choices<learn::TeacherWeighting>(learn::weighting_words), options.weighting)},
-          {"transfer", word_of(Choices<TransferSet>(transfer_words), options.transfer)},
-          {"place", plan.place ? nlohmann::json(*plan.place) : nlohmann::json("server")},
-          {"teachers", plan.teachers},
-          {"student_copy_teaches", plan.copy_teaches},
-          {"divides_label_prior", options.divides_label_prior},
-          {"left_out", left_out},
-          {"measure", kd.measure},
-          {"average", word_of(Choices<learn::TeacherAverage>(learn::average_words), kd.average)},
-          {"standardise", kd.standardise},
-          {"normalise", kd.normalise},
-          {"in_published_table", plan.is_published && as_published && options.tune == SettingChoice::as_set}};
+  nlohmann::json description = {
+      {"student", plan.student ? nlohmann::json(*plan.student) : nlohmann::json("untrained")},
+      {"weights", word_of(Choices<learn::TeacherWeighting>(learn::weighting_words), options.weighting)},
+      {"transfer", word_of(Choices<TransferSet>(transfer_words), options.transfer)},
+      {"place", plan.place ? nlohmann::json(*plan.place) : nlohmann::json("server")},
+      {"teachers", plan.teachers},
+      {"student_copy_teaches", plan.copy_teaches},
+      {"divides_label_prior", options.divides_label_prior},
+      {"left_out", left_out},
+      {"measure", kd.measure},
+      {"average", word_of(Choices<learn::TeacherAverage>(learn::average_words), kd.average)},
+      {"standardise", kd.standardise},
+      {"normalise", kd.normalise},
+      {"in_published_table", plan.is_published && as_published && options.tune == SettingChoice::as_set}};
+  if (options.exchange != TeachingExchange::models) {
+    description["exchange"] = word_of(Choices<TeachingExchange>(exchange_words), options.exchange);
+    description["answer_bits"] = options.answer_bits;
+  }
+  if (options.target != TeachingTarget::teachers) {
+    description["target"] = word_of(Choices<TeachingTarget>(target_words), options.target);
+  }
+  if (options.weighting == learn::TeacherWeighting::experts) {
+    const bool by_answers = options.exchange == TeachingExchange::answers;
+    const learn::Density density = by_answers ? learn::Density::bounded : options.density;
+    description["density"] = word_of(Choices<learn::Density>(learn::density_words), density);
+  }
+  return description;
 }
 
 /// Names what a seed is distilled from: the settings are the run's, and cannot change.

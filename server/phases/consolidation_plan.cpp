@@ -72,22 +72,25 @@ ConsolidationPlan plan_consolidation(const ConsolidationOptions& options, std::v
   }
   const Candidate* student = student_of(options, all);
   const bool on_student_data = options.transfer == TransferSet::student;
-  const bool is_equal = options.weighting == learn::TeacherWeighting::equal;
+  const bool needs_ratings = learn::needs_ratings(options.weighting);
+  const bool is_joint = options.target == TeachingTarget::joint;
 
   if (on_student_data) plan.place = student->client;
   if (options.student != StudentStart::untrained) plan.student = student->client;
   plan.copy_teaches = plan.student && !on_student_data;
   plan.is_published = !(options.student == StudentStart::untrained && on_student_data) &&
-                      options.weighting != learn::TeacherWeighting::precision && !options.divides_label_prior;
+                      options.weighting != learn::TeacherWeighting::precision &&
+                      options.weighting != learn::TeacherWeighting::experts && !options.divides_label_prior &&
+                      options.target == TeachingTarget::teachers && options.exchange == TeachingExchange::models;
 
   std::vector<const Candidate*> others;
   for (const Candidate* candidate : all) {
     if (candidate == student) continue;
-    if (on_student_data && !candidate->shares_with_peers) {
+    if ((on_student_data || is_joint) && !candidate->shares_with_peers) {
       plan.left_out.emplace_back(candidate->client, "it does not share its model with other clients (share_model)");
     } else if (!candidate->can_teach) {
       plan.left_out.emplace_back(candidate->client, candidate->reason);
-    } else if ((!is_equal || options.divides_label_prior) && !candidate->rating) {
+    } else if ((needs_ratings || options.divides_label_prior) && !candidate->rating) {
       plan.left_out.emplace_back(candidate->client,
                                  "its weights by class, or its label prior, need a rating, which nobody measured");
     } else {
@@ -99,7 +102,7 @@ ConsolidationPlan plan_consolidation(const ConsolidationOptions& options, std::v
 
   std::vector<const Candidate*> teaching = others;
   if (plan.copy_teaches) teaching.push_back(student);
-  if (is_equal) {
+  if (!needs_ratings) {
     plan.weights = learn::equal_weights(static_cast<std::int64_t>(teaching.size()), num_classes);
     return plan;
   }

@@ -33,7 +33,8 @@ Need need_of(const FederationOptions& options, TransferSet transfer) {
     raise(1, fmt::format("consolidation.student {} starts from one silo's weights, which reach all others",
                          word_of(Choices<StudentStart>(student_words), kd.student)));
   }
-  if (is_rated_at_clients && kd.weighting != learn::TeacherWeighting::equal) {
+  if (kd.target == TeachingTarget::joint) raise(2, "consolidation.target joint sends every silo the others' models");
+  if (is_rated_at_clients && learn::needs_ratings(kd.weighting)) {
     raise(kd.student == StudentStart::untrained ? 1 : 2,
           fmt::format("consolidation.weights {} with validation.source federated has other silos rate the teachers",
                       word_of(Choices<learn::TeacherWeighting>(learn::weighting_words), kd.weighting)));
@@ -44,9 +45,8 @@ Need need_of(const FederationOptions& options, TransferSet transfer) {
   return need;
 }
 
-}  // namespace
-
-ConsentRuling rule_on_consents(const FederationOptions& options, const Consents& consents, bool has_public_set) {
+/// Of a start that is not auto.
+ConsentRuling ruling_of(const FederationOptions& options, const Consents& consents, bool has_public_set) {
   ConsentRuling ruling{.transfer = options.consolidation.transfer, .fallback = {}, .refusal = {}};
   const std::size_t num_sharing = consents.with_peers.size();
   const bool is_on_student_data =
@@ -59,6 +59,21 @@ ConsentRuling rule_on_consents(const FederationOptions& options, const Consents&
         num_sharing);
   }
   const std::size_t num_silos = num_sharing + consents.with_server.size();
+  if (options.start == StartModel::average && num_silos == 0) {
+    ruling.refusal =
+        "start.model average needs pre-trained models, and every silo says share_model: answers. Choose another "
+        "start.model, or have silos say server or peers";
+    return ruling;
+  }
+  const bool needs_models =
+      options.start == StartModel::kd && options.consolidation.exchange == TeachingExchange::models && num_silos < 2;
+  if (needs_models && !consents.with_nobody.empty()) {
+    ruling.refusal = fmt::format(
+        "start.model kd by models needs those of two silos, and {} give them; {} say share_model: answers. Set "
+        "consolidation.exchange=answers, or have silos say server or peers",
+        num_silos, list_of(consents.with_nobody));
+    return ruling;
+  }
   if (options.start == StartModel::average && num_silos < 3 && num_sharing < num_silos) {
     ruling.refusal = fmt::format(
         "start.model average of fewer than three silos' models shows each its peer's; that takes share_model: peers at "
@@ -76,14 +91,42 @@ ConsentRuling rule_on_consents(const FederationOptions& options, const Consents&
   return ruling;
 }
 
+}  // namespace
+
+ConsentRuling rule_on_consents(const FederationOptions& options, const Consents& consents, bool has_public_set) {
+  if (options.start != StartModel::automatic) return ruling_of(options, consents, has_public_set);
+  ConsentRuling all{.transfer = options.consolidation.transfer, .fallback = {}, .refusal = {}};
+  std::size_t num_left = 0;
+  for (const StartCandidate& candidate : possible_starts(options)) {
+    FederationOptions alone = options;
+    alone.start = candidate.model;
+    const ConsentRuling ruling = ruling_of(alone, consents, has_public_set);
+    if (!ruling.refusal.empty()) {
+      all.dropped.emplace_back(text_of(candidate), ruling.refusal);
+      continue;
+    }
+    ++num_left;
+    if (candidate.model != StartModel::kd) continue;
+    all.transfer = ruling.transfer;
+    all.fallback = ruling.fallback;
+  }
+  if (num_left > 0) return all;
+  all.refusal = "start.model auto: what the silos consent to leaves none of start.candidates";
+  for (const auto& [start, why] : all.dropped) all.refusal += fmt::format("; {}: {}", start, why);
+  return all;
+}
+
 std::string words_of(const Consents& consents) {
-  return fmt::format("share_model: other silos may see the pre-trained models of {}; the server alone those of {}",
-                     list_of(consents.with_peers), list_of(consents.with_server));
+  std::string words =
+      fmt::format("share_model: other silos may see the pre-trained models of {}; the server alone those of {}",
+                  list_of(consents.with_peers), list_of(consents.with_server));
+  if (!consents.with_nobody.empty()) words += fmt::format("; nobody those of {}", list_of(consents.with_nobody));
+  return words;
 }
 
 ReleasedState DisclosurePolicy::release(const std::string& owner, const LocalModelRecord& model,
                                         std::shared_ptr<session::ByteSource> bytes) const {
-  if (!model.shares_with_peers && owner != recipient_) {
+  if ((!model.shares_with_peers || model.withholds_model) && owner != recipient_) {
     throw Error(Errc::internal, fmt::format("{}'s pre-trained model was to be sent to {}, and {} says share_model: "
                                             "server; it was not sent",
                                             owner, recipient_, owner));

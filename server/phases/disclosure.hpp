@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "server/config/federation_options.hpp"
@@ -12,8 +13,9 @@ namespace headstart::server {
 
 /// What the silos said (share_model), in name order.
 struct Consents {
-  std::vector<std::string> with_peers;   ///< Other silos may see the model.
-  std::vector<std::string> with_server;  ///< The server alone may.
+  std::vector<std::string> with_peers;        ///< Other silos may see the model.
+  std::vector<std::string> with_server;       ///< The server alone may.
+  std::vector<std::string> with_nobody = {};  ///< Nobody may: they give answers and sums.
 };
 
 /// What of the configured run hands one silo's weights to others, beyond what they consented to, and what the rule
@@ -22,6 +24,8 @@ struct ConsentRuling {
   TransferSet transfer = TransferSet::public_large;  ///< To be used in place of the configured one.
   std::string fallback;                              ///< A sentence where it is another one.
   std::string refusal;                               ///< A sentence where the run cannot be made; then nothing begins.
+  /// Of start.model auto: candidates that the consents rule out, and why. Where all are, the run is refused.
+  std::vector<std::pair<std::string, std::string>> dropped = {};
 };
 
 /// The rule, the same at every start of a run, before anything is trained:
@@ -31,6 +35,8 @@ struct ConsentRuling {
 ///     those that share with peers, and without one the run is refused;
 ///   - a one-shot average of fewer than three models shows each silo the other's: all of them share with peers, or the
 ///     run is refused;
+///   - a joint head sends every silo the models that are shared with peers, of which it takes two;
+///   - silos that say share_model: answers are in no start but kd by answers, and in sums for heads;
 ///   - federated validation sends models to other silos: only theirs that share with peers are rated. Where weights by
 ///     class or the pick of a student need ratings, too few of them mean a refusal.
 ConsentRuling rule_on_consents(const FederationOptions& options, const Consents& consents, bool has_public_set);

@@ -1,24 +1,23 @@
-// The head of a model, fitted to the training samples of all silos by sums over them.
+// The head of a model fitted to the training samples of all silos, by sums over them: start.head=sums,
+// rounds.head=sums. Source of the steps: see learn::HeadFit.
 #pragma once
 
 #include <nlohmann/json.hpp>
 
 #include "server/phases/run_context.hpp"
-#include "shared/wire/packed_state.hpp"
 
 namespace headstart::server {
 
 struct FittedHead {
-  wire::PackedState state;  ///< The model, with the head that was kept.
-  nlohmann::json report;    ///< For summary.json: see run_files.md.
+  wire::PackedState state;  ///< The model with the head that is kept.
+  nlohmann::json report;    ///< How it was fitted, for summary.json and rounds.jsonl.
 };
 
-/// Asks every silo once for the second moments of the model's features and then head.steps times for the gradient at a
-/// head, each a sum over its training samples; what comes is added as integers, so that neither the order of arrival
-/// nor how samples are divided among silos matters. Of the heads on the way, the model's own among them, the one with
-/// the lowest loss by the validation source is kept; without a source the last one is. A silo that fails is left out
-/// from then on. Where fewer silos answer than a round needs, the model's own head stays, and the report says why.
-/// Throws Error(usage) for a model that does not show features and head, Error(interrupted) where the run is stopped.
-net::Task<FittedHead> with_head_from_sums(const RunContext& context, wire::PackedState state);
+/// `state` with its head as head.method says; of all heads on the way, its own among them, the one of the lowest loss
+/// by the validation source (without one, the last). A silo that fails is left out from there on; with fewer than
+/// quorum_of() silos the head stays as it is, which the report says. `round`: the one whose model it is; 0: the start.
+/// Throws Error(usage | data) where the model does not show its features, Error(run_failed) where they are of no use,
+/// Error(interrupted) where the run is stopped.
+net::Task<FittedHead> with_head_from_sums(const RunContext& context, wire::PackedState state, std::int64_t round = 0);
 
 }  // namespace headstart::server

@@ -57,6 +57,7 @@ net::Task<> LocalModels::pretrain() {
     model.client = info.name;
     model.num_examples = info.num_examples;
     model.shares_with_peers = info.shares_with_peers;
+    model.withholds_model = info.withholds_model;
     model.spec = info.own_model.value_or(context_.terms().model);
     model.has_federated_architecture = !info.own_model.has_value();
     model.architecture = info.own_model ? info.own_architecture : context_.terms().model.architecture();
@@ -73,14 +74,29 @@ net::Task<> LocalModels::pretrain() {
   require_quorum(PhaseKind::pretraining);
 }
 
+std::string LocalModels::why_not_sent(const LocalModel& model) const {
+  if (model.withholds_model) return "its silo says share_model: answers";
+  const ConsolidationOptions& kd = context_.options().consolidation;
+  const bool by_answers = context_.options().start == StartModel::kd && kd.exchange == TeachingExchange::answers;
+  // Whose models are not needed, the server does not see.
+  const bool may_be_start = kd.student != StudentStart::untrained || kd.gate;
+  if (!by_answers || (may_be_start && model.shares_with_peers && model.has_federated_architecture)) return {};
+  return "it gives answers (consolidation.exchange)";
+}
+
 net::Task<> LocalModels::collect() {
   std::vector<std::shared_ptr<ClientSession>> clients = context_.roster.active();
   std::erase_if(clients, [&](const auto& client) {
     const auto model = models_.find(client->name());
     return model == models_.end() || model->second.num_bytes;
   });
+  std::erase_if(clients, [&](const auto& client) {
+    LocalModel& model = models_.at(client->name());
+    model.reason = why_not_sent(model);
+    return !model.reason.empty();
+  });
   context_.observer.on_phase({PhaseKind::exchange}, clients.size());
-  const bool on_public = context_.options().start == StartModel::kd && context_.data.transfer.size() > 0 &&
+  const bool on_public = may_start_from(context_.options(), StartModel::kd) && context_.data.transfer.size() > 0 &&
                          context_.options().consolidation.transfer != TransferSet::student;
   DigestedState samples;
   const bool needs_logits = std::ranges::any_of(
@@ -221,11 +237,12 @@ std::string counted_by(ValidationSource source, const LocalModelRecord& model) {
 
 std::vector<Candidate> LocalModels::candidates() const {
   const bool on_student_data = context_.options().consolidation.transfer == TransferSet::student;
+  const bool by_answers = context_.options().consolidation.exchange == TeachingExchange::answers;
   std::vector<Candidate> list;
   for (const auto& [name, model] : models_) {
     Candidate candidate{.client = name,
                         .has_federated_architecture = model.has_federated_architecture,
-                        .can_teach = model.reason.empty(),
+                        .can_teach = by_answers || model.reason.empty(),
                         .reason = model.reason,
                         .shares_with_peers = model.shares_with_peers,
                         .rating = model.rating};
@@ -257,10 +274,11 @@ wire::PackedState LocalModels::load(const LocalModel& model) const {
 }
 
 learn::Tensor LocalModels::logits(const LocalModel& model, const learn::Tensor& x) const {
-  const auto network = learn::make_model(model.spec, context_.data.task, context_.terms().seeds().child("model"));
+  auto network = learn::make_model(model.spec, context_.data.task, context_.terms().seeds().child("model"));
   network->load(load(model).state());
   network->to(context_.device);
-  return learn::logits_of(*network, x, 256, context_.stop);
+  const auto precise = learn::in_precision(std::move(network), context_.terms().precision);
+  return learn::logits_of(*precise, x, 256, context_.stop);
 }
 
 net::Task<nlohmann::json> LocalModels::measure_ensemble() {
@@ -283,7 +301,7 @@ net::Task<nlohmann::json> LocalModels::measure_ensemble() {
         {"equal", accuracy(learn::equal_weights(static_cast<std::int64_t>(members.size()), num_classes))}};
     if (std::ranges::all_of(members, [](const LocalModel* m) { return m->rating.has_value(); })) {
       for (const auto& [weighting, word] : learn::weighting_words) {
-        if (weighting == learn::TeacherWeighting::equal) continue;
+        if (!learn::needs_ratings(weighting)) continue;
         std::vector<learn::Evaluation> ratings;
         for (const LocalModel* member : members) ratings.push_back(*member->rating);
         report[std::string(word)] = accuracy(class_weights(ratings, ratings, std::nullopt, weighting));

@@ -60,6 +60,8 @@ class LocalModels {
   net::Task<> collect_weights(ClientSession& client, LocalModel& model);
   /// `samples`: the validation samples, where they are rated here, in front of the public ones.
   net::Task<> collect_logits(ClientSession& client, LocalModel& model, const DigestedState& samples);
+  /// Why the server does not ask for it, or for its logits; empty where it does.
+  [[nodiscard]] std::string why_not_sent(const LocalModel& model) const;
   [[nodiscard]] std::int64_t num_rated() const;
   /// By all clients but its own; by its own where no other has held-out samples.
   net::Task<> rate_federated(LocalModel& model);

@@ -44,7 +44,7 @@ struct RunContext {
   [[nodiscard]] std::unique_ptr<learn::Model> make_global_model() const {
     auto model = learn::make_model(terms().model, data.task, terms().seeds().child("model"));
     model->to(device);
-    return model;
+    return learn::in_precision(std::move(model), terms().precision);
   }
   /// What a file for the user holds of the global state `state`: see learn::Model::complete().
   [[nodiscard]] wire::PackedState complete(const wire::PackedState& state) const {

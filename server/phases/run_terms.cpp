@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include "shared/base/error.hpp"
 
@@ -37,7 +38,11 @@ plan::Terms run_terms(const ServerConfig& config, const CentralData& data) {
   terms.architecture = terms.model.architecture();
   terms.plan.rounds = config.federation.num_rounds;
   terms.plan.start = word_of(Choices<StartModel>(start_words), config.federation.start);
+  if (config.federation.start == StartModel::automatic) {
+    terms.plan.start += fmt::format(": the best of {}", fmt::join(config.federation.candidates, ", "));
+  }
   if (config.federation.head.start == StartHead::sums) terms.plan.start += ", head from sums over the silos' samples";
+  if (config.federation.head.rounds == StartHead::sums) terms.plan.start += "; each round's head from such sums";
   terms.plan.share_model = wanted_of_share_model(config.federation);
   if (terms.max_examples == 0) terms.max_examples = examples_limit(data.num_training);
   plan::require_readable(terms);
@@ -49,8 +54,9 @@ std::vector<std::string_view> tasks_of(const FederationOptions& options, const C
   const auto add = [&tasks](std::string_view kind, bool is_asked_for) {
     if (is_asked_for) tasks.push_back(kind);
   };
-  const bool is_random = options.start == StartModel::random;
-  const bool is_kd = options.start == StartModel::kd;
+  const bool is_random = !pretrains(options);
+  const bool is_kd = may_start_from(options, StartModel::kd);
+  const ConsolidationOptions& kd = options.consolidation;
   const bool has_public_set = data.transfer.size() > 0;
   add(plan::task::pretrain, !is_random);
   add(plan::task::exchange, !is_random);
@@ -58,36 +64,43 @@ std::vector<std::string_view> tasks_of(const FederationOptions& options, const C
   add(plan::task::evaluate,
       options.federated_evaluation || (!is_random && options.validation == ValidationSource::federated));
   // Where too few silos consent to student data, a public set may take its place.
-  add(plan::task::logits, is_kd && has_public_set);
+  add(plan::task::logits, is_kd && has_public_set && kd.exchange == TeachingExchange::models);
+  add(plan::task::answers, is_kd && kd.exchange == TeachingExchange::answers);
+  add(plan::task::densities,
+      is_kd && kd.exchange == TeachingExchange::models && kd.weighting == learn::TeacherWeighting::experts);
   add(plan::task::distill, is_kd && options.consolidation.transfer == TransferSet::student);
-  add(plan::task::head_sum, options.head.start == StartHead::sums);
-  add(plan::task::statistics, options.start == StartModel::average && !has_public_set);
+  add(plan::task::head_sum, fits_heads(options) || (is_kd && kd.target != TeachingTarget::teachers));
+  add(plan::task::statistics, may_start_from(options, StartModel::average) && !has_public_set);
   return tasks;
 }
 
 nlohmann::json recipients_of_local_models(const FederationOptions& options) {
   nlohmann::json recipients = nlohmann::json::array();
-  if (options.start == StartModel::random) return recipients;
-  recipients.push_back("the server");
+  if (!pretrains(options)) return recipients;
+  const bool is_kd = may_start_from(options, StartModel::kd);
+  recipients.push_back("the server, but for those of silos that say share_model: answers");
   if (options.validation == ValidationSource::federated) {
     recipients.push_back("every client, those shared with peers: federated validation has each of them count on them");
   }
-  if (options.start == StartModel::average) {
+  if (may_start_from(options, StartModel::average)) {
     recipients.push_back(
         "every client, those shared with peers, where fewer than three are averaged or one is most of the average");
   }
-  if (options.start == StartModel::best_local) {
+  if (may_start_from(options, StartModel::best_local)) {
     recipients.push_back("every client, one shared with peers: the best local model is what round 1 starts from");
   }
-  if (options.start == StartModel::kd && options.consolidation.student != StudentStart::untrained) {
+  if (is_kd && options.consolidation.student != StudentStart::untrained) {
     recipients.push_back("every client, one shared with peers: the seed is distilled from its weights on");
   }
-  if (options.start == StartModel::kd && options.consolidation.gate) {
+  if (is_kd && options.consolidation.gate) {
     recipients.push_back(
         "every client, one shared with peers, where the gate refuses the seed: the best local model is then what round "
         "1 starts from");
   }
-  if (options.start == StartModel::kd && options.consolidation.transfer == TransferSet::student) {
+  if (is_kd && options.consolidation.target == TeachingTarget::joint) {
+    recipients.push_back("every client, those shared with peers: each computes all their features of its samples");
+  }
+  if (is_kd && options.consolidation.transfer == TransferSet::student) {
     recipients.push_back("the student's client, those shared with peers: they teach on its data");
   }
   return recipients;

@@ -124,7 +124,7 @@ net::Task<wire::PackedState> with_statistics_of_clients(const RunContext& contex
 net::Task<Start> average_start(const RunContext& context, const LocalModels& models) {
   Members members;
   for (const auto& [name, model] : models.models()) {
-    if (model.has_federated_architecture) members.push_back(&model);
+    if (model.has_federated_architecture && model.num_bytes) members.push_back(&model);
   }
   require_consent_to_average(members);
   auto measuring = net::offload(context.pool, [&] {

@@ -19,7 +19,8 @@ namespace headstart::server {
 struct Participation {
   std::vector<std::string> accepted;            ///< In name order: with the seeds, all that the result depends on.
   std::map<std::string, std::string> excluded;  ///< Client and reason.
-  /// What the strategy says of the round, by its name (of FedDF teachers, seconds, and why it `failed`); mostly empty.
+  /// What the strategy says of the round, by its name (of FedDF teachers, seconds, and why it `failed`), and `head` of
+  /// rounds.head=sums; mostly empty.
   nlohmann::json strategy = nlohmann::json::object();
   Norms norms;  ///< Of the accepted updates: the L2 distance from the model they were trained from.
 };

@@ -18,6 +18,7 @@ json to_json(const ClientInfo& client) {
                  {"held_out", client.num_held_out},
                  {"shares_with_peers", client.shares_with_peers},
                  {"own_architecture", client.own_architecture}};
+  if (client.withholds_model) object["withholds_model"] = true;
   if (client.own_model) object["own_model"] = plan::to_json_text(*client.own_model);
   return object;
 }
@@ -28,6 +29,7 @@ ClientInfo client_from(const json& event) {
   client.num_examples = whole_number<std::int64_t>(event.at("examples"));
   client.num_held_out = whole_number<std::int64_t>(event.at("held_out"));
   client.shares_with_peers = event.at("shares_with_peers").get<bool>();
+  client.withholds_model = event.value("withholds_model", false);
   client.own_architecture = event.at("own_architecture").get<std::string>();
   if (event.contains("own_model")) {
     client.own_model = plan::spec_from_json_text(event.at("own_model").get<std::string>());
@@ -39,6 +41,7 @@ LocalModelRecord local_model_from(const json& record) {
   LocalModelRecord model;
   model.num_examples = whole_number<std::int64_t>(record.at("examples"));
   model.shares_with_peers = record.at("shares_with_peers").get<bool>();
+  model.withholds_model = record.value("withholds_model", false);
   model.spec = plan::spec_from_json_text(record.at("spec").get<std::string>());
   model.architecture = record.at("architecture").get<std::string>();
   model.has_federated_architecture = record.at("federated").get<bool>();
@@ -166,6 +169,7 @@ json written(const LocalModelEvent& event) {
                  {"seconds", model.pretraining.seconds},
                  {"epochs", model.pretraining.num_epochs},
                  {"best_epoch", model.pretraining.best_epoch}};
+  if (model.withholds_model) record["withholds_model"] = true;
   if (model.num_bytes) {
     record["digest"] = model.digest;
     record["bytes"] = *model.num_bytes;

@@ -30,6 +30,7 @@ struct LeftOut {
 struct LocalModelRecord {
   std::int64_t num_examples = 0;
   bool shares_with_peers = false;
+  bool withholds_model = false;
   learn::ModelSpec spec;
   std::string architecture;
   bool has_federated_architecture = true;

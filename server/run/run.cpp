@@ -8,6 +8,7 @@
 #include "server/phases/head_from_sums.hpp"
 #include "server/phases/round.hpp"
 #include "server/phases/run_terms.hpp"
+#include "server/phases/start_choice.hpp"
 #include "server/record/round_record.hpp"
 #include "server/sessions/client_tasks.hpp"
 #include "shared/base/version.hpp"
@@ -88,6 +89,7 @@ Run::Run(net::asio::any_io_executor executor, net::asio::thread_pool& pool, cons
                state_.left_out},
       local_models_(context_),
       targets_(config.federation.targets) {
+  learn::require_precision(config_.terms.precision, context_.device);
   config_.terms = run_terms(config_, data_);
   federated_.measured = context_.make_global_model();
   federated_.schema = federated_.measured->schema();
@@ -344,12 +346,6 @@ net::Task<> Run::run_phases() {
   } else {
     apply_consents();
     Start start = co_await make_start();
-    if (config_.federation.head.start == StartHead::sums) {
-      auto fitting = with_head_from_sums(context_, std::move(start.state));
-      FittedHead fitted = co_await std::move(fitting);
-      start.state = std::move(fitted.state);
-      start.report["head"] = std::move(fitted.report);
-    }
     if (!state_.consent_fallback.empty()) start.report["fell_back"] = state_.consent_fallback;
     state_.start_used = start.used;
     state_.start_report = std::move(start.report);
@@ -409,15 +405,24 @@ net::Task<> Run::gather_clients() {
 }
 
 void Run::note_consent(const ClientInfo& client) {
-  if (config_.federation.start == StartModel::random) return;  // nothing but updates leaves the silos
-  (client.shares_with_peers ? state_.consents.with_peers : state_.consents.with_server).push_back(client.name);
+  if (!pretrains(config_.federation)) return;  // nothing but updates leaves the silos
+  Consents& consents = state_.consents;
+  std::vector<std::string>& list = client.withholds_model     ? consents.with_nobody
+                                   : client.shares_with_peers ? consents.with_peers
+                                                              : consents.with_server;
+  list.push_back(client.name);
 }
 
 void Run::apply_consents() {
-  if (config_.federation.start == StartModel::random) return;
+  if (!pretrains(config_.federation)) return;
   observer_.on_note(words_of(state_.consents));
   const ConsentRuling ruling = rule_on_consents(config_.federation, state_.consents, data_.transfer.size() > 0);
   if (!ruling.refusal.empty()) throw Error(Errc::run_failed, ruling.refusal);
+  std::vector<std::string>& candidates = config_.federation.candidates;
+  for (const auto& [start, why] : ruling.dropped) {
+    observer_.on_note(fmt::format("start.model auto without {}: {}", start, why));
+    std::erase(candidates, start);
+  }
   if (ruling.fallback.empty()) return;
   observer_.on_note(ruling.fallback);
   state_.consent_fallback = ruling.fallback;
@@ -425,17 +430,18 @@ void Run::apply_consents() {
 }
 
 net::Task<Start> Run::make_start() {
-  const StartModel wanted = config_.federation.start;
-  if (wanted == StartModel::random) co_return co_await random_start(context_);
+  if (!pretrains(config_.federation)) {
+    auto making = chosen_start(context_, local_models_, recovery_);
+    co_return co_await std::move(making);
+  }
   note_dominant_clients();
   co_await local_models_.pretrain();
   // Models from the store were trained in an earlier run: their time counts as if it had been spent now.
   state_.reused_seconds = std::max(0.0, local_models_.longest_pretraining() - local_models_.phase_seconds());
   co_await local_models_.collect();
   co_await local_models_.rate();
-  if (wanted == StartModel::best_local) co_return co_await best_local_start(context_, local_models_);
-  if (wanted == StartModel::average) co_return co_await average_start(context_, local_models_);
-  co_return co_await kd_start(context_, local_models_, recovery_);
+  auto making = chosen_start(context_, local_models_, recovery_);
+  co_return co_await std::move(making);
 }
 
 void Run::resume() {
@@ -474,8 +480,7 @@ void Run::note_counted(std::int64_t round, const Participation& participation) {
 
 void Run::count_start() {
   const BeforeRounds& before = state_.before_rounds.value();
-  targets_.on_start(before.seconds, before.bytes_up + before.bytes_down,
-                    config_.federation.start != StartModel::random);
+  targets_.on_start(before.seconds, before.bytes_up + before.bytes_down, pretrains(config_.federation));
 }
 
 void Run::count(const RoundRecord& record) {
@@ -553,6 +558,12 @@ net::Task<> Run::run_rounds() {
     if (!outcome->participation.excluded.empty() && outlier_in(state_.norms)) {
       observer_.on_note(
           fmt::format("round {} began from a model in which one update stands out: {}", round, suspicion()));
+    }
+    if (config_.federation.head.rounds == StartHead::sums) {
+      auto fitting = with_head_from_sums(context_, std::move(outcome->state.model), round);
+      FittedHead fitted = co_await std::move(fitting);
+      outcome->state.model = std::move(fitted.state);
+      outcome->participation.strategy["head"] = std::move(fitted.report);
     }
     auto adopting = adopt(std::move(outcome->state), round, outcome->participation);
     co_await std::move(adopting);
@@ -742,26 +753,28 @@ nlohmann::json Run::summary(const std::string& stopped_because) const {
   const auto start_word = [](StartModel start) { return word_of(Choices<StartModel>(start_words), start); };
   // null where it has not come to that
   const nlohmann::json before_rounds = state_.before_rounds ? to_json(*state_.before_rounds) : nlohmann::json();
-  nlohmann::json result = {
-      {"start", start_word(config_.federation.start)},
-      {"start_used", start_word(state_.start_used)},
-      {"start_report", state_.start_report},
-      {"rounds", state_.num_rounds_done},
-      {"stopped_because", stopped_because},
-      {"degraded", !state_.left_out.empty()},
-      {"share_model", {{"peers", state_.consents.with_peers}, {"server", state_.consents.with_server}}},
-      {"left_out", nlohmann::json::array()},
-      {"validation", what_is_counted(config_.federation.validation)},
-      {"before_rounds", before_rounds},
-      {"targets", targets_.report()},
-      {"models", local_models_.report()},
-      {"dominant", state_.dominant},
-      {"ensemble", state_.ensemble},
-      {"seconds", seconds()},
-      {"bytes_up", bytes_up()},
-      {"bytes_down", bytes_down()},
-      {"final_accuracy", nullptr},
-      {"best_accuracy", nullptr}};
+  nlohmann::json result = {{"start", start_word(config_.federation.start)},
+                           {"start_used", start_word(state_.start_used)},
+                           {"start_report", state_.start_report},
+                           {"rounds", state_.num_rounds_done},
+                           {"stopped_because", stopped_because},
+                           {"degraded", !state_.left_out.empty()},
+                           {"share_model",
+                            {{"peers", state_.consents.with_peers},
+                             {"server", state_.consents.with_server},
+                             {"answers", state_.consents.with_nobody}}},
+                           {"left_out", nlohmann::json::array()},
+                           {"validation", what_is_counted(config_.federation.validation)},
+                           {"before_rounds", before_rounds},
+                           {"targets", targets_.report()},
+                           {"models", local_models_.report()},
+                           {"dominant", state_.dominant},
+                           {"ensemble", state_.ensemble},
+                           {"seconds", seconds()},
+                           {"bytes_up", bytes_up()},
+                           {"bytes_down", bytes_down()},
+                           {"final_accuracy", nullptr},
+                           {"best_accuracy", nullptr}};
   if (state_.last_accuracy) result["final_accuracy"] = *state_.last_accuracy;
   if (state_.best_accuracy) result["best_accuracy"] = *state_.best_accuracy;
   if (!state_.global.digest.empty()) result["model_digest"] = state_.global.digest;

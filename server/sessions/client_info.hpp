@@ -19,11 +19,18 @@ struct ClientInfo {
   std::optional<learn::ModelSpec> own_model;  ///< Where it pre-trains another architecture.
   std::string own_architecture;
   bool shares_with_peers = false;  ///< Its pre-trained model may go to other clients.
+  bool withholds_model = false;    ///< It gives answers and sums, and no pre-trained model. Not beside the other.
 };
 
 using plan::Pretraining;
 
 /// Results that did not count, by kind.
 using RefusalCounts = std::map<std::string, std::int64_t>;
+
+/// What the client said of share_model: "peers", "server" or "answers".
+inline const char* share_word(const ClientInfo& client) {
+  if (client.withholds_model) return "answers";
+  return client.shares_with_peers ? "peers" : "server";
+}
 
 }  // namespace headstart::server

@@ -63,10 +63,12 @@ net::Task<Upload> distill(ClientSession& client, DistillInputs inputs, learn::Kd
   return state_of(client.perform(std::move(order)));
 }
 
-net::Task<HeadSum> head_sum(ClientSession& client, plan::HeadSumSettings settings, ReleasedState model,
+net::Task<HeadSum> head_sum(ClientSession& client, plan::HeadSumSettings settings, HeadSumInputs inputs,
                             std::optional<ReleasedState> head, std::int64_t num_values) {
   TaskOrder order{.kind = plan::task::head_sum, .settings = plan::to_json_text(settings), .keeps_inputs = true};
-  order.add(plan::input::model, std::move(model));
+  for (ReleasedState& model : inputs.models) order.add(plan::input::model, std::move(model));
+  if (inputs.projection) order.add(plan::input::projection, std::move(*inputs.projection));
+  if (inputs.lift) order.add(plan::input::lift, std::move(*inputs.lift));
   if (head) order.add(plan::input::head, std::move(*head));
   order.result_bytes = static_cast<std::uint64_t>(num_values) * sizeof(std::int64_t);
   auto performing = client.perform(std::move(order));
@@ -76,6 +78,21 @@ net::Task<HeadSum> head_sum(ClientSession& client, plan::HeadSumSettings setting
                                                  static_cast<std::uint64_t>(client.info().num_held_out));
   });
   co_return HeadSum{std::move(*outcome.state), figures};
+}
+
+net::Task<Upload> densities(ClientSession& client, ReleasedState samples, std::uint64_t num_samples) {
+  TaskOrder order{.kind = plan::task::densities, .keeps_inputs = true};
+  order.add(plan::input::samples, std::move(samples));
+  order.result_bytes = num_samples * sizeof(double);
+  return state_of(client.perform(std::move(order)));
+}
+
+net::Task<Upload> answers(ClientSession& client, plan::AnswerSettings settings, ReleasedState samples,
+                          std::uint64_t num_bytes) {
+  TaskOrder order{.kind = plan::task::answers, .settings = plan::to_json_text(settings), .keeps_inputs = true};
+  order.add(plan::input::samples, std::move(samples));
+  order.result_bytes = num_bytes;
+  return state_of(client.perform(std::move(order)));
 }
 
 net::Task<Upload> reestimate_statistics(ClientSession& client, ReleasedState model) {

@@ -43,14 +43,25 @@ struct DistillInputs {
 /// Consolidation on the client's own data; the client holds the inputs for another setting. The student's bytes.
 net::Task<Upload> distill(ClientSession& client, DistillInputs inputs, learn::KdSetting setting);
 
-/// A sum of the client's for fitting the head of `model`, in fixed point.
+/// A sum of the client's for fitting a head, in fixed point.
 struct HeadSum {
   Upload upload;
   plan::HeadSumFigures figures;
 };
-/// `head`: where the gradient is wanted; none: the second moments. `num_values` of the sum. The client holds the model.
-net::Task<HeadSum> head_sum(ClientSession& client, plan::HeadSumSettings settings, ReleasedState model,
+/// Over whose features, and how they are mapped; the client holds all of it.
+struct HeadSumInputs {
+  std::vector<ReleasedState> models;
+  std::optional<ReleasedState> projection, lift;
+};
+/// `head`: where the gradient is wanted; none: the second moments. `num_values` of the sum.
+net::Task<HeadSum> head_sum(ClientSession& client, plan::HeadSumSettings settings, HeadSumInputs inputs,
                             std::optional<ReleasedState> head, std::int64_t num_values);
+
+/// How much each of the `num_samples` `samples` is like the client's own: float64 [n]. The client holds the samples.
+net::Task<Upload> densities(ClientSession& client, ReleasedState samples, std::uint64_t num_samples);
+/// The client's answers on `samples` in fixed point, `num_bytes`. The client holds the samples.
+net::Task<Upload> answers(ClientSession& client, plan::AnswerSettings settings, ReleasedState samples,
+                          std::uint64_t num_bytes);
 
 /// `model` with BatchNorm statistics of the client's training data.
 net::Task<Upload> reestimate_statistics(ClientSession& client, ReleasedState model);

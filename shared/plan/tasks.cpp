@@ -1,11 +1,13 @@
 #include "shared/plan/tasks.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <set>
 
 #include <fmt/format.h>
 
+#include "shared/learn/distill/experts.hpp"
 #include "shared/plan/from_peer.hpp"
 #include "shared/plan/terms.hpp"
 
@@ -36,6 +38,15 @@ void declare_fields(Fields& fields, Pretraining& figures) {
 void declare_fields(Fields& fields, HeadSumSettings& settings) {
   fields.integer("min_samples", settings.min_samples, "Least samples of a class.", {1, 1e9});
   fields.flag("evaluates", settings.evaluates, "Whether the head is measured on the held-out samples.");
+}
+
+void declare_fields(Fields& fields, AnswerSettings& settings) {
+  fields.number("temperature", settings.temperature, "Temperature of the answers.",
+                {std::numeric_limits<double>::min(), std::numeric_limits<double>::max()});
+  fields.integer("bits", settings.bits, "Width of an answer.", {12, 16});
+  fields.flag("weighs_by_density", settings.weighs_by_density, "Whether answers count by how familiar a sample is.");
+  fields.integer("most_examples", settings.most_examples, "Training samples that an answer's factor is relative to.",
+                 {0, 0x1p40});
 }
 
 /// What an evaluation says, with the loss as JSON can say it.
@@ -183,6 +194,15 @@ learn::Evaluation evaluation_from_json_text(const std::string& text, std::int64_
 std::string to_json_text(const HeadSumSettings& settings) { return text_of(settings); }
 HeadSumSettings head_sum_settings_from_json_text(const std::string& text) {
   return value_of<HeadSumSettings>(text, "settings of a sum for the head", {"min_samples", "evaluates"});
+}
+
+std::string to_json_text(const AnswerSettings& settings) { return text_of(settings); }
+AnswerSettings answer_settings_from_json_text(const std::string& text) {
+  const auto settings = value_of<AnswerSettings>(text, "settings of answers",
+                                                 {"temperature", "bits", "weighs_by_density", "most_examples"});
+  if (std::ranges::find(learn::answer_widths, settings.bits) != std::end(learn::answer_widths)) return settings;
+  throw Error(Errc::protocol,
+              fmt::format("settings of answers: answers of {} bits; 12 or 16 are known", settings.bits));
 }
 
 std::string to_json_text(const HeadSumFigures& figures) {

@@ -34,10 +34,17 @@ inline constexpr std::string_view logits = "logits";
 inline constexpr std::string_view distill = "distill";
 /// State: input `model` with BatchNorm statistics of the client's training data.
 inline constexpr std::string_view statistics = "statistics";
-/// A sum over the training samples for fitting the first head of input `model`. Settings: HeadSumSettings. With an
-/// input `head`, float64 [F + 1, C]: the gradient at that head, learn::head_gradient; else learn::moments_of. State:
-/// that sum in fixed point, int64. Figures: HeadSumFigures.
+/// A sum over the training samples for fitting a head to features of the inputs `model`, one behind the other. Inputs
+/// `projection` and `lift`, float64, where there are any: learn::FeatureMap. Settings: HeadSumSettings. With an input
+/// `head`, float64 [u, C]: the gradient at that head, learn::head_gradient; else learn::moments_of. State: that sum in
+/// fixed point, int64. Figures: HeadSumFigures.
 inline constexpr std::string_view head_sum = "head_sum";
+/// How much each of the input `samples`, float32 [n, ...], is like the client's training samples: state float64 [n],
+/// learn::density_log_odds of the pre-trained model's features.
+inline constexpr std::string_view densities = "densities";
+/// The client's share of the targets of the input `samples`, float32 [n, ...]: of each sample and class the pre-trained
+/// model's softmax(z / T), times its weight. Settings: AnswerSettings. State: learn::packed_answers, [n, C].
+inline constexpr std::string_view answers = "answers";
 }  // namespace task
 
 /// Names of inputs.
@@ -48,6 +55,8 @@ inline constexpr std::string_view student = "student";
 inline constexpr std::string_view weights = "weights";
 inline constexpr std::string_view teacher = "teacher";
 inline constexpr std::string_view head = "head";
+inline constexpr std::string_view projection = "projection";
+inline constexpr std::string_view lift = "lift";
 }  // namespace input
 
 /// What schema an input has. Where both are empty, it is the federated model's.
@@ -99,6 +108,17 @@ std::string to_json_text(const HeadSumFigures& figures);
 /// evaluation_from_json_text() does.
 HeadSumFigures head_sum_figures_from_json_text(const std::string& text, std::int64_t num_classes,
                                                std::int64_t num_examples, std::uint64_t num_held_out);
+
+struct AnswerSettings {
+  double temperature = 1;
+  std::int64_t bits = 16;         ///< Of learn::answer_widths.
+  bool weighs_by_density = true;  ///< Each sample's answers count by learn::Density::bounded; else 1.
+  /// The client's training samples over this, at most 1, are a factor of its answers; 0: no factor.
+  std::int64_t most_examples = 0;
+};
+std::string to_json_text(const AnswerSettings& settings);
+/// Throws Error(protocol), naming key and bounds.
+AnswerSettings answer_settings_from_json_text(const std::string& text);
 
 /// An infinite loss, of a model that diverged, stands as `diverged`: JSON has no such number.
 std::string to_json_text(const learn::Evaluation& figures);

@@ -76,8 +76,12 @@ constexpr std::string_view optional_sections[] = {"limits", "plan"};
 
 /// Settings that a client of another make may not know. They travel only where they are not at their defaults, so that
 /// it can be in every run that does without them.
-constexpr std::string_view later_settings[] = {"/consolidation/measure", "/consolidation/strength",
-                                               "/model/second_head", "/consolidation/reduction", "/train/clip"};
+constexpr std::string_view later_settings[] = {"/consolidation/measure",
+                                               "/consolidation/strength",
+                                               "/model/second_head",
+                                               "/consolidation/reduction",
+                                               "/train/clip",
+                                               "/run/precision"};
 
 void leave_out_later_defaults(nlohmann::json& document, const nlohmann::json& defaults) {
   for (const std::string_view setting : later_settings) {
@@ -145,6 +149,10 @@ void declare_fields(Fields& fields, Terms& terms) {
   fields.group("limits", "What clients may send and announce at most");
   fields.integer("run.seed", terms.seed, "Seed of the run; every random stream derives from it.",
                  {0, 9007199254740992.0});
+  fields.choice("run.precision", terms.precision,
+                "What layers compute in, at server and clients. bf16: bfloat16 with float32 parameters, faster on "
+                "processors and GPUs that have it, and refused on others. bf16-emulated: on any.",
+                Choices<learn::Precision>(learn::precision_words));
   declare_fields(fields, "model", terms.model);
   fields.number("data.held_out", terms.held_out,
                 "Fraction of a client's samples that it keeps for early stopping and federated evaluation.", {0, 0.9});

@@ -12,6 +12,7 @@
 #include "shared/learn/data/sample_figures.hpp"
 #include "shared/learn/data/sample_terms.hpp"
 #include "shared/learn/distill/distill_options.hpp"
+#include "shared/learn/models/mixed_precision.hpp"
 #include "shared/learn/models/model.hpp"
 #include "shared/learn/train/train.hpp"
 #include "shared/wire/safetensors.hpp"
@@ -31,6 +32,7 @@ struct Plan {
 
 struct Terms {
   std::int64_t seed = 1;
+  learn::Precision precision = learn::Precision::float32;  ///< Of training, distillation and evaluation, everywhere.
   learn::ModelSpec model;
   // Not settings of their own: the server fills them in.
   std::string architecture;  ///< ModelSpec::architecture() of the server's model: with the SHA-256 of a script.

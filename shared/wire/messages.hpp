@@ -106,12 +106,13 @@ struct Join {
   Architecture architecture;          ///< Of the federated model.
   Settings own_model;                 ///< Spec of the model it pre-trains, if not the federated one; else empty.
   Architecture own_architecture;
-  Flag shares_with_peers;  ///< Consents that its pre-trained model goes to other clients as a teacher.
-  Settings samples = {};   ///< plan::SampleReport; empty: it says nothing of its classes and values.
+  Flag shares_with_peers;     ///< Consents that its pre-trained model goes to other clients as a teacher.
+  Settings samples = {};      ///< plan::SampleReport; empty: it says nothing of its classes and values.
+  Flag withholds_model = {};  ///< Its pre-trained model does not leave the silo at all: answers and sums may.
   template <class A>
   void serialize(A& a) {
     a(num_examples, num_held_out, num_classes, shape, schema, architecture, own_model, own_architecture,
-      shares_with_peers, samples);
+      shares_with_peers, samples, withholds_model);
   }
 };
 

@@ -42,7 +42,7 @@ TASKS = u32(2) + text("train") + text("evaluate")
 CLIENT = {
     "Hello": control(0, u16(7), text("silo-0"), text("demo"), flag(False), u16(7), TASKS),
     "Join": control(1, u64(540), u64(60), u32(10), numbers(u32, [1, 28, 28]), text("a" * 64), text("cnn channels=32,64"),
-                    text('{"model": {}}'), text("resnet18 width=64"), flag(True), text("")),
+                    text('{"model": {}}'), text("resnet18 width=64"), flag(True), text(""), flag(False)),
     "ProgressReport": control(2, u64(3), u64(10), u64(20)),
     "TaskFailed": control(6, u64(9), u8(4)),
     "Attachment": control(7, u32(0), u64(900136)),

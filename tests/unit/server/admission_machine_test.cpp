@@ -495,8 +495,8 @@ TEST_CASE("admission's words: what the client brings") {
   CHECK(words_of("built another model") ==
         "the client's 'cnn' has another schema than the server's; are the versions the same?");
   CHECK(words_of("returns with more samples") ==
-        "silo-1 is in this run with 60 training and 6 held-out samples, own architecture '', not shared with peers; "
-        "it returns with 61 training and 6 held-out samples, own architecture '', not shared with peers. Start it "
+        "silo-1 is in this run with 60 training and 6 held-out samples, own architecture '', share_model: server; "
+        "it returns with 61 training and 6 held-out samples, own architecture '', share_model: server. Start it "
         "with the data and settings it joined with");
 }
 
