@@ -18,7 +18,7 @@ MODES = ("simulation", "processes")
 LAB, SERVER, CLIENT = "headstart-lab", "headstart-server", "headstart-client"
 
 STUDENTS = ("best", "worst", "untrained")
-WEIGHTS = ("adaptive", "equal", "precision")
+WEIGHTS = ("adaptive", "equal", "precision", "experts")
 # How the teachers become one target, and how T is chosen, beyond the published method.
 VARIANTS: dict[str, Settings] = {
     "logits": {"consolidation.average": "logits"},
@@ -27,15 +27,20 @@ VARIANTS: dict[str, Settings] = {
     "prior": {"consolidation.divide_label_prior": True},
     "tuned": {"consolidation.tune": "auto"},
 }
+# Experts' answers are averaged as probabilities, which sum to 1 already; no label prior is rated for them.
+NOT_OF_EXPERTS = ("logits", "standardised", "normalised", "prior")
 
 
 def _kd_starts() -> dict[str, Settings]:
-    """The ten cells of the published table, untrained on student data, weights by precision, and for the best student
-    the variants: kd-TRANSFER[-STUDENT][-equal | -precision][-VARIANT]."""
+    """The ten cells of the published table, untrained on student data, weights by precision and by sample (experts, on
+    public data), and for the best student the variants: kd-TRANSFER[-STUDENT][-equal | -precision | -experts][-VARIANT].
+    Beside them kd-answers[-untrained], kd-lifted and kd-joint."""
     starts: dict[str, Settings] = {}
     for transfer in ("public", "student"):
         for student in STUDENTS:
             for weights in WEIGHTS:
+                if weights == "experts" and transfer != "public":
+                    continue
                 name = f"kd-{transfer}" + (f"-{student}" if student != "best" else "")
                 name += f"-{weights}" if weights != "adaptive" else ""
                 starts[name] = {
@@ -47,23 +52,43 @@ def _kd_starts() -> dict[str, Settings]:
                 if student != "best":
                     continue
                 for variant, settings in VARIANTS.items():
+                    if weights == "experts" and variant in NOT_OF_EXPERTS:
+                        continue
                     # The label prior is divided out where the server has the teachers' answers.
                     if transfer == "public" or variant != "prior":
                         starts[f"{name}-{variant}"] = starts[name] | settings
-    return starts
+    on_public = {"start.model": "kd", "consolidation.transfer": "public"}
+    experts = on_public | {"consolidation.weights": "experts"}
+    sums = on_public | {"consolidation.weights": "equal", "consolidation.student": "best"}
+    return starts | {
+        "kd-answers": experts | {"consolidation.exchange": "answers", "consolidation.student": "best"},
+        "kd-answers-untrained": experts | {"consolidation.exchange": "answers", "consolidation.student": "untrained"},
+        "kd-bounded": experts | {"consolidation.density": "bounded", "consolidation.student": "best"},
+        "kd-lifted": sums | {"consolidation.target": "lifted"},
+        "kd-joint": sums | {"consolidation.target": "joint"},
+    }
 
 
 # Behind the name of a start: its head is fitted to all silos' samples by sums over them.
 HEAD_SUFFIX = "+head"
 
 
+# The same, and after each round once more.
+HEADS_SUFFIX = "+heads"
+
+
 def _with_heads(starts: dict[str, Settings]) -> dict[str, Settings]:
-    return starts | {name + HEAD_SUFFIX: settings | {"start.head": "sums"} for name, settings in starts.items()}
+    with_head = {name + HEAD_SUFFIX: settings | {"start.head": "sums"} for name, settings in starts.items()}
+    with_heads = {name + HEADS_SUFFIX: settings | {"start.head": "sums", "rounds.head": "sums"}
+                  for name, settings in starts.items()}
+    return starts | with_head | with_heads
 
 
 STARTS: dict[str, Settings] = {
     **_with_heads({"random": {"start.model": "random"}, "best": {"start.model": "best_local"},
                    "average": {"start.model": "average"}, **_kd_starts()}),
+    "auto": {"start.model": "auto", "consolidation.weights": "experts"},
+    "auto+heads": {"start.model": "auto", "consolidation.weights": "experts", "rounds.head": "sums"},
     "random-feddf": {"start.model": "random", "federation.strategy": "feddf"},
 }
 
@@ -75,6 +100,10 @@ PEER_CONSENT: Settings = {"share_model": "peers"}
 
 START_TITLES = {"random": "random start", "random-feddf": "random start, FedDF", "best": "best local model",
                 "average": "one-shot average",
+                "auto": "the best start by validation",
+                "kd-answers": "KD by answers at home", "kd-answers-untrained": "KD by answers at home, untrained student",
+                "kd-bounded": "KD, experts with bounded densities",
+                "kd-lifted": "KD from a lifted ridge head", "kd-joint": "KD from a joint head",
                 "kd-public": "KD, public data", "kd-student": "KD, student data",
                 CENTRAL: "centralised training"}
 
@@ -82,6 +111,8 @@ START_TITLES = {"random": "random start", "random-feddf": "random start, FedDF",
 def title_of_start(start: str) -> str:
     if start in START_TITLES:
         return START_TITLES[start]
+    if start.endswith(HEADS_SUFFIX):
+        return f"{title_of_start(start.removesuffix(HEADS_SUFFIX))}, head from sums each round"
     if start.endswith(HEAD_SUFFIX):
         return f"{title_of_start(start.removesuffix(HEAD_SUFFIX))}, head from sums"
     _, transfer, *rest = start.split("-")
@@ -94,7 +125,7 @@ def needs_models(start: str) -> bool:
 
 
 def needs_peer_consent(start: str) -> bool:
-    return STARTS[start]["start.model"] in ("best_local", "average", "kd")
+    return STARTS[start]["start.model"] in ("best_local", "average", "kd", "auto")
 
 
 def check_start(start: str) -> None:
@@ -155,7 +186,8 @@ def federation_settings(settings: Settings, mode: str = "simulation") -> Setting
 
 # What the federation's clients have of the settings of `headstart-lab central`.
 CENTRAL_PREFIXES = ("model.", "pretrain.")
-CENTRAL_KEYS = (*DATA_SET_KEYS, "data.mean", "data.deviation", "data.held_out", "run.threads", "run.device")
+CENTRAL_KEYS = (*DATA_SET_KEYS, "data.mean", "data.deviation", "data.held_out", "run.threads", "run.device",
+                "run.precision")
 
 
 def central_settings(settings: Settings) -> Settings:
