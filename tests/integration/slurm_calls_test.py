@@ -1,6 +1,7 @@
-"""The batch scripts of experiments/slurm, as Slurm would start them, over a program that only writes down its call.
+"""Which programs the batch scripts of experiments/slurm call, and with what: over a program that only writes down its
+call, without Slurm.
 
-    python3 -m unittest tests/integration/slurm_test.py
+    python3 -m unittest tests/integration/slurm_calls_test.py
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ sys.exit(int(os.environ.get("EXIT", "0")))
 """
 
 
-class Slurm(unittest.TestCase):
+class StudyCalls(unittest.TestCase):
     def setUp(self) -> None:
         temporary = tempfile.TemporaryDirectory()
         self.addCleanup(temporary.cleanup)
