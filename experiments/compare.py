@@ -5,12 +5,12 @@ rounds, seconds and bytes each start takes to a target accuracy.
     experiments/compare.py --plan experiments/plans/quick.json
     experiments/compare.py --starts random,best,kd-public --partitions label-dirichlet --seeds 1,2,3 --rounds 20
     experiments/compare.py --resume runs/NAME
+    experiments/compare.py --plan experiments/plans/main-table.json --slurm -- --time=2:00:00     on a Slurm cluster
 """
 
 from __future__ import annotations
 
 import argparse
-import fcntl
 import os
 import shlex
 import sys
@@ -18,15 +18,16 @@ import time
 from pathlib import Path
 from typing import TextIO
 
-from common.errors import INTERRUPTED, RUN_FAILED, STORAGE, USAGE, CompareError
-from common.files import make_new_folder, save_json
+from common.errors import INTERRUPTED, RUN_FAILED, USAGE, CompareError
+from common.files import lock_file, make_new_folder, save_json
 from common.paths import plain_path
 from common.processes import Interruption
 from common.programs import commit_of, folder_of_programs
 from common.terminal import write_to_reader
+from comparison.cluster import Submission, require_slurm, run_task, why_missing
 from comparison.jobs import Study
 from comparison.plan import Plan, load_plan
-from comparison.programs import LAB, MODES, STARTS, Programs, is_finished, parse_assignment
+from comparison.programs import LAB, MODES, STARTS, Programs, parse_assignment
 from comparison.progress import Progress
 from comparison.schedule import Outcome, Scheduler
 from report import write_report
@@ -51,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--seeds", type=numbers, metavar="1,2,3")
     result.add_argument("--rounds", type=int, metavar="N", help="the budget of every run")
     result.add_argument("--mode", choices=MODES, help="one process a run, or a server and its clients")
-    result.add_argument("--jobs", type=int, metavar="N", help="runs at a time")
+    result.add_argument("--jobs", type=int, metavar="N", help="runs at a time (with --slurm: tasks of an array; no limit)")
     result.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
                         help="a setting of the programs; client.KEY for the clients alone (mode processes)")
     result.add_argument("--bin", type=plain_path, metavar="DIR",
@@ -59,6 +60,15 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--out", type=plain_path, metavar="DIR", help="a new folder (default: runs/PLAN-TIME)")
     result.add_argument("--resume", type=plain_path, metavar="DIR", help="continue this folder; finished runs stay")
     result.add_argument("--keep-going", action="store_true", help="start further runs after one has failed")
+    cluster = result.add_mutually_exclusive_group()
+    cluster.add_argument("--slurm", action="store_true",
+                         help="submit what is not finished to a Slurm cluster, a run a task, and the report after it")
+    cluster.add_argument("--task", type=int, metavar="N",
+                         help="with --resume: do this run alone, counted from 0, and no report")
+    cluster.add_argument("--report", action="store_true",
+                         help="with --resume: do no run; write the report, and name what is missing")
+    result.add_argument("sbatch", nargs="*", metavar="-- OPTION",
+                        help="with --slurm: options of sbatch, as -- --time=2:00:00")
     return result
 
 
@@ -96,7 +106,7 @@ def resume(arguments: argparse.Namespace) -> Study:
     for name in NEW_CALL_ONLY:
         if getattr(arguments, name):
             raise CompareError(USAGE, f"--{name}: {arguments.resume / 'plan.json'} says what to run; --resume takes "
-                                      "only --jobs, --bin and --keep-going")
+                                      "only --jobs, --bin, --keep-going, --slurm, --task and --report")
     plan = load_plan(arguments.resume / "plan.json")
     if arguments.jobs is not None:
         plan.jobs = arguments.jobs
@@ -105,29 +115,63 @@ def resume(arguments: argparse.Namespace) -> Study:
     return Study(arguments.resume, plan, programs)
 
 
-def lock(folder: Path) -> TextIO:
-    """Held while the returned file is open: two calls on one folder would overwrite each other's runs."""
-    file = (folder / ".lock").open("w")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise CompareError(STORAGE, f"{folder}: another compare.py works in it") from error
-    return file
+def check_options(arguments: argparse.Namespace) -> None:
+    """What argparse cannot tell."""
+    if not arguments.resume:
+        for name, is_given in (("--task", arguments.task is not None), ("--report", arguments.report)):
+            if is_given:
+                raise CompareError(USAGE, f"{name} is for a folder that there is: name it by --resume DIR")
+    if arguments.sbatch and not arguments.slurm:
+        raise CompareError(USAGE, f"'{arguments.sbatch[0]}' is no option of compare.py; --slurm hands it to sbatch")
+    if arguments.slurm:
+        require_slurm()
 
 
-def compare(study: Study, keep_going: bool, interruption: Interruption) -> int:
+def lock(folder: Path, is_shared: bool = False) -> TextIO:
+    """Two calls on one folder would overwrite each other's runs. Tasks of a cluster share it: each has a run of its own."""
+    return lock_file(folder / ".lock", is_shared, f"{folder}: another compare.py works in it")
+
+
+def work(study: Study, arguments: argparse.Namespace, interruption: Interruption) -> int:
     progress = Progress()
-    unfinished = [run for run in study.plan.all_runs() if not is_finished(study.run_folder(run))]
-    progress.say(f"{len(study.plan.all_runs())} runs, {len(unfinished)} to do, in {study.folder}")
-    for cell in study.plan.cells():
-        if interruption.is_asked:
-            raise KeyboardInterrupt
-        study.draw(cell)
-    outcome = Scheduler(study, progress, keep_going, lambda: interruption.is_asked).run_all()
+    if arguments.task is not None:
+        with lock(study.folder, is_shared=True):
+            return run_task(study, arguments.task, progress, lambda: interruption.is_asked)
+    with lock(study.folder):
+        if arguments.report:
+            return report(study, progress)
+        with (study.folder / "calls.txt").open("a") as file:
+            file.write(shlex.join([os.path.relpath(__file__), *sys.argv[1:]]) + "\n")
+        todo = study.unfinished()
+        progress.say(f"{len(study.plan.all_runs())} runs, {len(todo)} to do, in {study.folder}")
+        for cell in study.plan.cells():
+            if interruption.is_asked:
+                raise KeyboardInterrupt
+            study.draw(cell)
+        if not arguments.slurm:
+            outcome = Scheduler(study, todo, progress, arguments.keep_going, lambda: interruption.is_asked).run_all()
+            show_report(study)
+            return _conclude(study, outcome, progress)
+    # Without the lock: the first task may begin before the last job is submitted.
+    Submission(study, arguments.sbatch, arguments.jobs).submit(progress.say)
+    return 0
+
+
+def show_report(study: Study) -> None:
     tables = write_report(study.folder)
     table = tables[0].text() if tables else "No run is finished."
     write_to_reader(f"{table}\n\nReport: {study.folder / 'report.html'}\n", sys.stdout)
-    return _conclude(study, outcome, progress)
+
+
+def report(study: Study, progress: Progress) -> int:
+    show_report(study)
+    missing = study.unfinished()
+    if not missing:
+        return 0
+    for run in missing:
+        progress.say(why_missing(study, run))
+    progress.say(f"{len(missing)} of {len(study.plan.all_runs())} runs are missing. {_how_to_resume(study)}")
+    return RUN_FAILED
 
 
 def _conclude(study: Study, outcome: Outcome, progress: Progress) -> int:
@@ -140,7 +184,8 @@ def _conclude(study: Study, outcome: Outcome, progress: Progress) -> int:
 
 
 def _how_to_resume(study: Study) -> str:
-    return f"Continue by: experiments/compare.py --resume {study.folder}"
+    is_submitted = (study.folder / "slurm").is_dir()
+    return f"Continue by: experiments/compare.py --resume {study.folder}{' --slurm' * is_submitted}"
 
 
 def main() -> int:
@@ -148,11 +193,9 @@ def main() -> int:
     interruption = Interruption()
     study = None
     try:
+        check_options(arguments)
         study = resume(arguments) if arguments.resume else begin(arguments)
-        with lock(study.folder):
-            with (study.folder / "calls.txt").open("a") as file:
-                file.write(shlex.join([os.path.relpath(__file__), *sys.argv[1:]]) + "\n")
-            return compare(study, arguments.keep_going, interruption)
+        return work(study, arguments, interruption)
     except CompareError as error:
         print(f"compare: {error}", file=sys.stderr)
         if study is not None:
@@ -160,7 +203,7 @@ def main() -> int:
         return error.code
     except KeyboardInterrupt:
         if study is not None:
-            done = sum(is_finished(study.run_folder(run)) for run in study.plan.all_runs())
+            done = len(study.plan.all_runs()) - len(study.unfinished())
             write_to_reader(f"Interrupted. {done} of {len(study.plan.all_runs())} runs are finished and kept in "
                             f"{study.folder}. {_how_to_resume(study)}\n", sys.stderr)
         return INTERRUPTED

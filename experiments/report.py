@@ -94,7 +94,9 @@ def _provenance(comparison: Comparison, folder: Path) -> list[str]:
     plan = comparison.plan
     parts = [f"<p>{html.escape(made_by(comparison, folder))}</p>"]
     calls = _lines_of(folder / "calls.txt")
-    commands = _lines_of(folder / "commands.txt")
+    # Each task of a cluster notes its commands in a file of its own.
+    notes = [folder / "commands.txt", *(folder / "commands" / f"{run.name}.txt" for run in plan.all_runs())]
+    commands = [line for file in notes for line in _lines_of(file)]
     if calls:
         parts.append(f"<p>Calls</p><pre>{html.escape(chr(10).join(calls))}</pre>")
     parts.append(ACCOUNTING)

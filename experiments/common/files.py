@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from .errors import DATA, STORAGE, CompareError
 
@@ -64,3 +65,17 @@ def make_new_folder(folder: Path, remedy: str) -> None:
         raise CompareError(STORAGE, f"{folder} exists already: {remedy}") from error
     except OSError as error:
         raise CompareError(STORAGE, f"{folder}: cannot be made ({error.strerror})") from error
+
+
+def lock_file(file: Path, is_shared: bool, refusal: str) -> TextIO:
+    """Held while the returned file is open, by one alone or by any number of sharers. Refuses at once what is held."""
+    try:
+        file.parent.mkdir(exist_ok=True)
+        lock = file.open("a+")  # a file system of several machines lets only readers share, and only writers be alone
+        fcntl.flock(lock, (fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        lock.close()
+        raise CompareError(STORAGE, refusal) from error
+    except OSError as error:
+        raise CompareError(STORAGE, f"{file}: cannot be locked ({error.strerror})") from error
+    return lock

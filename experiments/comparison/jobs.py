@@ -29,6 +29,7 @@ class Study:
     folder: Path
     plan: Plan
     programs: Programs
+    commands: str = "commands.txt"  # the file in it that notes what is started
 
     @property
     def runs(self) -> Path:
@@ -46,8 +47,13 @@ class Study:
     def config(self, name: str) -> Path:
         return self.folder / "configs" / f"{name}.json"
 
+    def unfinished(self) -> list[Run]:
+        return [run for run in self.plan.all_runs() if not is_finished(self.run_folder(run))]
+
     def note_command(self, command: list[str]) -> None:
-        with (self.folder / "commands.txt").open("a") as file:
+        notes = self.folder / self.commands
+        notes.parent.mkdir(exist_ok=True)
+        with notes.open("a") as file:
             file.write(shlex.join(command) + "\n")
 
     def draw(self, cell: tuple[str, int]) -> Path:

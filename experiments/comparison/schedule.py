@@ -1,9 +1,9 @@
-"""Runs the unfinished runs of a study, several at a time, in an order in which each finds what it needs."""
+"""Does runs of a study, several at a time, in an order in which each finds what it needs."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from .accounting import read_result
@@ -23,16 +23,16 @@ class Outcome:
 
 
 class Scheduler:
-    """One loop, no threads: starts what may start, polls what runs."""
+    """One loop, no threads: starts what may start, polls what runs. todo: unfinished runs of the study."""
 
-    def __init__(self, study: Study, progress: Progress, keep_going: bool,
+    def __init__(self, study: Study, todo: Sequence[Run], progress: Progress, keep_going: bool,
                  is_interrupted: Callable[[], bool]) -> None:
         self._study = study
         self._progress = progress
         self._keep_going = keep_going
         self._is_interrupted = is_interrupted
         self._runs = study.plan.all_runs()
-        self._waiting = [run for run in self._runs if not is_finished(study.run_folder(run))]
+        self._waiting = list(todo)
         self._active: list[ActiveRun] = []
         self._outcome = Outcome()
         self._total = len(self._waiting)
