@@ -35,7 +35,7 @@ std::string days_left(SystemTime end, SystemTime now, std::string_view advice) {
 std::string words_on_sharing(const plan::Plan& plan) {
   if (!plan.share_model.empty()) return "peers is wanted: a silo's pre-trained model goes to " + plan.share_model;
   return plan.start.starts_with("random") ? "is not asked for: nobody pre-trains"
-                                          : "peers is not asked for: the server alone sees pre-trained models";
+                                          : "peers is not asked for: no other silo sees pre-trained models";
 }
 
 /// Four of the five lines on what the run is; the fifth needs the silo's own word.

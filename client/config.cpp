@@ -47,15 +47,15 @@ void declare_fields(Fields& fields, ClientConfig& config) {
   fields.path("store.pretrained", config.store, "Folder that keeps pre-trained models for later runs; empty: none.");
   fields.choice("share_model", config.share_model,
                 "Whom this silo's pre-trained model may reach: nobody (answers: what it answers on public samples may "
-                "leave, added to other silos' answers), the server alone, or other silos too (peers: as a teacher on "
+                "leave, for the server to add up), the server alone, or other silos too (peers: as a teacher on "
                 "another silo's data, to be rated there, or as what the global model starts from).",
                 Choices<Sharing>(sharing_words));
   fields.group("sums", "What sums over this silo's samples may show");
-  fields.integer(
-      "sums.min_samples", config.min_sum_samples,
-      "Least samples of a class for them to be in a sum that leaves the silo (start.head=sums): a sum over a "
-      "few samples says much about them. The run may ask for more.",
-      {1, 1e9});
+  fields.integer("sums.min_samples", config.min_sum_samples,
+                 "Least samples of a class for them to be in a sum that leaves the silo (start.head, rounds.head, "
+                 "consolidation.target): a sum over a "
+                 "few samples says much about them. The run may ask for more.",
+                 {1, 1e9});
   fields.text("device", config.device, "Where the client computes: cpu, cuda or auto.");
   fields.integer("threads", config.threads, "LibTorch threads; the same at all clients for a repeatable run.",
                  {1, 1024});

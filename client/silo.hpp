@@ -73,7 +73,8 @@ class Silo {
   /// What local objectives remember from round to round.
   [[nodiscard]] ClientMemory& memory() { return memory_; }
 
-  /// Samples that the server sent, on the device. Throws Error(protocol) where they are not of the run's shape.
+  /// Samples that the server sent, float32 as models take them or uint8 as they are stored, on the device. Throws
+  /// Error(protocol) where they are not of the run's shape.
   [[nodiscard]] at::Tensor samples_of(const Input& input) const;
 
  private:

@@ -2,6 +2,7 @@
 
 #include <boost/asio/ip/address.hpp>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 namespace headstart::server {
 
@@ -20,6 +21,14 @@ std::string reach_of(const ServerConfig& config) {
                                            : "reached from other machines too (listen.address)";
 }
 
+/// "auto: the best of kd, kd+head", "best_local+head".
+std::string words_of_start(const FederationOptions& federation) {
+  if (federation.start == StartModel::automatic) {
+    return fmt::format("auto: the best of {}", fmt::join(federation.candidates, ", "));
+  }
+  return text_of({federation.start, federation.head.start});
+}
+
 }  // namespace
 
 std::vector<std::string> announcement(const ServerConfig& config, std::uint16_t port) {
@@ -31,8 +40,7 @@ std::vector<std::string> announcement(const ServerConfig& config, std::uint16_t 
                   "(federation.min_clients); may join: {}",
                   federation.num_clients, quorum_of(federation), who_may_join(config)),
       fmt::format("round 1 starts from: {} (start.model); then {} rounds of {} (federation.rounds)",
-                  word_of(Choices<StartModel>(start_words), federation.start), federation.num_rounds,
-                  federation.strategy.name),
+                  words_of_start(federation), federation.num_rounds, federation.strategy.name),
       fmt::format("listening on {}://{}:{}, {}", config.tls.is_set() ? "wss" : "ws", config.address, port,
                   reach_of(config)),
       fmt::format("run folder: {} (run.folder)", config.folder),

@@ -19,6 +19,7 @@
 #include "server/announcement.hpp"
 #include "server/operations/live_view.hpp"
 #include "server/operations/metrics.hpp"
+#include "server/phases/head_from_sums.hpp"
 #include "server/phases/run_terms.hpp"
 #include "server/run/run.hpp"
 #include "server/sessions/patience.hpp"
@@ -105,6 +106,8 @@ server::CentralData checked_data(const server::ServerConfig& config) {
   for (const std::string& remark : data.remarks) spdlog::warn("data: {}", remark);
   (void)server::run_terms(config, data);
   (void)learn::make_model(config.terms.model, data.task, Seed(1));
+  learn::require_precision(config.terms.precision, learn::device_of(config.device));
+  server::require_named_head(config.federation, config.terms, data.task);
   return data;
 }
 

@@ -74,6 +74,7 @@ class HeadSum final : public TaskHandler {
       const auto model = silo.make(given->form.model.value_or(silo.terms().model));
       model->load(given->state.state());
       const auto report = [&](const learn::Progress& progress) {
+        if (!context.progress) return;
         const auto num_before = static_cast<std::int64_t>(parts.size());
         context.progress({num_before * progress.total + progress.done, num_models * progress.total});
       };

@@ -19,8 +19,8 @@ void declare_fields(Fields& fields, const std::string& prefix, ConsolidationOpti
                 Choices<TransferSet>(transfer_words));
   fields.choice(prefix + ".exchange", options.exchange,
                 "What silos give for it on a public set. models: their pre-trained models. answers: they are sent the "
-                "public samples, and return their answers in fixed point, of which the server uses the sum; weights "
-                "are then experts or equal.",
+                "public samples, and return their answers in fixed point, which the server adds up; weights are then "
+                "experts or equal.",
                 Choices<TeachingExchange>(exchange_words));
   fields.choice(prefix + ".target", options.target,
                 "Who answers for the public samples: the pre-trained models (teachers), or a head fitted to all silos' "

@@ -35,7 +35,7 @@ inline constexpr std::pair<SettingChoice, std::string_view> choice_words[] = {
 /// What silos give for a consolidation on a public set.
 enum class TeachingExchange {
   models,   ///< Their pre-trained models (or those of an architecture of their own, logits).
-  answers,  ///< A sum over silos of their answers, which shows no silo's model.
+  answers,  ///< Their answers on the public samples, in fixed point; their sum is what teaches.
 };
 inline constexpr std::pair<TeachingExchange, std::string_view> exchange_words[] = {
     {TeachingExchange::models, "models"}, {TeachingExchange::answers, "answers"}};

@@ -17,6 +17,7 @@ std::string text_of(const StartCandidate& candidate) {
 std::vector<StartCandidate> possible_starts(const FederationOptions& options) {
   if (options.start != StartModel::automatic) return {{options.start, options.head.start}};
   constexpr std::string_view suffix = "+head";
+  if (options.candidates.empty()) throw Error(Errc::usage, "start.candidates: name at least one start");
   std::vector<StartCandidate> starts;
   for (const std::string& text : options.candidates) {
     const bool has_head = text.ends_with(suffix);
@@ -41,6 +42,11 @@ bool may_start_from(const FederationOptions& options, StartModel model) {
 bool pretrains(const FederationOptions& options) {
   return std::ranges::any_of(possible_starts(options),
                              [](const StartCandidate& start) { return start.model != StartModel::random; });
+}
+
+bool teaches_by_models(const FederationOptions& options) {
+  return may_start_from(options, StartModel::kd) && options.consolidation.exchange == TeachingExchange::models &&
+         options.consolidation.target == TeachingTarget::teachers;
 }
 
 bool fits_heads(const FederationOptions& options) {

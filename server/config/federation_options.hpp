@@ -116,6 +116,8 @@ std::vector<StartCandidate> possible_starts(const FederationOptions& options);
 bool may_start_from(const FederationOptions& options, StartModel model);
 /// Whether a start may need the clients' own pre-trained models.
 bool pretrains(const FederationOptions& options);
+/// Whether pre-trained models, or logits of them, are what teaches in a start kd.
+bool teaches_by_models(const FederationOptions& options);
 /// Whether sums for a head are asked for: after the start, or after a round.
 bool fits_heads(const FederationOptions& options);
 

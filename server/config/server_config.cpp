@@ -254,6 +254,12 @@ void check_teaching(const FederationOptions& federation, const plan::Terms& term
   if (kd.answer_bits != 12 && kd.answer_bits != 16) {
     refuse(fmt::format("consolidation.answer_bits: 12 or 16, got {}", kd.answer_bits));
   }
+  if (by_sums && (is_experts || kd.divides_label_prior)) {
+    refuse(
+        "consolidation.target lifted or joint has one teacher, which nothing weighs: it goes with "
+        "consolidation.weights adaptive, precision or equal, which then have no effect, and without "
+        "divide_label_prior");
+  }
   if (by_sums && federation.validation == ValidationSource::none) {
     refuse("consolidation.target lifted or joint needs validation.source (server or federated): it picks the scale");
   }
@@ -265,7 +271,7 @@ void check_consolidation(const FederationOptions& federation, const plan::Terms&
   if (kd.student != StudentStart::untrained && !has_source) {
     refuse("consolidation.student best or worst needs validation.source (server or federated)");
   }
-  if (learn::needs_ratings(kd.weighting) && !has_source) {
+  if (learn::needs_ratings(kd.weighting) && kd.target == TeachingTarget::teachers && !has_source) {
     refuse("consolidation.weights adaptive or precision needs validation.source (server or federated)");
   }
   if (kd.transfer == TransferSet::student && !has_source) {
@@ -311,6 +317,12 @@ void check(const ServerConfig& config) {
   const bool has_source = federation.validation != ValidationSource::none;
   if (federation.start == StartModel::automatic && !has_source) {
     refuse("start.model auto needs validation.source (server or federated): it says which candidate is best");
+  }
+  if (federation.start == StartModel::automatic && federation.head.start == StartHead::sums) {
+    refuse("start.model auto has its heads in start.candidates (kd+head): leave start.head at own");
+  }
+  if (config.terms.precision != learn::Precision::float32 && config.terms.model.is_scripted()) {
+    refuse("run.precision: bf16 is for cnn and resnet18, and model.name is a script; use float32");
   }
   if (may_start_from(federation, StartModel::best_local) && !has_source) {
     refuse("start.model best_local needs validation.source (server or federated): it says which model is best");

@@ -173,7 +173,9 @@ CentralData load_central_data(const ServerConfig& config, std::optional<learn::D
     const auto& indices =
         is_small ? needed(manifest.public_small, config, needs.who_distils, "small public", "draw.public_small")
                  : needed(manifest.public_large, config, needs.who_distils, "large public", "draw.public_large");
-    data.transfer = learn::model_input(train->part(indices), data.samples).without_labels();
+    learn::Dataset part = train->part(indices);
+    if (part.images.scalar_type() == at::kByte) data.public_bytes = part.images;
+    data.transfer = learn::model_input(std::move(part), data.samples).without_labels();
   }
   return data;
 }

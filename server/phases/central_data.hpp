@@ -16,9 +16,10 @@ namespace headstart::server {
 struct CentralData {
   learn::Task task;
   learn::SampleTerms samples;
-  learn::Samples test;        ///< Measures and decides nothing. Empty where evaluation.central is off.
-  learn::Samples validation;  ///< Empty unless validation.source is server.
-  learn::Samples transfer;    ///< The public set of the consolidation, without labels; empty unless it is needed.
+  learn::Samples test;         ///< Measures and decides nothing. Empty where evaluation.central is off.
+  learn::Samples validation;   ///< Empty unless validation.source is server.
+  learn::Samples transfer;     ///< The public set of the consolidation, without labels; empty unless it is needed.
+  learn::Tensor public_bytes;  ///< The same as stored, uint8, which is how it is sent; undefined: stored otherwise.
   std::optional<learn::SampleFigures> figures;  ///< Of the server's own samples; nothing where it holds none.
   std::string dataset;
   std::int64_t num_training = 0;     ///< Samples of the training split, as the manifest has it; 0: not known.

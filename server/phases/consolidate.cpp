@@ -86,7 +86,10 @@ net::Task<Distilled> distil_on_public(const RunContext& context, const LocalMode
     }
     return distilled;
   });
-  co_return co_await std::move(distilling);
+  Distilled distilled = co_await std::move(distilling);
+  distilled.report["teachers"] = teaching.clients();
+  distilled.report.update(teaching.report());
+  co_return distilled;
 }
 
 /// Has the student's own client distil on its data.
@@ -269,10 +272,6 @@ net::Task<Distilled> consolidate(const RunContext& context, const LocalModels& m
   auto distilling = search ? distil_tuned(context, *search, distil, trials, plan.place.value_or(""))
                            : distil({options.temperature, options.alpha});
   Distilled distilled = co_await std::move(distilling);
-  if (!plan.place) {
-    distilled.report["teachers"] = teaching->clients();
-    distilled.report.update(teaching->report());
-  }
   co_return distilled;
 }
 

@@ -72,7 +72,8 @@ ConsolidationPlan plan_consolidation(const ConsolidationOptions& options, std::v
   }
   const Candidate* student = student_of(options, all);
   const bool on_student_data = options.transfer == TransferSet::student;
-  const bool needs_ratings = learn::needs_ratings(options.weighting);
+  const bool is_by_sums = options.target != TeachingTarget::teachers;
+  const bool needs_ratings = learn::needs_ratings(options.weighting) && !is_by_sums;
   const bool is_joint = options.target == TeachingTarget::joint;
 
   if (on_student_data) plan.place = student->client;
@@ -98,7 +99,8 @@ ConsolidationPlan plan_consolidation(const ConsolidationOptions& options, std::v
     }
   }
   for (const Candidate* candidate : others) plan.teachers.push_back(candidate->client);
-  if (others.empty()) throw Error(Errc::run_failed, refusal_of(plan));
+  // A lifted head needs no other model than the student's.
+  if (others.empty() && options.target != TeachingTarget::lifted) throw Error(Errc::run_failed, refusal_of(plan));
 
   std::vector<const Candidate*> teaching = others;
   if (plan.copy_teaches) teaching.push_back(student);

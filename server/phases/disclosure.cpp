@@ -34,7 +34,8 @@ Need need_of(const FederationOptions& options, TransferSet transfer) {
                          word_of(Choices<StudentStart>(student_words), kd.student)));
   }
   if (kd.target == TeachingTarget::joint) raise(2, "consolidation.target joint sends every silo the others' models");
-  if (is_rated_at_clients && learn::needs_ratings(kd.weighting)) {
+  const bool are_weighed = learn::needs_ratings(kd.weighting) && kd.target == TeachingTarget::teachers;
+  if (is_rated_at_clients && are_weighed) {
     raise(kd.student == StudentStart::untrained ? 1 : 2,
           fmt::format("consolidation.weights {} with validation.source federated has other silos rate the teachers",
                       word_of(Choices<learn::TeacherWeighting>(learn::weighting_words), kd.weighting)));
@@ -65,8 +66,7 @@ ConsentRuling ruling_of(const FederationOptions& options, const Consents& consen
         "start.model, or have silos say server or peers";
     return ruling;
   }
-  const bool needs_models =
-      options.start == StartModel::kd && options.consolidation.exchange == TeachingExchange::models && num_silos < 2;
+  const bool needs_models = options.start == StartModel::kd && teaches_by_models(options) && num_silos < 2;
   if (needs_models && !consents.with_nobody.empty()) {
     ruling.refusal = fmt::format(
         "start.model kd by models needs those of two silos, and {} give them; {} say share_model: answers. Set "
@@ -127,9 +127,9 @@ std::string words_of(const Consents& consents) {
 ReleasedState DisclosurePolicy::release(const std::string& owner, const LocalModelRecord& model,
                                         std::shared_ptr<session::ByteSource> bytes) const {
   if ((!model.shares_with_peers || model.withholds_model) && owner != recipient_) {
-    throw Error(Errc::internal, fmt::format("{}'s pre-trained model was to be sent to {}, and {} says share_model: "
-                                            "server; it was not sent",
-                                            owner, recipient_, owner));
+    throw Error(Errc::internal, fmt::format("{}'s pre-trained model was to be sent to {}, and {} says share_model: {}; "
+                                            "it was not sent",
+                                            owner, recipient_, owner, model.withholds_model ? "answers" : "server"));
   }
   plan::Form form{.model = model.spec, .tensors = {}};
   return {owner, "model of " + owner, std::move(form), model.digest, std::move(bytes)};

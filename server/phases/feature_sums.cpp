@@ -1,6 +1,8 @@
 #include "server/phases/feature_sums.hpp"
 
-#include <limits>
+#include <algorithm>
+#include <cmath>
+#include <iterator>
 
 #include <fmt/format.h>
 #include <torch/types.h>
@@ -24,6 +26,10 @@ std::optional<std::string> violation_in_sum(const Tensor& sum) {
 
 /// Of the second moments: the last is that of the bias, the number of samples.
 std::optional<std::string> violation_in_moments(const Tensor& sum, std::int64_t num_samples) {
+  const std::int64_t size = static_cast<std::int64_t>(std::sqrt(2.0 * static_cast<double>(sum.size(0))));
+  const Tensor rows = torch::arange(1, size + 1, torch::kLong);
+  const Tensor diagonal = sum.index_select(0, (rows * (rows + 1)).div(2, "floor") - 1);
+  if (diagonal.lt(0).any().item<bool>()) return "its second moments have a negative diagonal";
   const std::int64_t said = sum[sum.size(0) - 1].item<std::int64_t>();
   const std::int64_t expected = num_samples << learn::sum_fraction_bits;
   if (said == expected) return std::nullopt;
@@ -40,14 +46,48 @@ std::optional<DigestedState> packed_where_defined(const char* name, const Tensor
 
 }  // namespace
 
-double JudgedHead::loss() const { return rating ? rating->loss() : std::numeric_limits<double>::infinity(); }
+std::optional<HeadChoice> choose_head(const std::vector<JudgedHead>& heads) {
+  if (heads.empty()) return std::nullopt;
+  std::set<std::string> raters;
+  for (const auto& [name, counts] : heads.front().counts) raters.insert(name);
+  for (const JudgedHead& head : heads) {
+    std::erase_if(raters, [&head](const std::string& name) { return !head.counts.contains(name); });
+  }
+  const auto is_finite = [](const JudgedHead& head, const std::string& name) {
+    return std::isfinite(head.counts.at(name).loss_sum);
+  };
+  std::set<std::string> odd;
+  for (const JudgedHead& head : heads) {
+    if (std::ranges::none_of(raters, [&](const std::string& name) { return is_finite(head, name); })) continue;
+    std::ranges::copy_if(raters, std::inserter(odd, odd.end()),
+                         [&](const std::string& name) { return !is_finite(head, name); });
+  }
+  if (odd.size() < raters.size()) {
+    std::erase_if(raters, [&odd](const std::string& name) { return odd.contains(name); });
+  }
+  std::optional<HeadChoice> choice;
+  std::vector<double> losses;
+  for (std::size_t place = 0; place < heads.size(); ++place) {
+    std::optional<learn::Evaluation> sum;
+    for (const std::string& name : raters) {
+      const learn::Evaluation& counts = heads[place].counts.at(name);
+      sum ? * sum += counts : sum.emplace(counts);
+    }
+    if (!sum || sum->num_samples() == 0) return std::nullopt;
+    losses.push_back(sum->loss());
+    if (!choice || losses.back() < losses[choice->place]) choice = HeadChoice{place, *sum, {}};
+  }
+  choice->losses = std::move(losses);
+  return choice;
+}
 
-FeatureSums::FeatureSums(const RunContext& context, SummedFeatures features, PhaseKind kind)
+FeatureSums::FeatureSums(const RunContext& context, SummedFeatures features, PhaseKind kind, WithoutSums& without)
     : context_(context),
       features_(std::move(features)),
       kind_(kind),
       projection_(packed_where_defined("projection", features_.map.projection)),
-      lift_(packed_where_defined("lift", features_.map.lift)) {}
+      lift_(packed_where_defined("lift", features_.map.lift)),
+      without_(without) {}
 
 net::Task<FeatureTotal> FeatureSums::moments() {
   std::vector<std::int64_t> shape{features_.size * (features_.size + 1) / 2};
@@ -59,22 +99,44 @@ net::Task<FeatureTotal> FeatureSums::gradient(Tensor head) {
   return total_of(std::move(head), std::move(shape));
 }
 
-net::Task<JudgedHead> FeatureSums::judge(Tensor head) {
-  if (context_.options().validation != ValidationSource::federated) co_return judged(head, {});
-  auto asking = gradient(head);
-  const FeatureTotal total = co_await std::move(asking);
-  co_return judged(head, total);
+net::Task<FeatureSums::ClosedForm> FeatureSums::closed_form() {
+  const Tensor zeros = torch::zeros({features_.size, context_.data.task.num_classes}, torch::kDouble);
+  ClosedForm sums;
+  while (true) {
+    auto asking = moments();
+    sums.moments = co_await std::move(asking);
+    if (!has_quorum(sums.moments)) co_return sums;
+    auto asking_for_classes = gradient(zeros);
+    sums.class_sums = co_await std::move(asking_for_classes);
+    if (!has_quorum(sums.class_sums) || sums.class_sums.num_samples == sums.moments.num_samples) co_return sums;
+    // A silo was lost in between: the others have their features still.
+  }
 }
 
-JudgedHead FeatureSums::judged(Tensor head, const FeatureTotal& gradient) const {
-  JudgedHead result{std::move(head), {}};
-  if (context_.options().validation == ValidationSource::server) {
-    result.rating = learn::evaluate_logits(features_.validation_inputs.matmul(result.head).to(at::kFloat),
-                                           context_.data.validation.y.cpu(), context_.data.task.num_classes);
-  } else if (context_.options().validation == ValidationSource::federated && gradient.held_out.num_samples() > 0) {
-    result.rating = gradient.held_out;
+net::Task<std::vector<JudgedHead>> FeatureSums::judge(std::vector<Tensor> heads) {
+  std::vector<JudgedHead> all;
+  for (const Tensor& head : heads) {
+    FeatureTotal total;
+    if (context_.options().validation == ValidationSource::federated) {
+      auto asking = gradient(head);
+      total = co_await std::move(asking);
+    }
+    auto judging = judged(head, total);
+    all.push_back(co_await std::move(judging));
   }
-  return result;
+  co_return all;
+}
+
+net::Task<JudgedHead> FeatureSums::judged(Tensor head, const FeatureTotal& gradient) const {
+  JudgedHead result{head, gradient.held_out};
+  if (context_.options().validation != ValidationSource::server) co_return result;
+  auto rating = net::offload(context_.pool, [this, &head] {
+    return learn::evaluate_logits(features_.validation_inputs.matmul(head).to(at::kFloat),
+                                  context_.data.validation.y.cpu(), context_.data.task.num_classes);
+  });
+  const learn::Evaluation counts = co_await std::move(rating);
+  result.counts.emplace("", counts);
+  co_return result;
 }
 
 bool FeatureSums::has_quorum(const FeatureTotal& total) const {
@@ -85,9 +147,12 @@ net::Task<FeatureTotal> FeatureSums::total_of(Tensor head, std::vector<std::int6
   DigestedState packed;
   if (head.defined()) packed = *packed_where_defined("head", head);
   FeatureTotal total;
-  total.held_out = learn::Evaluation::of_none(context_.data.task.num_classes);
   auto clients = context_.roster.active();
-  std::erase_if(clients, [this](const auto& client) { return left_out_.contains(client->name()); });
+  std::erase_if(clients, [this](const auto& client) {
+    return without_.contains(client->name()) || (asked_ && !asked_->contains(client->name()));
+  });
+  const bool is_first = !asked_;
+  if (is_first) asked_.emplace();
   const auto take_from = [&](ClientSession& client) -> net::Task<bool> {
     auto adding = add(client, packed, shape, total);
     co_await std::move(adding);
@@ -96,9 +161,14 @@ net::Task<FeatureTotal> FeatureSums::total_of(Tensor head, std::vector<std::int6
   const auto answers = co_await context_.roster.ask<bool>(clients, take_from);
   if (context_.stop.stop_requested()) throw Error(Errc::interrupted, "stopped while sums over features were collected");
   for (const auto& answer : answers) {
-    if (answer.value) continue;
-    context_.leave_out({kind_}, answer.client->name(), answer.reason);
-    left_out_.insert(answer.client->name());
+    const std::string& name = answer.client->name();
+    if (answer.value) {
+      if (is_first) asked_->insert(name);
+      continue;
+    }
+    context_.leave_out({kind_}, name, answer.reason);
+    without_.insert(name);
+    asked_->erase(name);
   }
   co_return total;
 }
@@ -132,17 +202,9 @@ net::Task<> FeatureSums::add(ClientSession& client, const DigestedState& head, c
   total.sum = total.sum.defined() ? total.sum + sum : sum;
   total.num_samples += answer.figures.num_samples;
   ++total.num_silos;
-  if (answer.figures.held_out) total.held_out += *answer.figures.held_out;
-}
-
-net::Task<JudgedHead> best_of(FeatureSums& sums, std::vector<Tensor> heads) {
-  JudgedHead best;
-  for (const Tensor& head : heads) {
-    auto judging = sums.judge(head);
-    JudgedHead judged = co_await std::move(judging);
-    if (!best.head.defined() || judged.loss() < best.loss()) best = std::move(judged);
+  if (answer.figures.held_out && answer.figures.held_out->num_samples() > 0) {
+    total.held_out.emplace(client.name(), *answer.figures.held_out);
   }
-  co_return best;
 }
 
 }  // namespace headstart::server

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <optional>
 #include <set>
 #include <string>
@@ -24,38 +25,54 @@ struct SummedFeatures {
   learn::Tensor validation_inputs;
 };
 
-/// A silos' sum.
+/// The sum over silos.
 struct FeatureTotal {
   learn::Tensor sum;  ///< int64 fixed point; undefined: nobody answered.
   std::int64_t num_samples = 0;
   std::int64_t num_silos = 0;
-  learn::Evaluation held_out;  ///< Of the head, by the silos' held-out samples, where it was asked for.
+  /// Of the head, by each silo's held-out samples, where that was asked for.
+  std::map<std::string, learn::Evaluation> held_out;
 };
 
-/// A head and what the validation source says of it.
+/// A head, and the counts of each who rated it: the server (an empty name), or silos. Nobody without a source.
 struct JudgedHead {
   learn::Tensor head;
-  std::optional<learn::Evaluation> rating;  ///< None without a validation source, or where nobody answered.
-
-  /// Infinite where there is no rating.
-  [[nodiscard]] double loss() const;
+  std::map<std::string, learn::Evaluation> counts;
 };
 
-/// Asks silos; one that fails once is not asked again. Borrows the context. Coroutines throw Error(interrupted) where
-/// the run is stopped.
+/// The place of the head of the lowest loss, the first of equals, and its counts, by those who rated all the heads: a
+/// silo that is lost half-way makes no later head better. Left out is also who measures an infinite loss of a head of
+/// which others measure a finite one. Nothing where nobody is left.
+struct HeadChoice {
+  std::size_t place = 0;
+  learn::Evaluation rating;
+  std::vector<double> losses;  ///< Of each head.
+};
+std::optional<HeadChoice> choose_head(const std::vector<JudgedHead>& heads);
+
+/// Silos that send no sums to this run any more, as they failed once, by name.
+using WithoutSums = std::set<std::string>;
+
+/// Asks silos: for the second moments all that are not in `without`, then those that sent these. Borrows the context.
+/// Coroutines throw Error(interrupted) where the run is stopped.
 class FeatureSums {
  public:
   /// `kind`: the phase that a failure is recorded for.
-  FeatureSums(const RunContext& context, SummedFeatures features, PhaseKind kind);
+  FeatureSums(const RunContext& context, SummedFeatures features, PhaseKind kind, WithoutSums& without);
 
   /// learn::moments_of, [size (size + 1) / 2].
   net::Task<FeatureTotal> moments();
   /// learn::head_gradient at `head`, [size, C]; with federated validation also the counts of that head.
   net::Task<FeatureTotal> gradient(learn::Tensor head);
-  /// `head` with its rating. Asks the silos where validation is federated.
-  net::Task<JudgedHead> judge(learn::Tensor head);
+  /// The second moments, and the gradient at a head of zeros: of the same silos, however many are lost meanwhile.
+  struct ClosedForm {
+    FeatureTotal moments, class_sums;
+  };
+  net::Task<ClosedForm> closed_form();
+  /// Each head with its counts. Asks the silos where validation is federated.
+  net::Task<std::vector<JudgedHead>> judge(std::vector<learn::Tensor> heads);
   /// The same of a head whose gradient is there already.
-  [[nodiscard]] JudgedHead judged(learn::Tensor head, const FeatureTotal& gradient) const;
+  net::Task<JudgedHead> judged(learn::Tensor head, const FeatureTotal& gradient) const;
   [[nodiscard]] bool has_quorum(const FeatureTotal& total) const;
 
  private:
@@ -67,10 +84,8 @@ class FeatureSums {
   SummedFeatures features_;
   PhaseKind kind_;
   std::optional<DigestedState> projection_, lift_;
-  std::set<std::string> left_out_;  ///< Silos that are not asked any more.
+  WithoutSums& without_;
+  std::optional<std::set<std::string>> asked_;  ///< Who sent second moments; before that, nothing.
 };
-
-/// The head of the lowest loss among `heads`, tried in their order; the first of equals.
-net::Task<JudgedHead> best_of(FeatureSums& sums, std::vector<learn::Tensor> heads);
 
 }  // namespace headstart::server

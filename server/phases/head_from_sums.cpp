@@ -16,8 +16,8 @@ using learn::Tensor;
 
 class HeadFitting {
  public:
-  HeadFitting(const RunContext& context, DigestedState model, std::int64_t round)
-      : context_(context), model_(std::move(model)), round_(round) {}
+  HeadFitting(const RunContext& context, DigestedState model, WithoutSums& without, std::int64_t round)
+      : context_(context), model_(std::move(model)), without_(without), round_(round) {}
 
   net::Task<FittedHead> run() {
     const PhaseKind kind = PhaseKind::head_fitting;
@@ -25,12 +25,17 @@ class HeadFitting {
     SummedFeatures features;
     auto preparing = net::offload(context_.pool, [this, &features] { prepare(features); });
     co_await std::move(preparing);
-    FeatureSums sums(context_, std::move(features), kind);
-    auto asking = sums.moments();
-    const FeatureTotal moments = co_await std::move(asking);
-    if (!sums.has_quorum(moments)) co_return unchanged(moments.num_silos);
-    auto fitting = context_.options().head.method == HeadMethod::steps ? step(sums, moments) : solve(sums, moments);
-    co_return co_await std::move(fitting);
+    FeatureSums sums(context_, std::move(features), kind, without_);
+    std::string why;
+    try {
+      auto fitting = options().method == HeadMethod::steps ? step(sums) : solve(sums);
+      co_return co_await std::move(fitting);
+    } catch (const Error& error) {
+      // A round's model is worth more than its head: sums that are of no use end nothing.
+      if (error.code() != Errc::run_failed) throw;
+      why = error.what();
+    }
+    co_return unchanged(why);
   }
 
  private:
@@ -44,126 +49,141 @@ class HeadFitting {
     own_head_ = learn::head_of(*network);
     features.size = own_head_.size(0);
     features.models = [this](const std::string&) {
-      return std::vector<ReleasedState>{DisclosurePolicy::release_model(
-          round_ == 0 ? "start model" : fmt::format("model of round {}", round_), model_)};
+      std::string what = round_ == 0 ? "start model" : fmt::format("model of round {}", round_);
+      return std::vector<ReleasedState>{DisclosurePolicy::release_model(std::move(what), model_)};
     };
-    if (source() == ValidationSource::server) {
-      features.validation_inputs = learn::head_inputs(*network, context_.data.validation.x.to(context_.device));
-    } else {
-      // A model that shows no features is refused before silos are asked.
-      (void)learn::head_inputs(*network, at::zeros(sample_shape()).to(context_.device));
-    }
+    if (source() != ValidationSource::server) return;
+    features.validation_inputs = learn::head_inputs(*network, context_.data.validation.x.to(context_.device));
   }
-  /// Of one sample that is nobody's.
-  [[nodiscard]] std::vector<std::int64_t> sample_shape() const {
-    std::vector<std::int64_t> shape = context_.data.task.shape;
-    shape.insert(shape.begin(), 1);
-    return shape;
+
+  void require_quorum(const FeatureSums& sums, const FeatureTotal& total) const {
+    if (sums.has_quorum(total)) return;
+    throw Error(Errc::run_failed, fmt::format("{} silos sent their sums, and {} are needed", total.num_silos,
+                                              quorum_of(context_.options())));
   }
 
   /// HeadMethod::steps.
-  net::Task<FittedHead> step(FeatureSums& sums, const FeatureTotal& moments) {
-    learn::HeadFit fit(learn::from_fixed_point(moments.sum), moments.num_samples, options().damping, own_head_);
-    JudgedHead best;
-    std::int64_t kept_step = 0;
-    nlohmann::json losses = nlohmann::json::array();
+  net::Task<FittedHead> step(FeatureSums& sums) {
+    auto asking_for_moments = sums.moments();
+    const FeatureTotal moments = co_await std::move(asking_for_moments);
+    require_quorum(sums, moments);
+    std::optional<learn::HeadFit> fit;
+    auto factoring = net::offload(context_.pool, [&] {
+      fit.emplace(learn::from_fixed_point(moments.sum), moments.num_samples, options().damping, own_head_);
+    });
+    co_await std::move(factoring);
+    std::vector<JudgedHead> heads;
     for (std::int64_t number = 0;; ++number) {
       const bool is_last = number == options().steps;
       FeatureTotal gradient;
       if (!is_last || source() == ValidationSource::federated) {
-        auto asking = sums.gradient(fit.point());
+        auto asking = sums.gradient(fit->point());
         gradient = co_await std::move(asking);
       }
-      JudgedHead judged = sums.judged(fit.point(), gradient);
-      losses.push_back(judged.loss());
-      if (source() == ValidationSource::none || judged.loss() < best.loss() || !best.head.defined()) {
-        best = std::move(judged);
-        kept_step = number;
-      }
+      auto judging = sums.judged(fit->point(), gradient);
+      heads.push_back(co_await std::move(judging));
       if (is_last || !sums.has_quorum(gradient)) break;  // what there is counts
-      fit.step(learn::from_fixed_point(gradient.sum), gradient.num_samples);
+      auto stepping =
+          net::offload(context_.pool, [&] { fit->step(learn::from_fixed_point(gradient.sum), gradient.num_samples); });
+      co_await std::move(stepping);
     }
-    nlohmann::json report = report_of(moments, best);
+    const auto choice = choose_head(heads);
+    // Without a source the last head is taken on trust; where nobody can compare them, the own one stays.
+    const std::size_t place = choice ? choice->place : source() == ValidationSource::none ? heads.size() - 1 : 0;
+    nlohmann::json report = report_of(moments, choice);
     report["steps"] = options().steps;
-    report["kept_step"] = kept_step;
-    if (source() != ValidationSource::none) report["validation_losses"] = std::move(losses);
-    auto finishing = finished(best, kept_step > 0, std::move(report));
+    report["kept_step"] = place;
+    if (choice) report["validation_losses"] = choice->losses;
+    auto finishing = finished(heads[place].head, place > 0, std::move(report));
     co_return co_await std::move(finishing);
   }
 
   /// HeadMethod::ridge and gaussian.
-  net::Task<FittedHead> solve(FeatureSums& sums, const FeatureTotal& moments) {
-    auto asking = sums.gradient(torch::zeros_like(own_head_));
-    const FeatureTotal class_sums = co_await std::move(asking);
-    if (!sums.has_quorum(class_sums) || class_sums.num_samples != moments.num_samples) {
-      co_return unchanged(class_sums.num_silos);
-    }
-    const bool is_ridge = options().method == HeadMethod::ridge;
-    const auto solve_for = is_ridge ? learn::ridge_head : learn::gaussian_head;
-    const Tensor head = solve_for(learn::from_fixed_point(moments.sum), learn::from_fixed_point(class_sums.sum),
-                                  moments.num_samples, options().damping);
+  net::Task<FittedHead> solve(FeatureSums& sums) {
+    auto asking = sums.closed_form();
+    const FeatureSums::ClosedForm closed = co_await std::move(asking);
+    require_quorum(sums, closed.moments);
+    require_quorum(sums, closed.class_sums);
     // Targets of least squares are no logits, and Gaussians of one covariance are too sure: a factor makes up for both.
-    static constexpr double ridge_scales[] = {1, 2, 4, 8, 12, 16, 24};
-    static constexpr double gaussian_scales[] = {0.05, 0.1, 0.2, 0.3, 0.5, 1};
-    std::vector<Tensor> heads{own_head_};
-    std::vector<double> scales{0};
-    const auto add = [&](double scale) {
-      heads.push_back(head * scale);
-      scales.push_back(scale);
-    };
-    is_ridge ? static_cast<void>(std::ranges::for_each(ridge_scales, add))
-             : static_cast<void>(std::ranges::for_each(gaussian_scales, add));
-    auto judging = best_of(sums, heads);
-    const JudgedHead best = co_await std::move(judging);
-    const auto place = std::ranges::find_if(heads, [&best](const Tensor& other) { return other.is_same(best.head); });
-    const double scale = scales[static_cast<std::size_t>(place - heads.begin())];
-    nlohmann::json report = report_of(moments, best);
+    const bool is_ridge = options().method == HeadMethod::ridge;
+    std::vector<double> scales =
+        is_ridge ? std::vector<double>{0, 1, 2, 4, 8, 12, 16, 24} : std::vector<double>{0, 0.05, 0.1, 0.2, 0.3, 0.5, 1};
+    std::vector<Tensor> heads;
+    auto solving = net::offload(context_.pool, [&] {
+      const auto solve_for = is_ridge ? learn::ridge_head : learn::gaussian_head;
+      const Tensor head =
+          solve_for(learn::from_fixed_point(closed.moments.sum), learn::from_fixed_point(closed.class_sums.sum),
+                    closed.moments.num_samples, options().damping);
+      for (const double scale : scales) heads.push_back(scale == 0 ? own_head_ : head * scale);
+    });
+    co_await std::move(solving);
+    auto judging = sums.judge(heads);
+    const std::vector<JudgedHead> judged = co_await std::move(judging);
+    const auto choice = choose_head(judged);
+    const std::size_t place = choice ? choice->place : 0;
+    nlohmann::json report = report_of(closed.moments, choice);
     report["method"] = word_of(Choices<HeadMethod>(head_method_words), options().method);
-    report["kept_scale"] = scale;
-    auto finishing = finished(best, scale > 0, std::move(report));
+    report["kept_scale"] = scales[place];
+    auto finishing = finished(heads[place], place > 0, std::move(report));
     co_return co_await std::move(finishing);
   }
 
-  net::Task<FittedHead> finished(const JudgedHead& best, bool is_changed, nlohmann::json report) {
-    auto finishing = net::offload(context_.pool, [this, &best, is_changed] {
+  net::Task<FittedHead> finished(Tensor head, bool is_changed, nlohmann::json report) {
+    auto finishing = net::offload(context_.pool, [this, &head, is_changed] {
       const auto network = context_.make_global_model();
       network->load(model_.state.state());
-      if (is_changed) learn::set_head(*network, best.head);
+      if (is_changed) learn::set_head(*network, head);
       return wire::PackedState(network->state());
     });
     wire::PackedState state = co_await std::move(finishing);
     co_return FittedHead{std::move(state), std::move(report)};
   }
 
-  [[nodiscard]] nlohmann::json report_of(const FeatureTotal& moments, const JudgedHead& best) const {
+  [[nodiscard]] nlohmann::json report_of(const FeatureTotal& moments, const std::optional<HeadChoice>& choice) const {
     nlohmann::json report = {{"silos", moments.num_silos}, {"samples", moments.num_samples}};
     if (source() == ValidationSource::none) return report;
-    report["validation_accuracy"] = best.rating ? nlohmann::json(best.rating->accuracy()) : nlohmann::json();
+    report["validation_accuracy"] = choice ? nlohmann::json(choice->rating.accuracy()) : nlohmann::json();
+    if (!choice) report["reason"] = "no silo rated all of the heads";
     return report;
   }
 
-  [[nodiscard]] FittedHead unchanged(std::int64_t num_silos) const {
-    const std::string why =
-        fmt::format("{} silos sent their sums, and {} are needed", num_silos, quorum_of(context_.options()));
+  [[nodiscard]] FittedHead unchanged(const std::string& why) const {
     context_.observer.on_note("the head of the model stays as it is: " + why);
-    return {model_.state, {{"kept_step", 0}, {"silos", num_silos}, {"reason", why}}};
+    return {model_.state, {{"kept_step", 0}, {"reason", why}}};
   }
 
   const RunContext& context_;
   DigestedState model_;
+  WithoutSums& without_;
   std::int64_t round_;
   Tensor own_head_;
 };
 
 }  // namespace
 
-net::Task<FittedHead> with_head_from_sums(const RunContext& context, wire::PackedState state, std::int64_t round) {
+net::Task<FittedHead> with_head_from_sums(const RunContext& context, wire::PackedState state, WithoutSums& without,
+                                          std::int64_t round) {
   auto hashing = net::offload(context.pool, [&state] { return state.digest(); });
   const std::string digest = co_await std::move(hashing);
   DigestedState model{digest, std::move(state)};
-  HeadFitting fitting(context, std::move(model), round);
+  HeadFitting fitting(context, std::move(model), without, round);
   auto running = fitting.run();
   co_return co_await std::move(running);
+}
+
+void require_named_head(const FederationOptions& options, const plan::Terms& terms, const learn::Task& task) {
+  const bool is_lifted =
+      may_start_from(options, StartModel::kd) && options.consolidation.target == TeachingTarget::lifted;
+  if (!fits_heads(options) && !is_lifted) return;
+  std::vector<std::int64_t> shape = task.shape;
+  shape.insert(shape.begin(), 1);
+  try {
+    const auto network = learn::make_model(terms.model, task, terms.seeds().child("model"));
+    if (fits_heads(options)) (void)learn::head_of(*network);
+    (void)learn::head_inputs(*network, at::zeros(shape));
+  } catch (const Error& error) {
+    throw Error(Errc::usage, fmt::format("start.head, rounds.head or consolidation.target by sums: {}", error.what()));
+  }
 }
 
 }  // namespace headstart::server

@@ -76,12 +76,16 @@ net::Task<> LocalModels::pretrain() {
 
 std::string LocalModels::why_not_sent(const LocalModel& model) const {
   if (model.withholds_model) return "its silo says share_model: answers";
-  const ConsolidationOptions& kd = context_.options().consolidation;
-  const bool by_answers = context_.options().start == StartModel::kd && kd.exchange == TeachingExchange::answers;
   // Whose models are not needed, the server does not see.
-  const bool may_be_start = kd.student != StudentStart::untrained || kd.gate;
-  if (!by_answers || (may_be_start && model.shares_with_peers && model.has_federated_architecture)) return {};
-  return "it gives answers (consolidation.exchange)";
+  const FederationOptions& options = context_.options();
+  const ConsolidationOptions& kd = options.consolidation;
+  const bool is_kd = may_start_from(options, StartModel::kd);
+  const bool may_start = options.start == StartModel::automatic || may_start_from(options, StartModel::best_local) ||
+                         (is_kd && (kd.student != StudentStart::untrained || kd.gate));
+  const bool is_joint = is_kd && kd.target == TeachingTarget::joint;
+  if (may_start_from(options, StartModel::average) || teaches_by_models(options)) return {};
+  if (model.shares_with_peers && ((may_start && model.has_federated_architecture) || is_joint)) return {};
+  return "the run does not need it";
 }
 
 net::Task<> LocalModels::collect() {
@@ -96,7 +100,7 @@ net::Task<> LocalModels::collect() {
     return !model.reason.empty();
   });
   context_.observer.on_phase({PhaseKind::exchange}, clients.size());
-  const bool on_public = may_start_from(context_.options(), StartModel::kd) && context_.data.transfer.size() > 0 &&
+  const bool on_public = teaches_by_models(context_.options()) && context_.data.transfer.size() > 0 &&
                          context_.options().consolidation.transfer != TransferSet::student;
   DigestedState samples;
   const bool needs_logits = std::ranges::any_of(
@@ -237,12 +241,13 @@ std::string counted_by(ValidationSource source, const LocalModelRecord& model) {
 
 std::vector<Candidate> LocalModels::candidates() const {
   const bool on_student_data = context_.options().consolidation.transfer == TransferSet::student;
-  const bool by_answers = context_.options().consolidation.exchange == TeachingExchange::answers;
+  const ConsolidationOptions& kd = context_.options().consolidation;
+  const bool by_silos = kd.exchange == TeachingExchange::answers || kd.target == TeachingTarget::lifted;
   std::vector<Candidate> list;
   for (const auto& [name, model] : models_) {
     Candidate candidate{.client = name,
                         .has_federated_architecture = model.has_federated_architecture,
-                        .can_teach = by_answers || model.reason.empty(),
+                        .can_teach = by_silos || model.reason.empty(),
                         .reason = model.reason,
                         .shares_with_peers = model.shares_with_peers,
                         .rating = model.rating};

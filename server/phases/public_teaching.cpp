@@ -51,7 +51,9 @@ Tensor teacher_logits(const RunContext& context, const LocalModels& models, cons
 
 net::Task<DigestedState> packed_public_samples(const RunContext& context) {
   auto packing = net::offload(context.pool, [&context] {
-    const wire::PackedState packed = wire::PackedState::of_tensor("samples", context.data.transfer.x.cpu());
+    const Tensor& stored = context.data.public_bytes;
+    const wire::PackedState packed =
+        wire::PackedState::of_tensor("samples", stored.defined() ? stored : context.data.transfer.x.cpu());
     return DigestedState{packed.digest(), packed};
   });
   co_return co_await std::move(packing);
@@ -148,18 +150,22 @@ class ModelTeaching final : public PublicTeaching {
     std::vector<std::string> sound = clients_;
     if (plan_.copy_teaches) sound.push_back(*plan_.student);
     std::vector<Tensor> rows;
-    bool is_any = false;
     for (const std::string& client : sound) {
       const auto found = densities_.find(client);
       const auto num_examples = static_cast<double>(models_.models().at(client).num_examples);
-      is_any = is_any || found != densities_.end();
       rows.push_back(found == densities_.end()
                          ? torch::zeros({context_.data.transfer.size()}, torch::kDouble)
                          : num_examples *
                                learn::density_weights(found->second, context_.options().consolidation.density));
     }
-    if (!is_any)
-      throw Error(Errc::run_failed, "consolidation: no silo said how much the public samples are like its own");
+    const auto num_known =
+        std::ranges::count_if(sound, [this](const std::string& client) { return densities_.contains(client); });
+    if (num_known < quorum_of(context_.options())) {
+      throw Error(Errc::run_failed,
+                  fmt::format("consolidation: {} silos said how much the public samples are like their "
+                              "own, and {} are needed",
+                              num_known, quorum_of(context_.options())));
+    }
     std::erase_if(clients_, [this](const std::string& client) { return !densities_.contains(client); });
     sample_weights_ = torch::stack(rows);
   }
@@ -174,7 +180,7 @@ class ModelTeaching final : public PublicTeaching {
   bool has_sound_student_ = true;
 };
 
-/// Silos answer at home, and the server has the sum alone.
+/// Silos answer at home, and the server uses the sum of their answers.
 class AnswerTeaching final : public PublicTeaching {
  public:
   explicit AnswerTeaching(const RunContext& context) : context_(context) {}
@@ -268,11 +274,32 @@ class SumsTeaching final : public PublicTeaching {
   SumsTeacher teacher_;
 };
 
+/// Nobody teaches a student whose answers are not finite.
+class UnsoundStudent final : public PublicTeaching {
+ public:
+  net::Task<learn::Guidance> guidance(double /*temperature*/) override {
+    throw Error(Errc::internal, "a student that cannot be distilled into was to be taught");
+    co_return learn::Guidance{};
+  }
+  [[nodiscard]] std::vector<std::string> clients() const override { return {}; }
+  [[nodiscard]] std::string fault_of_student() const override { return diverged_on_public; }
+};
+
 }  // namespace
 
 net::Task<std::unique_ptr<PublicTeaching>> public_teaching(const RunContext& context, const LocalModels& models,
                                                            const ConsolidationPlan& plan) {
   const ConsolidationOptions& options = context.options().consolidation;
+  const bool is_seen = options.target == TeachingTarget::teachers && options.exchange == TeachingExchange::models;
+  if (!is_seen && plan.student) {
+    auto answering = net::offload(context.pool, [&] {
+      const Tensor logits =
+          models.logits(models.models().at(*plan.student), context.data.transfer.x.to(context.device));
+      return at::isfinite(logits).all().item<bool>();
+    });
+    const bool is_sound = co_await std::move(answering);
+    if (!is_sound) co_return std::make_unique<UnsoundStudent>();
+  }
   if (options.target != TeachingTarget::teachers) {
     auto fitting = teacher_from_sums(context, models, plan);
     SumsTeacher teacher = co_await std::move(fitting);

@@ -61,13 +61,12 @@ std::vector<std::string_view> tasks_of(const FederationOptions& options, const C
   add(plan::task::pretrain, !is_random);
   add(plan::task::exchange, !is_random);
   add(plan::task::train, options.num_rounds > 0);
-  add(plan::task::evaluate,
-      options.federated_evaluation || (!is_random && options.validation == ValidationSource::federated));
+  add(plan::task::evaluate, options.federated_evaluation || ((!is_random || options.start == StartModel::automatic) &&
+                                                             options.validation == ValidationSource::federated));
   // Where too few silos consent to student data, a public set may take its place.
-  add(plan::task::logits, is_kd && has_public_set && kd.exchange == TeachingExchange::models);
+  add(plan::task::logits, has_public_set && teaches_by_models(options));
   add(plan::task::answers, is_kd && kd.exchange == TeachingExchange::answers);
-  add(plan::task::densities,
-      is_kd && kd.exchange == TeachingExchange::models && kd.weighting == learn::TeacherWeighting::experts);
+  add(plan::task::densities, teaches_by_models(options) && kd.weighting == learn::TeacherWeighting::experts);
   add(plan::task::distill, is_kd && options.consolidation.transfer == TransferSet::student);
   add(plan::task::head_sum, fits_heads(options) || (is_kd && kd.target != TeachingTarget::teachers));
   add(plan::task::statistics, may_start_from(options, StartModel::average) && !has_public_set);
@@ -78,7 +77,14 @@ nlohmann::json recipients_of_local_models(const FederationOptions& options) {
   nlohmann::json recipients = nlohmann::json::array();
   if (!pretrains(options)) return recipients;
   const bool is_kd = may_start_from(options, StartModel::kd);
-  recipients.push_back("the server, but for those of silos that say share_model: answers");
+  const ConsolidationOptions& kd = options.consolidation;
+  const bool needs_all = may_start_from(options, StartModel::average) || teaches_by_models(options);
+  if (needs_all) {
+    recipients.push_back("the server, but for those of silos that say share_model: answers");
+  } else if (options.start != StartModel::kd || kd.student != StudentStart::untrained || kd.gate ||
+             kd.target == TeachingTarget::joint) {
+    recipients.push_back("the server, those shared with peers");
+  }
   if (options.validation == ValidationSource::federated) {
     recipients.push_back("every client, those shared with peers: federated validation has each of them count on them");
   }

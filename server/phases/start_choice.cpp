@@ -28,7 +28,8 @@ net::Task<Start> start_from(const RunContext& context, const LocalModels& models
 }
 
 net::Task<Start> with_head(const RunContext& context, Start start) {
-  auto fitting = with_head_from_sums(context, std::move(start.state));
+  WithoutSums without;
+  auto fitting = with_head_from_sums(context, std::move(start.state), without);
   FittedHead fitted = co_await std::move(fitting);
   start.state = std::move(fitted.state);
   start.report["head"] = std::move(fitted.report);
@@ -97,13 +98,16 @@ class Choice {
       auto rating = rate(candidate, start);
       const learn::Evaluation evaluation = co_await std::move(rating);
       if (evaluation.num_samples() == 0) throw Error(Errc::run_failed, "nobody rated it");
+      row["counted_samples"] = evaluation.num_samples();
       row["accuracy"] = evaluation.accuracy();
       row["loss"] = evaluation.loss();
       context_.observer.on_note(
           fmt::format("start {}: {:.4f} by the validation source", text_of(candidate), evaluation.accuracy()));
       take_if_better(candidate, start, evaluation);
     } catch (const Error& error) {
-      if (error.code() != Errc::run_failed && error.code() != Errc::usage) throw;
+      const bool is_its_own =
+          error.code() == Errc::run_failed || error.code() == Errc::usage || error.code() == Errc::data;
+      if (!is_its_own) throw;
       row["failed"] = error.what();
       failures_ += fmt::format("{}{}: {}", failures_.empty() ? "" : "; ", text_of(candidate), error.what());
       context_.observer.on_note(fmt::format("start {} cannot be made: {}", text_of(candidate), error.what()));
@@ -153,7 +157,7 @@ class Choice {
     };
     if (!is_better()) return;
     best_ = start;
-    chosen_ = candidate;
+    chosen_ = {start.used, candidate.head};  // the gate may have put another in its place
     rating_ = evaluation;
   }
 

@@ -1,5 +1,7 @@
 #include "server/phases/sums_teacher.hpp"
 
+#include <algorithm>
+
 #include <fmt/format.h>
 #include <torch/types.h>
 
@@ -29,21 +31,13 @@ class TeacherFitting {
     SummedFeatures features;
     auto preparing = net::offload(context_.pool, [this, &features] { prepare(features); });
     co_await std::move(preparing);
-    FeatureSums sums(context_, std::move(features), PhaseKind::teacher_fitting);
-    auto asking = sums.moments();
-    const FeatureTotal moments = co_await std::move(asking);
-    require_quorum(sums, moments);
-    const std::int64_t size = public_inputs_.size(1);
-    auto asking_for_classes = sums.gradient(torch::zeros({size, context_.data.task.num_classes}, torch::kDouble));
-    const FeatureTotal class_sums = co_await std::move(asking_for_classes);
-    require_quorum(sums, class_sums);
-    if (class_sums.num_samples != moments.num_samples) {
-      throw Error(Errc::run_failed,
-                  fmt::format("a teacher from sums: a silo was lost between its two sums, which are of "
-                              "{} and {} samples",
-                              moments.num_samples, class_sums.num_samples));
-    }
-    auto picking = pick(sums, moments, class_sums);
+    WithoutSums without;
+    FeatureSums sums(context_, std::move(features), PhaseKind::teacher_fitting, without);
+    auto asking = sums.closed_form();
+    const FeatureSums::ClosedForm closed = co_await std::move(asking);
+    require_quorum(sums, closed.moments);
+    require_quorum(sums, closed.class_sums);
+    auto picking = pick(sums, closed.moments, closed.class_sums);
     co_return co_await std::move(picking);
   }
 
@@ -63,6 +57,14 @@ class TeacherFitting {
     const Tensor of_public = features_of(context_.data.transfer.x);
     const ConsolidationOptions& options = context_.options().consolidation;
     if (is_joint()) {
+      constexpr std::int64_t most_features = 4096;
+      if (options.projection == 0 && of_public.size(1) > most_features) {
+        throw Error(
+            Errc::run_failed,
+            fmt::format("consolidation.target joint: {} models have {} features together, and at most {} are summed "
+                        "as they are; set consolidation.projection, as to 256",
+                        clients_.size(), of_public.size(1), most_features));
+      }
       if (options.projection > 0) map_.projection = learn::principal_projection(of_public, options.projection);
     } else {
       map_.projection = learn::scaling_projection(of_public);
@@ -86,22 +88,29 @@ class TeacherFitting {
     if (plan_.student) clients_.push_back(*plan_.student);
   }
 
+  /// The plan's teachers and the student's model, where they show features that are finite.
   void find_shared_models() {
-    for (const auto& [name, model] : models_.models()) {
-      if (!model.num_bytes || !model.shares_with_peers) continue;
+    std::vector<std::string> names = plan_.teachers;
+    if (plan_.student) names.push_back(*plan_.student);
+    std::ranges::sort(names);
+    for (const std::string& name : names) {
+      const LocalModel& model = models_.models().at(name);
+      if (!model.num_bytes || !model.shares_with_peers || model.spec.is_scripted()) continue;
       auto network = learn::make_model(model.spec, context_.data.task, context_.terms().seeds().child("model"));
-      if (!network->shows_features() || model.spec.is_scripted()) continue;
       network->load(models_.load(model).state());
       network->to(context_.device);
-      networks_.push_back(learn::in_precision(std::move(network), context_.terms().precision));
+      network = learn::in_precision(std::move(network), context_.terms().precision);
+      const Tensor few =
+          context_.data.transfer.x.narrow(0, 0, std::min<std::int64_t>(context_.data.transfer.size(), 256));
+      if (!at::isfinite(learn::features_of(*network, few.to(context_.device))).all().item<bool>()) continue;
+      networks_.push_back(std::move(network));
       clients_.push_back(name);
     }
-    if (clients_.empty()) {
-      throw Error(
-          Errc::run_failed,
-          "consolidation.target joint: no pre-trained model with share_model: peers shows its features (cnn and "
-          "resnet18 do)");
-    }
+    if (!clients_.empty()) return;
+    throw Error(
+        Errc::run_failed,
+        "consolidation.target joint: no pre-trained model with share_model: peers shows finite features (cnn and "
+        "resnet18 do)");
   }
 
   [[nodiscard]] Tensor features_of(const Tensor& x) {
@@ -143,17 +152,23 @@ class TeacherFitting {
       }
     });
     co_await std::move(solving);
-    auto judging = best_of(sums, heads);
-    const JudgedHead best = co_await std::move(judging);
-    const auto place = std::ranges::find_if(heads, [&best](const Tensor& other) { return other.is_same(best.head); });
-    const auto [damping, scale] = settings[static_cast<std::size_t>(place - heads.begin())];
+    auto judging = sums.judge(heads);
+    const std::vector<JudgedHead> judged = co_await std::move(judging);
+    const auto choice = choose_head(judged);
+    if (!choice)
+      throw Error(Errc::run_failed, "a teacher from sums: nobody rated its heads, so that none can be chosen");
+    const auto [damping, scale] = settings[choice->place];
+    Tensor logits;
+    auto answering =
+        net::offload(context_.pool, [&] { logits = public_inputs_.matmul(heads[choice->place]).to(torch::kFloat); });
+    co_await std::move(answering);
     nlohmann::json report = {{"silos", moments.num_silos},
                              {"samples", moments.num_samples},
                              {"features", public_inputs_.size(1)},
                              {"damping", damping},
-                             {"scale", scale}};
-    if (best.rating) report["validation_accuracy"] = best.rating->accuracy();
-    co_return SumsTeacher{public_inputs_.matmul(best.head).to(torch::kFloat), clients_, std::move(report)};
+                             {"scale", scale},
+                             {"validation_accuracy", choice->rating.accuracy()}};
+    co_return SumsTeacher{std::move(logits), clients_, std::move(report)};
   }
 
   const RunContext& context_;

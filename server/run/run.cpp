@@ -91,6 +91,7 @@ Run::Run(net::asio::any_io_executor executor, net::asio::thread_pool& pool, cons
       targets_(config.federation.targets) {
   learn::require_precision(config_.terms.precision, context_.device);
   config_.terms = run_terms(config_, data_);
+  require_named_head(config_.federation, config_.terms, data_.task);
   federated_.measured = context_.make_global_model();
   federated_.schema = federated_.measured->schema();
   federated_.strategy =
@@ -560,7 +561,7 @@ net::Task<> Run::run_rounds() {
           fmt::format("round {} began from a model in which one update stands out: {}", round, suspicion()));
     }
     if (config_.federation.head.rounds == StartHead::sums) {
-      auto fitting = with_head_from_sums(context_, std::move(outcome->state.model), round);
+      auto fitting = with_head_from_sums(context_, std::move(outcome->state.model), state_.without_sums, round);
       FittedHead fitted = co_await std::move(fitting);
       outcome->state.model = std::move(fitted.state);
       outcome->participation.strategy["head"] = std::move(fitted.report);

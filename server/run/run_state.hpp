@@ -11,6 +11,7 @@
 #include <nlohmann/json.hpp>
 
 #include "server/phases/disclosure.hpp"
+#include "server/phases/feature_sums.hpp"
 #include "server/record/run_events.hpp"
 #include "server/sessions/client_session.hpp"
 #include "shared/base/clock.hpp"
@@ -21,8 +22,9 @@ namespace headstart::server {
 struct RunState {
   // The global model.
   DigestedState global;
-  learn::StateDict memory;  ///< What the strategy remembers beside it.
-  Norms norms;              ///< Of the updates in it.
+  learn::StateDict memory;   ///< What the strategy remembers beside it.
+  Norms norms;               ///< Of the updates in it.
+  WithoutSums without_sums;  ///< Silos that do not send sums for the heads of rounds any more.
   /// By client, the last round whose result of its is in the model: what a client remembers counts up to there.
   std::map<std::string, std::int64_t> counted;
   std::int64_t num_rounds_done = 0;

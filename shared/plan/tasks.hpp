@@ -39,10 +39,10 @@ inline constexpr std::string_view statistics = "statistics";
 /// `head`, float64 [u, C]: the gradient at that head, learn::head_gradient; else learn::moments_of. State: that sum in
 /// fixed point, int64. Figures: HeadSumFigures.
 inline constexpr std::string_view head_sum = "head_sum";
-/// How much each of the input `samples`, float32 [n, ...], is like the client's training samples: state float64 [n],
-/// learn::density_log_odds of the pre-trained model's features.
+/// How much each of the input `samples`, float32 [n, ...] or uint8 as stored, is like the client's training samples:
+/// state float64 [n], learn::density_log_odds of the pre-trained model's features.
 inline constexpr std::string_view densities = "densities";
-/// The client's share of the targets of the input `samples`, float32 [n, ...]: of each sample and class the pre-trained
+/// The client's share of the targets of the input `samples`, as for densities: of each sample and class the pre-trained
 /// model's softmax(z / T), times its weight. Settings: AnswerSettings. State: learn::packed_answers, [n, C].
 inline constexpr std::string_view answers = "answers";
 }  // namespace task

@@ -42,6 +42,34 @@ void read_pretraining(const std::string& text) {
   fuzz::require(plan::to_json_text(plan::pretraining_from_json_text(written)) == written, "figures read as written");
 }
 
+void read_head_sum_settings(const std::string& text) {
+  const plan::HeadSumSettings settings = plan::head_sum_settings_from_json_text(text);
+  fuzz::require(settings.min_samples >= 1, "a least count is at least 1");
+  const std::string written = plan::to_json_text(settings);
+  fuzz::require(plan::to_json_text(plan::head_sum_settings_from_json_text(written)) == written,
+                "settings of a sum read as written");
+}
+
+void read_head_sum_figures(const std::string& text) {
+  constexpr std::int64_t num_examples = 500;
+  const auto read = [](const std::string& from) {
+    return plan::head_sum_figures_from_json_text(from, num_classes, num_examples, num_held_out);
+  };
+  const plan::HeadSumFigures figures = read(text);
+  fuzz::require(figures.num_samples >= 1 && figures.num_samples <= num_examples, "a sum is of samples that there are");
+  const std::string written = plan::to_json_text(figures);
+  fuzz::require(plan::to_json_text(read(written)) == written, "figures of a sum read as written");
+}
+
+void read_answer_settings(const std::string& text) {
+  const plan::AnswerSettings settings = plan::answer_settings_from_json_text(text);
+  fuzz::require(settings.temperature > 0 && settings.most_examples >= 0 && (settings.bits == 12 || settings.bits == 16),
+                "settings of answers are within their bounds");
+  const std::string written = plan::to_json_text(settings);
+  fuzz::require(plan::to_json_text(plan::answer_settings_from_json_text(written)) == written,
+                "settings of answers read as written");
+}
+
 void read_evaluation(const std::string& text) {
   const learn::Evaluation counts = plan::evaluation_from_json_text(text, num_classes, num_held_out);
   fuzz::require(counts.num_samples() <= static_cast<std::int64_t>(num_held_out), "counts are of what was announced");
@@ -55,7 +83,8 @@ void read_evaluation(const std::string& text) {
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   const std::string text(fuzz::text_of(data, size));
-  for (const auto read : {read_form, read_train_settings, read_kd_setting, read_pretraining, read_evaluation}) {
+  for (const auto read : {read_form, read_train_settings, read_kd_setting, read_pretraining, read_evaluation,
+                          read_head_sum_settings, read_head_sum_figures, read_answer_settings}) {
     fuzz::offer(text, read);
   }
   return 0;

@@ -42,7 +42,13 @@ double objective(const Tensor& own_odds, const Tensor& public_odds, const Tensor
 
 Tensor density_features(Model& model, const Tensor& x, std::int64_t batch_size, std::stop_token stop,
                         const ProgressCallback& progress) {
-  if (model.shows_features()) return features_of(model, x, batch_size, std::move(stop), progress);
+  if (model.shows_features()) {
+    try {
+      return features_of(model, x, batch_size, stop, progress);
+    } catch (const Error& error) {
+      if (error.code() != Errc::data) throw;  // a script whose features() means something else
+    }
+  }
   return logits_of(model, x, batch_size, std::move(stop), progress).to(c10::kCPU, c10::kDouble);
 }
 

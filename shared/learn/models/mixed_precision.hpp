@@ -18,7 +18,8 @@ enum class Precision {
 inline constexpr std::pair<Precision, std::string_view> precision_words[] = {
     {Precision::float32, "float32"}, {Precision::bf16, "bf16"}, {Precision::bf16_emulated, "bf16-emulated"}};
 
-/// Throws Error(usage), saying what to set, where `device` of this machine has no instructions for Precision::bf16.
+/// Throws Error(usage), saying what to set, where `device` is a processor without instructions for Precision::bf16. Of
+/// a GPU it is not checked: those before Ampere emulate it.
 void require_precision(Precision precision, c10::Device device);
 
 /// `model` with forward(), forward_heads() and features() under LibTorch's autocast and images channels last; they

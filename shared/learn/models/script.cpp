@@ -91,8 +91,10 @@ Script::Script(std::string file, const Task& task)
     return slot.kind == ScriptSlot::Kind::parameter && slot.name.starts_with(second_head_prefix);
   });
   if (has_second && returns_pair(module_)) num_heads_ = 2;
-  shows_features_ = module_.find_method("features").has_value() && slot_named("head.weight") != nullptr &&
-                    slot_named("head.bias") != nullptr;
+  const ScriptSlot* const weight = slot_named("head.weight");
+  const ScriptSlot* const bias = slot_named("head.bias");
+  shows_features_ = module_.find_method("features").has_value() && weight != nullptr && weight->tensor().dim() == 2 &&
+                    bias != nullptr && bias->tensor().dim() == 1;
   const bool can_train = std::ranges::any_of(slots_, [](const ScriptSlot& slot) {
     return slot.kind == ScriptSlot::Kind::parameter && slot.tensor().requires_grad();
   });

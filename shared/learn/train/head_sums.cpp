@@ -164,7 +164,9 @@ Tensor scaling_projection(const Tensor& features) {
   if (!at::isfinite(deviation).all().item<bool>() || !deviation.gt(0).any().item<bool>()) {
     throw Error(Errc::run_failed, "the model's features of the public set are not finite, or all equal");
   }
-  const Tensor scale = torch::where(deviation > 0, 1 / deviation, torch::zeros_like(deviation));
+  // A feature that hardly varies here may be large where a silo's samples are others: it is not blown up without bound.
+  const Tensor floor = deviation.mean() * 0.01;
+  const Tensor scale = torch::where(deviation > 0, 1 / deviation.maximum(floor), torch::zeros_like(deviation));
   return torch::cat({scale.diag(), torch::zeros({1, scale.size(0)}, scale.options())}).contiguous();
 }
 
@@ -214,7 +216,8 @@ Tensor gaussian_head(const Tensor& moments, const Tensor& class_sums, std::int64
   const double num_classes = static_cast<double>(class_sums.size(1));
   // sum u y^T: the bias's row of the moments is sum u.
   const Tensor by_class = class_sums + sums[num_features].unsqueeze(1) / num_classes;
-  const Tensor counts = by_class[num_features];
+  // Whole numbers but for fixed point, in which a class without samples is not exactly 0.
+  const Tensor counts = by_class[num_features].round();
   const Tensor means = by_class.narrow(0, 0, num_features) / counts.clamp_min(1);
   const Tensor between = (means * counts).matmul(means.t());
   const Tensor within =

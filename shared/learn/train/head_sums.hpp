@@ -43,8 +43,8 @@ Tensor head_inputs(Model& model, const Tensor& x, std::int64_t batch_size = 256,
 /// directions that vary at all where there are fewer. float64 [D + 1, d], d <= size. Throws Error(run_failed) where
 /// the features are not finite or all equal.
 Tensor principal_projection(const Tensor& features, std::int64_t size);
-/// Each of the features [n, F] over its deviation; those that are all equal are left out, as zeros. float64 [F + 1, F].
-/// Throws as principal_projection() does.
+/// Each of the features [n, F] over its deviation, or over a hundredth of their mean where it is less; those that are
+/// all equal are left out, as zeros. float64 [F + 1, F]. Throws as principal_projection() does.
 Tensor scaling_projection(const Tensor& features);
 /// Random rectified features of scaled features: R ~ N(0, 1) 1.5 / sqrt(F) above b ~ N(0, 1). float64 [F + 1, size].
 Tensor random_lift(std::int64_t num_features, std::int64_t size, Seed seed);

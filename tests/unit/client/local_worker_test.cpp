@@ -16,6 +16,7 @@
 #include "shared/base/log.hpp"
 #include "shared/learn/core/random.hpp"
 #include "shared/learn/distill/distiller.hpp"
+#include "shared/learn/distill/experts.hpp"
 #include "tests/support/delegating_worker.hpp"
 #include "tests/support/small_run.hpp"
 #include "tests/support/temporary_folder.hpp"
@@ -305,6 +306,47 @@ TEST_CASE("a scripted model of the silo's own: its log says where it does not te
   CHECK(words().empty());
   options.own_model->name = "script:tests/golden/scripted/gated.pt";
   CHECK(words().find("does not teach where the run distils on student data") != std::string::npos);
+}
+
+Assignment answering(std::string_view kind, const at::Tensor& samples) {
+  Assignment assignment{std::string(kind), {}, {}};
+  if (kind == plan::task::answers) assignment.settings = plan::to_json_text(plan::AnswerSettings{});
+  assignment.inputs = {
+      test::Consolidation::input(plan::input::samples, wire::PackedState::of_tensor("samples", samples))};
+  return assignment;
+}
+
+TEST_CASE("answers: samples as they are stored are answered like those that are normalised already") {
+  plan::Terms terms = small_terms();
+  terms.samples.mean = {0.4};
+  terms.samples.deviation = {0.2};
+  const at::Tensor stored =
+      torch::randint(256, {9, 1, 12, 12}, learn::generator(Seed(8)), torch::kLong).to(torch::kByte);
+  const at::Tensor normalised = (stored.to(torch::kFloat) / 255 - 0.4F) / 0.2F;
+  const auto answers_to = [&](const at::Tensor& samples) {
+    test::DelegatingWorker worker(test::small_worker(silo));
+    worker.join(terms);
+    Notes notes;
+    const TaskResult result = worker.perform(answering(plan::task::answers, samples), notes.context());
+    return learn::unpacked_answers(result.state->state().tensors().front().tensor, 27, 16);
+  };
+  const at::Tensor of_stored = answers_to(stored);
+  CHECK((of_stored - answers_to(normalised)).abs().max().item<std::int64_t>() <= 2);
+  CHECK(of_stored.sum().item<std::int64_t>() > 0);
+}
+
+TEST_CASE("share_model answers: the client itself lets neither model nor logits leave, whatever the server asks for") {
+  const auto worker = joined_worker({.name = {}, .own_model = {}, .script = {}, .store = {}, .withholds_model = true});
+  const at::Tensor samples = torch::zeros({3, 1, 12, 12});
+  Notes notes;
+  const auto refusal = [&](const Assignment& assignment) {
+    return test::error_of(Errc::usage, [&] { worker->perform(assignment, notes.context()); });
+  };
+  for (const std::string_view kind : {plan::task::logits, plan::task::densities}) {
+    CHECK(refusal(answering(kind, samples)).find("share_model here is answers") != std::string::npos);
+  }
+  CHECK(refusal({std::string(plan::task::exchange), {}, {}}).find("share_model here is answers") != std::string::npos);
+  CHECK(worker->perform(answering(plan::task::answers, samples), notes.context()).state.has_value());
 }
 
 }  // namespace

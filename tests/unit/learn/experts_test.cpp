@@ -70,6 +70,26 @@ TEST_CASE("experts: a sample counts for the silo whose own it is like") {
         }).find("features are not finite") != std::string::npos);
 }
 
+TEST_CASE("experts: a Gaussian head never answers a class that no silo has, though sums are rounded") {
+  constexpr std::int64_t num_classes = 10;  // the ninth and last is nobody's
+  Tensor moments, class_sums;
+  std::int64_t num_samples = 0;
+  for (std::uint64_t silo = 0; silo < 3; ++silo) {
+    const Seed seed = Seed(11).child(silo);
+    const Tensor inputs = mapped(torch::randn({333, 4}, generator(seed), torch::kDouble) + 2, {});
+    const Tensor labels = torch::randint(num_classes - 1, {333}, generator(seed.child("labels")), torch::kLong);
+    const Tensor part = to_fixed_point(moments_of(inputs));
+    const Tensor zeros = torch::zeros({5, num_classes}, torch::kDouble);
+    const Tensor part_of_classes = to_fixed_point(head_gradient(inputs, labels, zeros));
+    moments = moments.defined() ? moments + part : part;
+    class_sums = class_sums.defined() ? class_sums + part_of_classes : part_of_classes;
+    num_samples += 333;
+  }
+  const Tensor head = gaussian_head(from_fixed_point(moments), from_fixed_point(class_sums), num_samples, 0.01);
+  const Tensor logits = mapped(torch::randn({200, 4}, generator(Seed(12)), torch::kDouble) + 2, {}).matmul(head);
+  CHECK(logits.argmax(1).max().item<std::int64_t>() < num_classes - 1);
+}
+
 TEST_CASE("experts: packed answers come back, whatever their width, and their sum is any order's") {
   for (const std::int64_t bits : answer_widths) {
     CAPTURE(bits);

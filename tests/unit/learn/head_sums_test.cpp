@@ -102,6 +102,31 @@ TEST_CASE("head from sums: a head is what the model computes its logits with") {
   }
 }
 
+/// Of tests/golden/named_heads.py.
+std::unique_ptr<Model> named_head(const std::string& name) {
+  return make_model({.name = "script:tests/golden/named_heads/" + name + ".pt"}, test::small_task, Seed(3));
+}
+
+TEST_CASE("head from sums: a script that names its head shows it, and one that does so wrongly is refused") {
+  const auto model = named_head("Named");
+  CHECK(model->shows_features());
+  CHECK(model->head_prefix(Head::first) == "head.");
+  const Samples samples = test::separable_samples(20, Seed(4));
+  const Tensor inputs = head_inputs(*model, samples.x, 7);
+  CHECK(test::largest_difference(inputs.matmul(head_of(*model)), logits_of(*model, samples.x)) < 1e-5);
+  const auto refusal = [&](const std::string& name) {
+    return test::error_of(Errc::data, [&] { head_inputs(*named_head(name), samples.x); });
+  };
+  CHECK(refusal("Scaled").find("forward() must return head(features(x))") != std::string::npos);
+  CHECK(
+      refusal("Narrow").find("features() must map samples to [20, 12], what head.weight reads; got float32 [20, 3]") !=
+      std::string::npos);
+  const auto silent = make_model({.name = "script:tests/golden/two_heads/Sum.pt"}, test::small_task, Seed(3));
+  CHECK_FALSE(silent->shows_features());
+  CHECK(test::error_of(Errc::usage, [&] { head_inputs(*silent, samples.x); }).find("client/scripts.md") !=
+        std::string::npos);
+}
+
 TEST_CASE("head from sums: what cannot be summed or fitted is refused in a sentence") {
   const auto failure = [](const auto& call) { return test::error_of(Errc::run_failed, call); };
   const double infinite = std::numeric_limits<double>::infinity();

@@ -76,6 +76,24 @@ TEST_CASE("settings of a task out of their bounds are refused, the key named") {
   CHECK(refusal(pretraining_from_json_text, R"({"reused":true,"seconds":-1})").find("'seconds'") != std::string::npos);
 }
 
+TEST_CASE("settings of answers arrive as they were sent, and other widths than 12 and 16 bits are refused") {
+  const AnswerSettings sent{.temperature = 1.0 / 3, .bits = 12, .weighs_by_density = false, .most_examples = 1234};
+  const AnswerSettings read = answer_settings_from_json_text(to_json_text(sent));
+  CHECK(read.temperature == sent.temperature);
+  CHECK(read.bits == 12);
+  CHECK_FALSE(read.weighs_by_density);
+  CHECK(read.most_examples == 1234);
+  const auto refusal = [](const char* text) {
+    return test::error_of(Errc::protocol, [&] { (void)answer_settings_from_json_text(text); });
+  };
+  CHECK(refusal(R"({"temperature":1,"bits":13,"weighs_by_density":true,"most_examples":0})")
+            .find("answers of 13 bits; 12 or 16 are known") != std::string::npos);
+  CHECK(refusal(R"({"temperature":1,"bits":8,"weighs_by_density":true,"most_examples":0})").find("'bits'") !=
+        std::string::npos);
+  CHECK(refusal(R"({"temperature":1,"bits":16,"weighs_by_density":true})").find("'most_examples' is missing") !=
+        std::string::npos);
+}
+
 TEST_CASE("an input has the federated schema, that of a spec, or tensors of its own") {
   CHECK(to_json_text(Form{}).empty());
   const Form federated = form_from_json_text("");

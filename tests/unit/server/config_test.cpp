@@ -7,7 +7,7 @@
 namespace headstart::server {
 namespace {
 
-ServerConfig config_with(std::initializer_list<const char*> assignments) {
+ServerConfig config_with(const std::vector<const char*>& assignments) {
   ServerConfig config;
   Fields fields;
   declare_fields(fields, config);
@@ -15,7 +15,7 @@ ServerConfig config_with(std::initializer_list<const char*> assignments) {
   return config;
 }
 
-std::string refusal_of(std::initializer_list<const char*> assignments) {
+std::string refusal_of(const std::vector<const char*>& assignments) {
   return test::error_of([&] { check(config_with(assignments)); });
 }
 
@@ -108,6 +108,45 @@ TEST_CASE("settings that contradict each other are refused") {
   CHECK(distilled("consolidation.weights=equal") == "(no error)");
   CHECK(refusal_of({"feddf.measure=msed"}) ==
         "feddf.measure=msed compares the student with each of its teachers: it needs feddf.average=none");
+}
+
+TEST_CASE("starts by experts, answers and sums: what excludes what is refused") {
+  const auto kd = [](std::initializer_list<const char*> settings) {
+    std::vector<const char*> all = {"start.model=kd", "validation.source=server"};
+    all.insert(all.end(), settings);
+    return refusal_of(all);
+  };
+  CHECK(kd({"consolidation.weights=experts"}) == "(no error)");
+  CHECK(kd({"consolidation.weights=experts", "consolidation.transfer=student"})
+            .starts_with("consolidation.weights experts needs consolidation.transfer public"));
+  CHECK(kd({"consolidation.weights=experts", "consolidation.average=logits"}).find("average probabilities") !=
+        std::string::npos);
+  CHECK(
+      kd({"consolidation.exchange=answers"}).starts_with("consolidation.exchange answers needs consolidation.weights"));
+  CHECK(kd({"consolidation.exchange=answers", "consolidation.weights=equal"}) == "(no error)");
+  CHECK(kd({"consolidation.exchange=answers", "consolidation.weights=equal", "consolidation.answer_bits=13"}) ==
+        "consolidation.answer_bits: 12 or 16, got 13");
+  CHECK(kd({"consolidation.exchange=answers", "consolidation.weights=equal", "consolidation.target=joint"})
+            .find("goes with consolidation.target teachers") != std::string::npos);
+  CHECK(kd({"consolidation.target=joint", "consolidation.weights=experts"}).find("one teacher") != std::string::npos);
+  CHECK(refusal_of({"start.model=kd", "consolidation.target=lifted", "consolidation.student=untrained"})
+            .starts_with("consolidation.target lifted or joint needs validation.source"));
+  CHECK(refusal_of({"start.model=kd", "consolidation.student=untrained", "consolidation.weights=experts"}) ==
+        "(no error)");
+}
+
+TEST_CASE("start auto, heads and bf16: what they need is said at the start") {
+  CHECK(refusal_of({"start.model=auto"}).starts_with("start.model auto needs validation.source"));
+  CHECK(refusal_of({"start.model=auto", "validation.source=server"}) == "(no error)");
+  CHECK(refusal_of({"start.model=auto", "validation.source=server", "start.candidates=[]"}) ==
+        "start.candidates: name at least one start");
+  CHECK(refusal_of({"start.model=auto", "validation.source=server", R"(start.candidates=["auto"])"})
+            .starts_with("start.candidates: 'auto' is no start"));
+  CHECK(refusal_of({"start.model=auto", "validation.source=server", "start.head=sums"}).find("kd+head") !=
+        std::string::npos);
+  CHECK(refusal_of({"rounds.head=sums"}).starts_with("rounds.head sums needs validation.source"));
+  CHECK(refusal_of({"start.head=sums", "head.method=ridge"}).starts_with("head.method ridge or gaussian needs"));
+  CHECK(refusal_of({"run.precision=bf16", "model.name=script:m.pt"}).starts_with("run.precision: bf16 is for"));
 }
 
 TEST_CASE("a round needs half of the clients unless told otherwise") {

@@ -79,6 +79,36 @@ TEST_CASE("consents: student data falls back to the public set where there is on
   CHECK(refused.refusal.find("share_model: peers at 2 silo(s), and it is set at 1 (silo-0)") != std::string::npos);
 }
 
+TEST_CASE("consents: silos that give answers alone are in answers and sums, and in nothing else") {
+  const Consents mixed{.with_peers = {"a"}, .with_server = {}, .with_nobody = {"b", "c"}};
+  auto options = options_of(StartModel::kd, StudentStart::best, learn::TeacherWeighting::experts,
+                            TransferSet::public_large, ValidationSource::server);
+  CHECK(rule_on_consents(options, mixed, true)
+            .refusal.find("b, c say share_model: answers. Set "
+                          "consolidation.exchange=answers") != std::string::npos);
+  options.consolidation.exchange = TeachingExchange::answers;
+  CHECK(rule_on_consents(options, mixed, true).refusal.empty());
+  options.consolidation = {};
+  options.consolidation.target = TeachingTarget::lifted;
+  CHECK(rule_on_consents(options, mixed, true).refusal.empty());
+  options.consolidation.target = TeachingTarget::joint;
+  CHECK(rule_on_consents(options, mixed, true).refusal.starts_with("consolidation.target joint sends every silo"));
+}
+
+TEST_CASE("consents: of start auto the candidates that are left count") {
+  FederationOptions options;
+  options.start = StartModel::automatic;
+  options.validation = ValidationSource::server;
+  options.candidates = {"best_local", "average+head", "random"};
+  const ConsentRuling ruling = rule_on_consents(options, sharing(0), true);
+  CHECK(ruling.refusal.empty());
+  REQUIRE(ruling.dropped.size() == 1);
+  CHECK(ruling.dropped[0].first == "best_local");
+  options.candidates = {"best_local"};
+  CHECK(rule_on_consents(options, sharing(0), true).refusal.find("leaves none of start.candidates; best_local: ") !=
+        std::string::npos);
+}
+
 TEST_CASE("consents: the fallback spares no other need") {
   const auto options = options_of(StartModel::kd, StudentStart::best, learn::TeacherWeighting::equal,
                                   TransferSet::student, ValidationSource::server);
