@@ -27,7 +27,7 @@ from common.terminal import write_to_reader
 from comparison.cluster import Submission, require_slurm, run_task, why_missing
 from comparison.jobs import Study
 from comparison.plan import Plan, load_plan
-from comparison.programs import LAB, MODES, STARTS, Programs, parse_assignment
+from comparison.programs import LAB, MODES, Programs, parse_assignment, starts_text
 from comparison.progress import Progress
 from comparison.schedule import Outcome, Scheduler
 from report import write_report
@@ -47,7 +47,7 @@ def numbers(text: str) -> list[int]:
 def parser() -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     result.add_argument("--plan", type=plain_path, metavar="FILE", help="a plan; the options below change parts of it")
-    result.add_argument("--starts", type=words, metavar="A,B", help="of: " + ", ".join(STARTS))
+    result.add_argument("--starts", type=words, metavar="A,B", help=f"of: {starts_text()}")
     result.add_argument("--partitions", type=words, metavar="A,B", help="words of partition.kind: headstart-lab words")
     result.add_argument("--seeds", type=numbers, metavar="1,2,3")
     result.add_argument("--rounds", type=int, metavar="N", help="the budget of every run")

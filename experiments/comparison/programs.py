@@ -92,6 +92,16 @@ STARTS: dict[str, Settings] = {
     "random-feddf": {"start.model": "random", "federation.strategy": "feddf"},
 }
 
+
+def starts_text() -> str:
+    """All starts for people, those with heads in one sentence."""
+    plain = [name for name in STARTS if "+" not in name]
+    with_heads = [name for name in plain if name + HEAD_SUFFIX in STARTS]
+    others = [name for name in plain if name not in with_heads]
+    return (", ".join(with_heads) + f", each also with {HEAD_SUFFIX} (its head fitted by sums) or {HEADS_SUFFIX} (after "
+            f"each round too); {', '.join(others)}, auto{HEADS_SUFFIX}")
+
+
 # Not a start but the reference that no federation can be: one model, trained on the data of all clients together.
 CENTRAL = "central"
 

@@ -48,6 +48,33 @@ std::string refusal_of(const ConsolidationPlan& plan) {
   return text;
 }
 
+/// Whether it is a cell of the published table.
+bool is_published(const ConsolidationOptions& options) {
+  const bool is_untrained_on_student_data =
+      options.student == StudentStart::untrained && options.transfer == TransferSet::student;
+  const bool is_by_published_weights =
+      options.weighting == learn::TeacherWeighting::adaptive || options.weighting == learn::TeacherWeighting::equal;
+  return !is_untrained_on_student_data && is_by_published_weights && !options.divides_label_prior &&
+         options.target == TeachingTarget::teachers && options.exchange == TeachingExchange::models;
+}
+
+bool weighs_by_class(const ConsolidationOptions& options) {
+  return learn::needs_ratings(options.weighting) && options.target == TeachingTarget::teachers;
+}
+
+/// Why the model does not teach; nothing where it does.
+std::optional<std::string> obstacle_to_teaching(const ConsolidationOptions& options, const Candidate& candidate) {
+  const bool goes_to_peers = options.transfer == TransferSet::student || options.target == TeachingTarget::joint;
+  if (goes_to_peers && !candidate.shares_with_peers) {
+    return "it does not share its model with other clients (share_model)";
+  }
+  if (!candidate.can_teach) return candidate.reason;
+  if ((weighs_by_class(options) || options.divides_label_prior) && !candidate.rating) {
+    return "its weights by class, or its label prior, need a rating, which nobody measured";
+  }
+  return std::nullopt;
+}
+
 }  // namespace
 
 bool has_diverged(const Candidate& candidate) { return candidate.rating && std::isinf(candidate.rating->loss()); }
@@ -72,28 +99,16 @@ ConsolidationPlan plan_consolidation(const ConsolidationOptions& options, std::v
   }
   const Candidate* student = student_of(options, all);
   const bool on_student_data = options.transfer == TransferSet::student;
-  const bool is_by_sums = options.target != TeachingTarget::teachers;
-  const bool needs_ratings = learn::needs_ratings(options.weighting) && !is_by_sums;
-  const bool is_joint = options.target == TeachingTarget::joint;
-
   if (on_student_data) plan.place = student->client;
   if (options.student != StudentStart::untrained) plan.student = student->client;
   plan.copy_teaches = plan.student && !on_student_data;
-  plan.is_published = !(options.student == StudentStart::untrained && on_student_data) &&
-                      options.weighting != learn::TeacherWeighting::precision &&
-                      options.weighting != learn::TeacherWeighting::experts && !options.divides_label_prior &&
-                      options.target == TeachingTarget::teachers && options.exchange == TeachingExchange::models;
+  plan.is_published = is_published(options);
 
   std::vector<const Candidate*> others;
   for (const Candidate* candidate : all) {
     if (candidate == student) continue;
-    if ((on_student_data || is_joint) && !candidate->shares_with_peers) {
-      plan.left_out.emplace_back(candidate->client, "it does not share its model with other clients (share_model)");
-    } else if (!candidate->can_teach) {
-      plan.left_out.emplace_back(candidate->client, candidate->reason);
-    } else if ((needs_ratings || options.divides_label_prior) && !candidate->rating) {
-      plan.left_out.emplace_back(candidate->client,
-                                 "its weights by class, or its label prior, need a rating, which nobody measured");
+    if (auto obstacle = obstacle_to_teaching(options, *candidate)) {
+      plan.left_out.emplace_back(candidate->client, std::move(*obstacle));
     } else {
       others.push_back(candidate);
     }
@@ -104,7 +119,7 @@ ConsolidationPlan plan_consolidation(const ConsolidationOptions& options, std::v
 
   std::vector<const Candidate*> teaching = others;
   if (plan.copy_teaches) teaching.push_back(student);
-  if (!needs_ratings) {
+  if (!weighs_by_class(options)) {
     plan.weights = learn::equal_weights(static_cast<std::int64_t>(teaching.size()), num_classes);
     return plan;
   }

@@ -179,8 +179,8 @@ void require_named_head(const FederationOptions& options, const plan::Terms& ter
   shape.insert(shape.begin(), 1);
   try {
     const auto network = learn::make_model(terms.model, task, terms.seeds().child("model"));
-    if (fits_heads(options)) (void)learn::head_of(*network);
     (void)learn::head_inputs(*network, at::zeros(shape));
+    if (fits_heads(options)) (void)learn::head_of(*network);
   } catch (const Error& error) {
     throw Error(Errc::usage, fmt::format("start.head, rounds.head or consolidation.target by sums: {}", error.what()));
   }
