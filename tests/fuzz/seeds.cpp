@@ -182,7 +182,12 @@ void write_tasks() {
   write("tasks", "train", plan::to_json_text(plan::TrainSettings{7, 6}));
   write("tasks", "distill", plan::to_json_text(learn::KdSetting{2.5, 0.25}));
   write("tasks", "pretraining", plan::to_json_text(plan::Pretraining{true, 1.5, 15, 4}));
-  write("tasks", "evaluation", plan::to_json_text(learn::Evaluation{{1, 2, 0}, {3, 2, 1}, {2, 3, 1}, 1.5}));
+  const learn::Evaluation counts{{1, 2, 0}, {3, 2, 1}, {2, 3, 1}, 1.5};
+  write("tasks", "evaluation", plan::to_json_text(counts));
+  write("tasks", "head sum", plan::to_json_text(plan::HeadSumSettings{.min_samples = 5, .evaluates = true}));
+  write("tasks", "head sum figures", plan::to_json_text(plan::HeadSumFigures{.num_samples = 40, .held_out = counts}));
+  write("tasks", "answers",
+        plan::to_json_text(plan::AnswerSettings{.temperature = 3, .bits = 12, .most_examples = 90}));
 }
 
 void write_handshake() {

@@ -309,7 +309,7 @@ class Plans(unittest.TestCase):
             plan.check()
             counts[file.stem] = len(plan.runs())
         self.assertEqual(counts, {"beyond": 165, "cifar10-starts": 50, "claims": 18, "demo": 3, "feddf": 20, "heads": 120,
-                                  "main-table": 60, "quick": 3, "starts": 240, "table-two": 50})
+                                  "main-table": 60, "quick": 3, "starts": 240, "starts-bytes": 13, "table-two": 50})
 
     def test_mistakes_are_named_with_what_is_near(self) -> None:
         self.check_message({"sedes": [1]}, "p.json: unknown key 'sedes': did you mean 'seeds'")
