@@ -151,8 +151,7 @@ net::Task<FeatureTotal> FeatureSums::total_of(Tensor head, std::vector<std::int6
   std::erase_if(clients, [this](const auto& client) {
     return without_.contains(client->name()) || (asked_ && !asked_->contains(client->name()));
   });
-  const bool is_first = !asked_;
-  if (is_first) asked_.emplace();
+  if (!asked_) asked_.emplace();
   const auto take_from = [&](ClientSession& client) -> net::Task<bool> {
     auto adding = add(client, packed, shape, total);
     co_await std::move(adding);
@@ -162,10 +161,7 @@ net::Task<FeatureTotal> FeatureSums::total_of(Tensor head, std::vector<std::int6
   if (context_.stop.stop_requested()) throw Error(Errc::interrupted, "stopped while sums over features were collected");
   for (const auto& answer : answers) {
     const std::string& name = answer.client->name();
-    if (answer.value) {
-      if (is_first) asked_->insert(name);
-      continue;
-    }
+    if (answer.value) continue;
     context_.leave_out({kind_}, name, answer.reason);
     without_.insert(name);
     asked_->erase(name);
@@ -188,6 +184,12 @@ net::Task<> FeatureSums::add(ClientSession& client, const DigestedState& head, c
   for (const std::int64_t extent : shape) num_values *= extent;
   auto asking = head_sum(client, settings, std::move(inputs), std::move(released), num_values);
   HeadSum answer = co_await std::move(asking);
+  // The same samples each time: sums of others do not belong together.
+  const auto [known, is_new] = asked_->emplace(client.name(), answer.figures.num_samples);
+  if (!is_new && known->second != answer.figures.num_samples) {
+    throw Error(Errc::run_failed, fmt::format("its sum is of {} samples, and an earlier one was of {}",
+                                              answer.figures.num_samples, known->second));
+  }
   const learn::Schema schema({{"sum", c10::ScalarType::Long, shape}});
   Tensor sum;
   const auto look = [&](const wire::PackedState& state) {

@@ -85,7 +85,8 @@ class FeatureSums {
   PhaseKind kind_;
   std::optional<DigestedState> projection_, lift_;
   WithoutSums& without_;
-  std::optional<std::set<std::string>> asked_;  ///< Who sent second moments; before that, nothing.
+  /// Who sent second moments, and of how many samples; before that, nothing.
+  std::optional<std::map<std::string, std::int64_t>> asked_;
 };
 
 }  // namespace headstart::server

@@ -150,6 +150,36 @@ TEST_CASE("head from sums: a sum that cannot be what it says is refused, and the
         std::string::npos);
 }
 
+/// Says of each sum that it is of one sample less than of the one before.
+class Shrinker final : public test::DelegatingWorker {
+ public:
+  using DelegatingWorker::DelegatingWorker;
+  client::TaskResult perform(const client::Assignment& assignment, const client::TaskContext& context) override {
+    client::TaskResult result = DelegatingWorker::perform(assignment, context);
+    if (assignment.kind != plan::task::head_sum || assignment.inputs_named(plan::input::head).empty()) return result;
+    auto figures = nlohmann::json::parse(result.figures);
+    figures["samples"] = figures["samples"].get<std::int64_t>() - ++num_sums_;
+    result.figures = figures.dump();
+    return result;
+  }
+
+ private:
+  std::int64_t num_sums_ = 0;
+};
+
+TEST_CASE("head from sums: a silo whose sums are of other samples each time is left out, and nothing waits for it") {
+  for (const server::HeadMethod method : {server::HeadMethod::steps, server::HeadMethod::ridge}) {
+    HeadRun run;
+    run.config.federation.validation = ValidationSource::server;
+    run.config.federation.head.method = method;
+    run.clients[2].worker = std::make_unique<Shrinker>(std::move(run.clients[2].worker));
+    const auto summary = run.run();
+    REQUIRE(summary["left_out"].size() == 1);
+    CHECK(summary["left_out"][0]["reason"].get<std::string>().find("samples, and an earlier one was of") !=
+          std::string::npos);
+  }
+}
+
 TEST_CASE("head from sums: the same bytes whenever it is run") {
   HeadRun one(StartModel::average), other(StartModel::average);
   CHECK(one.run()["model_digest"] == other.run()["model_digest"]);
