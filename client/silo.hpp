@@ -65,7 +65,7 @@ class Silo {
   /// The pre-trained model; a process that has none (it was started again) trains it.
   wire::PackedState pretrained(const TaskContext& context);
 
-  /// Throws Error(usage) where the silo withholds it: then the model leaves in no form but as answers in a sum.
+  /// Throws Error(usage) where the silo withholds it: then nothing of the model leaves but its weighted answers.
   void require_shared_model() const;
   /// See SiloOptions.
   [[nodiscard]] std::int64_t min_sum_samples() const { return options_.min_sum_samples; }

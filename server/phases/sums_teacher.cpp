@@ -31,6 +31,7 @@ class TeacherFitting {
     SummedFeatures features;
     auto preparing = net::offload(context_.pool, [this, &features] { prepare(features); });
     co_await std::move(preparing);
+    if (is_joint()) note_left_out();
     WithoutSums without;
     FeatureSums sums(context_, std::move(features), PhaseKind::teacher_fitting, without);
     auto asking = sums.closed_form();
@@ -43,6 +44,13 @@ class TeacherFitting {
 
  private:
   [[nodiscard]] bool is_joint() const { return context_.options().consolidation.target == TeachingTarget::joint; }
+
+  void note_left_out() const {
+    for (const std::string& teacher : plan_.teachers) {
+      if (std::ranges::find(clients_, teacher) != clients_.end()) continue;
+      context_.leave_out({PhaseKind::teacher_fitting}, teacher, "its model shows no features, or none that are finite");
+    }
+  }
 
   void require_quorum(const FeatureSums& sums, const FeatureTotal& total) const {
     if (sums.has_quorum(total)) return;
