@@ -80,11 +80,7 @@ def load_state(file: str | os.PathLike[str]) -> tuple[State, Metadata]:
     """The tensors of a model file by name, and its metadata (both empty where there are none)."""
     try:
         with open(file, "rb") as source:
-            def fill(buffer: memoryview) -> None:
-                if source.readinto(buffer) != len(buffer):
-                    raise HeadstartError(f"{file} ended early; is it still being written?", "data")
-
-            return safetensors.read(fill, os.fstat(source.fileno()).st_size, str(file))
+            return safetensors.read(safetensors.filler(source), os.fstat(source.fileno()).st_size, str(file))
     except OSError as error:
         raise HeadstartError(f"{file}: cannot be read ({error.strerror})", "storage") from None
 

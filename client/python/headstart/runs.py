@@ -49,22 +49,22 @@ class Table:
         except ModuleNotFoundError:
             raise HeadstartError("to_frame() needs pandas, which is not installed here; the columns are arrays "
                                  "without it") from None
-        flat: dict[str, Any] = {}
+        single: dict[str, Any] = {}
         for name, column in self.columns.items():
             if column.ndim == 2:
-                flat.update({f"{name}.{place}": column[:, place] for place in range(column.shape[1])})
+                single.update({f"{name}.{place}": column[:, place] for place in range(column.shape[1])})
             else:
-                flat[name] = column
-        return pandas.DataFrame(flat)
+                single[name] = column
+        return pandas.DataFrame(single)
 
     @staticmethod
     def of(rows: Sequence[dict[str, Any]]) -> Table:
         """Objects become columns with dots in their names."""
-        flat = [dict(_flat(row)) for row in rows]
-        names = list(dict.fromkeys(name for row in flat for name in row))
+        flattened = [dict(flat(row)) for row in rows]
+        names = list(dict.fromkeys(name for row in flattened for name in row))
         # An empty object or null beside objects of the same name says nothing.
         inner = {name.rpartition(".")[0] for name in names}
-        return Table({name: _column([row.get(name, _MISSING) for row in flat], name)
+        return Table({name: _column([row.get(name, _MISSING) for row in flattened], name)
                       for name in names if name not in inner})
 
 
@@ -153,11 +153,12 @@ def read_study(file: str | os.PathLike[str]) -> Study:
 _MISSING = object()
 
 
-def _flat(value: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flat(value: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The innermost values, under their dotted names."""
     for key, inner in value.items():
         name = prefix + key
         if isinstance(inner, dict) and inner:
-            yield from _flat(inner, name + ".")
+            yield from flat(inner, name + ".")
         else:
             yield name, inner
 

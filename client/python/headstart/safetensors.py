@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,7 @@ _TYPES: dict[str, np.dtype[Any]] = {
     "F64": np.dtype("<f8"), "F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": BFLOAT16, "I64": np.dtype("<i8"),
     "I32": np.dtype("<i4"), "I16": np.dtype("<i2"), "I8": np.dtype("i1"), "U8": np.dtype("u1"), "BOOL": np.dtype("?")}
 _MAX_HEADER = 64 << 20
+_CHUNK = 16 << 20
 
 
 def is_bfloat16(array: Array) -> bool:
@@ -118,6 +119,19 @@ def _tensors(header: dict[str, Any], data: Array, what: str) -> State:
     if at != len(data):
         raise _damaged(what, f"it has {len(data) - at} bytes that belong to no tensor")
     return state
+
+
+def filler(file: IO[bytes]) -> Callable[[memoryview], None]:
+    """What read() takes, of a file at its beginning."""
+    def fill(buffer: memoryview) -> None:
+        while len(buffer) > 0:
+            part = file.read(min(len(buffer), _CHUNK))
+            if not part:
+                raise HeadstartError(f"{getattr(file, 'name', 'a file')} ended early; is it still being written?", "data")
+            buffer[: len(part)] = part
+            buffer = buffer[len(part):]
+
+    return fill
 
 
 def read_bytes(raw: bytes | bytearray | memoryview, what: str) -> tuple[State, Metadata]:

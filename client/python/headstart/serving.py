@@ -8,11 +8,12 @@ import os
 import select
 import socket
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -90,6 +91,7 @@ class Conversation:
         self._worker = worker
         self._terms = Terms()
         self._schema: Schema = {}
+        self._start: IO[bytes] | None = None
 
     def hello(self) -> Frame:
         return Frame({"type": "hello", "protocol": PROTOCOL, "software": f"headstart-python {VERSION}",
@@ -111,7 +113,9 @@ class Conversation:
         self._terms = Terms.of(header.get("terms", {}), str(header.get("client", "")))
         brought = self._worker.join(self._terms, Seed(int(header.get("seed", 0))))
         trained = self._worker.trained()
-        self._schema = schema_of(self._worker.state())
+        state = self._worker.state()
+        self._schema = schema_of(state)
+        self._keep_start(state)
         model = [{"name": name, "dtype": word, "shape": list(shape), "trained": name in trained}
                  for name, (word, shape) in self._schema.items()]
         answer: dict[str, Any] = {"type": "joined", "examples": brought.examples, "held_out": brought.held_out,
@@ -144,7 +148,8 @@ class Conversation:
             teachers = [Teacher(owner, state) for name, owner, state in inputs if name == "teacher"]
             return {}, self._checked(worker.distill(task, self._model(inputs, "student"), teachers,
                                                     _only(_input(inputs, "weights"), "weights")))
-        model = self._model(inputs, "model")
+        is_sent = any(name == "model" for name, _, _ in inputs)
+        model = self._model(inputs, "model") if is_sent or task.kind != "pretrain" else self._started()
         if task.kind == "train":
             return {}, self._checked(worker.train(task, model))
         if task.kind == "evaluate":
@@ -162,6 +167,22 @@ class Conversation:
         state = _input(inputs, name)
         require_schema(state, self._schema, "the model that the client sent")
         return state
+
+    def _keep_start(self, state: State) -> None:
+        """A run over a state of its own (`model.name=state:FILE`) sends no untrained model: pre-training then begins with
+        the worker's own, which later tasks overwrite. On disk, so that it takes no memory."""
+        model = self._terms.all.get("model", {})
+        if self._start is None and "pretrain" in self._worker.tasks() and str(model.get("name", "")).startswith("state"):
+            self._start = tempfile.TemporaryFile()
+            for part in safetensors.parts_of(state):
+                self._start.write(part)
+
+    def _started(self) -> State:
+        if self._start is None:
+            raise HeadstartError("the client sent a task 'pretrain' without the input 'model'", "internal")
+        size = self._start.seek(0, os.SEEK_END)
+        self._start.seek(0)
+        return safetensors.read(safetensors.filler(self._start), size, "the worker's own start")[0]
 
     def _checked(self, state: State) -> State:
         require_schema(state, self._schema, "what the task returned")
@@ -184,7 +205,7 @@ class Reporter:
                 raise Stopped
         if self._clock() - self._told_at >= _REPORT_EVERY_S:
             self._told_at = self._clock()
-            self._connection.send(Frame({"type": "progress", "id": self._task, "done": done, "total": total}))
+            self._connection.send(Frame({"type": "progress", "id": self._task, "done": int(done), "total": int(total)}))
 
 
 def serve(worker: Worker) -> None:

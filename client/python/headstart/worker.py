@@ -87,10 +87,10 @@ class Evaluation:
         with np.errstate(invalid="ignore", over="ignore"):
             above = scores - scores.max(1, keepdims=True)
             losses = np.log(np.exp(above).sum(1)) - above[np.arange(len(truth)), truth]
-        loss_sum = float(losses.sum())
+        loss_sum = max(0.0, float(losses.sum())) if np.isfinite(losses).all() else math.inf
         correct, total, predicted = (np.bincount(classes, minlength=num_classes).tolist()
                                      for classes in (truth[answers == truth], truth, answers))
-        return Evaluation(correct, total, predicted, loss_sum if math.isfinite(loss_sum) else math.inf)
+        return Evaluation(correct, total, predicted, loss_sum)
 
     def add(self, other: Evaluation) -> None:
         """Takes in the counts of further samples; `own` stays."""
