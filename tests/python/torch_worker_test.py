@@ -378,7 +378,34 @@ class Answers(unittest.TestCase):
                                       atol=1e-6)
         self.assertEqual(worker.features(task(worker, "features", of="training"), state, None).shape, (300, 8))
         self.assertEqual(worker.logits(task(worker, "logits"), copied(state), samples[:0]).shape, (0, 3))
-        self.assertNotIn("features", headstart.TorchWorker(nn.Linear(4, 3), blobs(30)).tasks())
+        plain = joined(headstart.TorchWorker(nn.Linear(4, 3), blobs(30)))  # its logits stand for features
+        state = copied(plain.state())
+        numpy.testing.assert_array_equal(plain.features(task(plain, "features"), copied(state), samples),
+                                         plain.logits(task(plain, "logits"), state, samples))
+
+    def test_a_server_has_gradients_from_a_worker_without_samples(self):
+        worker = headstart.TorchWorker(new_net())
+        self.assertEqual(worker.tasks(), ["logits", "backward"])
+        brought = worker.join(headstart.Terms.of({"task.classes": 3}), headstart.Seed(0))
+        self.assertEqual((brought.examples, brought.held_out), (0, 0))
+        x, y = blobs(20)
+        state = copied(worker.state())
+        net = new_net()
+        labels = torch.from_numpy(y)
+        logits = net(torch.from_numpy(x))
+        nn.functional.cross_entropy(logits, labels).backward()
+        answers = worker.logits(task(worker, "logits", training=True), copied(state), x)
+        numpy.testing.assert_allclose(answers, logits.detach().numpy(), atol=1e-6)
+        upstream = torch.from_numpy(answers).requires_grad_(True)
+        nn.functional.cross_entropy(upstream, labels).backward()
+        found = worker.backward(task(worker, "backward", training=True), copied(state), x, upstream.grad.numpy())
+        for name, parameter in net.named_parameters():
+            numpy.testing.assert_allclose(found[name], parameter.grad.numpy(), atol=1e-6, err_msg=name)
+        for name, buffer in net.named_buffers():
+            numpy.testing.assert_allclose(found[name], buffer.numpy(), atol=1e-6, err_msg=name)
+        self.assertIsNone(worker.model.body.weight.grad)
+        found, steps = Trials.trial(self, worker)
+        self.assertIn("try_out() is for workers of silos", steps["join"].words)
 
     def test_a_model_of_other_classes_is_refused_with_a_sentence(self):
         worker = joined(headstart.TorchWorker(nn.Linear(4, 1), blobs(30), held_out=blobs(9)))

@@ -1,5 +1,5 @@
 """The worker's side of the protocol: frames over a real socket to a real process, written and read here by their
-definition (client/worker_process/README.md)."""
+definition (shared/worker_process/README.md)."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The worker's side of the protocol between headstart-client and its worker (client/worker_process/README.md)."""
+"""The worker's side of the protocol between headstart-client and its worker (shared/worker_process/README.md)."""
 
 from __future__ import annotations
 
@@ -112,6 +112,8 @@ class Conversation:
     def _join(self, header: Mapping[str, Any]) -> Frame:
         self._terms = Terms.of(header.get("terms", {}), str(header.get("client", "")))
         brought = self._worker.join(self._terms, Seed(int(header.get("seed", 0))))
+        if not self._terms.client:  # at a server, which has no part in training
+            brought.examples = brought.held_out = 0
         trained = self._worker.trained()
         state = self._worker.state()
         self._schema = schema_of(state)
@@ -131,14 +133,15 @@ class Conversation:
         if kind not in self._worker.tasks():
             raise HeadstartError(f"the client asks for the task '{kind}', which this worker does not offer", "internal")
         inputs = _inputs_of(frame)
-        known = {"train": {"model"}, "distill": {"student", "teacher", "weights"}}.get(kind, {"model", "samples"})
+        known = {"train": {"model"}, "distill": {"student", "teacher", "weights"}}.get(
+            kind, {"model", "samples", "gradient"})
         for name, _, _ in inputs:
             if name not in known:
                 raise HeadstartError(f"the run's strategy sends '{name}' beside the model, which Python workers cannot "
                                      "use; choose another federation.strategy")
         task = Task(kind, self._terms, Seed(int(settings.get("seed", 0))), int(settings.get("round", 0)),
                     int(settings.get("counted_round", 0)), float(settings.get("temperature", 1)),
-                    float(settings.get("alpha", 0.5)), str(settings.get("of", "samples")), report)
+                    float(settings.get("alpha", 0.5)), str(settings.get("of", "samples")), bool(settings.get("training", False)), report)
         figures, state = self._do(task, inputs)
         return Frame({"type": "result", "id": header["id"], "figures": figures}, state)
 
@@ -157,6 +160,9 @@ class Conversation:
         if task.kind == "pretrain":
             done = worker.pretrain(task, model)
             return {"epochs": done.epochs, "best_epoch": done.best_epoch}, self._checked(done.state)
+        if task.kind == "backward":
+            return {}, self._checked(worker.backward(task, model, _only(_input(inputs, "samples"), "samples"),
+                                                     _only(_input(inputs, "gradient"), "gradient")))
         if task.kind == "logits":
             samples = _only(_input(inputs, "samples"), "samples")
             return {}, {"logits": np.asarray(worker.logits(task, model, samples), np.float32)}

@@ -30,11 +30,12 @@ class SklearnWorker(Worker):
     train, held_out: arrays (x [n, columns], y [n]). Without `held_out` the run's `data.held_out` is held out. Texts as
         labels are looked up in the run's classes. The run's mean and deviation are applied.
     classes: number of classes, or their names by label.
+    columns: of a sample, where there are no training samples: for a worker at a server, which gives logits alone.
     epochs: of a round, in place of the terms'. An epoch of LogisticRegression is 5 iterations of its solver.
     metrics: name -> metric(scores [n, C], y [n]) over the held-out samples; scores are log-probabilities."""
 
-    def __init__(self, estimator: Any, train: tuple[Any, Any], *, classes: int | Sequence[str],
-                 held_out: tuple[Any, Any] | None = None, epochs: int | None = None,
+    def __init__(self, estimator: Any, train: tuple[Any, Any] | None, *, classes: int | Sequence[str],
+                 columns: int | None = None, held_out: tuple[Any, Any] | None = None, epochs: int | None = None,
                  metrics: Mapping[str, Metric] | None = None) -> None:
         if not isinstance(estimator, (SGDClassifier, LogisticRegression, MLPClassifier)):
             raise HeadstartError(f"SklearnWorker was given {type(estimator).__name__}; it knows SGDClassifier, "
@@ -45,7 +46,9 @@ class SklearnWorker(Worker):
         self._num_classes = classes if isinstance(classes, int) else len(classes)
         self._epochs, self._metrics = epochs, dict(metrics or {})
         self._terms = Terms()
-        self._columns = int(np.asarray(train[0]).reshape(len(train[0]), -1).shape[1])
+        self._columns = int(np.asarray(train[0]).reshape(len(train[0]), -1).shape[1]) if train else columns or 0
+        if self._columns < 1:
+            raise HeadstartError("SklearnWorker was given no training samples; say how many columns a sample has: columns=")
         self._estimator = self._begun(estimator)
         self._x, self._y = np.zeros((0, self._columns)), np.zeros(0, np.int64)
         self._held_x, self._held_y = self._x, self._y
@@ -59,6 +62,9 @@ class SklearnWorker(Worker):
                     **{f"intercepts.{place}": layer for place, layer in enumerate(model.intercepts_)}}
         return {"coef": model.coef_, "intercept": model.intercept_}
 
+    def tasks(self) -> list[str]:
+        return super().tasks() if self._given is not None else ["logits"]
+
     def classes(self) -> int | None:
         return self._num_classes
 
@@ -69,6 +75,8 @@ class SklearnWorker(Worker):
         if terms.task.classes and terms.task.classes != self._num_classes:
             raise HeadstartError(f"SklearnWorker was given {self._num_classes} classes; the run has {terms.task.classes}")
         self._terms = terms
+        if self._given is None:
+            return Brought(0, classes=self._names, shape=[self._columns])
         self._x, self._y = self._samples_of(self._given)
         if self._given_held_out is not None:
             self._held_x, self._held_y = self._samples_of(self._given_held_out)

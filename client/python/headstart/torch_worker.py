@@ -34,9 +34,10 @@ class TorchWorker(Worker):
     """A PyTorch module as a worker. What is not given follows the run's terms; a silo that gives nothing but arrays
     computes what headstart-client computes.
 
-    model: answers a batch by logits [n, C]. Training happens where its parameters are. With methods `features(x)` and
-        `head(features)` it offers its features, too.
-    train, held_out: a DataLoader of batches (x, y), a Dataset of samples (x, y), or arrays (x, y). Without `held_out`
+    model: answers a batch by logits [n, C]. Training happens where its parameters are. Where it has methods `features(x)`
+        and `head(features)`, its features are these; else its logits stand for them.
+    train, held_out: a DataLoader of batches (x, y), a Dataset of samples (x, y), or arrays (x, y). A worker at a server
+        (`headstart-server --worker`) has neither. Without `held_out`
         the fraction `data.held_out` of the run is held out of a Dataset or of arrays; of a DataLoader nothing is.
         Arrays of uint8 are divided by 255, and arrays are normalised by the run's constants. Texts as labels are looked
         up in the run's classes.
@@ -50,7 +51,7 @@ class TorchWorker(Worker):
     classes: names of the classes by label, to be held against the run's.
     examples: number of training samples, where a DataLoader does not know it."""
 
-    def __init__(self, model: nn.Module, train: Data, *, held_out: Data | None = None, loss: Loss | None = None,
+    def __init__(self, model: nn.Module, train: Data | None = None, *, held_out: Data | None = None, loss: Loss | None = None,
                  optimizer: Callable[[Any], torch.optim.Optimizer] | None = None, epochs: int | None = None,
                  metrics: Mapping[str, Metric] | None = None, schedule: Callable[[int], float] | None = None,
                  classes: Sequence[str] | None = None, examples: int | None = None) -> None:
@@ -74,12 +75,11 @@ class TorchWorker(Worker):
         return {name for name, tensor in self.model.state_dict(keep_vars=True).items() if tensor.requires_grad}
 
     def tasks(self) -> list[str]:
-        shows_features = callable(getattr(self.model, "features", None)) and hasattr(self.model, "head")
-        return [kind for kind in super().tasks() if kind != "features" or shows_features]
+        return super().tasks() if self._given is not None else ["logits", "backward"]
 
     def classes(self) -> int | None:
-        if self._class_names:
-            return len(self._class_names)
+        if self._class_names or self._given is None:
+            return len(self._class_names) if self._class_names else None
         x, _ = self._samples_of(self._given, Terms()).first()
         with torch.no_grad(), self._mode(training=False):
             return int(self._forward(_moved(x, self._device)).shape[-1])
@@ -89,6 +89,8 @@ class TorchWorker(Worker):
 
     def join(self, terms: Terms, seed: Seed) -> Brought:
         self._terms = terms
+        if self._given is None:
+            return Brought(0, classes=self._class_names)
         remarks = []
         training = self._samples_of(self._given, terms)
         if self._given_held_out is not None:
@@ -179,12 +181,29 @@ class TorchWorker(Worker):
         return found
 
     def logits(self, task: Task, model: State, samples: Array) -> Array:
-        self._load(model)
-        return self._answers(task, self._batches_of_array(samples), len(samples), self._forward)
+        if not task.training:
+            self._load(model)
+            return self._answers(task, self._batches_of_array(samples), len(samples), self._forward)
+        self._begin(task, model)
+        with torch.no_grad(), self._mode(training=True):
+            return self._forward(torch.from_numpy(samples).to(self._device)).float().cpu().numpy()
+
+    def backward(self, task: Task, model: State, samples: Array, gradient: Array) -> State:
+        self._begin(task, model)
+        with self._mode(training=task.training):
+            outputs: Any = self._forward(torch.from_numpy(samples).to(self._device))
+            outputs.backward(torch.from_numpy(gradient).to(self._device))
+        found = {name: parameter.grad for name, parameter in self.model.state_dict(keep_vars=True).items()
+                 if parameter.requires_grad}
+        state = self._finished()  # lets go of the gradients, which `found` keeps
+        for name, one in found.items():
+            state[name] = np.zeros_like(state[name]) if one is None else array_of(one)
+        return state
 
     def features(self, task: Task, model: State, samples: Array | None) -> Array:
         self._load(model)
-        shown: Any = self.model.features
+        shown: Any = getattr(self.model, "features", None) if hasattr(self.model, "head") else None
+        shown = shown or self._forward
         if samples is not None:
             return self._answers(task, self._batches_of_array(samples), len(samples), shown)
         return self._answers(task, (x for x, _ in self._training.ordered(_EVALUATION_BATCH)), self._training.count(),

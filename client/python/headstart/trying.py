@@ -89,6 +89,7 @@ class _Trial:
         self._samples: Array | None = None
 
     def join(self) -> str:
+        _require("train" in self._worker.tasks(), "it cannot train: try_out() is for workers of silos, which have samples")
         # A classifier does not say the number of its classes, and a run does.
         stated = self._terms.get("task.classes", self._terms.get("task", {}).get("classes"))
         self._classes = int(stated or self._worker.classes() or 0)

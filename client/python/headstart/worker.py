@@ -17,7 +17,7 @@ from .terms import Terms
 
 Item = TypeVar("Item")
 
-KINDS = ("train", "evaluate", "pretrain", "logits", "features", "distill")
+KINDS = ("train", "evaluate", "pretrain", "logits", "features", "distill", "backward")
 """The kinds of task, each a method of Worker."""
 
 
@@ -133,6 +133,8 @@ class Task:
     """Of `distill`."""
     of: str = "samples"
     """Of `features`: `samples` or `training`."""
+    training: bool = False
+    """Of `logits` and `backward` at a server: whether it is a pass in training mode, drawing from the seed."""
     report: Callable[[int, int], None] = lambda done, total: None
 
     def progress(self, done: int, total: int) -> None:
@@ -194,11 +196,17 @@ class Worker:
         raise NotImplementedError
 
     def features(self, task: Task, model: State, samples: Array | None) -> Array:
-        """What the last layer reads, of these samples or (None) of the training samples: float32 [n, F]."""
+        """What the last layer reads, of these samples or (None) of the training samples: float32 [n, F]. A model without
+        such a layer returns its logits."""
         raise NotImplementedError
 
     def distill(self, task: Task, student: State, teachers: Sequence[Teacher], weights: Array) -> State:
         """The student after learning from teachers on this silo's data. weights: float64 [K, C], by class."""
+        raise NotImplementedError
+
+    def backward(self, task: Task, model: State, samples: Array, gradient: Array) -> State:
+        """At a server: of each trained tensor the gradient of sum(logits * gradient), gradient being [n, C]; the other
+        tensors as they are after that forward pass."""
         raise NotImplementedError
 
     def classes(self) -> int | None:
