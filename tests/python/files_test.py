@@ -393,6 +393,14 @@ class Models(Folder):
         states["cnn two"] = {**states["cnn none"], "head2.fc1.weight": [12, 12], "head2.fc1.bias": [12],
                              "head2.fc2.weight": [6, 12], "head2.fc2.bias": [6], "head2.fc3.weight": [4, 6],
                              "head2.fc3.bias": [4]}
+        layers = {"fc1.weight": [6, 200], "fc1.bias": [6], "fc2.weight": [5, 6], "fc2.bias": [5], "fc3.weight": [4, 5],
+                  "fc3.bias": [4]}
+        affine = {f"norm{i}.{part}": [6 if i == 1 else 5] for i in (1, 2) for part in ("weight", "bias")}
+        running = {f"norm{i}.{part}": [6 if i == 1 else 5] for i in (1, 2) for part in ("running_mean", "running_var")}
+        counts = {f"norm{i}.num_batches_tracked": [] for i in (1, 2)}
+        states |= {"mlp none": layers, "mlp group": {**layers, **affine}, "mlp batch": {**layers, **affine, **running, **counts},
+                   "linear": {"fc.weight": [4, 200], "fc.bias": [4]}}
+        scope.update(mlp=mlp, linear=linear)
         x = numpy.random.RandomState(0).randint(0, 256, (5, 2, 10, 10)).astype("u1")
         for architecture, of_tensors in states.items():
             with self.subTest(architecture):
@@ -423,6 +431,24 @@ class Models(Folder):
                                     ("cnn channels=1,2", "its tensors are not those of one")):
             file.write_bytes(b"".join(safetensors.parts_of({"w": numpy.zeros(1)}, metadata(architecture))))
             self.assert_sentence(words, headstart.load, file)
+
+
+def mlp(w, x):
+    x, last = x.flatten(1), sum(name.startswith("fc") and name.endswith(".weight") for name in w)
+    for i in range(1, last):
+        x = x @ w[f"fc{i}.weight"].T + w[f"fc{i}.bias"]
+        if f"norm{i}.running_mean" in w:
+            x = (x - w[f"norm{i}.running_mean"]) / (w[f"norm{i}.running_var"] + 1e-5).sqrt()
+        elif f"norm{i}.weight" in w:
+            x = (x - x.mean(1, keepdim=True)) / (x.var(1, unbiased=False, keepdim=True) + 1e-5).sqrt()
+        if f"norm{i}.weight" in w:
+            x = x * w[f"norm{i}.weight"] + w[f"norm{i}.bias"]
+        x = x.clamp(min=0)
+    return x @ w[f"fc{last}.weight"].T + w[f"fc{last}.bias"]
+
+
+def linear(w, x):
+    return x.flatten(1) @ w["fc.weight"].T + w["fc.bias"]
 
 
 def resnet_shapes(width, norm):

@@ -231,6 +231,35 @@ class Rounds(unittest.TestCase):
         states = [copied(one.train(task(one, "train", round=1), copied(start))) for one in (plain, weighted)]
         self.assertFalse(numpy.allclose(states[0]["head.bias"], states[1]["head.bias"]))
 
+    def test_a_loop_of_ones_own_trains_as_the_loss_does(self):
+        x, y = blobs(41)
+        pairs = TensorDataset(torch.from_numpy(x), torch.from_numpy(y))
+        lengths = []
+
+        def loop(model, batches, optimizer):
+            lengths.append(len(batches))
+            for place, (inputs, labels) in enumerate(batches):
+                optimizer.zero_grad()
+                nn.functional.cross_entropy(model(inputs), labels).backward()
+                optimizer.step()
+
+        for data, batches in (((x, y), 5), (pairs, 5), (DataLoader(pairs, 9, shuffle=True), 5)):
+            states, reports = [], []
+            for own in (None, loop):
+                worker = joined(headstart.TorchWorker(new_net(), data, loop=own), train__batch_size=8)
+                done = task(worker, "train", round=1, report=lambda *done: reports.append(done))
+                states.append(copied(worker.train(done, copied(worker.state()))))
+            for name, array in states[0].items():
+                numpy.testing.assert_array_equal(array, states[1][name], err_msg=name)
+            self.assertEqual(lengths, [batches] * 2)
+            self.assertEqual(reports[:len(reports) // 2], reports[len(reports) // 2:])
+            lengths.clear()
+        worker = headstart.TorchWorker(new_net(), (x, y), loop=lambda model, *_: model.head.weight.data.fill_(math.nan))
+        brought = worker.join(headstart.Terms.of({"task.classes": 3, "train.clip": 1.0}), headstart.Seed(1))
+        self.assertIn("train.clip, which a loop of one's own does not follow", brought.remarks[0])
+        with self.assertRaisesRegex(headstart.HeadstartError, "epoch 1 leaves parameters that are not finite"):
+            worker.train(task(worker, "train", round=1), copied(worker.state()))
+
     def test_random_layers_and_shuffled_loaders_repeat_from_the_seed_alone(self):
         x, y = blobs(40)
         pairs = TensorDataset(torch.from_numpy(x), torch.from_numpy(y))

@@ -132,6 +132,44 @@ class ResNet18(Loaded):
         return self.fc
 
 
+class Mlp(Loaded):
+    """Linear layers fc1, fc2, ..., each but the last with normalisation and ReLU."""
+
+    def __init__(self, shapes: Shapes) -> None:
+        super().__init__()
+        self._last = max(int(name[2:-7]) for name in shapes if name.startswith("fc") and name.endswith(".weight"))
+        for number in range(1, self._last + 1):
+            layer = _linear(shapes, f"fc{number}")
+            self.add_module(f"fc{number}", layer)
+            if number < self._last:
+                self.add_module(f"norm{number}", _norm(shapes, f"norm{number}", layer.out_features, of_units=True))
+
+    def features(self, x: Tensor) -> Tensor:
+        x = x.flatten(1)
+        for number in range(1, self._last):
+            x = torch.relu(self.get_submodule(f"norm{number}")(self.get_submodule(f"fc{number}")(x)))
+        return x
+
+    @property
+    def head(self) -> nn.Module:
+        return self.get_submodule(f"fc{self._last}")
+
+
+class Linear(Loaded):
+    """One layer: multinomial logistic regression."""
+
+    def __init__(self, shapes: Shapes) -> None:
+        super().__init__()
+        self.fc = _linear(shapes, "fc")
+
+    def features(self, x: Tensor) -> Tensor:
+        return x.flatten(1)
+
+    @property
+    def head(self) -> nn.Module:
+        return self.fc
+
+
 class _SecondHead(nn.Module):
     """F, F, F / 2 and C units, ReLU between; reads what the first head reads."""
 
@@ -144,7 +182,7 @@ class _SecondHead(nn.Module):
         return logits
 
 
-NETWORKS: dict[str, type[Any]] = {"cnn": Cnn, "resnet18": ResNet18}
+NETWORKS: dict[str, type[Any]] = {"cnn": Cnn, "resnet18": ResNet18, "mlp": Mlp, "linear": Linear}
 
 
 def loaded(state: State, metadata: Metadata, what: str) -> Loaded:
@@ -172,11 +210,12 @@ def _linear(shapes: Shapes, name: str) -> nn.Linear:
     return nn.Linear(into, out)
 
 
-def _norm(shapes: Shapes, name: str, channels: int) -> nn.Module:
+def _norm(shapes: Shapes, name: str, channels: int, of_units: bool = False) -> nn.Module:
+    """Of a convolution's channels, or of a layer's units, which are one group."""
     if name + ".running_mean" in shapes:
-        return nn.BatchNorm2d(channels)
+        return nn.BatchNorm1d(channels) if of_units else nn.BatchNorm2d(channels)
     if name + ".weight" in shapes:
-        return nn.GroupNorm(math.gcd(channels, 32), channels)
+        return nn.GroupNorm(1 if of_units else math.gcd(channels, 32), channels)
     return nn.Identity()
 
 

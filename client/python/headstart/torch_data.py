@@ -15,6 +15,7 @@ from .errors import HeadstartError
 from .safetensors import Array
 from .seeds import Indices, Seed, batches_of
 from .terms import Terms
+from .worker import Task
 
 
 class Samples:
@@ -150,12 +151,12 @@ class LoaderSamples(Samples):
     """A DataLoader, in batches and an order of its own."""
 
     def __init__(self, loader: DataLoader[Any]) -> None:
-        self._loader = loader
+        self.loader = loader
 
     def count(self) -> int:
-        sampler: Any = self._loader.sampler
+        sampler: Any = self.loader.sampler
         try:
-            return len(sampler) if isinstance(sampler, SubsetRandomSampler) else len(self._loader.dataset)  # type: ignore[arg-type]
+            return len(sampler) if isinstance(sampler, SubsetRandomSampler) else len(self.loader.dataset)  # type: ignore[arg-type]
         except TypeError:
             raise HeadstartError("the DataLoader's set has no length; say the number of training samples: "
                                  "TorchWorker(..., examples=)") from None
@@ -163,7 +164,7 @@ class LoaderSamples(Samples):
     def epoch(self, seed: Seed, batch_size: int) -> Iterator[tuple[Any, Tensor, Tensor | None]]:
         # Where the loader draws from generators of its own, they begin anew. Others draw from the global one, which
         # began at the task's seed.
-        samplers: list[Any] = [self._loader, self._loader.sampler, self._loader.batch_sampler]
+        samplers: list[Any] = [self.loader, self.loader.sampler, self.loader.batch_sampler]
         for number, drawer in enumerate(samplers):
             generator = getattr(drawer, "generator", None)
             if isinstance(generator, torch.Generator):
@@ -171,13 +172,39 @@ class LoaderSamples(Samples):
         torch.manual_seed(seed.low)
         np.random.seed(seed.low)
         random.seed(seed.value)
-        for batch in self._loader:
+        for batch in self.loader:
             x, y = pair_of(batch)
             yield x, y, None
 
     def ordered(self, batch_size: int) -> Iterator[tuple[Any, Tensor]]:
-        for batch in self._loader:
+        for batch in self.loader:
             yield pair_of(batch)
+
+
+class OwnBatches:
+    """The batches of an epoch for a loop of the user's own: iterable, as long as the loader is, and with the loader's
+    other attributes where it is one."""
+
+    def __init__(self, samples: Samples, task: Task, epoch: int, epochs: int, batch_size: int) -> None:
+        self._samples, self._task = samples, task
+        self._epoch, self._epochs, self._batch_size = epoch, epochs, batch_size
+
+    def __iter__(self) -> Iterator[tuple[Any, Tensor]]:
+        count = self._samples.count()
+        batches = self._samples.epoch(self._task.seed.child(self._epoch), self._batch_size)
+        for x, y, _ in self._task.batches(batches, self._epochs * count, self._epoch * count,
+                                          size=lambda batch: len(batch[1])):
+            yield x, y
+
+    def __len__(self) -> int:
+        if isinstance(self._samples, LoaderSamples):
+            return len(self._samples.loader)
+        return len(batches_of(np.arange(self._samples.count()), self._batch_size))
+
+    def __getattr__(self, name: str) -> Any:
+        if isinstance(self._samples, LoaderSamples):
+            return getattr(self._samples.loader, name)
+        raise AttributeError(f"the batches have no '{name}'; give TorchWorker a DataLoader for that")
 
 
 def pair_of(batch: Any) -> tuple[Any, Tensor]:

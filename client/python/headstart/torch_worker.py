@@ -19,13 +19,15 @@ from .errors import HeadstartError
 from .safetensors import BFLOAT16, Array, State, is_bfloat16
 from .seeds import Seed, held_out_split
 from .terms import ConsolidationTerms, Optimiser, Terms
-from .torch_data import ArraySamples, LoaderSamples, Samples, SetSamples
+from .torch_data import ArraySamples, LoaderSamples, OwnBatches, Samples, SetSamples
 from .worker import Brought, Evaluation, Pretrained, Task, Teacher, Worker, labels_of
 
 Data = Union["DataLoader[Any]", "Dataset[Any]", tuple[Any, Any]]
 """Batches (x, y); samples (x, y); or arrays x [n, ...] and y [n]."""
 Loss = Callable[[Tensor, Tensor], Tensor]
 Metric = Callable[[Tensor, Tensor], Union[float, tuple[float, float]]]
+
+Loop = Callable[[nn.Module, Any, torch.optim.Optimizer], Any]
 
 _EVALUATION_BATCH = 256  # headstart-client's, too
 
@@ -46,6 +48,9 @@ class TorchWorker(Worker):
     epochs: of a round, in place of the terms'.
     metrics: name -> metric(outputs [n, C], y [n]) over all held-out samples, on the CPU. It returns a value, or a value
         and its weight; by default the weight is the number of samples.
+    loop(model, batches, optimizer): a pass over the batches, in place of one by the loss: the function of a script that
+        there is. It takes gradients and steps as it likes, and batches report progress by themselves. FedProx and clipping
+        of the run's terms are then its own business.
     schedule(epoch): a factor of the learning rates in that epoch. Epochs count from 0 over all rounds of the run; in
         pre-training and distillation they count by themselves.
     classes: names of the classes by label, to be held against the run's.
@@ -53,13 +58,13 @@ class TorchWorker(Worker):
 
     def __init__(self, model: nn.Module, train: Data | None = None, *, held_out: Data | None = None, loss: Loss | None = None,
                  optimizer: Callable[[Any], torch.optim.Optimizer] | None = None, epochs: int | None = None,
-                 metrics: Mapping[str, Metric] | None = None, schedule: Callable[[int], float] | None = None,
+                 metrics: Mapping[str, Metric] | None = None, loop: Loop | None = None, schedule: Callable[[int], float] | None = None,
                  classes: Sequence[str] | None = None, examples: int | None = None) -> None:
         self.model = model
         self._given, self._given_held_out = train, held_out
         self._loss: Loss = loss or nn.functional.cross_entropy
         self._optimizer, self._epochs, self._schedule = optimizer, epochs, schedule
-        self._metrics = dict(metrics or {})
+        self._metrics, self._loop = dict(metrics or {}), loop
         self._class_names = list(classes) if classes else None
         self._examples = examples
         self._terms = Terms()
@@ -103,6 +108,8 @@ class TorchWorker(Worker):
             if terms.data.held_out > 0:
                 remarks.append("nothing is held out of a DataLoader, so this silo has no part in the evaluation; give "
                                "TorchWorker held_out=")
+        if self._loop is not None and (terms.train.proximal_mu > 0 or terms.train.clip > 0):
+            remarks.append("the run has train.proximal_mu or train.clip, which a loop of one's own does not follow")
         self._training = training
         examples = self._examples or training.count()
         held_out_count = self._held_out.count() if self._held_out else 0
@@ -129,7 +136,7 @@ class TorchWorker(Worker):
 
         for epoch in range(epochs):
             self._set_rates(optimizer, first + epoch)
-            self._epoch(task, optimizer, self.compute_loss, terms.batch_size, epoch, epochs, correct_gradients)
+            self._pass(task, optimizer, terms.batch_size, epoch, epochs, correct_gradients)
         return self._finished()
 
     def pretrain(self, task: Task, model: State) -> Pretrained:
@@ -141,7 +148,7 @@ class TorchWorker(Worker):
         count = self._training.count()
         for epoch in range(1, terms.max_epochs + 1):
             self._set_rates(optimizer, epoch - 1)
-            self._epoch(task, optimizer, self.compute_loss, terms.batch_size, epoch - 1, terms.max_epochs)
+            self._pass(task, optimizer, terms.batch_size, epoch - 1, terms.max_epochs)
             if self._held_out is None or self._held_out.count() == 0:
                 continue
             now = self._judge(lambda: task.progress(epoch * count, terms.max_epochs * count))
@@ -334,6 +341,17 @@ class TorchWorker(Worker):
             for gradient in gradients:
                 gradient.mul_(limit / (norm + 1e-6))
 
+    def _pass(self, task: Task, optimizer: torch.optim.Optimizer, batch_size: int, epoch: int, epochs: int,
+              correct_gradients: Callable[[], None] | None = None) -> None:
+        """One pass by the loss, or by the user's own loop."""
+        if self._loop is None:
+            self._epoch(task, optimizer, self.compute_loss, batch_size, epoch, epochs, correct_gradients)
+            return
+        self.model.train()
+        self._loop(self.model, OwnBatches(self._training, task, epoch, epochs, batch_size), optimizer)
+        if not all(bool(torch.isfinite(parameter).all()) for parameter in self.model.parameters()):
+            raise _diverged(f"epoch {epoch + 1} leaves parameters that are not finite")
+
     def _epoch(self, task: Task, optimizer: torch.optim.Optimizer,
                loss_of: Callable[[Any, Tensor, Tensor | None], Tensor], batch_size: int, epoch: int, epochs: int,
                correct_gradients: Callable[[], None] | None = None, before: int = 0) -> None:
@@ -359,8 +377,7 @@ class TorchWorker(Worker):
             raise HeadstartError("the training data have no batches; look at batch_size and drop_last", "data")
         mean = float(losses) / seen
         if not math.isfinite(mean):
-            raise HeadstartError(f"training diverged: the mean loss of epoch {epoch + 1} is {mean}; look for values that "
-                                 "are not finite in the data, or lower the learning rate", "training")
+            raise _diverged(f"the mean loss of epoch {epoch + 1} is {mean}")
 
     def _judge(self, tell: Callable[[], None] = lambda: None,
                keep: Callable[[Tensor, Tensor], None] | None = None) -> Evaluation:
@@ -391,6 +408,11 @@ class TorchWorker(Worker):
         """What teachers answer to a batch: [K, n, C]. Their tensors stand in for the model's own, which stay."""
         with torch.no_grad(), self._mode(training=False):
             return torch.stack([_call_with(self.model, teacher, x).float() for teacher in teachers])
+
+
+def _diverged(how: str) -> HeadstartError:
+    return HeadstartError(f"training diverged: {how}; look for values that are not finite in the data, or lower the "
+                          "learning rate", "training")
 
 
 def _optimizer_of(terms: Optimiser, parameters: Any) -> torch.optim.Optimizer:
