@@ -227,6 +227,26 @@ class Protocol(unittest.TestCase):
             self.assertEqual(done.stderr, "headstart: this script is a worker: start it by headstart-client --worker "
                                           "'python3 train.py', or try it with headstart.try_out(worker)\n")
 
+    def test_a_script_is_tried_and_its_start_is_written(self):
+        file, start = Path(self.folder.name) / "train.py", Path(self.folder.name) / "start.safetensors"
+        file.write_text(SCRIPT.replace("headstart.serve(worker)", "headstart.serve(worker)\nprint('served')"))
+
+        def call(*words):
+            return subprocess.run([sys.executable, "-m", "headstart", *map(str, words)], capture_output=True, text=True,
+                                  timeout=PATIENCE)
+
+        done = call("start", "--out", start, file)
+        self.assertEqual((done.returncode, done.stdout), (0, f"written: {start}\n"), done.stderr)
+        state, metadata = headstart.load_state(start)
+        self.assertEqual((state["w"].dtype, state["b"].shape, metadata), (numpy.float32, (1,), {"headstart.trained": '["w"]'}))
+        done = call("try", file)
+        self.assertEqual(done.returncode, 8, done.stderr)  # the number of classes is not known
+        self.assertIn("the number of classes is not known", done.stdout)
+        file.write_text("import sys\nprint(sys.argv[1:])\n")
+        done = call("try", file, "--silo", 3)
+        self.assertEqual((done.returncode, done.stdout), (3, "['--silo', '3']\n"))
+        self.assertEqual(done.stderr, f"headstart: {file} ends without headstart.serve(worker), so it is no worker\n")
+
     def test_progress_is_told_once_a_second(self):
         mine, theirs = socket.socketpair()
         with mine, theirs:

@@ -15,6 +15,7 @@ from .model_files import load, load_state, save_model
 from .runs import Run, Study, Table, read_run, read_study
 from .safetensors import State
 from .seeds import Seed, held_out_split, permutation
+from .scripts import worker_of
 from .serving import serve
 from .terms import Terms
 from .trying import Trial, try_out
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Brought", "Evaluation", "HeadstartError", "Loaded", "NumpyWorker", "Pretrained", "Run", "Seed",
            "SklearnWorker", "State", "Study", "Table", "Task", "Teacher", "Terms", "TorchWorker", "Trial", "Worker",
            "__version__", "held_out_split", "load", "load_state", "permutation", "read_run", "read_study", "save_model",
-           "serve", "try_out"]
+           "serve", "try_out", "worker_of"]
 
 
 _OPTIONAL = {"TorchWorker": ("torch_worker", "PyTorch"), "Loaded": ("networks", "PyTorch"),
