@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "client/worker_process/process_worker.hpp"
 #include "shared/base/error.hpp"
 #include "shared/learn/partition/manifest.hpp"
 
@@ -56,6 +57,7 @@ void declare_fields(Fields& fields, ClientConfig& config) {
                  "consolidation.target): a sum over a "
                  "few samples says much about them. The run may ask for more.",
                  {1, 1e9});
+  declare_fields(fields, "worker", config.worker);
   fields.text("device", config.device, "Where the client computes: cpu, cuda or auto.");
   fields.integer("threads", config.threads, "LibTorch threads; the same at all clients for a repeatable run.",
                  {1, 1024});
@@ -93,6 +95,29 @@ SiloOptions worker_options(const ClientConfig& config) {
   }
   if (!config.store.empty()) options.store = config.store;
   return options;
+}
+
+std::unique_ptr<Worker> make_worker(const ClientConfig& config) {
+  if (config.worker.command.empty()) {
+    return std::make_unique<LocalWorker>(worker_options(config), load_own_data(config));
+  }
+  const std::pair<std::string_view, bool> others[] = {{"data.path", !config.data.path.empty()},
+                                                      {"data.manifest", !config.manifest.empty()},
+                                                      {"model.script", !config.script.empty()},
+                                                      {"own_model", !config.own_model.empty()},
+                                                      {"store.pretrained", !config.store.empty()}};
+  for (const auto& [key, is_set] : others) {
+    if (!is_set) continue;
+    throw Error(Errc::usage,
+                fmt::format("{} and worker.command exclude each other: a worker reads its data and makes its "
+                            "model itself",
+                            key));
+  }
+  return std::make_unique<ProcessWorker>(
+      ProcessWorkerOptions{.name = config.name,
+                           .shares_with_peers = config.share_model == Sharing::peers,
+                           .withholds_model = config.share_model == Sharing::answers},
+      config.worker);
 }
 
 }  // namespace headstart::client

@@ -62,7 +62,7 @@ int run_client(const client::ClientConfig& config, bool is_check) {
   }
   learn::use_threads(config.threads);
   const learn::KeepFreedMemory keep_freed_memory;
-  client::LocalWorker worker(client::worker_options(config), client::load_own_data(config));
+  const std::unique_ptr<client::Worker> worker = client::make_worker(config);
 
   net::RedialOptions redial;
   redial.patience = std::chrono::milliseconds(std::llround(1000 * config.patience));
@@ -79,7 +79,7 @@ int run_client(const client::ClientConfig& config, bool is_check) {
                                  {.leave = [] { std::_Exit(static_cast<int>(Errc::interrupted)); }});
   channel_options.stop = stop.get_token();
   const auto dial = [&] { return net::connect(io.get_executor(), url, channel_options); };
-  client::ClientContext context{config.name,     &worker, &pool, &observer, std::chrono::steady_clock::now,
+  client::ClientContext context{config.name,     worker.get(), &pool, &observer, std::chrono::steady_clock::now,
                                 stop.get_token()};
   const auto check = [&]() -> net::Task<std::string> {
     const auto tell = [](const std::string& words) { std::cout << "ok  " << printable(words) << std::endl; };
@@ -113,11 +113,13 @@ int main(int argc, char** argv) {
   Fields fields;
   client::declare_fields(fields, config);
   CLI::App app("Headstart client: trains on this silo's data as the server asks; the data never leaves.");
-  add_settings(
-      app, fields,
-      {"server", "name", "data.set", "data.path", "share_model", "tls.authority", "tls.certificate", "tls.key"});
+  add_settings(app, fields,
+               {"server", "name", "data.set", "data.path", "worker.command", "share_model", "tls.authority",
+                "tls.certificate", "tls.key"});
   app.add_option("--server", config.server, "The server's address, wss://HOST:PORT (TLS) or ws://HOST:PORT");
   app.add_option("--name", config.name, "This client's name in the run");
+  app.add_option("--worker", config.worker.command,
+                 "Command of this silo's own that trains and measures in place of the client (client/worker_process)");
   bool is_check = false;
   app.add_flag(
       "--check", is_check,
