@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include "client/worker_process/process_worker.hpp"
 #include "shared/base/error.hpp"
 #include "shared/learn/partition/manifest.hpp"
 
@@ -40,7 +39,7 @@ void declare_fields(Fields& fields, ClientConfig& config) {
   fields.checked_text(
       "own_model", config.own_model,
       "Pre-train this architecture instead of the federated one (cnn, resnet18, script:FILE); it still teaches.",
-      learn::require_script_path);
+      learn::require_model_path);
   learn::declare_fields(fields, "own", config.own_spec);
   fields.group("own", "Sizes of the network that own_model names");
   fields.withdraw("own.name");
@@ -95,29 +94,6 @@ SiloOptions worker_options(const ClientConfig& config) {
   }
   if (!config.store.empty()) options.store = config.store;
   return options;
-}
-
-std::unique_ptr<Worker> make_worker(const ClientConfig& config) {
-  if (config.worker.command.empty()) {
-    return std::make_unique<LocalWorker>(worker_options(config), load_own_data(config));
-  }
-  const std::pair<std::string_view, bool> others[] = {{"data.path", !config.data.path.empty()},
-                                                      {"data.manifest", !config.manifest.empty()},
-                                                      {"model.script", !config.script.empty()},
-                                                      {"own_model", !config.own_model.empty()},
-                                                      {"store.pretrained", !config.store.empty()}};
-  for (const auto& [key, is_set] : others) {
-    if (!is_set) continue;
-    throw Error(Errc::usage,
-                fmt::format("{} and worker.command exclude each other: a worker reads its data and makes its "
-                            "model itself",
-                            key));
-  }
-  return std::make_unique<ProcessWorker>(
-      ProcessWorkerOptions{.name = config.name,
-                           .shares_with_peers = config.share_model == Sharing::peers,
-                           .withholds_model = config.share_model == Sharing::answers},
-      config.worker);
 }
 
 }  // namespace headstart::client

@@ -2,11 +2,10 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <string>
 
 #include "client/local_worker.hpp"
-#include "client/worker_process/worker_link.hpp"
+#include "client/worker_process/worker_command.hpp"
 #include "shared/base/fields.hpp"
 #include "shared/base/log.hpp"
 #include "shared/learn/data/data_set.hpp"
@@ -47,9 +46,5 @@ void declare_fields(Fields& fields, ClientConfig& config);
 learn::Dataset load_own_data(const ClientConfig& config);
 
 SiloOptions worker_options(const ClientConfig& config);
-
-/// The worker that the settings name: a process of the silo's own, or this program on the silo's own samples. Throws
-/// Error(usage | data).
-std::unique_ptr<Worker> make_worker(const ClientConfig& config);
 
 }  // namespace headstart::client

@@ -10,7 +10,7 @@
 #include <boost/asio/thread_pool.hpp>
 
 #include "client/check.hpp"
-#include "client/config.hpp"
+#include "client/make_worker.hpp"
 #include "client/run_with_reconnect.hpp"
 #include "shared/base/cli.hpp"
 #include "shared/base/log.hpp"

@@ -129,6 +129,11 @@ void Silo::note_what_is_odd() {
 }
 
 learn::ModelSpec Silo::with_local_script(learn::ModelSpec spec) const {
+  if (spec.is_stated()) {
+    throw Error(Errc::usage,
+                "the run's model is known to the server by its tensors alone (model.name=state:FILE there): start this "
+                "client with --worker COMMAND, a process that trains it (client/worker_process)");
+  }
   if (!spec.is_scripted()) return spec;
   if (options_.script.empty()) {
     throw Error(Errc::usage, "the run trains a scripted model; name this silo's copy of the file with model.script");

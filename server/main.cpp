@@ -35,6 +35,7 @@
 #include "shared/net/stop_signals.hpp"
 #include "shared/net/tls.hpp"
 #include "shared/net/websocket.hpp"
+#include "shared/wire/stated_model.hpp"
 
 namespace {
 
@@ -219,5 +220,8 @@ int main(int argc, char** argv) {
                  "is kept in the run's folder, in taken-back-1, taken-back-2 and so on")
       ->check(CLI::NonNegativeNumber);
   app.add_flag("--insecure", config.insecure, "Listen beyond loopback without TLS (listen.insecure)");
-  return run_program("headstart-server", app, argc, argv, [&] { return run_server(config); });
+  return run_program("headstart-server", app, argc, argv, [&] {
+    wire::read_stated_model(config.terms.model);
+    return run_server(config);
+  });
 }

@@ -20,9 +20,6 @@ constexpr std::size_t max_remarks = 20;
 /// Of features, for which no schema says how wide they are.
 constexpr std::uint64_t max_feature_bytes = std::uint64_t{1} << 40;
 
-/// Whether the client can make the model itself, untrained.
-bool is_built_in(const learn::ModelSpec& spec) { return !spec.is_scripted(); }
-
 nlohmann::json seed_of(const Seed& seed) { return seed.value(); }
 
 void read_no_body(const FrameHead& head) {
@@ -134,7 +131,7 @@ void ProcessWorker::take_up(const nlohmann::json& joined) {
 }
 
 void ProcessWorker::require_model_of(const plan::Terms& terms) const {
-  if (!is_built_in(terms.model)) return;  // the server compares the schemas
+  if (!terms.model.is_built_in()) return;  // the server compares the schemas
   const learn::Schema expected = learn::make_model(terms.model, terms.task, terms.seeds().child("model"))->schema();
   if (const auto difference = schema_.difference_from(expected)) {
     throw Error(Errc::data,
@@ -219,7 +216,7 @@ const wire::PackedState& ProcessWorker::pretrained(const TaskContext& context) {
   if (pretrained_) return *pretrained_;
   WorkerRequest request{.kind = "pretrain", .settings = {{"seed", seed_of(seeds().child("pretrain"))}}, .inputs = {}};
   wire::PackedState untrained;
-  if (is_built_in(terms_.model)) {
+  if (terms_.model.is_built_in()) {
     untrained = wire::PackedState(learn::make_model(terms_.model, terms_.task, terms_.seeds().child("model"))->state());
     request.inputs.push_back({"model", "", &untrained});
   }

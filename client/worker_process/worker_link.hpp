@@ -14,28 +14,13 @@
 
 #include <nlohmann/json.hpp>
 
+#include "client/worker.hpp"
 #include "client/worker_process/child_process.hpp"
 #include "client/worker_process/frame.hpp"
-#include "shared/base/error.hpp"
-#include "shared/base/fields.hpp"
+#include "client/worker_process/worker_command.hpp"
 #include "shared/learn/core/progress.hpp"
 
 namespace headstart::client {
-
-struct WorkerCommand {
-  std::string command;
-  double start_limit = 60;     ///< Seconds until `hello`, and from `join` to `joined`.
-  double silence_limit = 600;  ///< Seconds without a frame while a task is under way.
-  std::int64_t max_restarts = 3;
-};
-/// "worker.command", ... under `prefix`.
-void declare_fields(Fields& fields, const std::string& prefix, WorkerCommand& command);
-
-/// The worker could not do what it was asked for within its restarts.
-class WorkerFailed : public Error {
- public:
-  explicit WorkerFailed(const std::string& words) : Error(Errc::run_failed, words) {}
-};
 
 /// What a task of the worker's kinds is sent with. The states outlive the request.
 struct WorkerRequest {

@@ -307,6 +307,31 @@ void check_targets(const FederationOptions& federation) {
   if (has_targets && !federation.central_evaluation) refuse("targets need evaluation.central true");
 }
 
+/// What would have the server, or a client without a worker, compute a model that is known by its tensors alone.
+void check_stated_model(const FederationOptions& federation) {
+  const auto refuse_for = [](std::string_view setting, std::string_view mend) {
+    refuse(fmt::format("model.name state:FILE is computed at the silos alone, and {} has this server compute it; {}",
+                       setting, mend));
+  };
+  if (federation.central_evaluation) {
+    refuse_for("evaluation.central", "set evaluation.central=false, and evaluation.federated=true for figures");
+  }
+  if (federation.validation == ValidationSource::server) {
+    refuse_for("validation.source server", "set validation.source=federated");
+  }
+  const bool is_kd = may_start_from(federation, StartModel::kd);
+  const bool teaches_here = federation.consolidation.transfer != TransferSet::student ||
+                            federation.consolidation.exchange == TeachingExchange::answers ||
+                            federation.consolidation.target != TeachingTarget::teachers;
+  if (is_kd && teaches_here) {
+    refuse_for("consolidation on public data", "set consolidation.transfer=student, exchange=models, target=teachers");
+  }
+  if (fits_heads(federation)) refuse_for("a head from sums", "leave start.head and rounds.head at own");
+  if (strategy_row(federation.strategy.name).needs_public_set) {
+    refuse_for(fmt::format("federation.strategy {}", federation.strategy.name), "choose another strategy");
+  }
+}
+
 }  // namespace
 
 void check(const ServerConfig& config) {
@@ -321,9 +346,10 @@ void check(const ServerConfig& config) {
   if (federation.start == StartModel::automatic && federation.head.start == StartHead::sums) {
     refuse("start.model auto has its heads in start.candidates (kd+head): leave start.head at own");
   }
-  if (config.terms.precision != learn::Precision::float32 && config.terms.model.is_scripted()) {
-    refuse("run.precision: bf16 is for cnn and resnet18, and model.name is a script; use float32");
+  if (config.terms.precision != learn::Precision::float32 && !config.terms.model.is_built_in()) {
+    refuse("run.precision: bf16 is for the program's own models, and model.name is a file; use float32");
   }
+  if (config.terms.model.is_stated()) check_stated_model(federation);
   if (may_start_from(federation, StartModel::best_local) && !has_source) {
     refuse("start.model best_local needs validation.source (server or federated): it says which model is best");
   }

@@ -1,6 +1,7 @@
 #include "shared/learn/models/model.hpp"
 
 #include <mutex>
+#include <set>
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -48,6 +49,45 @@ class BuiltInModel final : public Model {
   std::shared_ptr<Network> network_;
 };
 
+[[noreturn]] void refuse_to_compute() {
+  throw Error(
+      Errc::usage,
+      "the model is known by its tensors alone (model.name=state:FILE): it is computed in processes of the silos' "
+      "own, which headstart-client --worker starts");
+}
+
+const StatedModel& stated_of(const ModelSpec& spec) {
+  if (!spec.stated) refuse_to_compute();
+  return *spec.stated;
+}
+
+/// A state to be averaged, sent and kept.
+class UncomputedModel final : public Model {
+ public:
+  explicit UncomputedModel(const StatedModel& stated) {
+    for (const auto& [name, tensor] : stated.state.clone().tensors()) state_.push_back({name, tensor});
+    for (const TensorSpec& spec : stated.schema.tensors()) {
+      if (stated.schema.role_of(spec) == Role::parameter) trained_.insert(spec.name);
+    }
+  }
+
+  Tensor forward(const Tensor& /*x*/) override { refuse_to_compute(); }
+  std::vector<Tensor> parameters() override {
+    std::vector<Tensor> parameters;
+    for (const NamedTensor& named : state_) {
+      if (trained_.contains(named.name)) parameters.push_back(named.tensor);
+    }
+    return parameters;
+  }
+  std::vector<NamedTensor> named_state() override { return state_; }
+  void set_training(bool /*training*/) override {}
+  void to(c10::Device device) override { move_tensors(state_, device); }
+
+ private:
+  std::vector<NamedTensor> state_;
+  std::set<std::string> trained_;
+};
+
 /// Every layer draws from a stream that its name names: adding one leaves the others as they were.
 void initialise(Network& network, Seed seed) {
   for (const auto& named : network.named_modules()) {
@@ -57,8 +97,8 @@ void initialise(Network& network, Seed seed) {
 
 [[noreturn]] void refuse_unknown(const std::string& name) {
   const std::string near = nearest(name, {"cnn", "resnet18"});
-  throw Error(Errc::usage, fmt::format("model.name: expected cnn, resnet18 or script:FILE, got '{}'{}", name,
-                                       near.empty() ? "" : fmt::format(" (did you mean {}?)", near)));
+  throw Error(Errc::usage, fmt::format("model.name: expected cnn, resnet18, script:FILE or state:FILE, got '{}'{}",
+                                       name, near.empty() ? "" : fmt::format(" (did you mean {}?)", near)));
 }
 
 std::mutex& global_generator_mutex() {
@@ -78,6 +118,7 @@ Norm resolved_norm(const ModelSpec& spec) {
 std::string ModelSpec::architecture() const {
   const std::string_view norm_word = word_of(Choices<Norm>(norm_words), resolved_norm(*this));
   if (is_scripted()) return "script sha256=" + sha256_hex_of_file(script_file());
+  if (is_stated()) return "state schema=" + stated_of(*this).schema.digest();
   const char* head = second_head ? " second_head" : "";
   if (name == "cnn") {
     return fmt::format("cnn channels={} kernel={} hidden={} norm={}{}", fmt::join(channels, ","), kernel, hidden,
@@ -89,8 +130,10 @@ std::string ModelSpec::architecture() const {
 
 void declare_fields(Fields& fields, const std::string& prefix, ModelSpec& spec) {
   fields.group(prefix, "The network and its sizes");
-  fields.checked_text(prefix + ".name", spec.name, "Network: cnn, resnet18, or script:FILE, a TorchScript file.",
-                      require_script_path);
+  fields.checked_text(prefix + ".name", spec.name,
+                      "Network: cnn, resnet18, script:FILE, a TorchScript file, or state:FILE, a "
+                      "safetensors file: a model that silos compute in processes of their own (--worker).",
+                      require_model_path);
   fields.integers(prefix + ".channels", spec.channels, "cnn: filters of its two convolutions.",
                   {.min = 1, .max = 2048});
   fields.integer(prefix + ".kernel", spec.kernel, "cnn: side of the square filters.", {.min = 1, .max = 31});
@@ -104,9 +147,10 @@ void declare_fields(Fields& fields, const std::string& prefix, ModelSpec& spec) 
               "script has one where it returns two logits.");
 }
 
-void require_script_path(const std::string& name) {
+void require_model_path(const std::string& name) {
   const ModelSpec spec{.name = name};
   if (spec.is_scripted()) require_path(spec.script_file());
+  if (spec.is_stated()) require_path(spec.state_file());
 }
 
 Tensor Model::features(const Tensor& /*x*/) {
@@ -181,6 +225,7 @@ std::unique_ptr<Model> make_model(const ModelSpec& spec, const Task& task, Seed 
     }
     return load_script(spec, task);
   }
+  if (spec.is_stated()) return std::make_unique<UncomputedModel>(stated_of(spec));
   std::shared_ptr<Network> network;
   if (spec.name == "cnn") network = make_cnn(spec, task, resolved_norm(spec));
   if (spec.name == "resnet18") network = make_resnet18(spec, task, resolved_norm(spec));
