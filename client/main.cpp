@@ -43,7 +43,15 @@ class LogObserver final : public client::ClientObserver {
   }
 };
 
-int run_client(const client::ClientConfig& config, bool is_check) {
+/// What is asked for beside the settings.
+struct Mode {
+  bool is_check = false;
+  bool is_forever = false;
+};
+
+int run_client(const client::ClientConfig& config, Mode mode) {
+  const bool is_check = mode.is_check;
+  if (is_check && mode.is_forever) throw Error(Errc::usage, "--check and --forever exclude each other");
   if (config.server.empty()) throw Error(Errc::usage, "--server wss://HOST:PORT is needed");
   if (!is_valid_client_name(config.name)) {
     throw Error(Errc::usage, "--name: expected 1 to 64 letters, digits, '.', '_' or '-', got '" + config.name + "'");
@@ -91,7 +99,9 @@ int run_client(const client::ClientConfig& config, bool is_check) {
     co_await std::move(checking);
     co_return "everything that can be known before the run holds";
   };
-  auto running = is_check ? check() : client::run_with_reconnect(io.get_executor(), dial, context, redial);
+  auto running = is_check          ? check()
+                 : mode.is_forever ? client::run_forever(io.get_executor(), dial, context, redial)
+                                   : client::run_with_reconnect(io.get_executor(), dial, context, redial);
   asio::co_spawn(io, std::move(running), [&](std::exception_ptr ended, std::string words) {
     failure = std::move(ended);
     summary = std::move(words);
@@ -120,10 +130,12 @@ int main(int argc, char** argv) {
   app.add_option("--name", config.name, "This client's name in the run");
   app.add_option("--worker", config.worker.command,
                  "Command of this silo's own that trains and measures in place of the client (client/worker_process)");
-  bool is_check = false;
+  Mode mode;
+  app.add_flag("--forever", mode.is_forever,
+               "Take the next run when one has ended or failed, until this client is stopped (Ctrl-C)");
   app.add_flag(
-      "--check", is_check,
+      "--check", mode.is_check,
       "Test name, certificate, server, data and model, say what is wrong or ends soon, and leave without joining. "
       "Under TLS it may run beside this client itself, which stays in its run");
-  return run_program("headstart-client", app, argc, argv, [&] { return run_client(config, is_check); });
+  return run_program("headstart-client", app, argc, argv, [&] { return run_client(config, mode); });
 }
