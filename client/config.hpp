@@ -5,11 +5,11 @@
 #include <string>
 
 #include "client/local_worker.hpp"
-#include "client/worker_process/worker_command.hpp"
 #include "shared/base/fields.hpp"
 #include "shared/base/log.hpp"
 #include "shared/learn/data/data_set.hpp"
 #include "shared/net/tls_files.hpp"
+#include "shared/worker_process/worker_command.hpp"
 
 namespace headstart::client {
 
@@ -33,7 +33,7 @@ struct ClientConfig {
   std::string store;
   Sharing share_model = Sharing::server;
   std::int64_t min_sum_samples = 5;
-  WorkerCommand worker;
+  worker_process::WorkerCommand worker;
   std::string device = "cpu";
   std::int64_t threads = 1;
   std::string log = "info";

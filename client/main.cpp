@@ -129,7 +129,7 @@ int main(int argc, char** argv) {
   app.add_option("--server", config.server, "The server's address, wss://HOST:PORT (TLS) or ws://HOST:PORT");
   app.add_option("--name", config.name, "This client's name in the run");
   app.add_option("--worker", config.worker.command,
-                 "Command of this silo's own that trains and measures in place of the client (client/worker_process)");
+                 "Command of this silo's own that trains and measures in place of the client (shared/worker_process)");
   Mode mode;
   app.add_flag("--forever", mode.is_forever,
                "Take the next run when one has ended or failed, until this client is stopped (Ctrl-C)");

@@ -2,7 +2,7 @@
 
 #include <fmt/format.h>
 
-#include "client/worker_process/process_worker.hpp"
+#include "client/process_worker.hpp"
 #include "shared/base/error.hpp"
 
 namespace headstart::client {

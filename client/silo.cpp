@@ -132,7 +132,7 @@ learn::ModelSpec Silo::with_local_script(learn::ModelSpec spec) const {
   if (spec.is_stated()) {
     throw Error(Errc::usage,
                 "the run's model is known to the server by its tensors alone (model.name=state:FILE there): start this "
-                "client with --worker COMMAND, a process that trains it (client/worker_process)");
+                "client with --worker COMMAND, a process that trains it (shared/worker_process)");
   }
   if (!spec.is_scripted()) return spec;
   if (options_.script.empty()) {

@@ -5,18 +5,11 @@
 #include <vector>
 
 #include "client/assignment.hpp"
-#include "shared/base/error.hpp"
 #include "shared/learn/models/model.hpp"
 #include "shared/plan/terms.hpp"
 #include "shared/wire/messages.hpp"
 
 namespace headstart::client {
-
-/// What does the work beside this program could not do it, however often it was started again.
-class WorkerFailed : public Error {
- public:
-  explicit WorkerFailed(const std::string& words) : Error(Errc::run_failed, words) {}
-};
 
 /// Calls come one at a time, on a compute thread, join() first. Errors of the work itself are thrown as Error and
 /// reported to the server as a failed task.

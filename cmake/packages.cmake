@@ -9,7 +9,7 @@ install(TARGETS headstart-server headstart-pki RUNTIME COMPONENT server)
 install(TARGETS headstart-client headstart-peer RUNTIME COMPONENT client)
 install(TARGETS headstart-lab RUNTIME COMPONENT lab)
 install(FILES server/README.md server/run_files.md DESTINATION ${docs}-server COMPONENT server)
-install(FILES client/README.md client/scripts.md client/worker_process/README.md DESTINATION ${docs}-client
+install(FILES client/README.md client/scripts.md shared/worker_process/README.md DESTINATION ${docs}-client
         COMPONENT client)
 # The scripts of comparisons and studies, with their plans.
 install(DIRECTORY experiments/ DESTINATION ${CMAKE_INSTALL_DATADIR}/headstart/experiments COMPONENT lab

@@ -185,6 +185,7 @@ void declare_fields(Fields& fields, ServerConfig& config) {
   fields.text("run.log", config.log, "Log level: trace, debug, info, warn, error, off.");
   fields.choice("run.log_format", config.log_format, "Log lines as text, or as JSON objects.",
                 Choices<LogFormat>(log_format_words));
+  worker_process::declare_fields(fields, "worker", config.worker);
   declare_listening(fields, config);
   declare_data(fields, config);
   declare_federation(fields, config.federation);
@@ -307,28 +308,30 @@ void check_targets(const FederationOptions& federation) {
   if (has_targets && !federation.central_evaluation) refuse("targets need evaluation.central true");
 }
 
-/// What would have the server, or a client without a worker, compute a model that is known by its tensors alone.
-void check_stated_model(const FederationOptions& federation) {
+/// What would have this server compute a model that is known by its tensors alone. `has_worker`: a process does it.
+void check_stated_model(const FederationOptions& federation, bool has_worker) {
   const auto refuse_for = [](std::string_view setting, std::string_view mend) {
-    refuse(fmt::format("model.name state:FILE is computed at the silos alone, and {} has this server compute it; {}",
-                       setting, mend));
+    refuse(fmt::format("model.name state:FILE: {} needs the server to compute the model; {}", setting, mend));
   };
+  if (fits_heads(federation)) refuse_for("a head from sums", "leave start.head and rounds.head at own");
+  const bool is_kd = may_start_from(federation, StartModel::kd);
+  if (is_kd && federation.consolidation.target != TeachingTarget::teachers) {
+    refuse_for("consolidation.target lifted or joint", "leave it at teachers");
+  }
+  if (has_worker) return;
   if (federation.central_evaluation) {
-    refuse_for("evaluation.central", "set evaluation.central=false, and evaluation.federated=true for figures");
+    refuse_for("evaluation.central", "set it to false and evaluation.federated to true, or name a worker.command");
   }
   if (federation.validation == ValidationSource::server) {
-    refuse_for("validation.source server", "set validation.source=federated");
+    refuse_for("validation.source server", "set validation.source=federated, or name a worker.command");
   }
-  const bool is_kd = may_start_from(federation, StartModel::kd);
-  const bool teaches_here = federation.consolidation.transfer != TransferSet::student ||
-                            federation.consolidation.exchange == TeachingExchange::answers ||
-                            federation.consolidation.target != TeachingTarget::teachers;
-  if (is_kd && teaches_here) {
-    refuse_for("consolidation on public data", "set consolidation.transfer=student, exchange=models, target=teachers");
+  if (is_kd && (federation.consolidation.transfer != TransferSet::student ||
+                federation.consolidation.exchange == TeachingExchange::answers)) {
+    refuse_for("consolidation on public data", "set consolidation.transfer=student, or name a worker.command");
   }
-  if (fits_heads(federation)) refuse_for("a head from sums", "leave start.head and rounds.head at own");
   if (strategy_row(federation.strategy.name).needs_public_set) {
-    refuse_for(fmt::format("federation.strategy {}", federation.strategy.name), "choose another strategy");
+    refuse_for(fmt::format("federation.strategy {}", federation.strategy.name),
+               "choose another one, or name a worker.command");
   }
 }
 
@@ -349,7 +352,10 @@ void check(const ServerConfig& config) {
   if (config.terms.precision != learn::Precision::float32 && !config.terms.model.is_built_in()) {
     refuse("run.precision: bf16 is for the program's own models, and model.name is a file; use float32");
   }
-  if (config.terms.model.is_stated()) check_stated_model(federation);
+  if (config.terms.model.is_stated()) check_stated_model(federation, !config.worker.command.empty());
+  if (!config.worker.command.empty() && !config.terms.model.is_stated()) {
+    refuse("worker.command is for model.name=state:FILE; the server computes other models itself");
+  }
   if (may_start_from(federation, StartModel::best_local) && !has_source) {
     refuse("start.model best_local needs validation.source (server or federated): it says which model is best");
   }

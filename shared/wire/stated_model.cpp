@@ -58,7 +58,7 @@ void read_stated_model(learn::ModelSpec& spec) {
     specs.push_back({tensor_name, tensor.scalar_type(), tensor.sizes().vec()});
   }
   spec.stated = std::make_shared<const learn::StatedModel>(
-      learn::StatedModel{file.model.state(), learn::Schema(std::move(specs), trained)});
+      learn::StatedModel{file.model.state(), learn::Schema(std::move(specs), trained), {}});
 }
 
 }  // namespace headstart::wire

@@ -1,7 +1,7 @@
 // The file of a model that is known by its tensors alone.
 #pragma once
 
-#include "shared/learn/models/model.hpp"
+#include "shared/learn/models/stated_model.hpp"
 
 namespace headstart::wire {
 

@@ -7,7 +7,6 @@
 #include <torch/types.h>
 
 #include "client/config.hpp"
-#include "client/worker_process/frame.hpp"
 #include "server/pki/x509.hpp"
 #include "server/record/recovery.hpp"
 #include "shared/base/digest.hpp"
@@ -16,6 +15,7 @@
 #include "shared/plan/terms.hpp"
 #include "shared/wire/codec.hpp"
 #include "shared/wire/safetensors.hpp"
+#include "shared/worker_process/frame.hpp"
 
 namespace {
 
@@ -246,7 +246,7 @@ void write_model_files() {
 
 void write_worker_frames() {
   const auto frame = [](const std::string& name, const nlohmann::json& header, const std::string& body = "") {
-    write("worker_frame", name, client::frame_prefix(header, body.size()) + body);
+    write("worker_frame", name, worker_process::frame_prefix(header, body.size()) + body);
   };
   frame("hello", {{"type", "hello"}, {"protocol", 1}, {"software", "x"}, {"tasks", {"train", "evaluate"}}});
   frame("joined", {{"type", "joined"},

@@ -2,8 +2,8 @@
 // no more memory than its schema or the frame, and a refusal is short and printable.
 #include <sstream>
 
-#include "client/worker_process/frame.hpp"
 #include "shared/wire/prefixed_states.hpp"
+#include "shared/worker_process/frame.hpp"
 #include "tests/fuzz/fuzz.hpp"
 
 namespace {
@@ -15,27 +15,27 @@ learn::Schema model_schema() {
 }
 
 void read_joined(const nlohmann::json& header) {
-  (void)client::integer_in(header, "examples", 0);
-  (void)client::texts_in(header, "remarks");
-  const learn::Schema schema = client::schema_in(header, "model");
+  (void)worker_process::integer_in(header, "examples", 0);
+  (void)worker_process::texts_in(header, "remarks");
+  const learn::Schema schema = worker_process::schema_in(header, "model");
   fuzz::require(!schema.tensors().empty(), "a model has tensors");
 }
 
-void read_state(std::istream& in, const client::FrameHead& head) {
-  const wire::PackedState state = client::read_frame_state(in, head, model_schema());
+void read_state(std::istream& in, const worker_process::FrameHead& head) {
+  const wire::PackedState state = worker_process::read_frame_state(in, head, model_schema());
   fuzz::require(state.state().schema() == model_schema(), "a state is of the schema that is expected");
 }
 
 void read_frame(const std::string& text) {
   std::istringstream in(text);
-  const client::FrameHead head = client::read_frame_head(in);
-  const std::string written = client::frame_prefix(head.header, head.num_body_bytes);
+  const worker_process::FrameHead head = worker_process::read_frame_head(in);
+  const std::string written = worker_process::frame_prefix(head.header, head.num_body_bytes);
   std::istringstream again(written);
-  const client::FrameHead same = client::read_frame_head(again);
+  const worker_process::FrameHead same = worker_process::read_frame_head(again);
   fuzz::require(same.header == head.header && same.num_body_bytes == head.num_body_bytes, "a head reads as written");
   if (head.type() == "joined") read_joined(head.header);
   if (head.type() == "result") read_state(in, head);
-  if (head.type() == "failed") (void)client::text_in(head.header, "reason");
+  if (head.type() == "failed") (void)worker_process::text_in(head.header, "reason");
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-"""A worker process in plain Python and NumPy, written from client/worker_process/README.md alone: softmax regression.
+"""A worker process in plain Python and NumPy, written from shared/worker_process/README.md alone: softmax regression.
 
 Its samples are those of PLAIN_SILO (see silo_data); PLAIN_FAULT has it misbehave: "KIND=WHAT", or "KIND=WHAT@FILE",
 which happens once, as FILE is made then. KIND is a kind of task, "hello" or "join".

@@ -1,7 +1,6 @@
 #include "shared/learn/models/model.hpp"
 
 #include <mutex>
-#include <set>
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -12,6 +11,7 @@
 #include "shared/base/error.hpp"
 #include "shared/base/names.hpp"
 #include "shared/learn/models/networks.hpp"
+#include "shared/learn/models/stated_model.hpp"
 
 namespace headstart::learn {
 
@@ -47,45 +47,6 @@ class BuiltInModel final : public Model {
 
  private:
   std::shared_ptr<Network> network_;
-};
-
-[[noreturn]] void refuse_to_compute() {
-  throw Error(
-      Errc::usage,
-      "the model is known by its tensors alone (model.name=state:FILE): it is computed in processes of the silos' "
-      "own, which headstart-client --worker starts");
-}
-
-const StatedModel& stated_of(const ModelSpec& spec) {
-  if (!spec.stated) refuse_to_compute();
-  return *spec.stated;
-}
-
-/// A state to be averaged, sent and kept.
-class UncomputedModel final : public Model {
- public:
-  explicit UncomputedModel(const StatedModel& stated) {
-    for (const auto& [name, tensor] : stated.state.clone().tensors()) state_.push_back({name, tensor});
-    for (const TensorSpec& spec : stated.schema.tensors()) {
-      if (stated.schema.role_of(spec) == Role::parameter) trained_.insert(spec.name);
-    }
-  }
-
-  Tensor forward(const Tensor& /*x*/) override { refuse_to_compute(); }
-  std::vector<Tensor> parameters() override {
-    std::vector<Tensor> parameters;
-    for (const NamedTensor& named : state_) {
-      if (trained_.contains(named.name)) parameters.push_back(named.tensor);
-    }
-    return parameters;
-  }
-  std::vector<NamedTensor> named_state() override { return state_; }
-  void set_training(bool /*training*/) override {}
-  void to(c10::Device device) override { move_tensors(state_, device); }
-
- private:
-  std::vector<NamedTensor> state_;
-  std::set<std::string> trained_;
 };
 
 /// Every layer draws from a stream that its name names: adding one leaves the others as they were.
@@ -225,7 +186,7 @@ std::unique_ptr<Model> make_model(const ModelSpec& spec, const Task& task, Seed 
     }
     return load_script(spec, task);
   }
-  if (spec.is_stated()) return std::make_unique<UncomputedModel>(stated_of(spec));
+  if (spec.is_stated()) return make_stated(stated_of(spec));
   std::shared_ptr<Network> network;
   if (spec.name == "cnn") network = make_cnn(spec, task, resolved_norm(spec));
   if (spec.name == "resnet18") network = make_resnet18(spec, task, resolved_norm(spec));

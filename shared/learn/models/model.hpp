@@ -19,11 +19,7 @@ enum class Norm { automatic, batch, group, none };  ///< automatic: none for cnn
 inline constexpr std::pair<Norm, std::string_view> norm_words[] = {
     {Norm::automatic, "auto"}, {Norm::batch, "batch"}, {Norm::group, "group"}, {Norm::none, "none"}};
 
-/// A model that is known by its tensors: what round 1 starts from, and which of them are trained.
-struct StatedModel {
-  StateDict state;
-  Schema schema;
-};
+struct StatedModel;
 
 /// Names an architecture; with a Task it determines the schema of the state.
 struct ModelSpec {
@@ -91,6 +87,8 @@ class Model {
   /// parameters() with their names in named_state(), in the same order.
   std::vector<NamedTensor> named_parameters();
   virtual void set_training(bool training) = 0;
+  /// Samples in a batch of work without gradients, where the caller would take `asked`.
+  [[nodiscard]] virtual std::int64_t batch_size_for(std::int64_t asked) const { return asked; }
   virtual void to(c10::Device device) = 0;
   /// Turns the floating-point tensors into that type (float32 when made), dropping gradients.
   void to_type(c10::ScalarType floating);

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "client/worker.hpp"
-#include "client/worker_process/worker_link.hpp"
+#include "shared/worker_process/worker_link.hpp"
 
 namespace headstart::client {
 
@@ -21,8 +21,8 @@ struct ProcessWorkerOptions {
 /// logits and features stay here.
 class ProcessWorker final : public Worker {
  public:
-  /// Throws as WorkerLink's constructor.
-  ProcessWorker(ProcessWorkerOptions options, WorkerCommand command);
+  /// Throws as worker_process::WorkerLink's constructor.
+  ProcessWorker(ProcessWorkerOptions options, worker_process::WorkerCommand command);
   ~ProcessWorker() override;
 
   [[nodiscard]] std::vector<std::string> kinds() const override;
@@ -51,10 +51,10 @@ class ProcessWorker final : public Worker {
   void take_up(const nlohmann::json& joined);
   void require_model_of(const plan::Terms& terms) const;
   /// One state of the run's model from the worker.
-  wire::PackedState state_from(const WorkerRequest& request, const TaskContext& context,
+  wire::PackedState state_from(const worker_process::WorkerRequest& request, const TaskContext& context,
                                nlohmann::json* figures = nullptr);
-  learn::Tensor tensor_from(const WorkerRequest& request, const std::string& name, std::uint64_t max_bytes,
-                            const TaskContext& context);
+  learn::Tensor tensor_from(const worker_process::WorkerRequest& request, const std::string& name,
+                            std::uint64_t max_bytes, const TaskContext& context);
   const wire::PackedState& pretrained(const TaskContext& context);
   void require_shared_model() const;
   /// The input's samples as float32 as models take them.
@@ -64,7 +64,7 @@ class ProcessWorker final : public Worker {
   [[nodiscard]] Seed seeds() const { return terms_.client_seeds(options_.name); }
 
   ProcessWorkerOptions options_;
-  WorkerLink link_;
+  worker_process::WorkerLink link_;
   plan::Terms terms_;
   learn::Schema schema_;
   std::uint64_t num_examples_ = 0;

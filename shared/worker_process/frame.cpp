@@ -1,4 +1,4 @@
-#include "client/worker_process/frame.hpp"
+#include "shared/worker_process/frame.hpp"
 
 #include <array>
 #include <istream>
@@ -11,7 +11,7 @@
 #include "shared/base/printable.hpp"
 #include "shared/wire/safetensors.hpp"
 
-namespace headstart::client {
+namespace headstart::worker_process {
 
 namespace {
 
@@ -202,4 +202,4 @@ learn::Schema schema_in(const nlohmann::json& header, const std::string& key) {
   }
 }
 
-}  // namespace headstart::client
+}  // namespace headstart::worker_process

@@ -1,6 +1,6 @@
-#include "client/worker_process/worker_command.hpp"
+#include "shared/worker_process/worker_command.hpp"
 
-namespace headstart::client {
+namespace headstart::worker_process {
 
 void declare_fields(Fields& fields, const std::string& prefix, WorkerCommand& command) {
   fields.group(prefix, "A process of this silo's own that trains in place of the client");
@@ -17,4 +17,4 @@ void declare_fields(Fields& fields, const std::string& prefix, WorkerCommand& co
                  {0, 1000});
 }
 
-}  // namespace headstart::client
+}  // namespace headstart::worker_process

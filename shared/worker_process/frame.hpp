@@ -11,7 +11,7 @@
 
 #include "shared/wire/packed_state.hpp"
 
-namespace headstart::client {
+namespace headstart::worker_process {
 
 inline constexpr std::int64_t worker_protocol = 1;
 inline constexpr std::uint32_t max_frame_header_bytes = 4U << 20U;
@@ -46,4 +46,4 @@ std::vector<std::string> texts_in(const nlohmann::json& header, const std::strin
 /// The model of a `joined`: its list of tensors. Throws Error(protocol), naming the place in the list.
 learn::Schema schema_in(const nlohmann::json& header, const std::string& key);
 
-}  // namespace headstart::client
+}  // namespace headstart::worker_process

@@ -19,7 +19,7 @@
 
 #include "shared/base/error.hpp"
 
-namespace headstart::client {
+namespace headstart::worker_process {
 
 /// Owns a file descriptor.
 class Descriptor {
@@ -99,4 +99,4 @@ class ProcessBuffer final : public std::streambuf {
   std::array<char, 4096> room_{};
 };
 
-}  // namespace headstart::client
+}  // namespace headstart::worker_process

@@ -6,7 +6,7 @@
 
 #include "shared/base/fields.hpp"
 
-namespace headstart::client {
+namespace headstart::worker_process {
 
 struct WorkerCommand {
   std::string command;
@@ -17,4 +17,4 @@ struct WorkerCommand {
 /// "worker.command", ... under `prefix`.
 void declare_fields(Fields& fields, const std::string& prefix, WorkerCommand& command);
 
-}  // namespace headstart::client
+}  // namespace headstart::worker_process

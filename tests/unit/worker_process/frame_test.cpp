@@ -1,15 +1,16 @@
 // Frames of a silo's own worker, byte by byte, and what is refused.
+#include "shared/worker_process/frame.hpp"
+
 #include <sstream>
 
 #include <doctest/doctest.h>
 #include <torch/types.h>
 
-#include "client/worker_process/frame.hpp"
 #include "shared/wire/prefixed_states.hpp"
 #include "shared/wire/safetensors.hpp"
 #include "tests/support/throws.hpp"
 
-namespace headstart::client {
+namespace headstart::worker_process {
 
 namespace {
 
@@ -126,4 +127,4 @@ TEST_CASE("several states follow one behind the other under their prefixes") {
   CHECK(at::equal(read.model.state().at("1/samples"), second.state().at("samples")));
 }
 
-}  // namespace headstart::client
+}  // namespace headstart::worker_process

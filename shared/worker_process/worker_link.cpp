@@ -1,4 +1,4 @@
-#include "client/worker_process/worker_link.hpp"
+#include "shared/worker_process/worker_link.hpp"
 
 #include <algorithm>
 #include <cmath>
@@ -13,7 +13,7 @@
 #include "shared/base/version.hpp"
 #include "shared/wire/prefixed_states.hpp"
 
-namespace headstart::client {
+namespace headstart::worker_process {
 
 namespace {
 
@@ -45,7 +45,8 @@ std::string prefix_of(std::size_t place) { return fmt::format("{}/", place); }
 
 }  // namespace
 
-WorkerLink::WorkerLink(WorkerCommand command) : command_(std::move(command)) {
+WorkerLink::WorkerLink(WorkerCommand command, std::string needed_kind)
+    : command_(std::move(command)), needed_kind_(std::move(needed_kind)) {
   try {
     start();
   } catch (const Error& error) {
@@ -88,8 +89,8 @@ void WorkerLink::greet() {
                             protocol, version(), worker_protocol));
   }
   kinds_ = texts_in(hello.header, "tasks");
-  if (std::ranges::find(kinds_, "train") == kinds_.end()) {
-    throw Error(Errc::protocol, "it cannot do the task 'train', which every run asks for");
+  if (std::ranges::find(kinds_, needed_kind_) == kinds_.end()) {
+    throw Error(Errc::protocol, fmt::format("it cannot do the task '{}', which every run asks for", needed_kind_));
   }
   software_ = hello.header.contains("software") ? printable(text_in(hello.header, "software"), 64) : "";
 }
@@ -234,4 +235,4 @@ void WorkerLink::abandon(std::int64_t task) {
   }
 }
 
-}  // namespace headstart::client
+}  // namespace headstart::worker_process

@@ -14,13 +14,19 @@
 
 #include <nlohmann/json.hpp>
 
-#include "client/worker.hpp"
-#include "client/worker_process/child_process.hpp"
-#include "client/worker_process/frame.hpp"
-#include "client/worker_process/worker_command.hpp"
+#include "shared/base/error.hpp"
 #include "shared/learn/core/progress.hpp"
+#include "shared/worker_process/child_process.hpp"
+#include "shared/worker_process/frame.hpp"
+#include "shared/worker_process/worker_command.hpp"
 
-namespace headstart::client {
+namespace headstart::worker_process {
+
+/// The worker could not do what it was asked for within its restarts.
+class WorkerFailed : public Error {
+ public:
+  explicit WorkerFailed(const std::string& words) : Error(Errc::run_failed, words) {}
+};
 
 /// What a task of the worker's kinds is sent with. The states outlive the request.
 struct WorkerRequest {
@@ -42,8 +48,8 @@ class WorkerLink {
   using Reader = std::function<void(std::istream&, const FrameHead&)>;
 
   /// Starts the worker and waits for its `hello`. Throws Error(usage) where it cannot be started, ends, stays silent,
-  /// speaks another version or no task that it has to.
-  explicit WorkerLink(WorkerCommand command);
+  /// speaks another version, or cannot do the task `needed_kind`.
+  WorkerLink(WorkerCommand command, std::string needed_kind);
   ~WorkerLink();
 
   /// The kinds of task that the worker can do.
@@ -79,6 +85,7 @@ class WorkerLink {
   auto with_restarts(Attempt attempt);
 
   WorkerCommand command_;
+  std::string needed_kind_;
   std::unique_ptr<ChildProcess> process_;
   std::unique_ptr<ProcessBuffer> buffer_;
   std::unique_ptr<std::istream> stream_;
@@ -92,4 +99,4 @@ class WorkerLink {
   std::int64_t last_task_ = 0;
 };
 
-}  // namespace headstart::client
+}  // namespace headstart::worker_process

@@ -1,4 +1,4 @@
-#include "client/worker_process/child_process.hpp"
+#include "shared/worker_process/child_process.hpp"
 
 #include <fcntl.h>
 #include <poll.h>
@@ -22,7 +22,7 @@
 #include "shared/base/log.hpp"
 #include "shared/base/printable.hpp"
 
-namespace headstart::client {
+namespace headstart::worker_process {
 
 namespace {
 
@@ -278,4 +278,4 @@ std::streamsize ProcessBuffer::xsgetn(char* to, std::streamsize count) {
   return done;
 }
 
-}  // namespace headstart::client
+}  // namespace headstart::worker_process

@@ -1,4 +1,4 @@
-#include "client/worker_process/process_worker.hpp"
+#include "client/process_worker.hpp"
 
 #include <algorithm>
 
@@ -22,7 +22,7 @@ constexpr std::uint64_t max_feature_bytes = std::uint64_t{1} << 40;
 
 nlohmann::json seed_of(const Seed& seed) { return seed.value(); }
 
-void read_no_body(const FrameHead& head) {
+void read_no_body(const worker_process::FrameHead& head) {
   if (head.num_body_bytes > 0) throw Error(Errc::protocol, "a 'result' with tensors, where figures alone are expected");
 }
 
@@ -60,8 +60,8 @@ const std::vector<ProcessWorker::KindRow>& ProcessWorker::rows() {
   return all;
 }
 
-ProcessWorker::ProcessWorker(ProcessWorkerOptions options, WorkerCommand command)
-    : options_(std::move(options)), link_(std::move(command)) {
+ProcessWorker::ProcessWorker(ProcessWorkerOptions options, worker_process::WorkerCommand command)
+    : options_(std::move(options)), link_(std::move(command), "train") {
   spdlog::info("the worker is {}", link_.software().empty() ? "there" : link_.software());
 }
 
@@ -86,7 +86,7 @@ wire::Join ProcessWorker::join(const plan::Terms& terms) {
                                  {"client", options_.name},
                                  {"terms", nlohmann::json::parse(plan::to_json_text(terms))},
                                  {"seed", seed_of(seeds())}};
-  const nlohmann::json joined = link_.join(header, [this](std::istream&, const FrameHead& head) {
+  const nlohmann::json joined = link_.join(header, [this](std::istream&, const worker_process::FrameHead& head) {
     read_no_body(head);
     take_up(head.header);
   });
@@ -102,7 +102,7 @@ wire::Join ProcessWorker::join(const plan::Terms& terms) {
   join.architecture = terms.architecture;
   join.shares_with_peers = options_.shares_with_peers;
   join.withholds_model = options_.withholds_model;
-  if (const std::vector<std::string> classes = texts_in(joined, "classes");
+  if (const std::vector<std::string> classes = worker_process::texts_in(joined, "classes");
       !classes.empty() && classes != terms.samples.classes) {
     throw Error(Errc::data,
                 fmt::format("the worker's classes are {}, the run's are {}: the same names in the same order "
@@ -113,11 +113,11 @@ wire::Join ProcessWorker::join(const plan::Terms& terms) {
 }
 
 void ProcessWorker::take_up(const nlohmann::json& joined) {
-  num_examples_ = static_cast<std::uint64_t>(integer_in(joined, "examples", 0));
-  num_held_out_ = static_cast<std::uint64_t>(integer_in(joined, "held_out", 0));
-  schema_ = schema_in(joined, "model");
+  num_examples_ = static_cast<std::uint64_t>(worker_process::integer_in(joined, "examples", 0));
+  num_held_out_ = static_cast<std::uint64_t>(worker_process::integer_in(joined, "held_out", 0));
+  schema_ = worker_process::schema_in(joined, "model");
   remarks_.clear();
-  for (const std::string& remark : texts_in(joined, "remarks")) {
+  for (const std::string& remark : worker_process::texts_in(joined, "remarks")) {
     if (remarks_.size() < max_remarks) remarks_.push_back(printable(remark, 500));
   }
   if (!joined.contains("shape")) return;
@@ -162,22 +162,22 @@ TaskResult ProcessWorker::perform(const Assignment& assignment, const TaskContex
   return (this->*row->perform)(assignment, context);
 }
 
-wire::PackedState ProcessWorker::state_from(const WorkerRequest& request, const TaskContext& context,
+wire::PackedState ProcessWorker::state_from(const worker_process::WorkerRequest& request, const TaskContext& context,
                                             nlohmann::json* figures) {
   std::optional<wire::PackedState> state;
-  const auto read = [this, &state](std::istream& in, const FrameHead& head) {
-    state = read_frame_state(in, head, schema_);
+  const auto read = [this, &state](std::istream& in, const worker_process::FrameHead& head) {
+    state = worker_process::read_frame_state(in, head, schema_);
   };
   nlohmann::json said = link_.ask(request, read, context.progress, context.stop);
   if (figures != nullptr) *figures = std::move(said);
   return std::move(*state);
 }
 
-learn::Tensor ProcessWorker::tensor_from(const WorkerRequest& request, const std::string& name, std::uint64_t max_bytes,
-                                         const TaskContext& context) {
+learn::Tensor ProcessWorker::tensor_from(const worker_process::WorkerRequest& request, const std::string& name,
+                                         std::uint64_t max_bytes, const TaskContext& context) {
   learn::Tensor tensor;
-  const auto read = [&](std::istream& in, const FrameHead& head) {
-    tensor = read_frame_tensor(in, head, name, max_bytes);
+  const auto read = [&](std::istream& in, const worker_process::FrameHead& head) {
+    tensor = worker_process::read_frame_tensor(in, head, name, max_bytes);
     if (tensor.scalar_type() != at::kFloat || tensor.dim() != 2) {
       throw Error(Errc::protocol,
                   fmt::format("'{}' is {} {}; float32 of two dimensions is expected", name,
@@ -195,7 +195,8 @@ TaskResult ProcessWorker::train(const Assignment& assignment, const TaskContext&
                 "the run's strategy or local objective sends parts beside the model, which workers do not "
                 "take");
   }
-  WorkerRequest request{.kind = "train", .inputs = {{"model", "", &assignment.input(plan::input::model).state}}};
+  worker_process::WorkerRequest request{.kind = "train",
+                                        .inputs = {{"model", "", &assignment.input(plan::input::model).state}}};
   request.settings = {{"round", settings.round},
                       {"counted_round", settings.counted_round},
                       {"seed", seed_of(seeds().child("train").child(static_cast<std::uint64_t>(settings.round)))}};
@@ -204,8 +205,8 @@ TaskResult ProcessWorker::train(const Assignment& assignment, const TaskContext&
 
 TaskResult ProcessWorker::evaluate(const Assignment& assignment, const TaskContext& context) {
   const Input& model = assignment.input(plan::input::model);
-  const WorkerRequest request{.kind = "evaluate", .inputs = {{"model", model.owner, &model.state}}};
-  const auto read = [this](std::istream&, const FrameHead& head) {
+  const worker_process::WorkerRequest request{.kind = "evaluate", .inputs = {{"model", model.owner, &model.state}}};
+  const auto read = [this](std::istream&, const worker_process::FrameHead& head) {
     read_no_body(head);
     (void)plan::evaluation_from_json_text(head.header["figures"].dump(), terms_.task.num_classes, num_held_out_);
   };
@@ -214,7 +215,8 @@ TaskResult ProcessWorker::evaluate(const Assignment& assignment, const TaskConte
 
 const wire::PackedState& ProcessWorker::pretrained(const TaskContext& context) {
   if (pretrained_) return *pretrained_;
-  WorkerRequest request{.kind = "pretrain", .settings = {{"seed", seed_of(seeds().child("pretrain"))}}, .inputs = {}};
+  worker_process::WorkerRequest request{
+      .kind = "pretrain", .settings = {{"seed", seed_of(seeds().child("pretrain"))}}, .inputs = {}};
   wire::PackedState untrained;
   if (terms_.model.is_built_in()) {
     untrained = wire::PackedState(learn::make_model(terms_.model, terms_.task, terms_.seeds().child("model"))->state());
@@ -252,8 +254,8 @@ wire::PackedState ProcessWorker::samples_of(const Input& input) const {
 }
 
 learn::Tensor ProcessWorker::logits_on(const wire::PackedState& samples, const TaskContext& context) {
-  const WorkerRequest request{.kind = "logits",
-                              .inputs = {{"model", options_.name, &pretrained(context)}, {"samples", "", &samples}}};
+  const worker_process::WorkerRequest request{
+      .kind = "logits", .inputs = {{"model", options_.name, &pretrained(context)}, {"samples", "", &samples}}};
   const std::int64_t count = samples.state().tensors().front().tensor.size(0);
   const auto bytes = static_cast<std::uint64_t>(count * terms_.task.num_classes) * sizeof(float);
   learn::Tensor logits = tensor_from(request, "logits", bytes, context);
@@ -266,7 +268,7 @@ learn::Tensor ProcessWorker::logits_on(const wire::PackedState& samples, const T
 
 learn::Tensor ProcessWorker::log_odds_on(const wire::PackedState& samples, const TaskContext& context) {
   const auto features_of = [&](std::string_view of) {
-    WorkerRequest request{
+    worker_process::WorkerRequest request{
         .kind = "features", .settings = {{"of", of}}, .inputs = {{"model", options_.name, &pretrained(context)}}};
     if (of == "samples") request.inputs.push_back({"samples", "", &samples});
     return finite(tensor_from(request, "features", max_feature_bytes, context), "features").to(at::kDouble);
@@ -305,7 +307,7 @@ TaskResult ProcessWorker::answers(const Assignment& assignment, const TaskContex
 
 TaskResult ProcessWorker::distill(const Assignment& assignment, const TaskContext& context) {
   const learn::KdSetting setting = plan::kd_setting_from_json_text(assignment.settings);
-  WorkerRequest request{.kind = "distill"};
+  worker_process::WorkerRequest request{.kind = "distill"};
   request.settings = {{"temperature", setting.temperature},
                       {"alpha", setting.alpha},
                       {"seed", seed_of(terms_.seeds().child("consolidation"))}};
