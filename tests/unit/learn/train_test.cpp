@@ -7,9 +7,11 @@
 #include <thread>
 
 #include <doctest/doctest.h>
+#include <nlohmann/json.hpp>
 #include <torch/types.h>
 
 #include "shared/base/error.hpp"
+#include "shared/base/files.hpp"
 #include "shared/learn/core/random.hpp"
 #include "shared/learn/data/stratified.hpp"
 #include "shared/learn/train/local_objective.hpp"
@@ -154,6 +156,30 @@ TEST_CASE("epoch orders are permutations, each epoch its own") {
   CHECK_FALSE(orders[0].equal(orders[1]));
   CHECK_FALSE(orders[1].equal(orders[2]));
   CHECK(epoch_orders(40, 1, Seed(5))[0].equal(orders[0]));
+}
+
+TEST_CASE("orders and held-out samples are those that the Python package draws from the same seeds") {
+  const nlohmann::json golden = read_json("tests/golden/order_vectors.json");
+  for (const auto& one : golden["children"]) {
+    CHECK(Seed(one["seed"].get<std::uint64_t>()).child(one["label"].get<std::string>()).value() == one["child"]);
+  }
+  const nlohmann::json& place = golden["silo"];
+  const Seed silo = Seed(place["run"].get<std::uint64_t>()).child("client").child(place["name"].get<std::string>());
+  const Seed round = silo.child("train").child(place["round"].get<std::uint64_t>());
+  CHECK(round.value() == place["seed"]);
+  for (const auto& one : golden["orders"]) {
+    const auto& epochs = one["epochs"];
+    const auto orders = epoch_orders(one["size"].get<std::int64_t>(), std::ssize(epochs), round);
+    for (std::size_t i = 0; i < orders.size(); ++i) {
+      CHECK(orders[i].equal(torch::tensor(epochs[i].get<std::vector<std::int64_t>>(), torch::kLong)));
+    }
+  }
+  for (const auto& one : golden["held_out"]) {
+    const Tensor labels = torch::tensor(one["labels"].get<std::vector<std::int64_t>>(), torch::kLong);
+    const auto [training, held_out] = holdout_split(labels, one["fraction"].get<double>(), silo.child("held out"));
+    CHECK(held_out.equal(torch::tensor(one["held_out"].get<std::vector<std::int64_t>>(), torch::kLong)));
+    CHECK(training.size(0) + held_out.size(0) == labels.size(0));
+  }
 }
 
 TEST_CASE("data that is not finite ends training by name, whatever the epoch") {
