@@ -82,6 +82,7 @@ class ClientLoop {
       throw Error(Errc::protocol, fmt::format("the server allows {} ms of silence; {} at least are expected",
                                               welcome.silence, min_silence));
     }
+    protocol_ = welcome.protocol;
     conversation_->limit_silence(std::chrono::milliseconds(welcome.silence));
     co_await take_up(welcome.terms.value);
     conversation_->post(state_.join);
@@ -249,6 +250,8 @@ class ClientLoop {
     if (is_unwanted()) co_return std::nullopt;  // the next message says why
     spdlog::error("client {}: task failed ({}, which is all that the server is told): {}", context_.name,
                   wire::word_of(code), reason);
+    // An older server takes a code that it does not know for a broken protocol.
+    if (code == wire::Failure::worker && protocol_ < 8) code = wire::Failure::internal;
     conversation_->post(wire::TaskFailed{task_, code});
     ++state_.num_tasks_failed;
     co_return std::nullopt;
@@ -296,9 +299,10 @@ class ClientLoop {
   ClientState& state_;
 
   plan::Terms terms_;
-  wire::TaskId task_ = 0;               ///< Under way.
-  std::optional<std::string> refusal_;  ///< Of its result, before there is one.
-  bool is_over_ = false;                ///< The run; the message that says so may still wait.
+  std::uint16_t protocol_ = wire::protocol_version;  ///< That is spoken with this server.
+  wire::TaskId task_ = 0;                            ///< Under way.
+  std::optional<std::string> refusal_;               ///< Of its result, before there is one.
+  bool is_over_ = false;                             ///< The run; the message that says so may still wait.
   std::optional<std::string> finished_;
 };
 

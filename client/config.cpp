@@ -39,7 +39,7 @@ void declare_fields(Fields& fields, ClientConfig& config) {
   fields.checked_text(
       "own_model", config.own_model,
       "Pre-train this architecture instead of the federated one (cnn, resnet18, script:FILE); it still teaches.",
-      learn::require_script_path);
+      learn::require_model_path);
   learn::declare_fields(fields, "own", config.own_spec);
   fields.group("own", "Sizes of the network that own_model names");
   fields.withdraw("own.name");
@@ -56,6 +56,7 @@ void declare_fields(Fields& fields, ClientConfig& config) {
                  "consolidation.target): a sum over a "
                  "few samples says much about them. The run may ask for more.",
                  {1, 1e9});
+  declare_fields(fields, "worker", config.worker);
   fields.text("device", config.device, "Where the client computes: cpu, cuda or auto.");
   fields.integer("threads", config.threads, "LibTorch threads; the same at all clients for a repeatable run.",
                  {1, 1024});

@@ -9,6 +9,7 @@
 #include "shared/base/log.hpp"
 #include "shared/learn/data/data_set.hpp"
 #include "shared/net/tls_files.hpp"
+#include "shared/worker_process/worker_command.hpp"
 
 namespace headstart::client {
 
@@ -32,6 +33,7 @@ struct ClientConfig {
   std::string store;
   Sharing share_model = Sharing::server;
   std::int64_t min_sum_samples = 5;
+  worker_process::WorkerCommand worker;
   std::string device = "cpu";
   std::int64_t threads = 1;
   std::string log = "info";

@@ -10,7 +10,7 @@
 #include <boost/asio/thread_pool.hpp>
 
 #include "client/check.hpp"
-#include "client/config.hpp"
+#include "client/make_worker.hpp"
 #include "client/run_with_reconnect.hpp"
 #include "shared/base/cli.hpp"
 #include "shared/base/log.hpp"
@@ -43,7 +43,15 @@ class LogObserver final : public client::ClientObserver {
   }
 };
 
-int run_client(const client::ClientConfig& config, bool is_check) {
+/// What is asked for beside the settings.
+struct Mode {
+  bool is_check = false;
+  bool is_forever = false;
+};
+
+int run_client(const client::ClientConfig& config, Mode mode) {
+  const bool is_check = mode.is_check;
+  if (is_check && mode.is_forever) throw Error(Errc::usage, "--check and --forever exclude each other");
   if (config.server.empty()) throw Error(Errc::usage, "--server wss://HOST:PORT is needed");
   if (!is_valid_client_name(config.name)) {
     throw Error(Errc::usage, "--name: expected 1 to 64 letters, digits, '.', '_' or '-', got '" + config.name + "'");
@@ -62,7 +70,7 @@ int run_client(const client::ClientConfig& config, bool is_check) {
   }
   learn::use_threads(config.threads);
   const learn::KeepFreedMemory keep_freed_memory;
-  client::LocalWorker worker(client::worker_options(config), client::load_own_data(config));
+  const std::unique_ptr<client::Worker> worker = client::make_worker(config);
 
   net::RedialOptions redial;
   redial.patience = std::chrono::milliseconds(std::llround(1000 * config.patience));
@@ -79,7 +87,7 @@ int run_client(const client::ClientConfig& config, bool is_check) {
                                  {.leave = [] { std::_Exit(static_cast<int>(Errc::interrupted)); }});
   channel_options.stop = stop.get_token();
   const auto dial = [&] { return net::connect(io.get_executor(), url, channel_options); };
-  client::ClientContext context{config.name,     &worker, &pool, &observer, std::chrono::steady_clock::now,
+  client::ClientContext context{config.name,     worker.get(), &pool, &observer, std::chrono::steady_clock::now,
                                 stop.get_token()};
   const auto check = [&]() -> net::Task<std::string> {
     const auto tell = [](const std::string& words) { std::cout << "ok  " << printable(words) << std::endl; };
@@ -91,7 +99,9 @@ int run_client(const client::ClientConfig& config, bool is_check) {
     co_await std::move(checking);
     co_return "everything that can be known before the run holds";
   };
-  auto running = is_check ? check() : client::run_with_reconnect(io.get_executor(), dial, context, redial);
+  auto running = is_check          ? check()
+                 : mode.is_forever ? client::run_forever(io.get_executor(), dial, context, redial)
+                                   : client::run_with_reconnect(io.get_executor(), dial, context, redial);
   asio::co_spawn(io, std::move(running), [&](std::exception_ptr ended, std::string words) {
     failure = std::move(ended);
     summary = std::move(words);
@@ -113,15 +123,19 @@ int main(int argc, char** argv) {
   Fields fields;
   client::declare_fields(fields, config);
   CLI::App app("Headstart client: trains on this silo's data as the server asks; the data never leaves.");
-  add_settings(
-      app, fields,
-      {"server", "name", "data.set", "data.path", "share_model", "tls.authority", "tls.certificate", "tls.key"});
+  add_settings(app, fields,
+               {"server", "name", "data.set", "data.path", "worker.command", "share_model", "tls.authority",
+                "tls.certificate", "tls.key"});
   app.add_option("--server", config.server, "The server's address, wss://HOST:PORT (TLS) or ws://HOST:PORT");
   app.add_option("--name", config.name, "This client's name in the run");
-  bool is_check = false;
+  app.add_option("--worker", config.worker.command,
+                 "Command of this silo's own that trains and measures in place of the client (shared/worker_process)");
+  Mode mode;
+  app.add_flag("--forever", mode.is_forever,
+               "Take the next run when one has ended or failed, until this client is stopped (Ctrl-C)");
   app.add_flag(
-      "--check", is_check,
+      "--check", mode.is_check,
       "Test name, certificate, server, data and model, say what is wrong or ends soon, and leave without joining. "
       "Under TLS it may run beside this client itself, which stays in its run");
-  return run_program("headstart-client", app, argc, argv, [&] { return run_client(config, is_check); });
+  return run_program("headstart-client", app, argc, argv, [&] { return run_client(config, mode); });
 }

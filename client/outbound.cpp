@@ -7,6 +7,7 @@
 #include <c10/util/Exception.h>
 
 #include "shared/base/error.hpp"
+#include "shared/worker_process/worker_link.hpp"
 
 namespace headstart::client {
 
@@ -18,6 +19,7 @@ ReleasedResult Outbound::release(const Assignment& assignment, TaskResult result
 wire::Failure Outbound::release(const std::exception& failure) {
   if (dynamic_cast<const std::bad_alloc*>(&failure) != nullptr) return wire::Failure::memory;
   if (dynamic_cast<const c10::OutOfMemoryError*>(&failure) != nullptr) return wire::Failure::memory;
+  if (dynamic_cast<const worker_process::WorkerFailed*>(&failure) != nullptr) return wire::Failure::worker;
   const auto* error = dynamic_cast<const Error*>(&failure);
   if (error == nullptr) {
     // On the CPU LibTorch has no type of its own for it.

@@ -13,6 +13,7 @@ namespace headstart::client {
 
 namespace {
 
+constexpr std::chrono::milliseconds pause_between_runs = std::chrono::seconds(2);
 constexpr std::chrono::milliseconds longest_pause_outside = std::chrono::seconds(5);
 
 bool may_pass(const Error& error, bool is_in_run) {
@@ -88,6 +89,27 @@ net::Task<std::string> run_with_reconnect(net::asio::any_io_executor executor, D
       state.runner.drop();
       throw Error(Errc::interrupted, "stopped while waiting for the server");
     }
+  }
+}
+
+net::Task<std::string> run_forever(net::asio::any_io_executor executor, Dial dial, ClientContext context,
+                                   net::RedialOptions redial) {
+  net::Timer pause_timer(executor);
+  const std::stop_callback on_stop(context.stop, [&pause_timer] { pause_timer.end(); });
+  for (;;) {
+    std::string words;
+    try {
+      auto running = run_with_reconnect(executor, dial, context, redial);
+      words = co_await std::move(running);
+    } catch (const Error& error) {
+      if (error.code() == Errc::interrupted || error.code() == Errc::internal || context.stop.stop_requested()) throw;
+      words = error.what();
+    }
+    context.observer->on_retry(words + "; standing by for the next run", pause_between_runs);
+    pause_timer.expires_after(pause_between_runs);
+    auto waiting = pause_timer.wait();
+    co_await std::move(waiting);
+    if (context.stop.stop_requested()) throw Error(Errc::interrupted, "stopped while standing by");
   }
 }
 

@@ -23,4 +23,10 @@ using Dial = std::function<net::Task<std::unique_ptr<net::MessageChannel>>()>;
 net::Task<std::string> run_with_reconnect(net::asio::any_io_executor executor, Dial dial, ClientContext context,
                                           net::RedialOptions redial);
 
+/// One run after another, as run_with_reconnect(), with a pause between: after one that ended and after one that failed
+/// or refused this client, which is told to the observer as a retry. Ends by Error(interrupted) on a stop, and by
+/// Error(internal).
+net::Task<std::string> run_forever(net::asio::any_io_executor executor, Dial dial, ClientContext context,
+                                   net::RedialOptions redial);
+
 }  // namespace headstart::client

@@ -4,6 +4,8 @@
 #include <fmt/ranges.h>
 #include <torch/types.h>
 
+#include "client/consent.hpp"
+#include "client/given_samples.hpp"
 #include "shared/base/digest.hpp"
 #include "shared/base/log.hpp"
 #include "shared/learn/core/platform.hpp"
@@ -127,6 +129,11 @@ void Silo::note_what_is_odd() {
 }
 
 learn::ModelSpec Silo::with_local_script(learn::ModelSpec spec) const {
+  if (spec.is_stated()) {
+    throw Error(Errc::usage,
+                "the run's model is known to the server by its tensors alone (model.name=state:FILE there): start this "
+                "client with --worker COMMAND, a process that trains it (shared/worker_process)");
+  }
   if (!spec.is_scripted()) return spec;
   if (options_.script.empty()) {
     throw Error(Errc::usage, "the run trains a scripted model; name this silo's copy of the file with model.script");
@@ -148,10 +155,7 @@ std::unique_ptr<learn::Model> Silo::make(const learn::ModelSpec& spec, Seed seed
 }
 
 void Silo::require_shared_model() const {
-  if (!options_.withholds_model) return;
-  throw Error(Errc::usage,
-              "the server asks for this silo's pre-trained model, or for its answer to each sample, and "
-              "share_model here is answers: its weighted answers to public samples alone leave");
+  if (options_.withholds_model) throw withheld_model();
 }
 
 learn::Model& Silo::global_model() {
@@ -223,22 +227,6 @@ wire::PackedState Silo::pretrained(const TaskContext& context) {
   return *pretrained_;
 }
 
-at::Tensor Silo::samples_of(const Input& input) const {
-  const at::Tensor& x = input.state.state().tensors().front().tensor;
-  const std::vector<std::int64_t>& shape = terms_.task.shape;
-  const bool is_stored = x.scalar_type() == at::kByte;
-  if ((x.scalar_type() != at::kFloat && !is_stored) || x.dim() < 1 || !x.sizes().slice(1).equals(shape)) {
-    throw Error(Errc::protocol, fmt::format("samples of the shape {} from the server; those of the run have {}",
-                                            learn::shape_text(x.sizes().slice(1)), learn::shape_text(shape)));
-  }
-  if (!is_stored) return x.to(device_);
-  learn::Dataset stored;
-  stored.images = x;
-  stored.labels = torch::zeros({x.size(0)}, torch::kLong);
-  stored.num_classes = terms_.task.num_classes;
-  stored.mean = terms_.samples.mean;
-  stored.deviation = terms_.samples.deviation;
-  return stored.all().x.to(device_);
-}
+at::Tensor Silo::samples_of(const Input& input) const { return given_samples(input, terms_).to(device_); }
 
 }  // namespace headstart::client

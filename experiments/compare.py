@@ -5,6 +5,7 @@ rounds, seconds and bytes each start takes to a target accuracy.
     experiments/compare.py --plan experiments/plans/quick.json
     experiments/compare.py --starts random,best,kd-public --partitions label-dirichlet --seeds 1,2,3 --rounds 20
     experiments/compare.py --resume runs/NAME
+    experiments/compare.py --silos /data/silos --set data.path=/data/central --rounds 20     silos as they are
     experiments/compare.py --plan experiments/plans/main-table.json --slurm -- --time=2:00:00     on a Slurm cluster
 """
 
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import TextIO
 
 from common.errors import INTERRUPTED, RUN_FAILED, USAGE, CompareError
-from common.files import lock_file, make_new_folder, save_json
+from common.files import lock_file, make_new_folder, read_json, save_json
 from common.paths import plain_path
 from common.processes import Interruption
 from common.programs import commit_of, folder_of_programs
@@ -27,13 +28,16 @@ from common.terminal import write_to_reader
 from comparison.cluster import Submission, require_slurm, run_task, why_missing
 from comparison.jobs import Study
 from comparison.plan import Plan, load_plan
-from comparison.programs import LAB, MODES, Programs, parse_assignment, starts_text
+from comparison.programs import LAB, MODES, REMOTE, Programs, parse_assignment, starts_text
 from comparison.progress import Progress
+from comparison.remote import what_silos_run
 from comparison.schedule import Outcome, Scheduler
+from comparison.silos import silos_at
 from report import write_report
 
 ROOT = Path(__file__).resolve().parent.parent
-NEW_CALL_ONLY = ("plan", "starts", "partitions", "seeds", "rounds", "mode", "set", "out")
+PLAN_OPTIONS = ("starts", "partitions", "seeds", "rounds", "mode", "jobs", "clients")
+NEW_CALL_ONLY = ("plan", "starts", "partitions", "silos", "clients", "seeds", "rounds", "mode", "set", "out")
 
 
 def words(text: str) -> list[str]:
@@ -49,9 +53,15 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--plan", type=plain_path, metavar="FILE", help="a plan; the options below change parts of it")
     result.add_argument("--starts", type=words, metavar="A,B", help=f"of: {starts_text()}")
     result.add_argument("--partitions", type=words, metavar="A,B", help="words of partition.kind: headstart-lab words")
+    result.add_argument("--silos", type=plain_path, metavar="PLACE",
+                        help="silos that exist, in place of partitions: a folder with a folder for each silo (named as it, with "
+                             "train-labels.npy or train.csv), or a JSON list of a name and client settings each")
+    result.add_argument("--clients", type=int, metavar="N",
+                        help="how many clients share a partition, or join in mode remote")
     result.add_argument("--seeds", type=numbers, metavar="1,2,3")
     result.add_argument("--rounds", type=int, metavar="N", help="the budget of every run")
-    result.add_argument("--mode", choices=MODES, help="one process a run, or a server and its clients")
+    result.add_argument("--mode", choices=MODES, help="one process a run; a server and its clients; or (remote) a server "
+                                                       "that clients elsewhere join")
     result.add_argument("--jobs", type=int, metavar="N", help="runs at a time (with --slurm: tasks of an array; no limit)")
     result.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
                         help="a setting of the programs; client.KEY for the clients alone (mode processes)")
@@ -73,13 +83,20 @@ def parser() -> argparse.ArgumentParser:
 
 
 def plan_of(arguments: argparse.Namespace) -> Plan:
-    plan = load_plan(arguments.plan) if arguments.plan else Plan()
-    for name in ("starts", "partitions", "seeds", "rounds", "mode", "jobs"):
-        value = getattr(arguments, name)
-        if value is not None:
-            setattr(plan, name, value)
-    plan.check()
-    plan.settings |= dict(parse_assignment(text) for text in arguments.set)
+    document = read_json(arguments.plan) if arguments.plan else {}
+    document |= {name: value for name in PLAN_OPTIONS if (value := getattr(arguments, name)) is not None}
+    settings = dict(parse_assignment(text) for text in arguments.set)
+    is_of_folders = arguments.silos is not None and arguments.silos.is_dir()
+    if arguments.silos is not None:
+        document["silos"], others = silos_at(arguments.silos)
+        if others:
+            write_to_reader(f"{arguments.silos}: no silo, as without data: {', '.join(others)}\n", sys.stderr)
+    plan = Plan.from_json(document, str(arguments.plan))
+    plan.add_settings(settings)
+    if is_of_folders:
+        plan.settings = {"data.set": "tensors"} | plan.settings
+    if not plan.draws_partitions:
+        plan.settings = {"validation.source": "federated"} | plan.settings  # nothing was drawn for the server to rate on
     plan.check()
     return plan
 
@@ -94,6 +111,7 @@ def programs_for(plan: Plan, folder: Path | None) -> Programs:
 
 def begin(arguments: argparse.Namespace) -> Study:
     plan = plan_of(arguments)
+    require_here(plan, arguments)
     programs = programs_for(plan, arguments.bin)
     folder = arguments.out or Path("runs") / f"{plan.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     make_new_folder(folder, f"name another by --out, or continue it by --resume {folder}")
@@ -111,6 +129,7 @@ def resume(arguments: argparse.Namespace) -> Study:
     if arguments.jobs is not None:
         plan.jobs = arguments.jobs
     plan.check()
+    require_here(plan, arguments)
     programs = programs_for(plan, arguments.bin)
     return Study(arguments.resume, plan, programs)
 
@@ -125,6 +144,12 @@ def check_options(arguments: argparse.Namespace) -> None:
         raise CompareError(USAGE, f"'{arguments.sbatch[0]}' is no option of compare.py; --slurm hands it to sbatch")
     if arguments.slurm:
         require_slurm()
+
+
+def require_here(plan: Plan, arguments: argparse.Namespace) -> None:
+    if plan.mode == REMOTE and arguments.slurm:
+        raise CompareError(USAGE, "--slurm: in mode remote the silos dial one machine, and a cluster takes any of its nodes; "
+                                  "leave --slurm out")
 
 
 def lock(folder: Path, is_shared: bool = False) -> TextIO:
@@ -144,10 +169,7 @@ def work(study: Study, arguments: argparse.Namespace, interruption: Interruption
             file.write(shlex.join([os.path.relpath(__file__), *sys.argv[1:]]) + "\n")
         todo = study.unfinished()
         progress.say(f"{len(study.plan.all_runs())} runs, {len(todo)} to do, in {study.folder}")
-        for cell in study.plan.cells():
-            if interruption.is_asked:
-                raise KeyboardInterrupt
-            study.draw(cell)
+        prepare(study, progress, interruption)
         if not arguments.slurm:
             outcome = Scheduler(study, todo, progress, arguments.keep_going, lambda: interruption.is_asked).run_all()
             show_report(study)
@@ -155,6 +177,20 @@ def work(study: Study, arguments: argparse.Namespace, interruption: Interruption
     # Without the lock: the first task may begin before the last job is submitted.
     Submission(study, arguments.sbatch, arguments.jobs).submit(progress.say)
     return 0
+
+
+def prepare(study: Study, progress: Progress, interruption: Interruption) -> None:
+    """Draws all partitions, or says whose data there are."""
+    plan = study.plan
+    if plan.silos:
+        progress.say(f"{plan.clients} silos: {', '.join(silo.name for silo in plan.silo_list())}")
+    if plan.mode == REMOTE:
+        for line in what_silos_run(plan):
+            progress.say(line)
+    for cell in plan.cells() if plan.draws_partitions else ():
+        if interruption.is_asked:
+            raise KeyboardInterrupt
+        study.draw(cell)
 
 
 def show_report(study: Study) -> None:

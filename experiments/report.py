@@ -21,8 +21,8 @@ from comparison.accounting import Comparison, read_comparison
 from comparison.documents import as_json
 from comparison.figures import draw_all
 from comparison.headline import headline
-from comparison.plan import load_plan
-from comparison.programs import title_of_start
+from comparison.plan import Plan, load_plan
+from comparison.programs import PROCESSES, REMOTE, title_of_start
 from comparison.tables import all_tables, front_tables, target_tables
 
 
@@ -46,10 +46,17 @@ def markdown(comparison: Comparison, tables: list[Table], folder: Path) -> str:
 def setting_sentence(comparison: Comparison) -> str:
     plan = comparison.plan
     data = plan.settings.get("data.set", "fashion-mnist")
-    how = "a server and client processes" if plan.mode == "processes" else "simulation in one process"
+    how = {PROCESSES: "a server and client processes", REMOTE: "a server, and clients elsewhere"}
     seeds = ", ".join(str(seed) for seed in plan.seeds)
-    return (f"{data}, {plan.clients} clients, partition{'s' * (len(plan.partitions) > 1)} "
-            f"{', '.join(plan.partitions)}; {plan.rounds} rounds, seed{'s' * (len(plan.seeds) > 1)} {seeds}; {how}.")
+    return (f"{data}, {_whose_data(plan)}; {plan.rounds} rounds, seed{'s' * (len(plan.seeds) > 1)} {seeds}; "
+            f"{how.get(plan.mode, 'simulation in one process')}.")
+
+
+def _whose_data(plan: Plan) -> str:
+    if plan.draws_partitions:
+        return f"{plan.clients} clients, partition{'s' * (len(plan.partitions) > 1)} {', '.join(plan.partitions)}"
+    names = ", ".join(silo.name for silo in plan.silo_list())
+    return f"{plan.clients} silos as they are" + (f" ({names})" if names else "")
 
 
 def made_by(comparison: Comparison, folder: Path) -> str:
@@ -77,10 +84,17 @@ def page(comparison: Comparison, figures: dict[str, list[Path]], folder: Path) -
         *(table.html() for table in front[1:]),
         "<h3>Every target</h3>", details("Rounds, seconds and megabytes to each target",
                                          "".join(table.html() for table in target_tables(comparison))),
-        "<h2>Who holds what</h2>", f'<div class="pair">{"".join(image(file) for file in figures["partition"])}</div>',
+        "<h2>Who holds what</h2>", *_partitions(plan, figures["partition"]),
         "<h2>How it was made</h2>", *_provenance(comparison, folder),
     ]
     return document(plan.title, parts)
+
+
+def _partitions(plan: Plan, files: list[Path]) -> list[str]:
+    if plan.draws_partitions:
+        return [f'<div class="pair">{"".join(image(file) for file in files)}</div>']
+    return ["<p>The silos hold their data as they are. A run does not record how many samples of each class a silo holds, so "
+            "there is no figure.</p>"]
 
 
 def _accuracy_figures(files: list[Path]) -> list[str]:

@@ -35,6 +35,8 @@
 #include "shared/net/stop_signals.hpp"
 #include "shared/net/tls.hpp"
 #include "shared/net/websocket.hpp"
+#include "shared/wire/stated_model.hpp"
+#include "shared/worker_process/worker_model.hpp"
 
 namespace {
 
@@ -100,11 +102,27 @@ net::WebSocketOptions channel_options_of(const server::ServerConfig& config) {
   return options;
 }
 
+/// Reads the file of a model that is known by its tensors, and starts the process that computes it, where there is one.
+std::shared_ptr<worker_process::ModelWorker> take_up_model(server::ServerConfig& config) {
+  wire::read_stated_model(config.terms.model);
+  if (config.worker.command.empty()) return nullptr;
+  auto worker = std::make_shared<worker_process::ModelWorker>(config.worker);
+  learn::StatedModel computed = *config.terms.model.stated;
+  computed.make = [weak = std::weak_ptr(worker)](const learn::StatedModel& stated) {
+    return weak.lock()->make(stated);
+  };
+  config.terms.model.stated = std::make_shared<const learn::StatedModel>(std::move(computed));
+  return worker;
+}
+
 /// Terms that nobody could read, and a model that cannot be built, are refused before there is a folder.
-server::CentralData checked_data(const server::ServerConfig& config) {
+server::CentralData checked_data(const server::ServerConfig& config, worker_process::ModelWorker* worker) {
   server::CentralData data = server::load_central_data(config);
   for (const std::string& remark : data.remarks) spdlog::warn("data: {}", remark);
-  (void)server::run_terms(config, data);
+  const plan::Terms terms = server::run_terms(config, data);
+  if (worker != nullptr) {
+    worker->take_up(plan::to_json_text(terms), config.terms.model.stated->schema, data.task.num_classes);
+  }
   (void)learn::make_model(config.terms.model, data.task, Seed(1));
   learn::require_precision(config.terms.precision, learn::device_of(config.device));
   server::require_named_head(config.federation, config.terms, data.task);
@@ -156,10 +174,10 @@ void prepare(const server::ServerConfig& config) {
   check_allowed_clients(config);
 }
 
-int run_server(const server::ServerConfig& config) {
+int run_server(const server::ServerConfig& config, worker_process::ModelWorker* worker) {
   prepare(config);
   net::WebSocketOptions channel_options = channel_options_of(config);
-  server::CentralData data = checked_data(config);
+  server::CentralData data = checked_data(config, worker);
 
   asio::io_context io(1);
   asio::thread_pool pool(std::max(1U, std::thread::hardware_concurrency()));
@@ -218,6 +236,12 @@ int main(int argc, char** argv) {
                  "what round 1 starts from). Its checkpoint must still be there (checkpoints.keep); what came after it "
                  "is kept in the run's folder, in taken-back-1, taken-back-2 and so on")
       ->check(CLI::NonNegativeNumber);
+  app.add_option("--worker", config.worker.command,
+                 "Command of your own that computes the model of model.name=state:FILE here (shared/worker_process)");
   app.add_flag("--insecure", config.insecure, "Listen beyond loopback without TLS (listen.insecure)");
-  return run_program("headstart-server", app, argc, argv, [&] { return run_server(config); });
+  return run_program("headstart-server", app, argc, argv, [&] {
+    server::check(config);
+    const auto worker = take_up_model(config);
+    return run_server(config, worker.get());
+  });
 }

@@ -1,10 +1,9 @@
 // What the pre-trained model says of public samples, and how much they are like the silo's own.
-#include <algorithm>
-
 #include <fmt/format.h>
 #include <torch/types.h>
 
 #include "client/tasks/task_handler.hpp"
+#include "client/weighted_answers.hpp"
 #include "shared/learn/distill/experts.hpp"
 #include "shared/learn/train/evaluation.hpp"
 
@@ -58,15 +57,8 @@ class Answers final : public TaskHandler {
   TaskResult perform(Silo& silo, const Assignment& assignment, const TaskContext& context) override {
     const plan::AnswerSettings settings = plan::answer_settings_from_json_text(assignment.settings);
     compute(silo, assignment, settings.weighs_by_density, context);
-    at::Tensor answers = (logits_ / settings.temperature).softmax(1);
-    if (settings.weighs_by_density) {
-      answers = answers * learn::density_weights(log_odds_, learn::Density::bounded).unsqueeze(1);
-    }
-    if (settings.most_examples > 0) {
-      const double share = static_cast<double>(silo.training().size()) / static_cast<double>(settings.most_examples);
-      answers = answers * std::min(share, 1.0);
-    }
-    return {.state = wire::PackedState::of_tensor("answers", learn::packed_answers(answers, settings.bits))};
+    return {.state = wire::PackedState::of_tensor(
+                "answers", weighted_answers(logits_, log_odds_, settings, silo.training().size()))};
   }
 
  private:

@@ -11,6 +11,20 @@ from .errors import DATA, STORAGE, CompareError
 
 
 def read_json(file: Path) -> dict[str, Any]:
+    document = _parse(file)
+    if not isinstance(document, dict):
+        raise CompareError(DATA, f"{file}: expected a JSON object, {{...}}")
+    return document
+
+
+def read_list(file: Path) -> list[Any]:
+    document = _parse(file)
+    if not isinstance(document, list):
+        raise CompareError(DATA, f"{file}: expected a JSON list, [...]")
+    return document
+
+
+def _parse(file: Path) -> Any:
     def without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         values = dict(pairs)
         if len(values) < len(pairs):
@@ -21,16 +35,13 @@ def read_json(file: Path) -> dict[str, Any]:
         return values
 
     try:
-        document = json.loads(file.read_text(encoding="utf-8-sig"), object_pairs_hook=without_twins)
+        return json.loads(file.read_text(encoding="utf-8-sig"), object_pairs_hook=without_twins)
     except OSError as error:
         raise CompareError(DATA, f"{file}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise CompareError(DATA, f"{file}: not UTF-8 text ({error.reason} at byte {error.start})") from error
     except json.JSONDecodeError as error:
         raise CompareError(DATA, f"{file}, line {error.lineno}: not JSON ({error.msg})") from error
-    if not isinstance(document, dict):
-        raise CompareError(DATA, f"{file}: expected a JSON object, {{...}}")
-    return document
 
 
 def save_json(document: Any, file: Path) -> None:

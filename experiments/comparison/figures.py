@@ -16,7 +16,7 @@ from common.style import COLOURS, GREY, MARKERS, save
 
 from .accounting import Comparison, Cost, Result, Target
 from .headline import hardest_targets
-from .programs import CENTRAL, needs_models, title_of_start
+from .programs import CENTRAL, needs_models, title_of_partition, title_of_start
 
 ROUND_TICKS = [1, 2, 5, 10]
 FIXED_STYLE = {"random": 6, "best": 4, "average": 3, "kd-public": 1, "kd-student": 2}
@@ -78,7 +78,7 @@ def accuracy_figure(comparison: Comparison, partition: str) -> Figure:
                                          gridspec_kw={"width_ratios": [1, 1.25]})
     for axes in (whole, near):
         _draw_accuracy(axes, comparison, partition)
-    whole.set_title(f"Test accuracy over rounds: {partition}", loc="left")
+    whole.set_title(f"Test accuracy over rounds: {title_of_partition(partition)}", loc="left")
     whole.set_ylabel("test accuracy")
     near.set_title("the upper part", loc="left")
     near.set_ylim(*_upper_part(comparison, partition))
@@ -113,7 +113,7 @@ def accuracy_overview(comparison: Comparison, partitions: list[str]) -> Figure:
     for axes, partition in zip(grid.flat, partitions):
         _draw_accuracy(axes, comparison, partition)
         _draw_levels(axes, [pair for pair in _target_levels(comparison, partition) if pair[1] in hardest])
-        axes.set_title(partition, loc="left")
+        axes.set_title(title_of_partition(partition), loc="left")
         axes.xaxis.set_tick_params(labelbottom=True)
     for axes in grid[:, 0]:
         axes.set_ylabel("test accuracy")
@@ -206,7 +206,7 @@ def rounds_figure(comparison: Comparison, partitions: list[str], targets: list[T
     figure, grid = plt.subplots(1, len(targets), figsize=(max(6.0, 3.7 * len(targets)), height), sharey=True,
                                 sharex=True, squeeze=False, layout="constrained")
     longest = max(_draw_costs(axes, comparison, partitions, target) for axes, target in zip(grid.flat, targets))
-    grid[0, 0].set_yticks(range(len(partitions)), partitions)
+    grid[0, 0].set_yticks(range(len(partitions)), [title_of_partition(name) for name in partitions])
     grid[0, 0].set_ylim(len(partitions) - 0.5, -0.5)
     grid[0, 0].set_xlim(0, 1.08 * max(1.0, longest))
     figure.legend(handles=_rounds_legend(starts), loc="upper center", bbox_to_anchor=(0.5, 0.0),
@@ -296,7 +296,7 @@ def seed_figure(comparison: Comparison, starts: list[str], partitions: list[str]
     axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     axes.set_xlabel("accuracy before round 1, by the validation source")
     handles = [Line2D([], [], color=COLOURS[i % len(COLOURS)], marker=MARKERS[i % len(MARKERS)], linestyle="none",
-                      markersize=6, label=partition) for i, partition in enumerate(partitions)]
+                      markersize=6, label=title_of_partition(partition)) for i, partition in enumerate(partitions)]
     handles.append(Line2D([], [], color="black", marker="|", markersize=12, markeredgewidth=2.2, linestyle="none",
                           label="mean"))
     handles.append(Line2D([], [], color="black", marker="o", markerfacecolor="white", markersize=5, linestyle="none",

@@ -14,8 +14,11 @@ from common.files import save_json
 from common.processes import Child, stop_all
 
 from .plan import Plan, Run
-from .programs import (PEER_CONSENT, STARTS, Programs, Settings, central_settings, client_settings, draw_settings, federation_settings,
-                       is_finished, needs_peer_consent, nested, port_of)
+from .programs import (PEER_CONSENT, PROCESSES, REMOTE, SIMULATION, STARTS, Programs, Settings, central_settings, client_settings,
+                       draw_settings, federation_settings, form_settings, is_finished, needs_peer_consent, nested, port_of,
+                       settings_of_clients)
+from .remote import Lobby
+from .silos import Silo
 
 # Generous bounds: they end a run that hangs, and never hurry one that works.
 PORT_SECONDS = 120.0
@@ -82,10 +85,10 @@ class Study:
         settings = complete | federation_settings(self.plan.settings, self.plan.mode) | STARTS[run.start] | {
             "run.folder": str(self.run_folder(run)), "run.seed": run.seed,
             "federation.clients": self.plan.clients, "federation.rounds": run.plan.rounds,
-            "data.manifest": str(self.manifest(run.cell)),
             "targets.accuracies": self.plan.accuracies if stop_accuracy is None else [stop_accuracy],
             "targets.stop": stop_accuracy is not None}
-        if self.plan.mode == "simulation":
+        settings |= {"data.manifest": str(self.manifest(run.cell))} if self.plan.draws_partitions else {}
+        if self.plan.mode == SIMULATION:
             settings |= {"store.pretrained": str(self.folder / "pretrained")}
             settings |= PEER_CONSENT if needs_peer_consent(run.start) else {}
         else:
@@ -102,6 +105,22 @@ class Study:
             "data.manifest": str(self.manifest(run.cell)), "store.pretrained": str(self.folder / "pretrained")}
         settings |= PEER_CONSENT if needs_peer_consent(run.start) else {}
         return self._save_config(run.name + ".client", settings)
+
+    def silo_config(self, run: Run, silo: Silo) -> Path:
+        """What the silo says itself counts, its consent above all. A worker has no data or model here."""
+        settings = dict(PEER_CONSENT) if needs_peer_consent(run.start) else {}
+        if not silo.has_worker:
+            settings |= form_settings(self.plan.settings) | {"store.pretrained": str(self.folder / "pretrained" / silo.name)}
+        settings |= settings_of_clients(self.plan.settings) | silo.settings
+        return self._save_config(f"{run.name}.{silo.name}", settings)
+
+    def client_commands(self, run: Run, port: int) -> list[tuple[str, list[str]]]:
+        """The clients of a run by name."""
+        if self.plan.silos:
+            return [(silo.name, self.programs.client(port, silo.name, self.silo_config(run, silo)))
+                    for silo in self.plan.silo_list()]
+        config = self.client_config(run)
+        return [(f"silo-{index}", self.programs.client_of_share(port, index, config)) for index in range(self.plan.clients)]
 
     def _save_config(self, name: str, settings: Settings) -> Path:
         save_json(nested(settings), self.config(name))
@@ -129,7 +148,8 @@ class Failure:
 
 @dataclass
 class ActiveRun:
-    """A run under way. In mode processes the clients follow once the server has written its port."""
+    """A run under way. In mode processes the clients follow once the server has written its port; in mode remote they come
+    by themselves."""
 
     study: Study
     run: Run
@@ -138,23 +158,26 @@ class ActiveRun:
     main: Child = field(init=False)
     clients: list[Child] = field(default_factory=list)
     failure: Failure | None = None
+    lobby: Lobby | None = None
     _ended: float | None = None
 
     def __post_init__(self) -> None:
         programs = self.study.programs
         if self.run.is_central:
             command, name = programs.central(self.study.central_config(self.run)), "central"
-        elif self._has_clients:
+        elif self.study.plan.mode != SIMULATION:
             command, name = programs.serve(self.study.federation_config(self.run, self.stop_accuracy)), "server"
         else:
             command, name = programs.simulate(self.study.federation_config(self.run, self.stop_accuracy)), "simulate"
         self.study.runs.mkdir(exist_ok=True)
         self.study.note_command(command)
         self.main = Child(name, command, self.study.logs(self.run) / f"{name}.log")
+        if self.study.plan.mode == REMOTE:
+            self.lobby = Lobby(self.study.plan, self.study.run_folder(self.run))
 
     @property
     def _has_clients(self) -> bool:
-        return self.study.plan.mode == "processes" and not self.run.is_central
+        return self.study.plan.mode == PROCESSES and not self.run.is_central
 
     @property
     def elapsed(self) -> float:
@@ -183,11 +206,9 @@ class ActiveRun:
             self.failure = Failure(f"{child.name} ended with exit code {child.exit_code()}", [child])
 
     def _start_clients(self, port: int) -> None:
-        config = self.study.client_config(self.run)
-        for index in range(self.study.plan.clients):
-            command = self.study.programs.client(port, index, config)
+        for name, command in self.study.client_commands(self.run, port):
             self.study.note_command(command)
-            self.clients.append(Child(f"silo-{index}", command, self.study.logs(self.run) / f"silo-{index}.log"))
+            self.clients.append(Child(name, command, self.study.logs(self.run) / f"{name}.log"))
 
     def _is_over_after(self, code: int) -> bool:
         if code == 0 and is_finished(self.study.run_folder(self.run)):

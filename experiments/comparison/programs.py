@@ -14,7 +14,7 @@ from common.vocabulary import Vocabulary, read_vocabulary
 
 Settings = dict[str, Any]
 
-MODES = ("simulation", "processes")
+SIMULATION, PROCESSES, REMOTE = MODES = ("simulation", "processes", "remote")
 LAB, SERVER, CLIENT = "headstart-lab", "headstart-server", "headstart-client"
 
 STUDENTS = ("best", "worst", "untrained")
@@ -105,6 +105,14 @@ def starts_text() -> str:
 # Not a start but the reference that no federation can be: one model, trained on the data of all clients together.
 CENTRAL = "central"
 
+# In place of a partition: nothing is drawn, each silo has its own data.
+EXISTING = "existing"
+
+
+def title_of_partition(partition: str) -> str:
+    return "silos as they are" if partition == EXISTING else partition
+
+
 # Starts that hand a silo's weights to other silos, which each client must allow by its own configuration.
 PEER_CONSENT: Settings = {"share_model": "peers"}
 
@@ -136,6 +144,16 @@ def needs_models(start: str) -> bool:
 
 def needs_peer_consent(start: str) -> bool:
     return STARTS[start]["start.model"] in ("best_local", "average", "kd", "auto")
+
+
+def public_data_user(start: str, settings: Settings) -> str | None:
+    """What of a start or of the plan's settings works on a public set that the server holds; None: nothing."""
+    own = STARTS[start]
+    if own.get("federation.strategy") == "feddf" or own.get("consolidation.transfer") == "public":
+        return f"start {start}"
+    if own["start.model"] == "auto" and any(str(candidate).startswith("kd") for candidate in settings.get("start.candidates", ["kd"])):
+        return f"start {start}"
+    return "federation.strategy=feddf" if settings.get("federation.strategy") == "feddf" else None
 
 
 def check_start(start: str) -> None:
@@ -188,9 +206,9 @@ def draw_settings(settings: Settings) -> Settings:
             if key.startswith(DRAW_PREFIXES) or key in DATA_SET_KEYS}
 
 
-def federation_settings(settings: Settings, mode: str = "simulation") -> Settings:
-    """What `headstart-lab simulate` takes, or (mode processes) `headstart-server`, which simulates nothing."""
-    others = (*DRAW_PREFIXES, CLIENT_PREFIX) + ((SIMULATION_PREFIX,) if mode == "processes" else ())
+def federation_settings(settings: Settings, mode: str = SIMULATION) -> Settings:
+    """What `headstart-lab simulate` takes, or (other modes) `headstart-server`, which simulates nothing."""
+    others = (*DRAW_PREFIXES, CLIENT_PREFIX) + (() if mode == SIMULATION else (SIMULATION_PREFIX,))
     return {key: value for key, value in settings.items() if not key.startswith(others)}
 
 
@@ -208,8 +226,17 @@ def central_settings(settings: Settings) -> Settings:
 
 def client_settings(settings: Settings) -> Settings:
     """What `headstart-client` takes: the data set, and "client.KEY" as KEY."""
-    own = {key.removeprefix(CLIENT_PREFIX): value for key, value in settings.items() if key.startswith(CLIENT_PREFIX)}
-    return {key: value for key, value in settings.items() if key in DATA_SET_KEYS} | own
+    return {key: value for key, value in settings.items() if key in DATA_SET_KEYS} | settings_of_clients(settings)
+
+
+def settings_of_clients(settings: Settings) -> Settings:
+    """ "client.KEY" as KEY."""
+    return {key.removeprefix(CLIENT_PREFIX): value for key, value in settings.items() if key.startswith(CLIENT_PREFIX)}
+
+
+def form_settings(settings: Settings) -> Settings:
+    """The form of the data, without their place."""
+    return {key: value for key, value in settings.items() if key in DATA_SET_KEYS and key != "data.path"}
 
 
 @dataclass(frozen=True)
@@ -222,7 +249,8 @@ class Programs:
         return find_program(name, self.folder)
 
     def needed(self, mode: str) -> list[str]:
-        return [self.path(name) for name in ((LAB, SERVER, CLIENT) if mode == "processes" else (LAB,))]
+        others = {SIMULATION: (), PROCESSES: (SERVER, CLIENT), REMOTE: (SERVER,)}[mode]
+        return [self.path(name) for name in (LAB, *others)]
 
     def vocabulary(self) -> Vocabulary:
         return read_vocabulary(self.path(LAB))
@@ -239,9 +267,11 @@ class Programs:
     def serve(self, config: Path) -> list[str]:
         return [self.path(SERVER), "--config", str(config)]
 
-    def client(self, port: int, index: int, config: Path) -> list[str]:
-        return [self.path(CLIENT), "--server", f"ws://127.0.0.1:{port}", "--name", f"silo-{index}",
-                "--config", str(config), "--set", f"data.share={index}"]
+    def client(self, port: int, name: str, config: Path) -> list[str]:
+        return [self.path(CLIENT), "--server", f"ws://127.0.0.1:{port}", "--name", name, "--config", str(config)]
+
+    def client_of_share(self, port: int, index: int, config: Path) -> list[str]:
+        return [*self.client(port, f"silo-{index}", config), "--set", f"data.share={index}"]
 
 
 def port_of(run_folder: Path) -> int | None:

@@ -17,12 +17,15 @@ PLAIN_SECONDS = 15.0
 
 
 def state_of(active: ActiveRun) -> str:
-    """The last round, or, before round 0 is evaluated, the last line that the program logged."""
+    """The last round; before it who is waited for, or the last line that the program logged."""
     lines = read_rounds(active.study.run_folder(active.run))
     if lines:
         last = lines[-1]
         state = f"round {last['round']}/{active.run.plan.rounds}  accuracy {100 * last['accuracy']:.1f}%"
         return state + (f"  target {100 * active.stop_accuracy:.1f}%" if active.stop_accuracy is not None else "")
+    waiting = active.lobby.text() if active.lobby is not None else ""
+    if waiting:
+        return waiting
     said = active.main.last_lines(1)
     return said[0] if said else "starting"
 

@@ -6,7 +6,7 @@ from common.table import Table
 
 from .accounting import Comparison, Saving, Target
 from .headline import cells_text, overview_targets
-from .programs import needs_models, title_of_start
+from .programs import needs_models, title_of_partition, title_of_start
 from .spread_text import percent
 
 # Alballa & Canini 2024 (arXiv 2402.14922v2), abstract: rounds that consolidation saves on average.
@@ -82,8 +82,8 @@ def _partition_table(comparison: Comparison, target: Target, baseline: str) -> T
             savings = {what: comparison.saving(target, start, what, True, [partition], baseline) for what in MEASURES}
             if savings["rounds"].spread is None:
                 continue
-            table.rows.append([partition, title_of_start(start), *(percent(one.spread) for one in savings.values()),
-                               cells_text(savings["rounds"]), verdict(savings)])
+            table.rows.append([title_of_partition(partition), title_of_start(start),
+                               *(percent(one.spread) for one in savings.values()), cells_text(savings["rounds"]), verdict(savings)])
     return table
 
 

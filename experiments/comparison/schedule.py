@@ -75,7 +75,8 @@ class Scheduler:
                 return
             result = read_result(reference, self._study.run_folder(reference))
             stop_accuracy = run.plan.stop_at * result.best_accuracy
-        self._study.draw(run.cell)
+        if self._study.plan.draws_partitions:
+            self._study.draw(run.cell)
         active = launch(self._study, run, stop_accuracy, self._progress.say)
         self._active.append(active)
         self._progress.started(active)

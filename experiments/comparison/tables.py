@@ -6,7 +6,7 @@ from common.table import NOTHING, Table
 
 from .accounting import Comparison, Spread, Target
 from .headline import headline_target, overview_targets
-from .programs import needs_models, title_of_start
+from .programs import needs_models, title_of_partition, title_of_start
 from .savings import partition_saving_tables, saving_table
 from .spread_text import amount, percent, points
 
@@ -42,7 +42,7 @@ def overview_table(comparison: Comparison) -> Table:
     if not targets:
         return table
     for partition in comparison.plan.partitions:
-        row = [partition]
+        row = [title_of_partition(partition)]
         for start in starts:
             results = comparison.results(partition, start)
             rounds = [_mean_text(comparison.spread(target, partition, start, "rounds", True)) for target in targets]
@@ -65,7 +65,7 @@ def summary_table(comparison: Comparison) -> Table:
             results = comparison.results(partition, start)
             if not results:
                 continue
-            row = [partition, title_of_start(start), percent(Spread.of(r.seed_accuracy for r in results)),
+            row = [title_of_partition(partition), title_of_start(start), percent(Spread.of(r.seed_accuracy for r in results)),
                    percent(Spread.of(r.final_accuracy for r in results))]
             table.rows.append(row + _target_cells(comparison, target, partition, start))
     return table
@@ -130,7 +130,7 @@ def target_table(comparison: Comparison, target: Target) -> Table:
             known = [(threshold, cost) for threshold, cost in costs if threshold is not None and cost is not None]
             if not known:
                 continue
-            row = [partition, title_of_start(start), percent(Spread.of(threshold for threshold, _ in known)),
+            row = [title_of_partition(partition), title_of_start(start), percent(Spread.of(threshold for threshold, _ in known)),
                    f"{sum(not cost.is_censored for _, cost in known)} of {len(known)}",
                    str(sum(comparison.starts_at(target, result) for result in comparison.results(partition, start)))]
             for what, scale, digits in (("rounds", 1.0, 1), ("seconds", 1.0, 0), ("bytes", 1e-6, 1)):
@@ -154,7 +154,7 @@ def lead_table(comparison: Comparison) -> Table:
             seed = comparison.lead(start, "best", [partition], None)
             if seed is not None:
                 early = comparison.lead(start, "best", [partition], EARLY_ROUNDS)
-                table.rows.append([partition, title_of_start(start), points(seed), points(early), str(seed.count)])
+                table.rows.append([title_of_partition(partition), title_of_start(start), points(seed), points(early), str(seed.count)])
     return table
 
 
@@ -184,7 +184,8 @@ def charge_table(comparison: Comparison) -> Table:
             if not results or not needs_models(start):
                 continue
             table.rows.append([
-                partition, title_of_start(start), amount(Spread.of(r.before_bytes / 1e6 for r in results)),
+                title_of_partition(partition), title_of_start(start),
+                amount(Spread.of(r.before_bytes / 1e6 for r in results)),
                 amount(Spread.of(comparison.exact_charge(r) for r in results), digits=2),
                 amount(Spread.of(comparison.charge(r) for r in results)),
                 amount(Spread.of(r.before_seconds for r in results), digits=0)])
@@ -197,7 +198,7 @@ def validation_table(comparison: Comparison) -> Table:
         "partition", "start", "validation", "test", "T", "seconds", "runs"],
         note="Accuracy before round 1, by the validation source, which may decide between starts, and on the test set, "
              "which may not. Seconds before round 1, pre-training included.")
-    scopes = [(partition, [partition]) for partition in comparison.plan.partitions]
+    scopes = [(title_of_partition(partition), [partition]) for partition in comparison.plan.partitions]
     if len(scopes) > 1:
         scopes.append(("mean", comparison.plan.partitions))
     for scope, partitions in scopes:
@@ -226,5 +227,5 @@ def ensemble_table(comparison: Comparison) -> Table:
                                            if r.summary["ensemble"].get(kind) is not None))
                          for kind in ENSEMBLES]
             seed = percent(Spread.of(r.seed_accuracy for r in results))
-            table.rows.append([partition, title_of_start(start), seed, *ensembles])
+            table.rows.append([title_of_partition(partition), title_of_start(start), seed, *ensembles])
     return table

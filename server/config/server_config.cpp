@@ -185,6 +185,7 @@ void declare_fields(Fields& fields, ServerConfig& config) {
   fields.text("run.log", config.log, "Log level: trace, debug, info, warn, error, off.");
   fields.choice("run.log_format", config.log_format, "Log lines as text, or as JSON objects.",
                 Choices<LogFormat>(log_format_words));
+  worker_process::declare_fields(fields, "worker", config.worker);
   declare_listening(fields, config);
   declare_data(fields, config);
   declare_federation(fields, config.federation);
@@ -307,6 +308,33 @@ void check_targets(const FederationOptions& federation) {
   if (has_targets && !federation.central_evaluation) refuse("targets need evaluation.central true");
 }
 
+/// What would have this server compute a model that is known by its tensors alone. `has_worker`: a process does it.
+void check_stated_model(const FederationOptions& federation, bool has_worker) {
+  const auto refuse_for = [](std::string_view setting, std::string_view mend) {
+    refuse(fmt::format("model.name state:FILE: {} needs the server to compute the model; {}", setting, mend));
+  };
+  if (fits_heads(federation)) refuse_for("a head from sums", "leave start.head and rounds.head at own");
+  const bool is_kd = may_start_from(federation, StartModel::kd);
+  if (is_kd && federation.consolidation.target != TeachingTarget::teachers) {
+    refuse_for("consolidation.target lifted or joint", "leave it at teachers");
+  }
+  if (has_worker) return;
+  if (federation.central_evaluation) {
+    refuse_for("evaluation.central", "set it to false and evaluation.federated to true, or name a worker.command");
+  }
+  if (federation.validation == ValidationSource::server) {
+    refuse_for("validation.source server", "set validation.source=federated, or name a worker.command");
+  }
+  if (is_kd && (federation.consolidation.transfer != TransferSet::student ||
+                federation.consolidation.exchange == TeachingExchange::answers)) {
+    refuse_for("consolidation on public data", "set consolidation.transfer=student, or name a worker.command");
+  }
+  if (strategy_row(federation.strategy.name).needs_public_set) {
+    refuse_for(fmt::format("federation.strategy {}", federation.strategy.name),
+               "choose another one, or name a worker.command");
+  }
+}
+
 }  // namespace
 
 void check(const ServerConfig& config) {
@@ -321,8 +349,12 @@ void check(const ServerConfig& config) {
   if (federation.start == StartModel::automatic && federation.head.start == StartHead::sums) {
     refuse("start.model auto has its heads in start.candidates (kd+head): leave start.head at own");
   }
-  if (config.terms.precision != learn::Precision::float32 && config.terms.model.is_scripted()) {
-    refuse("run.precision: bf16 is for cnn and resnet18, and model.name is a script; use float32");
+  if (config.terms.precision != learn::Precision::float32 && !config.terms.model.is_built_in()) {
+    refuse("run.precision: bf16 is for the program's own models, and model.name is a file; use float32");
+  }
+  if (config.terms.model.is_stated()) check_stated_model(federation, !config.worker.command.empty());
+  if (!config.worker.command.empty() && !config.terms.model.is_stated()) {
+    refuse("worker.command is for model.name=state:FILE; the server computes other models itself");
   }
   if (may_start_from(federation, StartModel::best_local) && !has_source) {
     refuse("start.model best_local needs validation.source (server or federated): it says which model is best");

@@ -13,6 +13,7 @@
 #include "shared/learn/data/data_set.hpp"
 #include "shared/net/tls_files.hpp"
 #include "shared/plan/terms.hpp"
+#include "shared/worker_process/worker_command.hpp"
 
 namespace headstart::server {
 
@@ -30,6 +31,7 @@ struct ServerConfig {
   std::string folder = "runs/federation";
   std::string device = "cpu";
   std::int64_t threads = 1;
+  worker_process::WorkerCommand worker;  ///< Computes a model that is known by its tensors.
   learn::DataSource data;
   SampleSettings samples;
   std::string manifest;

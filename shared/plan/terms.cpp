@@ -188,7 +188,7 @@ std::optional<std::string> beyond_own_model_limit(const learn::ModelSpec& spec, 
 
 std::string to_json_text(const Terms& terms) {
   Terms copy = terms;
-  copy.model.forget_script_file();
+  copy.model.forget_file();
   Fields fields;
   declare_fields(fields, copy);
   declare_filled(fields, copy);
@@ -288,7 +288,7 @@ std::optional<std::string> metadata_misfit(const wire::Metadata& file, const Ter
 
 std::string to_json_text(const learn::ModelSpec& spec) {
   learn::ModelSpec copy = spec;
-  copy.forget_script_file();
+  copy.forget_file();
   Fields fields;
   learn::declare_fields(fields, "model", copy);
   nlohmann::json document = fields.resolved();

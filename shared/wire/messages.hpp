@@ -35,7 +35,7 @@ namespace headstart::wire {
 
 /// Raised with every change of a message. The sides speak the newest version that both know; which those are, a client
 /// says in Hello.
-inline constexpr std::uint16_t protocol_version = 7;
+inline constexpr std::uint16_t protocol_version = 8;
 
 struct Versions {
   std::uint16_t oldest = protocol_version, newest = protocol_version;
@@ -157,8 +157,9 @@ enum class Failure : std::uint8_t {
   storage,   ///< Its disk.
   memory,
   training,  ///< What it computes: it diverged, or the data do not suffice for it.
+  worker,    ///< The process of its own that trains. From version 8 on.
 };
-inline constexpr Failure last_failure = Failure::training;
+inline constexpr Failure last_failure = Failure::worker;
 
 /// A word that names it, and a sentence.
 constexpr std::string_view word_of(Failure failure) {
@@ -175,6 +176,8 @@ constexpr std::string_view word_of(Failure failure) {
       return "memory";
     case Failure::training:
       return "training";
+    case Failure::worker:
+      return "worker";
   }
   return "internal";
 }
@@ -192,6 +195,8 @@ constexpr std::string_view sentence_of(Failure failure) {
       return "its memory does not suffice";
     case Failure::training:
       return "its training or distillation diverged, or its data do not suffice for it";
+    case Failure::worker:
+      return "its worker process died, hung or broke its protocol, and was started again in vain";
   }
   return "an error inside its program";
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <fstream>
+#include <map>
 #include <system_error>
 
 #include <fmt/format.h>
@@ -10,6 +11,7 @@
 
 #include "shared/base/error.hpp"
 #include "shared/base/files.hpp"
+#include "shared/wire/prefixed_states.hpp"
 
 namespace headstart::wire {
 
@@ -30,16 +32,18 @@ class Reader {
 
   ModelFile read() {
     const std::uint64_t header_bytes = read_header_length();
-    const std::vector<Entry> entries = read_header(header_bytes);
+    std::vector<Entry> entries = read_header(header_bytes);
     const std::uint64_t data_start = 8 + header_bytes;
+    std::ranges::sort(entries, {}, [](const Entry& e) { return std::pair(e.begin, e.end); });
     check_layout(entries, size_ - data_start);
     std::vector<learn::TensorSpec> specs;
     for (const Entry& entry : entries) specs.push_back(entry.spec);
     result_.model = PackedState(learn::Schema(specs));
-    for (const auto& [name, tensor] : result_.model.state().tensors()) {
-      const Entry& entry = *std::ranges::lower_bound(entries, name, {}, [](const Entry& e) { return e.spec.name; });
-      in_.seekg(static_cast<std::streamoff>(data_start + entry.begin));
-      auto* target = static_cast<char*>(tensor.data_ptr());
+    std::map<std::string_view, void*> targets;
+    for (const auto& [name, tensor] : result_.model.state().tensors()) targets.emplace(name, tensor.data_ptr());
+    // One behind the other: the stream may be a socket.
+    for (const Entry& entry : entries) {
+      auto* target = static_cast<char*>(targets.at(entry.spec.name));
       if (entry.end > entry.begin) in_.read(target, static_cast<std::streamsize>(entry.end - entry.begin));
       if (!in_) fail(data_start + entry.begin, "ends before tensor '" + entry.spec.name + "' is complete");
     }
@@ -62,7 +66,6 @@ class Reader {
     return length;
   }
 
-  /// By name.
   std::vector<Entry> read_header(std::uint64_t header_bytes) {
     std::string text(header_bytes, '\0');
     if (!in_.read(text.data(), static_cast<std::streamsize>(text.size()))) fail(8, "header cut short");
@@ -123,8 +126,8 @@ class Reader {
     return entry;
   }
 
-  void check_layout(std::vector<Entry> entries, std::uint64_t data_bytes) const {
-    std::ranges::sort(entries, {}, [](const Entry& e) { return std::pair(e.begin, e.end); });
+  /// `entries` in their order in the file.
+  void check_layout(const std::vector<Entry>& entries, std::uint64_t data_bytes) const {
     std::uint64_t position = 0;
     for (const Entry& entry : entries) {
       if (entry.begin != position) fail(8, "tensor '" + entry.spec.name + "' overlaps another or leaves a gap");
@@ -141,24 +144,40 @@ class Reader {
   ModelFile result_;
 };
 
+void add_tensors(nlohmann::ordered_json& header, const std::string& prefix, const PackedState& state,
+                 std::uint64_t& offset) {
+  const learn::Schema schema = state.state().schema();
+  for (const learn::TensorSpec& spec : schema.tensors()) {
+    header[prefix + spec.name] = {{"dtype", learn::dtype_name(spec.dtype)},
+                                  {"shape", spec.shape},
+                                  {"data_offsets", {offset, offset + spec.num_bytes()}}};
+    offset += spec.num_bytes();
+  }
+}
+
+std::string head_of(const nlohmann::ordered_json& header) {
+  std::string text = header.dump();
+  text.resize((text.size() + 7) / 8 * 8, ' ');  // tensors start aligned, as the format recommends
+  std::string length(8, '\0');
+  for (std::size_t i = 0; i < 8; ++i) length[i] = static_cast<char>(text.size() >> (8 * i));
+  return length + text;
+}
+
 }  // namespace
 
 std::string safetensors_head(const PackedState& model, const Metadata& metadata) {
   nlohmann::ordered_json header = nlohmann::ordered_json::object();
   if (!metadata.empty()) header[std::string(metadata_key)] = metadata;
   std::uint64_t offset = 0;
-  const learn::Schema schema = model.state().schema();
-  for (const learn::TensorSpec& spec : schema.tensors()) {
-    header[spec.name] = {{"dtype", learn::dtype_name(spec.dtype)},
-                         {"shape", spec.shape},
-                         {"data_offsets", {offset, offset + spec.num_bytes()}}};
-    offset += spec.num_bytes();
-  }
-  std::string text = header.dump();
-  text.resize((text.size() + 7) / 8 * 8, ' ');  // tensors start aligned, as the format recommends
-  std::string length(8, '\0');
-  for (std::size_t i = 0; i < 8; ++i) length[i] = static_cast<char>(text.size() >> (8 * i));
-  return length + text;
+  add_tensors(header, "", model, offset);
+  return head_of(header);
+}
+
+std::string safetensors_head(std::span<const PrefixedState> states) {
+  nlohmann::ordered_json header = nlohmann::ordered_json::object();
+  std::uint64_t offset = 0;
+  for (const PrefixedState& part : states) add_tensors(header, part.prefix, *part.state, offset);
+  return head_of(header);
 }
 
 void save_safetensors(const std::filesystem::path& file, const PackedState& model, const Metadata& metadata) {

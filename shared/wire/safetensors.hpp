@@ -23,7 +23,8 @@ std::string safetensors_head(const PackedState& model, const Metadata& metadata 
 /// Written atomically. Throws Error(storage).
 void save_safetensors(const std::filesystem::path& file, const PackedState& model, const Metadata& metadata = {});
 
-/// Reads a model of `size` bytes from the stream's beginning, with any order of tensors; `name` tells what it is.
+/// Reads a model of the next `size` bytes of the stream, with any order of tensors; `name` tells what it is. Does not
+/// seek.
 /// Throws Error(data) naming it and the fault: header length above 64 MiB or the file, header that is no JSON of the
 /// format, unsupported type, a tensor whose bytes do not match its shape, overlap or gap, a truncated file. Allocates
 /// tensors no larger than `size`, and what the JSON of the header takes.

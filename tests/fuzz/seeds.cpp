@@ -15,6 +15,7 @@
 #include "shared/plan/terms.hpp"
 #include "shared/wire/codec.hpp"
 #include "shared/wire/safetensors.hpp"
+#include "shared/worker_process/frame.hpp"
 
 namespace {
 
@@ -243,6 +244,26 @@ void write_model_files() {
   as_file("none", learn::StateDict(), {});
 }
 
+void write_worker_frames() {
+  const auto frame = [](const std::string& name, const nlohmann::json& header, const std::string& body = "") {
+    write("worker_frame", name, worker_process::frame_prefix(header, body.size()) + body);
+  };
+  frame("hello", {{"type", "hello"}, {"protocol", 1}, {"software", "x"}, {"tasks", {"train", "evaluate"}}});
+  frame("joined", {{"type", "joined"},
+                   {"examples", 600},
+                   {"held_out", 60},
+                   {"model",
+                    {{{"name", "fc.weight"}, {"dtype", "F32"}, {"shape", {2, 3}}, {"trained", true}},
+                     {{"name", "steps"}, {"dtype", "I64"}, {"shape", nlohmann::json::array()}, {"trained", false}}}},
+                   {"remarks", {"no samples of class 3"}}});
+  frame("progress", {{"type", "progress"}, {"id", 7}, {"done", 1200}, {"total", 6000}});
+  frame("failed", {{"type", "failed"}, {"id", 7}, {"reason", "no such file"}, {"cause", "data"}});
+  const wire::PackedState model(
+      learn::StateDict({{"fc.weight", torch::ones({2, 3})}, {"steps", torch::tensor(3, torch::kLong)}}));
+  frame("result", {{"type", "result"}, {"id", 7}, {"figures", {{"epochs", 3}}}},
+        wire::safetensors_head(model) + text_of(std::as_const(model).bytes()));
+}
+
 void write_journal() {
   using server::Recovery;
   server::ClientInfo client{"silo-1", 600, 60, plan::spec_from_json_text(own_model()), "resnet18 width=64", true};
@@ -375,6 +396,7 @@ int main(int argc, char** argv) {
   write_tasks();
   write_manifest();
   write_model_files();
+  write_worker_frames();
   write_journal();
   write_data();
   write_images(argv[2]);

@@ -40,7 +40,7 @@ def chunk(attachment, offset, data):
 TASKS = u32(2) + text("train") + text("evaluate")
 
 CLIENT = {
-    "Hello": control(0, u16(7), text("silo-0"), text("demo"), flag(False), u16(7), TASKS),
+    "Hello": control(0, u16(8), text("silo-0"), text("demo"), flag(False), u16(7), TASKS),
     "Join": control(1, u64(540), u64(60), u32(10), numbers(u32, [1, 28, 28]), text("a" * 64), text("cnn channels=32,64"),
                     text('{"model": {}}'), text("resnet18 width=64"), flag(True), text(""), flag(False)),
     "ProgressReport": control(2, u64(3), u64(10), u64(20)),
@@ -56,7 +56,7 @@ CLIENT = {
 }
 
 SERVER = {
-    "Welcome": control(0, u16(7), text('{"run": {"seed": 1}}'), i64(1767225600125), u32(45000), text("")),
+    "Welcome": control(0, u16(8), text('{"run": {"seed": 1}}'), i64(1767225600125), u32(45000), text("")),
     "Joined": control(1, u32(3), u32(10), text("")),
     "Refused": control(2, text("full"), flag(True)),
     "Grant": control(11, u64(3)),

@@ -449,7 +449,7 @@ class ShippedPlans(unittest.TestCase):
                     run = plan.runs()[-1]
                     if mode == "processes":
                         self.check(self.programs.serve(study.federation_config(run, None)), "run.seed")
-                        self.check(self.programs.client(1, 0, study.client_config(run)), "data.share")
+                        self.check(self.programs.client_of_share(1, 0, study.client_config(run)), "data.share")
                         continue
                     self.check(self.programs.simulate(study.federation_config(run, None)), "run.seed")
                     for central in plan.central_runs()[:1]:

@@ -28,7 +28,7 @@ FEDERATION_SECTIONS = ("run", "federation", "start", "consolidation", "validatio
                        "pretrain", "targets", "store", "listen", "share_model")
 SIMULATION_SECTIONS = (*FEDERATION_SECTIONS, "simulate")
 CENTRAL_SECTIONS = ("run", "data", "model", "pretrain")
-CLIENT_SECTIONS = ("data", "store", "threads", "device", "share_model")
+CLIENT_SECTIONS = ("data", "store", "threads", "device", "share_model", "worker")
 PARTITION_SECTIONS = ("data", "partition", "draw", "seed")
 
 
@@ -55,9 +55,9 @@ def partition(arguments: list[str]) -> None:
     Path(arguments[arguments.index("--out") + 1]).write_text(json.dumps(manifest))
 
 
-def pretrain(config: dict, manifest: Path) -> tuple[float, bool]:
+def pretrain(config: dict, name: str) -> tuple[float, bool]:
     """Seconds of pre-training, and whether the store had the models."""
-    model = Path(config["store"]["pretrained"]) / manifest.name
+    model = Path(config["store"]["pretrained"]) / name
     was_there = model.is_file()
     model.parent.mkdir(parents=True, exist_ok=True)
     model.touch()
@@ -67,19 +67,21 @@ def pretrain(config: dict, manifest: Path) -> tuple[float, bool]:
 def accuracy_of(kind: str, start: str, seed: int, number: int) -> float:
     generator = random.Random(f"{kind} {start} {seed} {number}")
     shift = random.Random(f"{kind} {seed}").gauss(0, 0.008)
-    top = CEILING[kind] + (0.0 if start == "kd" else -0.06 if start == "random" else -0.02)
+    top = CEILING.get(kind, 0.85) + (0.0 if start == "kd" else -0.06 if start == "random" else -0.02)
     first = min(FIRST[start], top)
     return round(top - (top - first) * math.exp(-number / PACE[start]) + shift + generator.gauss(0, 0.004), 4)
 
 
 def federate(config: dict, exchange_seconds: float = 10.0) -> None:
-    folder, manifest = Path(config["run"]["folder"]), Path(config["data"]["manifest"])
+    folder = Path(config["run"]["folder"])
     clients, start, seed = config["federation"]["clients"], config["start"]["model"], config["run"]["seed"]
     is_on_student_data = config.get("consolidation", {}).get("transfer") == "student"
-    kind = json.loads(manifest.read_text())["settings"]["partition"]["kind"]
+    # Silos that exist have no manifest.
+    manifest = Path(config["data"]["manifest"]) if "manifest" in config.get("data", {}) else None
+    kind = json.loads(manifest.read_text())["settings"]["partition"]["kind"] if manifest else "existing"
     before = {"seconds": 0.0, "bytes_up": 0, "bytes_down": 0, "pretrain_seconds": 0.0}
     if start != "random":
-        seconds, was_there = pretrain(config, manifest)
+        seconds, was_there = pretrain(config, manifest.name if manifest else "silos")
         before = {"seconds": exchange_seconds + seconds, "bytes_up": clients * MODEL_BYTES,
                   "bytes_down": MODEL_BYTES // 2, "pretrain_seconds": seconds,
                   "pretrain_reused_seconds": seconds if was_there else 0.0}
@@ -166,9 +168,10 @@ def serve(arguments: list[str]) -> None:
 def client(arguments: list[str]) -> None:
     config = load(arguments, CLIENT_SECTIONS)
     name = arguments[arguments.index("--name") + 1]
-    share = arguments[arguments.index("--set") + 1]
+    data = config.get("data", {})
+    share = arguments[arguments.index("--set") + 1] if "--set" in arguments else data.get("path", "its own")
     if os.environ.get("FAKE_CLIENT_FAIL") == name:
-        fail(3, f"{config['data']['manifest']}: no such share")
+        fail(3, f"{data.get('manifest', share)}: no such share")
     port = int(arguments[arguments.index("--server") + 1].rsplit(":", 1)[1])
     with socket.create_connection(("127.0.0.1", port)) as connection:
         connection.sendall(f"{name}:{share}".encode())

@@ -5,7 +5,7 @@ import unittest
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-ROOMS = ["shared/base", "shared/learn", "shared/wire", "shared/plan", "shared/net", "shared/session", "server", "client",
+ROOMS = ["shared/base", "shared/learn", "shared/wire", "shared/plan", "shared/worker_process", "shared/net", "shared/session", "server", "client",
          "experiments"]
 TORCH = re.compile(r"^(torch|ATen|c10)/")
 
@@ -15,6 +15,7 @@ MAY_USE = {
     "shared/learn": ["shared/base", "shared/learn"],
     "shared/wire": ["shared/base", "shared/learn", "shared/wire"],
     "shared/plan": ["shared/base", "shared/learn", "shared/wire", "shared/plan"],
+    "shared/worker_process": ["shared/base", "shared/learn", "shared/wire", "shared/worker_process"],
     "shared/net": ["shared/base", "shared/net"],
     "shared/session": ["shared/base", "shared/learn", "shared/wire", "shared/net", "shared/session"],
     "server": ["shared", "server"],

@@ -11,6 +11,7 @@
 #include "shared/base/error.hpp"
 #include "shared/base/names.hpp"
 #include "shared/learn/models/networks.hpp"
+#include "shared/learn/models/stated_model.hpp"
 
 namespace headstart::learn {
 
@@ -57,8 +58,8 @@ void initialise(Network& network, Seed seed) {
 
 [[noreturn]] void refuse_unknown(const std::string& name) {
   const std::string near = nearest(name, {"cnn", "resnet18"});
-  throw Error(Errc::usage, fmt::format("model.name: expected cnn, resnet18 or script:FILE, got '{}'{}", name,
-                                       near.empty() ? "" : fmt::format(" (did you mean {}?)", near)));
+  throw Error(Errc::usage, fmt::format("model.name: expected cnn, resnet18, script:FILE or state:FILE, got '{}'{}",
+                                       name, near.empty() ? "" : fmt::format(" (did you mean {}?)", near)));
 }
 
 std::mutex& global_generator_mutex() {
@@ -78,6 +79,7 @@ Norm resolved_norm(const ModelSpec& spec) {
 std::string ModelSpec::architecture() const {
   const std::string_view norm_word = word_of(Choices<Norm>(norm_words), resolved_norm(*this));
   if (is_scripted()) return "script sha256=" + sha256_hex_of_file(script_file());
+  if (is_stated()) return "state schema=" + stated_of(*this).schema.digest();
   const char* head = second_head ? " second_head" : "";
   if (name == "cnn") {
     return fmt::format("cnn channels={} kernel={} hidden={} norm={}{}", fmt::join(channels, ","), kernel, hidden,
@@ -89,8 +91,10 @@ std::string ModelSpec::architecture() const {
 
 void declare_fields(Fields& fields, const std::string& prefix, ModelSpec& spec) {
   fields.group(prefix, "The network and its sizes");
-  fields.checked_text(prefix + ".name", spec.name, "Network: cnn, resnet18, or script:FILE, a TorchScript file.",
-                      require_script_path);
+  fields.checked_text(prefix + ".name", spec.name,
+                      "Network: cnn, resnet18, script:FILE, a TorchScript file, or state:FILE, a "
+                      "safetensors file: a model that silos compute in processes of their own (--worker).",
+                      require_model_path);
   fields.integers(prefix + ".channels", spec.channels, "cnn: filters of its two convolutions.",
                   {.min = 1, .max = 2048});
   fields.integer(prefix + ".kernel", spec.kernel, "cnn: side of the square filters.", {.min = 1, .max = 31});
@@ -104,9 +108,10 @@ void declare_fields(Fields& fields, const std::string& prefix, ModelSpec& spec) 
               "script has one where it returns two logits.");
 }
 
-void require_script_path(const std::string& name) {
+void require_model_path(const std::string& name) {
   const ModelSpec spec{.name = name};
   if (spec.is_scripted()) require_path(spec.script_file());
+  if (spec.is_stated()) require_path(spec.state_file());
 }
 
 Tensor Model::features(const Tensor& /*x*/) {
@@ -181,6 +186,7 @@ std::unique_ptr<Model> make_model(const ModelSpec& spec, const Task& task, Seed 
     }
     return load_script(spec, task);
   }
+  if (spec.is_stated()) return make_stated(stated_of(spec));
   std::shared_ptr<Network> network;
   if (spec.name == "cnn") network = make_cnn(spec, task, resolved_norm(spec));
   if (spec.name == "resnet18") network = make_resnet18(spec, task, resolved_norm(spec));

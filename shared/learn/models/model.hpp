@@ -19,9 +19,11 @@ enum class Norm { automatic, batch, group, none };  ///< automatic: none for cnn
 inline constexpr std::pair<Norm, std::string_view> norm_words[] = {
     {Norm::automatic, "auto"}, {Norm::batch, "batch"}, {Norm::group, "group"}, {Norm::none, "none"}};
 
+struct StatedModel;
+
 /// Names an architecture; with a Task it determines the schema of the state.
 struct ModelSpec {
-  std::string name = "cnn";                       ///< "cnn", "resnet18" or "script:FILE".
+  std::string name = "cnn";                       ///< "cnn", "resnet18", "script:FILE" or "state:FILE".
   std::vector<std::int64_t> channels = {32, 64};  ///< cnn: filters of its two convolutions.
   std::int64_t kernel = 3;                        ///< cnn: side of the square filters.
   std::int64_t hidden = 128;                      ///< cnn: units of the hidden linear layer.
@@ -29,22 +31,32 @@ struct ModelSpec {
   Norm norm = Norm::automatic;                    ///< Normalisation after each convolution.
   bool second_head = false;                       ///< cnn, resnet18: a second classifier of the same features.
 
+  /// state:FILE: what the file holds, which whoever can read it fills in (wire::read_stated_model). Empty elsewhere.
+  std::shared_ptr<const StatedModel> stated;
+
   [[nodiscard]] bool is_scripted() const { return name.starts_with("script:"); }
+  /// Known by its tensors alone: averaged, sent and kept, and computed in processes of the silos' own.
+  [[nodiscard]] bool is_stated() const { return name.starts_with("state:"); }
+  /// This program can make and compute it without a file.
+  [[nodiscard]] bool is_built_in() const { return !is_scripted() && !is_stated(); }
+  [[nodiscard]] std::string state_file() const { return is_stated() ? name.substr(6) : ""; }
   [[nodiscard]] std::string script_file() const { return is_scripted() ? name.substr(7) : ""; }
-  /// Leaves of "script:FILE" what may be told to others.
-  void forget_script_file() {
+  /// Leaves of "script:FILE" and "state:FILE" what may be told to others.
+  void forget_file() {
     if (is_scripted()) name = "script:";
+    if (is_stated()) name = "state:";
   }
   /// One line that names the architecture to a peer: "cnn channels=32,64 kernel=3 hidden=128 norm=none",
-  /// "script sha256=..." (the file's content, not its path). Equal lines mean interchangeable weights.
+  /// "script sha256=..." (the file's content, not its path), "state schema=..." (names, types and shapes). Equal lines
+  /// mean interchangeable weights.
   [[nodiscard]] std::string architecture() const;
 };
 
 /// "model.name", "model.channels", ... under `prefix`.
 void declare_fields(Fields& fields, const std::string& prefix, ModelSpec& spec);
 
-/// Throws Error(usage) where the name of a model is script:FILE and FILE is no path (require_path).
-void require_script_path(const std::string& name);
+/// Throws Error(usage) where the name of a model is script:FILE or state:FILE and FILE is no path (require_path).
+void require_model_path(const std::string& name);
 
 /// Which of a model's classifiers; both read the same features and have the same classes.
 enum class Head { first, second };
@@ -75,6 +87,8 @@ class Model {
   /// parameters() with their names in named_state(), in the same order.
   std::vector<NamedTensor> named_parameters();
   virtual void set_training(bool training) = 0;
+  /// Samples in a batch of work without gradients, where the caller would take `asked`.
+  [[nodiscard]] virtual std::int64_t batch_size_for(std::int64_t asked) const { return asked; }
   virtual void to(c10::Device device) = 0;
   /// Turns the floating-point tensors into that type (float32 when made), dropping gradients.
   void to_type(c10::ScalarType floating);
@@ -104,7 +118,9 @@ class Model {
 /// the second from its submodule head2. GroupNorm has gcd(channels, 32) groups. Throws Error(usage) for an unknown name
 /// or impossible sizes, or for a network of images where samples are none, Error(data) for a script that cannot be
 /// loaded or does not map the task's samples to [B, num_classes] logits, cannot be trained, or has state that cannot be
-/// exchanged; of what may be meant but probably is not, the log warns once (client/scripts.md lists both).
+/// exchanged; of what may be meant but probably is not, the log warns once (client/scripts.md lists both). A stated
+/// model has the state of its file, and throws Error(usage) where it is to compute anything, or where the file was not
+/// read.
 std::unique_ptr<Model> make_model(const ModelSpec& spec, const Task& task, Seed seed);
 
 /// "cpu", "cuda", or "auto" (cuda where LibTorch has it and sees a device). Throws Error(usage): another word, or cuda

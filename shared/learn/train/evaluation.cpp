@@ -122,6 +122,7 @@ std::vector<Evaluation> evaluations(Model& model, std::int64_t num_heads, const 
   const at::NoGradGuard no_grad;
   std::vector<Evaluation> sums(static_cast<std::size_t>(num_heads), Evaluation::of_none(num_classes));
   model.set_training(false);
+  batch_size = model.batch_size_for(batch_size);
   for (std::int64_t begin = 0; begin < samples.size(); begin += batch_size) {
     if (stop.stop_requested()) throw Error(Errc::interrupted, "stopped while evaluating");
     const std::int64_t count = std::min(batch_size, samples.size() - begin);
@@ -153,6 +154,7 @@ Tensor logits_of(Model& model, const Tensor& x, std::int64_t batch_size, std::st
                  const ProgressCallback& progress) {
   const at::NoGradGuard no_grad;
   model.set_training(false);
+  batch_size = model.batch_size_for(batch_size);
   Tensor all;
   std::int64_t begin = 0;
   // Once even without samples: the width of the result is the model's to say.

@@ -30,7 +30,7 @@ Named<ClientMessage> client_golden() {
   join.own_model = R"({"model": {}})";
   join.own_architecture = "resnet18 width=64";
   join.shares_with_peers = true;
-  return {{"Hello", Hello{7, "silo-0", "demo", false, 7, {{"train", "evaluate"}}}},
+  return {{"Hello", Hello{8, "silo-0", "demo", false, 7, {{"train", "evaluate"}}}},
           {"Join", join},
           {"ProgressReport", ProgressReport{3, 10, 20}},
           {"Fetch", Fetch{3, {{0, 2}}}},
@@ -40,7 +40,7 @@ Named<ClientMessage> client_golden() {
 }
 
 Named<ServerMessage> server_golden() {
-  return {{"Welcome", Welcome{7, R"({"run": {"seed": 1}})", 1'767'225'600'125, 45'000}},
+  return {{"Welcome", Welcome{8, R"({"run": {"seed": 1}})", 1'767'225'600'125, 45'000}},
           {"Joined", Joined{3, 10}},
           {"Refused", Refused{"full", true}},
           {"Grant", Grant{3}},
@@ -192,13 +192,13 @@ TEST_CASE("a Hello of every version can be read: of one before 7 its number, of 
   CHECK(later.is_check);
   const bool has_both = later.tasks.values == std::vector<TaskName>{"train", "later"};
   CHECK(has_both);
-  CHECK(common_version(later.versions(), spoken_versions) == 7);
+  CHECK(common_version(later.versions(), spoken_versions) == 8);
 
   // Of this version nothing may follow, and no range ends before it begins.
-  frame[5] = std::byte{7};
+  frame[5] = std::byte{8};
   CHECK(test::error_of(Errc::protocol, [&] { hello_in(frame); }).find("longer than its message") != std::string::npos);
-  const auto reversed = encode(ClientMessage(Hello{7, "silo-0", "demo", false, 8}));
-  CHECK(test::error_of(Errc::protocol, [&] { hello_in(reversed); }).find("from 8 to 7") != std::string::npos);
+  const auto reversed = encode(ClientMessage(Hello{8, "silo-0", "demo", false, 9}));
+  CHECK(test::error_of(Errc::protocol, [&] { hello_in(reversed); }).find("from 9 to 8") != std::string::npos);
 }
 
 TEST_CASE("a PeerHello of a later version has what this one has, and what follows is not read") {
@@ -259,10 +259,10 @@ TEST_CASE("the version of a conversation is the newest that both sides speak") {
   CHECK(common_version({5, 9}, {6, 6}) == 6);
   CHECK_FALSE(common_version({7, 9}, {6, 6}).has_value());
   CHECK_FALSE(common_version({1, 5}, {6, 6}).has_value());
-  for (const std::uint16_t chosen : {std::uint16_t{6}, std::uint16_t{8}}) {
+  for (const std::uint16_t chosen : {std::uint16_t{6}, std::uint16_t{9}}) {
     const auto frame = encode(ServerMessage(Welcome{chosen, "{}", 0, 30'000}));
     CHECK(test::error_of(Errc::protocol, [&] { decode_from_server(frame); }) ==
-          fmt::format("the server chose protocol version {}; this client speaks version 7", chosen));
+          fmt::format("the server chose protocol version {}; this client speaks versions 7 to 8", chosen));
   }
 }
 

@@ -1,0 +1,33 @@
+#include "client/make_worker.hpp"
+
+#include <fmt/format.h>
+
+#include "client/process_worker.hpp"
+#include "shared/base/error.hpp"
+
+namespace headstart::client {
+
+std::unique_ptr<Worker> make_worker(const ClientConfig& config) {
+  if (config.worker.command.empty()) {
+    return std::make_unique<LocalWorker>(worker_options(config), load_own_data(config));
+  }
+  const std::pair<std::string_view, bool> others[] = {{"data.path", !config.data.path.empty()},
+                                                      {"data.manifest", !config.manifest.empty()},
+                                                      {"model.script", !config.script.empty()},
+                                                      {"own_model", !config.own_model.empty()},
+                                                      {"store.pretrained", !config.store.empty()}};
+  for (const auto& [key, is_set] : others) {
+    if (!is_set) continue;
+    throw Error(Errc::usage,
+                fmt::format("{} and worker.command exclude each other: a worker reads its data and makes its "
+                            "model itself",
+                            key));
+  }
+  return std::make_unique<ProcessWorker>(
+      ProcessWorkerOptions{.name = config.name,
+                           .shares_with_peers = config.share_model == Sharing::peers,
+                           .withholds_model = config.share_model == Sharing::answers},
+      config.worker);
+}
+
+}  // namespace headstart::client

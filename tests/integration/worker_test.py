@@ -1,0 +1,188 @@
+"""Silos whose work is done by processes of their own, which die, hang, and break the protocol."""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
+from plain_worker import CLASSES, FEATURES, one_hot, read_body, silo_data, trained, write_body  # noqa: E402
+from programs import CLIENT, SERVER, ProgramsTest, wait_for  # noqa: E402
+
+WORKER = f"/usr/bin/python3 {Path(__file__).resolve().parents[1] / 'support/plain_worker.py'}"
+START = {"weight": np.zeros((CLASSES, FEATURES), np.float32), "bias": np.zeros(CLASSES, np.float32)}
+
+
+class WorkerTest(ProgramsTest):
+    def setUp(self):
+        super().setUp()
+        self.model = self.folder / "start.safetensors"
+        self.model.write_bytes(write_body(START))
+
+    def server_arguments(self, run="run", **settings):
+        base = {"run.folder": self.folder / run, "listen.port": 0, "model.name": f"state:{self.model}",
+                "data.set": "tensors", "data.classes": '["a","b","c"]', "data.shape": f"[{FEATURES}]",
+                "evaluation.central": "false", "federation.clients": 3, "federation.rounds": 3, "train.lr": 0.5}
+        base.update(settings)
+        arguments = [SERVER]
+        for key, value in base.items():
+            arguments += ["--set", f"{key}={value}"]
+        return arguments
+
+    def worker(self, silo, port, *more, fault="", command=WORKER):
+        environment = dict(os.environ, PLAIN_SILO=str(silo), PLAIN_FAULT=fault)
+        return self.start(CLIENT, "--server", f"ws://127.0.0.1:{port}", "--name", f"silo-{silo}", "--worker", command,
+                          "--set", "share_model=peers", *more, env=environment)
+
+    def final(self, run="run"):
+        return read_body((self.folder / run / "final.safetensors").read_bytes())
+
+    def run_with(self, run="run", faults=("", "", ""), more=((), (), ()), **settings):
+        """The server's and the three clients' exit codes and words, once all have ended."""
+        server, port = self.start_server(run, **settings)
+        clients = [self.worker(silo, port, *more[silo], fault=faults[silo]) for silo in range(3)]
+        ended = [self.finish(child) for child in clients]
+        return [self.finish(server), *ended]
+
+    def assert_done(self, ended):
+        for code, out, err in ended:
+            self.assertEqual(code, 0, out + err)
+
+    def expected(self, rounds=3):
+        """FedAvg over the three silos, computed here."""
+        state = START
+        for _ in range(rounds):
+            updates = [trained(state, x, one_hot(y), 0.5, 2) for x, y in (silo_data(silo) for silo in range(3))]
+            state = {name: np.mean([u[name].astype(np.float64) for u in updates], axis=0).astype(np.float32)
+                     for name in START}
+        return state
+
+    def test_a_model_that_the_server_cannot_compute_is_averaged_and_measured_at_the_silos(self):
+        ended = self.run_with(**{"evaluation.federated": "true"})
+        self.assert_done(ended)
+        for name, value in self.expected().items():
+            np.testing.assert_allclose(self.final()[name], value, atol=1e-6)
+        lines = [json.loads(line) for line in (self.folder / "run/rounds.jsonl").read_text().splitlines()]
+        state, correct = self.expected(), 0
+        for silo in range(3):
+            x, y = silo_data(100 + silo, 30)
+            correct += int(((x @ state["weight"].T + state["bias"]).argmax(axis=1) == y).sum())
+        self.assertAlmostEqual(lines[-1]["federated"]["accuracy"], correct / 90, places=12)
+        self.assertIn("worker: ready", ended[1][1] + ended[1][2])
+        self.assertIn("softmax regression", ended[1][1] + ended[1][2])
+
+    def test_workers_teach_and_are_students(self):
+        ended = self.run_with(**{"start.model": "kd", "consolidation.transfer": "student",
+                                 "validation.source": "federated", "federation.rounds": 1})
+        self.assert_done(ended)
+        summary = json.loads((self.folder / "run/summary.json").read_text())
+        self.assertEqual(summary["start_used"], "kd")
+        self.assertEqual(summary["left_out"], [])
+        self.assertEqual({model["client"] for model in summary["models"]}, {"silo-0", "silo-1", "silo-2"})
+
+    def test_a_worker_that_fails_once_costs_time_and_no_bits(self):
+        self.assert_done(self.run_with("undisturbed"))
+        undisturbed = self.final("undisturbed")
+        marks = [self.folder / f"mark-{i}" for i in range(3)]
+        ended = self.run_with(faults=[f"train=die@{marks[0]}", f"train=garbage@{marks[1]}", f"train=stop@{marks[2]}"],
+                              more=((), (), ("--set", "worker.silence=1")))
+        self.assert_done(ended)
+        for name, value in undisturbed.items():
+            np.testing.assert_array_equal(self.final()[name], value)
+        self.assertEqual(json.loads((self.folder / "run/summary.json").read_text())["left_out"], [])
+        words = [out + err for _, out, err in ended[1:]]
+        for word in ("killed by signal 9", 'it printed last: "about to die"', "started again (1 of 3)"):
+            self.assertIn(word, words[0])
+        self.assertIn("broke the protocol of workers", words[1])
+        self.assertIn("reported nothing for 1 s", words[2])
+
+    def test_a_worker_that_always_fails_costs_its_silo_and_not_the_run(self):
+        for fault, word in (("train=die", "killed by signal 9"), ("train=schema", "another schema")):
+            run = fault.replace("=", "-")
+            with self.subTest(fault):
+                ended = self.run_with(run, faults=["", "", fault], more=((), (), ("--set", "worker.restarts=1")),
+                                      **{"federation.min_clients": 2, "federation.rounds": 1})
+                self.assertEqual(ended[0][0], 0, ended[0][2])
+                line = json.loads((self.folder / run / "rounds.jsonl").read_text().splitlines()[-1])
+                self.assertEqual(sorted(line["accepted"]), ["silo-0", "silo-1"])
+                self.assertIn("its worker process", json.dumps(line) + ended[0][1] + ended[0][2])
+                self.assertIn(word, ended[3][1] + ended[3][2])
+                self.assertIn("worker.restarts", ended[3][1] + ended[3][2])
+
+    def test_a_task_that_the_worker_declines_is_told_by_its_kind_alone(self):
+        ended = self.run_with(faults=["", "", "train=fail"], **{"federation.min_clients": 2, "federation.rounds": 1})
+        self.assertEqual(ended[0][0], 0, ended[0][2])
+        self.assertIn("scan 17 of ward 3 is unreadable", ended[3][1] + ended[3][2])
+        self.assertNotIn("started again", ended[3][1] + ended[3][2])
+        told = ended[0][1] + ended[0][2] + "".join(
+            path.read_text(errors="replace") for path in (self.folder / "run").glob("*.json*"))
+        self.assertNotIn("ward 3", told)
+        self.assertIn("its data", told)
+
+    def test_a_worker_that_cannot_serve_is_refused_at_once(self):
+        def refused(*words, fault="", command=WORKER, more=()):
+            client = self.worker(0, 1, *more, fault=fault, command=command)
+            code, out, err = self.finish(client)
+            self.assertEqual(code, 2, out + err)
+            for word in words:
+                self.assertIn(word, out + err)
+            self.assertNotIn("internal error", out + err)
+        refused("no-such-trainer", "exit status 127", command="no-such-trainer --gpu")
+        refused("No module named 'monai'", "exit status 1", fault="hello=exit")
+        refused("speaks version 99", "version 1", fault="version")
+        refused("reported nothing for 0.3 s", fault="hello=stop", more=("--set", "worker.start=0.3"))
+        refused("HSW1", fault="hello=garbage")
+        refused("data.path and worker.command exclude each other", more=("--set", "data.path=/data"))
+
+    def test_check_tells_what_a_worker_brings_and_a_silo_without_one_what_it_needs(self):
+        _, port = self.start_server()
+        checking = self.worker(0, port, "--check")
+        code, out, err = self.finish(checking)
+        self.assertEqual(code, 0, out + err)
+        self.assertIn("60 training and 30 held-out samples", out)
+        self.assertIn("note        softmax regression", out)
+        done = self.run_program(CLIENT, "--server", f"ws://127.0.0.1:{port}", "--name", "silo-1", *self.data_settings(),
+                                "--check")
+        self.assert_fails(done, 2, "--worker")
+
+    def test_a_worker_of_another_model_is_refused_with_the_tensor(self):
+        _, port = self.start_server(**{"model.name": "cnn", "data.shape": "[1,12,12]"})
+        code, out, err = self.finish(self.worker(0, port))
+        self.assertNotEqual(code, 0)
+        self.assertIn("the worker's model is not the run's, 'cnn", out + err)
+
+    def test_the_server_says_at_its_start_what_it_cannot_compute(self):
+        for settings, words in (
+                ({"evaluation.central": "true"}, "evaluation.central=false"),
+                ({"validation.source": "server"}, "validation.source=federated"),
+                ({"start.model": "kd", "validation.source": "federated"}, "consolidation.transfer=student"),
+                ({"start.head": "sums"}, "start.head"),
+                ({"model.name": "state:/no/such.safetensors"}, "/no/such.safetensors")):
+            with self.subTest(settings):
+                done = self.run_program(*self.server_arguments(**settings))
+                self.assertIn(done.returncode, (2, 3), done.stderr)
+                self.assertIn(words, done.stderr)
+                self.assertNotIn("internal error", done.stderr)
+
+    def test_a_file_that_is_no_start_is_refused(self):
+        self.model.write_bytes(write_body({**START, "bias": np.array([0, np.nan, 0], np.float32)}))
+        self.assert_fails(self.run_program(*self.server_arguments()), 3, "bias", "not finite")
+        self.model.write_bytes(write_body({"steps": np.array(3)}))
+        self.assert_fails(self.run_program(*self.server_arguments()), 3, "no tensor of it is trained")
+
+    def test_a_client_that_ends_takes_its_worker_along(self):
+        _, port = self.start_server()
+        pids = self.folder / "pid"
+        client = self.worker(0, port, command=f"echo $$ > {pids}; exec {WORKER}")
+        wait_for(lambda: pids.exists() and pids.read_text().strip(), "the worker")
+        wait_for(lambda: json.loads((self.folder / "run/status.json").read_text())["present"]
+                 if (self.folder / "run/status.json").exists() else True, "the client")
+        client.send_signal(signal.SIGTERM)
+        self.finish(client)
+        pid = int(pids.read_text())
+        wait_for(lambda: not Path(f"/proc/{pid}").exists() or "Z" in Path(f"/proc/{pid}/stat").read_text().split()[2],
+                 "the worker's end")
