@@ -140,6 +140,8 @@ void ProcessWorker::require_model_of(const plan::Terms& terms) const {
 }
 
 learn::Schema ProcessWorker::schema_of(const learn::ModelSpec& spec) {
+  // A silo's pre-trained model comes with its spec, be it the run's or another.
+  if (plan::to_json_text(spec) == plan::to_json_text(terms_.model)) return schema_;
   throw Error(Errc::usage, fmt::format("the server asks for a model '{}'; a worker computes the run's model alone: the "
                                        "silo that pre-trains another one (own_model) cannot be rated here",
                                        spec.name));
