@@ -2,8 +2,7 @@
 # One package a program's user: the coordinator, a silo, whoever compares, whoever writes a worker.
 
 include(GNUInstallDirs)
-set(docs ${CMAKE_INSTALL_DOCDIR})
-set(python ${CMAKE_INSTALL_PREFIX}/lib/python3/dist-packages)
+set(docs ${CMAKE_INSTALL_DATADIR}/doc/headstart)
 
 install(TARGETS headstart-server headstart-pki RUNTIME COMPONENT server)
 install(TARGETS headstart-client headstart-peer RUNTIME COMPONENT client)
