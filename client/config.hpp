@@ -31,6 +31,7 @@ struct ClientConfig {
   std::string own_model;  ///< "", or the name of the architecture to pre-train instead.
   learn::ModelSpec own_spec;
   std::string store;
+  std::string keep;  ///< Folder.
   Sharing share_model = Sharing::server;
   std::int64_t min_sum_samples = 5;
   worker_process::WorkerCommand worker;

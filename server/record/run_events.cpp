@@ -19,6 +19,7 @@ json to_json(const ClientInfo& client) {
                  {"shares_with_peers", client.shares_with_peers},
                  {"own_architecture", client.own_architecture}};
   if (client.withholds_model) object["withholds_model"] = true;
+  if (client.keeps_models) object["keeps_models"] = true;
   if (client.own_model) object["own_model"] = plan::to_json_text(*client.own_model);
   return object;
 }
@@ -30,6 +31,7 @@ ClientInfo client_from(const json& event) {
   client.num_held_out = whole_number<std::int64_t>(event.at("held_out"));
   client.shares_with_peers = event.at("shares_with_peers").get<bool>();
   client.withholds_model = event.value("withholds_model", false);
+  client.keeps_models = event.value("keeps_models", false);
   client.own_architecture = event.at("own_architecture").get<std::string>();
   if (event.contains("own_model")) {
     client.own_model = plan::spec_from_json_text(event.at("own_model").get<std::string>());

@@ -47,6 +47,14 @@ net::Task<learn::Evaluation> evaluate(ClientSession& client, ReleasedState model
   });
 }
 
+net::Task<bool> keep(ClientSession& client, ReleasedState model, plan::KeepSettings settings) {
+  TaskOrder order{.kind = plan::task::keep, .settings = plan::to_json_text(settings), .keeps_inputs = true};
+  order.add(plan::input::model, std::move(model));
+  auto performing = client.perform(std::move(order));
+  (void)co_await std::move(performing);
+  co_return true;
+}
+
 net::Task<Upload> logits(ClientSession& client, ReleasedState samples, std::uint64_t num_samples) {
   TaskOrder order{.kind = plan::task::logits};
   order.add(plan::input::samples, std::move(samples));

@@ -63,6 +63,9 @@ net::Task<Upload> densities(ClientSession& client, ReleasedState samples, std::u
 net::Task<Upload> answers(ClientSession& client, plan::AnswerSettings settings, ReleasedState samples,
                           std::uint64_t num_bytes);
 
+/// Has the client keep the global model of a round; it then holds the model. Only of a client that announced it.
+net::Task<bool> keep(ClientSession& client, ReleasedState model, plan::KeepSettings settings);
+
 /// `model` with BatchNorm statistics of the client's training data.
 net::Task<Upload> reestimate_statistics(ClientSession& client, ReleasedState model);
 

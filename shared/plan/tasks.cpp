@@ -49,6 +49,13 @@ void declare_fields(Fields& fields, AnswerSettings& settings) {
                  {0, 0x1p40});
 }
 
+void declare_fields(Fields& fields, KeepSettings& settings) {
+  fields.integer("round", settings.round, "Round; 0: what round 1 starts from.", {0, max_rounds});
+  fields.integer("num_rounds", settings.num_rounds, "Rounds of the run.", {0, max_rounds});
+  fields.flag("is_best", settings.is_best, "The best so far by the run's validation.");
+  fields.texts("took_part", settings.took_part, "Clients whose updates are in the model.");
+}
+
 /// What an evaluation says, with the loss as JSON can say it.
 struct Counts {
   std::vector<std::int64_t> correct, total, predicted;
@@ -203,6 +210,12 @@ AnswerSettings answer_settings_from_json_text(const std::string& text) {
   if (std::ranges::find(learn::answer_widths, settings.bits) != std::end(learn::answer_widths)) return settings;
   throw Error(Errc::protocol,
               fmt::format("settings of answers: answers of {} bits; 12 or 16 are known", settings.bits));
+}
+
+std::string to_json_text(const KeepSettings& settings) { return text_of(settings); }
+
+KeepSettings keep_settings_from_json_text(const std::string& text) {
+  return value_of<KeepSettings>(text, "the settings of a task 'keep'", {"round"});
 }
 
 std::string to_json_text(const HeadSumFigures& figures) {

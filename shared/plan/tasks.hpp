@@ -45,6 +45,9 @@ inline constexpr std::string_view densities = "densities";
 /// The client's share of the targets of the input `samples`, as for densities: of each sample and class the pre-trained
 /// model's softmax(z / T), times its weight. Settings: AnswerSettings. State: learn::packed_answers, [n, C].
 inline constexpr std::string_view answers = "answers";
+/// Keep input `model`, the global model of a round, for the silo's people. Settings: KeepSettings. Asked of clients
+/// that announce it, which do where their people want it (keep.folder).
+inline constexpr std::string_view keep = "keep";
 }  // namespace task
 
 /// Names of inputs.
@@ -119,6 +122,17 @@ struct AnswerSettings {
 std::string to_json_text(const AnswerSettings& settings);
 /// Throws Error(protocol), naming key and bounds.
 AnswerSettings answer_settings_from_json_text(const std::string& text);
+
+/// What a silo's people hear of a round.
+struct KeepSettings {
+  std::int64_t round = 0;
+  std::int64_t num_rounds = 0;
+  bool is_best = false;                ///< The best so far by the run's validation.
+  std::vector<std::string> took_part;  ///< Clients whose updates are in the model, by name.
+};
+std::string to_json_text(const KeepSettings& settings);
+/// Throws Error(protocol), naming key and bounds.
+KeepSettings keep_settings_from_json_text(const std::string& text);
 
 /// An infinite loss, of a model that diverged, stands as `diverged`: JSON has no such number.
 std::string to_json_text(const learn::Evaluation& figures);
