@@ -54,6 +54,11 @@ void declare_fields(Fields& fields, ClientConfig& config) {
                 "leave, for the server to add up), the server alone, or other silos too (peers: as a teacher on "
                 "another silo's data, to be rated there, or as what the global model starts from).",
                 Choices<Sharing>(sharing_words));
+  fields.choice("share_metrics", config.share_metrics,
+                "How the server records what this silo measures of each round's model on its held-out samples: in the "
+                "sum over all silos alone, or also by this silo's name (rounds.jsonl, summary.json). The server sees "
+                "each silo's counts in both cases.",
+                Choices<MetricSharing>(metric_sharing_words));
   fields.group("sums", "What sums over this silo's samples may show");
   fields.integer("sums.min_samples", config.min_sum_samples,
                  "Least samples of a class for them to be in a sum that leaves the silo (start.head, rounds.head, "
@@ -90,6 +95,7 @@ SiloOptions worker_options(const ClientConfig& config) {
   options.shares_with_peers = config.share_model == Sharing::peers;
   options.withholds_model = config.share_model == Sharing::answers;
   options.min_sum_samples = config.min_sum_samples;
+  options.shows_metrics = config.share_metrics == MetricSharing::silo;
   if (!config.own_model.empty()) {
     options.own_model = config.own_spec;
     options.own_model->name = config.own_model;

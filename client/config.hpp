@@ -18,6 +18,11 @@ enum class Sharing { answers, server, peers };
 inline constexpr std::pair<Sharing, std::string_view> sharing_words[] = {
     {Sharing::answers, "answers"}, {Sharing::server, "server"}, {Sharing::peers, "peers"}};
 
+/// How the server may record what this silo measures of each round's model.
+enum class MetricSharing { sum, silo };
+inline constexpr std::pair<MetricSharing, std::string_view> metric_sharing_words[] = {{MetricSharing::sum, "sum"},
+                                                                                      {MetricSharing::silo, "silo"}};
+
 struct ClientConfig {
   std::string server;
   std::string name;
@@ -33,6 +38,7 @@ struct ClientConfig {
   std::string store;
   std::string keep;  ///< Folder.
   Sharing share_model = Sharing::server;
+  MetricSharing share_metrics = MetricSharing::sum;
   std::int64_t min_sum_samples = 5;
   worker_process::WorkerCommand worker;
   std::string device = "cpu";

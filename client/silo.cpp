@@ -188,6 +188,7 @@ std::string Silo::pretraining_key() const {
   if (terms_.precision != learn::Precision::float32) {
     sha.update(word_of(Choices<learn::Precision>(learn::precision_words), terms_.precision));
   }
+  if (!terms_.validation_metric().is_accuracy()) sha.update("|" + terms_.metric);
   return hex(sha.finish());
 }
 
@@ -201,8 +202,10 @@ plan::Pretraining Silo::pretrain(const TaskContext& context) {
   }
   const auto model = make(own_spec(), seeds().child("model"));
   const auto lease = learn::lease_for(*model, seeds().child("pretrain").child("layers"));
-  learn::PretrainResult result = learn::pretrain(*model, training_, held_out_, terms_.pretrain,
-                                                 seeds().child("pretrain"), context.progress, context.stop);
+  learn::PretrainOptions options = terms_.pretrain;
+  options.metric = terms_.validation_metric();
+  learn::PretrainResult result =
+      learn::pretrain(*model, training_, held_out_, options, seeds().child("pretrain"), context.progress, context.stop);
   pretrained_ = wire::PackedState(result.best);
   plan::Pretraining done;
   done.seconds = context.seconds();

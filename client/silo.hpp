@@ -28,6 +28,7 @@ struct SiloOptions {
   bool shares_with_peers = false;              ///< Its pre-trained model may go to other clients.
   bool withholds_model = false;                ///< Its pre-trained model leaves the silo in no way.
   std::int64_t min_sum_samples = 1;            ///< Of a class, for its samples to be in a sum that leaves the silo.
+  bool shows_metrics = false;                  ///< The server may record this silo's own figures of a round's model.
 };
 
 class Silo {
@@ -69,6 +70,9 @@ class Silo {
   void require_shared_model() const;
   /// See SiloOptions.
   [[nodiscard]] std::int64_t min_sum_samples() const { return options_.min_sum_samples; }
+
+  /// See SiloOptions.
+  [[nodiscard]] bool shows_metrics() const { return options_.shows_metrics; }
 
   /// What local objectives remember from round to round.
   [[nodiscard]] ClientMemory& memory() { return memory_; }

@@ -8,6 +8,7 @@
 
 #include "server/strategies/strategy.hpp"
 #include "shared/base/error.hpp"
+#include "shared/learn/metrics/metric.hpp"
 
 namespace headstart::server {
 
@@ -148,10 +149,22 @@ void declare_measurements(Fields& fields, FederationOptions& federation) {
                 "clients' counts on their held-out data. A client does not count for its own pre-trained model, whose "
                 "epoch its held-out data chose, unless no other client has any.",
                 Choices<ValidationSource>(validation_words));
+  fields.checked_text(
+      "validation.metric", federation.metric,
+      "What makes a model better: accuracy, balanced_accuracy, f1, auc (both mean over classes), log_loss, "
+      "calibration_error, or of one class recall:CLASS, precision:CLASS, f1:CLASS, auc:CLASS, the class by its name or "
+      "number. Decides the best round, the start, the gate, tuning and kept heads by the validation source, and early "
+      "stopping of pre-training by each client's held-out samples. Targets go by accuracy.",
+      learn::require_metric);
   fields.group("evaluation", "Where the model of each round is measured");
   fields.flag("evaluation.central", federation.central_evaluation, "Measure every round's model on the test set.");
   fields.flag("evaluation.federated", federation.federated_evaluation,
               "Have the clients measure every round's model on their held-out data.");
+  fields.flag(
+      "evaluation.scores", federation.counts_scores,
+      "Have them also count these samples by predicted class and by score, for the confusion matrix, AUC and "
+      "calibration error of all silos together; at most 64 classes. validation.metric auc and calibration_error "
+      "with validation.source federated include it.");
   fields.group("targets", "Accuracies whose round is recorded, or ends the run");
   fields.numbers("targets.accuracies", federation.targets.accuracies, "Test accuracies to reach.", {0, 1});
   fields.number("targets.reference", federation.targets.reference,
@@ -335,6 +348,19 @@ void check_stated_model(const FederationOptions& federation, bool has_worker) {
   }
 }
 
+void check_measurements(const FederationOptions& federation) {
+  const bool has_source = federation.validation != ValidationSource::none;
+  if (federation.metric != "accuracy" && !has_source && !pretrains(federation)) {
+    refuse(
+        fmt::format("validation.metric {} decides nothing without validation.source (server or federated) or a start "
+                    "that pre-trains",
+                    federation.metric));
+  }
+  if (federation.counts_scores && !federation.federated_evaluation) {
+    refuse("evaluation.scores needs evaluation.federated true");
+  }
+}
+
 }  // namespace
 
 void check(const ServerConfig& config) {
@@ -383,6 +409,7 @@ void check(const ServerConfig& config) {
                     strategy.name, strategy.min_updates, quorum_of(federation)));
   }
   learn::check(federation.strategy.feddf, "feddf");
+  check_measurements(federation);
   check_targets(federation);
 }
 

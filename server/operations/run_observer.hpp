@@ -21,6 +21,8 @@ struct RoundView {
   std::uint64_t num_bytes = 0;  ///< Of this round, both ways.
   std::size_t num_updates = 0;
   double next_target = 0;  ///< 0: none left.
+  std::string validation =
+      {};  ///< By the validation source, where validation.metric is not accuracy: "recall:1 0.8125".
 };
 
 /// Called on the federation's executor. Default: nothing.

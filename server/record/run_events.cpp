@@ -65,6 +65,7 @@ TrialRecord trial_from(const json& event) {
                     .rating = {event.at("accuracy").get<double>(), loss_from(event.at("loss"))},
                     .digest = event.at("digest").get<std::string>(),
                     .report = event.at("report")};
+  if (event.contains("score")) trial.rating.score = event.at("score").get<double>();
   if (!trial.report.is_object()) throw Error(Errc::data, "trial: expected a report");
   return trial;
 }
@@ -146,14 +147,16 @@ json written(const LimitsChangedEvent& limits) {
 }
 
 json written(const TrialRecord& trial) {
-  return {{"event", "trial"},
-          {"inputs", trial.inputs},
-          {"temperature", trial.setting.temperature},
-          {"alpha", trial.setting.alpha},
-          {"accuracy", trial.rating.accuracy},
-          {"loss", trial.rating.loss},
-          {"digest", trial.digest},
-          {"report", trial.report}};
+  json event = {{"event", "trial"},
+                {"inputs", trial.inputs},
+                {"temperature", trial.setting.temperature},
+                {"alpha", trial.setting.alpha},
+                {"accuracy", trial.rating.accuracy},
+                {"loss", trial.rating.loss},
+                {"digest", trial.digest},
+                {"report", trial.report}};
+  if (trial.rating.score) event["score"] = *trial.rating.score;
+  return event;
 }
 
 json written(const DistilledRecord& seed) {
@@ -260,23 +263,65 @@ json to_json(const BeforeRounds& before) {
 }
 
 json to_json(const learn::Evaluation& evaluation) {
-  return {{"correct", evaluation.correct},
-          {"total", evaluation.total},
-          {"predicted", evaluation.predicted},
-          {"loss_sum", evaluation.loss_sum}};
+  json record = {{"correct", evaluation.correct},
+                 {"total", evaluation.total},
+                 {"predicted", evaluation.predicted},
+                 {"loss_sum", evaluation.loss_sum}};
+  if (evaluation.scores) {
+    const learn::ScoreCounts& scores = *evaluation.scores;
+    record["scores"] = {{"confusion", scores.confusion}, {"positives", scores.positives},
+                        {"negatives", scores.negatives}, {"answers", scores.answers},
+                        {"right", scores.right},         {"confidence", scores.confidence}};
+  }
+  for (const std::optional<double>& area : evaluation.exact_auc) {
+    record["auc"].push_back(area ? json(*area) : json());
+  }
+  return record;
 }
+
+namespace {
+
+std::vector<std::int64_t> whole_numbers(const json& list) {
+  std::vector<std::int64_t> values;
+  for (const auto& value : list) values.push_back(whole_number<std::int64_t>(value));
+  return values;
+}
+
+/// Of `num_classes` classes; throws Error(data) where the lists are not as long as those of so many.
+learn::ScoreCounts scores_from(const json& record, std::size_t num_classes) {
+  learn::ScoreCounts scores{.confusion = whole_numbers(record.at("confusion")),
+                            .positives = whole_numbers(record.at("positives")),
+                            .negatives = whole_numbers(record.at("negatives")),
+                            .answers = whole_numbers(record.at("answers")),
+                            .right = whole_numbers(record.at("right")),
+                            .confidence = whole_numbers(record.at("confidence"))};
+  const auto num_bins = static_cast<std::size_t>(learn::num_confidence_bins);
+  const bool is_sound = num_classes > 0 && scores.confusion.size() == num_classes * num_classes &&
+                        scores.positives.size() == scores.negatives.size() &&
+                        scores.positives.size() % num_classes == 0 && scores.answers.size() == num_bins &&
+                        scores.right.size() == num_bins && scores.confidence.size() == num_bins;
+  if (!is_sound) throw Error(Errc::data, "an evaluation: score counts of other classes or bins");
+  return scores;
+}
+
+}  // namespace
 
 learn::Evaluation evaluation_from(const json& json) {
   learn::Evaluation evaluation;
-  const auto counts = [&json](const char* key) {
-    std::vector<std::int64_t> values;
-    for (const auto& value : json.at(key)) values.push_back(whole_number<std::int64_t>(value));
-    return values;
-  };
+  const auto counts = [&json](const char* key) { return whole_numbers(json.at(key)); };
   evaluation.correct = counts("correct");
   evaluation.total = counts("total");
   evaluation.predicted = counts("predicted");
   evaluation.loss_sum = loss_from(json.at("loss_sum"));
+  if (json.contains("scores")) evaluation.scores = scores_from(json.at("scores"), evaluation.total.size());
+  if (json.contains("auc")) {
+    for (const auto& area : json.at("auc")) {
+      evaluation.exact_auc.push_back(area.is_null() ? std::nullopt : std::optional(area.template get<double>()));
+    }
+    if (evaluation.exact_auc.size() != evaluation.total.size()) {
+      throw Error(Errc::data, "an evaluation: AUC of other classes");
+    }
+  }
   return evaluation;
 }
 

@@ -9,6 +9,7 @@
 #include "server/phases/round.hpp"
 #include "server/phases/run_terms.hpp"
 #include "server/phases/start_choice.hpp"
+#include "server/record/metrics_record.hpp"
 #include "server/record/round_record.hpp"
 #include "server/sessions/client_tasks.hpp"
 #include "shared/base/version.hpp"
@@ -27,12 +28,14 @@ std::uint64_t upload_budget(const FederationOptions& options, std::uint64_t mode
 }
 
 /// Whose data judge which models, in words for summary.json.
-nlohmann::json what_is_counted(ValidationSource source) {
+nlohmann::json what_is_counted(const FederationOptions& options) {
+  const ValidationSource source = options.validation;
   const char* const words[] = {"nothing", "the server's validation set, for all models",
                                "clients' held-out data: of a pre-trained model those of all clients but its own, of "
                                "seeds and global models those of all clients"};
   return {{"source", word_of(Choices<ValidationSource>(validation_words), source)},
-          {"counts", words[static_cast<std::size_t>(source)]}};
+          {"counts", words[static_cast<std::size_t>(source)]},
+          {"metric", options.metric}};
 }
 
 /// What a sample is, with the keys of a model file's metadata, which are JSON texts there.
@@ -485,6 +488,8 @@ void Run::count_start() {
 }
 
 void Run::count(const RoundRecord& record) {
+  state_.metrics = record.metrics;
+  state_.silo_metrics = record.silo_metrics;
   if (!record.central) return;
   state_.last_accuracy = record.central->accuracy;
   state_.best_accuracy = std::max(state_.best_accuracy.value_or(0), *state_.last_accuracy);
@@ -519,12 +524,17 @@ net::Task<> Run::adopt(ServerState state, std::int64_t round, const Participatio
   folder_.audit().global_model(round, state_.global.digest, participation.accepted);
 }
 
-net::Task<> Run::keep_best(std::int64_t round, std::optional<double> score) {
-  if (!score || !config_.federation.checkpoints.best || *score <= state_.best_score) co_return;
-  state_.best_score = *score;
-  auto keeping = net::offload(context_.pool, [this, round] {
+net::Task<> Run::keep_best(std::int64_t round, const std::optional<learn::Evaluation>& rating) {
+  const learn::Metric metric = context_.metric();
+  if (!rating || !config_.federation.checkpoints.best || metric.score(*rating) <= state_.best_score) co_return;
+  state_.best_score = metric.score(*rating);
+  auto keeping = net::offload(context_.pool, [this, round, &rating, &metric] {
     wire::Metadata metadata = plan::metadata_of(config_.terms, round);
-    metadata["validation_accuracy"] = fmt::format("{:.6f}", state_.best_score);
+    metadata["validation_accuracy"] = fmt::format("{:.6f}", rating->accuracy());
+    if (!metric.is_accuracy()) {
+      metadata["validation_metric"] = metric.text();
+      metadata["validation_value"] = fmt::format("{:.6f}", metric.value(*rating).value_or(0));
+    }
     folder_.write_best(context_.complete(state_.global.state), metadata);
     folder_.write_down(BestEvent{round, state_.best_score});
   });
@@ -579,30 +589,25 @@ net::Task<> Run::record_round(std::int64_t round, const Participation& participa
   const std::uint64_t down = bytes_down();
   const std::uint64_t up_now = up - std::exchange(state_.bytes_up, up);
   const std::uint64_t down_now = down - std::exchange(state_.bytes_down, down);
-  const auto central = co_await evaluate_here(data_.test);
-  const double seconds_now = seconds();
-  std::optional<double> score;
-  if (config_.federation.checkpoints.best) {
-    const auto validation = co_await evaluate_here(data_.validation);
-    if (validation) score = validation->accuracy();
-  }
-  const auto federated = co_await evaluate_at_clients();
-  if (federated && config_.federation.validation == ValidationSource::federated) score = federated->accuracy();
-  co_await keep_best(round, score);
-  note_collapse(central, state_.last_central);
-  if (!central) note_collapse(federated, state_.last_federated);
-  state_.last_central = central;
-  state_.last_federated = federated;
+  auto measuring = measure();
+  const RoundMeasures measures = co_await std::move(measuring);
+  const std::optional<learn::Evaluation>& rating = measures.rating;
+  co_await keep_best(round, rating);
+  note_collapse(measures.central, state_.last_central);
+  if (!measures.central) note_collapse(measures.federated, state_.last_federated);
+  state_.last_central = measures.central;
+  state_.last_federated = measures.federated;
 
   RoundRecord record{.round = round,
-                     .seconds = seconds_now,
+                     .seconds = measures.seconds,
                      .bytes_up = up_now,
                      .bytes_down = down_now,
                      .model_digest = state_.global.digest,
                      .participation = participation,
-                     .central = measurement_of(central),
-                     .federated = measurement_of(federated),
-                     .validation_accuracy = score};
+                     .central = measurement_of(measures.central),
+                     .federated = measurement_of(measures.federated),
+                     .validation_accuracy = rating ? std::optional(rating->accuracy()) : std::nullopt};
+  add_metrics(record, measures);
   for (const auto& client : clients_.roster.all()) {
     if (!client->refusals().empty()) record.refused[client->name()] = client->refusals();
   }
@@ -613,7 +618,38 @@ net::Task<> Run::record_round(std::int64_t round, const Participation& participa
   });
   co_await std::move(keeping);
   count(record);
-  observer_.on_round(view_of(record));
+  RoundView view = view_of(record);
+  if (!record.validation.is_null()) view.validation = context_.rating_words(*rating);
+  observer_.on_round(view);
+}
+
+net::Task<Run::RoundMeasures> Run::measure() {
+  RoundMeasures measures;
+  measures.central = co_await evaluate_here(data_.test, learn::Measures::exact);
+  measures.seconds = seconds();
+  if (config_.federation.checkpoints.best) {
+    measures.rating = co_await evaluate_here(data_.validation, context_.metric().measures());
+  }
+  auto counting = evaluate_at_clients(measures.by_silo);
+  std::optional<learn::Evaluation> counted = co_await std::move(counting);
+  if (!counted) co_return measures;
+  measures.own = counted->own;
+  if (counted->num_samples() == 0) co_return measures;
+  measures.federated = std::move(counted);
+  if (config_.federation.validation == ValidationSource::federated) measures.rating = measures.federated;
+  co_return measures;
+}
+
+void Run::add_metrics(RoundRecord& record, const RoundMeasures& measures) const {
+  if (measures.central) record.metrics["central"] = metrics_record(*measures.central);
+  if (measures.federated) record.metrics["federated"] = metrics_record(*measures.federated);
+  if (nlohmann::json own = own_record(measures.own); !own.empty()) record.metrics["own"] = std::move(own);
+  for (const auto& [name, counts] : measures.by_silo) {
+    record.silo_metrics[name] = metrics_record(counts);
+    if (nlohmann::json own = own_record(counts.own); !own.empty()) record.silo_metrics[name]["own"] = std::move(own);
+  }
+  if (!measures.rating || context_.metric().is_accuracy()) return;
+  record.validation = {{"metric", context_.metric().text()}, {"value", context_.metric_value(*measures.rating)}};
 }
 
 RoundView Run::view_of(const RoundRecord& record) const {
@@ -630,25 +666,29 @@ RoundView Run::view_of(const RoundRecord& record) const {
   return view;
 }
 
-net::Task<std::optional<learn::Evaluation>> Run::evaluate_here(const learn::Samples& samples) {
+net::Task<std::optional<learn::Evaluation>> Run::evaluate_here(const learn::Samples& samples,
+                                                               learn::Measures measures) {
   if (samples.size() == 0) co_return std::nullopt;
-  auto measuring = net::offload(context_.pool, [this, &samples] {
+  auto measuring = net::offload(context_.pool, [this, &samples, measures] {
     const learn::KeepFreedMemory keep_freed_memory;
     federated_.measured->load(state_.global.state.state());
-    return learn::evaluate(*federated_.measured, samples, data_.task.num_classes);
+    return learn::evaluate(*federated_.measured, samples, data_.task.num_classes, measures);
   });
   co_return co_await std::move(measuring);
 }
 
-net::Task<std::optional<learn::Evaluation>> Run::evaluate_at_clients() {
+net::Task<std::optional<learn::Evaluation>> Run::evaluate_at_clients(
+    std::map<std::string, learn::Evaluation>& by_silo) {
   if (!config_.federation.federated_evaluation) co_return std::nullopt;
   observer_.on_phase({PhaseKind::evaluation, state_.num_rounds_done}, clients_.roster.active().size());
-  const auto ask = [this](ClientSession& client) {
-    return evaluate(client, DisclosurePolicy::release_model("global model", state_.global), true);
+  plan::EvaluateSettings settings{.counts_scores = config_.federation.counts_scores, .by_silo = true};
+  const bool rates = config_.federation.validation == ValidationSource::federated;
+  if (rates && context_.metric().needs_scores()) settings.counts_scores = true;
+  const auto ask = [this, settings](ClientSession& client) {
+    return evaluate(client, DisclosurePolicy::release_model("global model", state_.global), true, settings);
   };
-  auto counting = context_.evaluate_at_clients(PhaseKind::evaluation, clients_.roster.active(), ask);
-  const learn::Evaluation sum = co_await std::move(counting);
-  co_return sum.num_samples() > 0 ? std::optional(sum) : std::nullopt;
+  auto counting = context_.evaluate_at_clients(PhaseKind::evaluation, clients_.roster.active(), ask, &by_silo);
+  co_return co_await std::move(counting);
 }
 
 net::Task<> Run::finish_clients(const std::string& words, bool is_failure) {
@@ -765,7 +805,7 @@ nlohmann::json Run::summary(const std::string& stopped_because) const {
                              {"server", state_.consents.with_server},
                              {"answers", state_.consents.with_nobody}}},
                            {"left_out", nlohmann::json::array()},
-                           {"validation", what_is_counted(config_.federation.validation)},
+                           {"validation", what_is_counted(config_.federation)},
                            {"before_rounds", before_rounds},
                            {"targets", targets_.report()},
                            {"models", local_models_.report()},
@@ -774,6 +814,8 @@ nlohmann::json Run::summary(const std::string& stopped_because) const {
                            {"seconds", seconds()},
                            {"bytes_up", bytes_up()},
                            {"bytes_down", bytes_down()},
+                           {"metrics", state_.metrics},
+                           {"silo_metrics", state_.silo_metrics},
                            {"final_accuracy", nullptr},
                            {"best_accuracy", nullptr}};
   if (state_.last_accuracy) result["final_accuracy"] = *state_.last_accuracy;

@@ -96,12 +96,25 @@ class Run {
   /// Makes `state` the global model of `round` and keeps it, before anybody else is told of it.
   net::Task<> adopt(ServerState state, std::int64_t round, const Participation& participation);
   /// Keeps the global model where it is the best so far by validation.
-  net::Task<> keep_best(std::int64_t round, std::optional<double> score);
+  net::Task<> keep_best(std::int64_t round, const std::optional<learn::Evaluation>& rating);
   /// Measures the global model and writes its line.
   net::Task<> record_round(std::int64_t round, const Participation& participation);
+  /// What is measured of a round's model.
+  struct RoundMeasures {
+    std::optional<learn::Evaluation> central;    ///< On the server's test set.
+    std::optional<learn::Evaluation> rating;     ///< By the validation source.
+    std::optional<learn::Evaluation> federated;  ///< On the clients' held-out data, together.
+    learn::OwnMetrics own;                       ///< Of the clients, together.
+    /// Of those that let the server record it.
+    std::map<std::string, learn::Evaluation> by_silo;
+    double seconds = 0;  ///< Of the run, before the validation source was asked.
+  };
+  net::Task<RoundMeasures> measure();
+  void add_metrics(RoundRecord& record, const RoundMeasures& measures) const;
   [[nodiscard]] RoundView view_of(const RoundRecord& record) const;
-  net::Task<std::optional<learn::Evaluation>> evaluate_here(const learn::Samples& samples);
-  net::Task<std::optional<learn::Evaluation>> evaluate_at_clients();
+  net::Task<std::optional<learn::Evaluation>> evaluate_here(const learn::Samples& samples, learn::Measures measures);
+  /// `by_silo`: of those that let the server record it.
+  net::Task<std::optional<learn::Evaluation>> evaluate_at_clients(std::map<std::string, learn::Evaluation>& by_silo);
   void write_result(const nlohmann::json& result, bool is_failure);
   net::Task<> finish_clients(const std::string& words, bool is_failure);
   [[nodiscard]] nlohmann::json run_record() const;

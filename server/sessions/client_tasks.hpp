@@ -28,8 +28,10 @@ struct TrainInputs {
 net::Task<Upload> train(ClientSession& client, plan::TrainSettings settings, TrainInputs inputs,
                         std::uint64_t num_bytes, UploadSlots::Place place);
 
-/// Counts on the client's held-out data. `keeps_model`: the client holds it until it is given another to hold.
-net::Task<learn::Evaluation> evaluate(ClientSession& client, ReleasedState model, bool keeps_model);
+/// Counts on the client's held-out data. `keeps_model`: the client holds it until it is given another to hold. Throws
+/// Error(run_failed) where scores were asked for and are not there.
+net::Task<plan::EvaluationFigures> evaluate(ClientSession& client, ReleasedState model, bool keeps_model,
+                                            plan::EvaluateSettings settings);
 
 /// Logits of the client's pre-trained model on `samples`, of which there are `num_samples`: float32 [n, C].
 net::Task<Upload> logits(ClientSession& client, ReleasedState samples, std::uint64_t num_samples);

@@ -10,8 +10,8 @@
 
 #include "shared/learn/core/state.hpp"
 #include "shared/learn/core/task.hpp"
+#include "shared/learn/metrics/evaluation.hpp"
 #include "shared/learn/models/model.hpp"
-#include "shared/learn/train/evaluation.hpp"
 #include "shared/learn/tune/setting_search.hpp"
 
 namespace headstart::plan {
@@ -25,7 +25,8 @@ inline constexpr std::string_view exchange = "exchange";
 /// One round of local training from input `model`; further inputs are parts that a local objective takes. Settings:
 /// TrainSettings. State: the update, which is the model with the parts that the objective returns (learn::joined).
 inline constexpr std::string_view train = "train";
-/// Count right, total and predicted samples of input `model` on the held-out data. Figures: learn::Evaluation.
+/// Count right, total and predicted samples of input `model` on the held-out data. Settings: EvaluateSettings, or none.
+/// Figures: EvaluationFigures.
 inline constexpr std::string_view evaluate = "evaluate";
 /// State: logits [n, C] float32 of the pre-trained model on input `samples`, float32 [n, ...].
 inline constexpr std::string_view logits = "logits";
@@ -97,6 +98,7 @@ Pretraining pretraining_from_json_text(const std::string& text);
 struct HeadSumSettings {
   std::int64_t min_samples = 1;  ///< Classes of which the client has fewer samples are left out of the sum.
   bool evaluates = false;        ///< The head is measured on the held-out samples, too.
+  bool counts_scores = false;    ///< Then with learn::ScoreCounts.
 };
 std::string to_json_text(const HeadSumSettings& settings);
 /// Throws Error(protocol), naming key and bounds.
@@ -134,10 +136,28 @@ std::string to_json_text(const KeepSettings& settings);
 /// Throws Error(protocol), naming key and bounds.
 KeepSettings keep_settings_from_json_text(const std::string& text);
 
-/// An infinite loss, of a model that diverged, stands as `diverged`: JSON has no such number.
-std::string to_json_text(const learn::Evaluation& figures);
+struct EvaluateSettings {
+  bool counts_scores = false;  ///< Figures with learn::ScoreCounts are wanted.
+  bool by_silo = false;        ///< The server asks whether it may record the figures as this client's.
+};
+/// Empty where nothing is asked for: so a client is asked that knows no such settings.
+std::string to_json_text(const EvaluateSettings& settings);
+/// Throws Error(protocol), naming the key.
+EvaluateSettings evaluate_settings_from_json_text(const std::string& text);
+
+struct EvaluationFigures {
+  learn::Evaluation counts;
+  bool is_shown = false;  ///< The server may record them as this client's, not in a sum alone.
+};
+/// An infinite loss, of a model that diverged, stands as `diverged`: JSON has no such number. Areas without error do
+/// not travel. Where the text would be longer than a result may be, the bins of scores are joined.
+std::string to_json_text(const EvaluationFigures& figures);
+std::string to_json_text(const learn::Evaluation& counts);
 /// Throws Error(protocol) where the counts cannot be of `num_classes` classes and at most `num_held_out` samples: more
-/// right than total or predicted ones in a class, other sums of total and predicted, a loss below 0 or of nothing.
+/// right than total or predicted ones in a class, other sums of total and predicted, a loss below 0 or of nothing,
+/// score counts of other samples than those; and where a metric of the client's own has no name, value or weight.
+EvaluationFigures evaluation_figures_from_json_text(const std::string& text, std::int64_t num_classes,
+                                                    std::uint64_t num_held_out);
 learn::Evaluation evaluation_from_json_text(const std::string& text, std::int64_t num_classes,
                                             std::uint64_t num_held_out);
 

@@ -26,12 +26,13 @@ void declare_filled(Fields& fields, Terms& terms) {
                  {2, static_cast<double>(learn::max_classes)});
   fields.text("architecture", terms.architecture, "The server's model.");
   learn::declare_fields(fields, "samples", terms.samples);
+  fields.checked_text("pretrain.metric", terms.metric, "What early stopping goes by.", learn::require_metric);
   fields.integer("plan.rounds", terms.plan.rounds, "Rounds of FedAvg.", {0, 1'000'000});
   fields.text("plan.start", terms.plan.start, "What round 1 starts from.");
   fields.text("plan.share_model", terms.plan.share_model, "What pre-trained models are wanted at other silos for.");
 }
 
-/// What names and constants must be beyond their bounds. Throws Error(data).
+/// What names and constants must be beyond their bounds. Throws Error(data | usage).
 void require_sound(const Terms& terms) {
   const learn::SampleTerms& samples = terms.samples;
   if (const auto violation = learn::shape_violation(terms.task.shape)) throw Error(Errc::data, *violation);
@@ -49,6 +50,7 @@ void require_sound(const Terms& terms) {
   if (!samples.range.empty() && (samples.range.size() != 2 || samples.range[0] > samples.range[1])) {
     throw Error(Errc::data, "a range is two numbers, the least and the greatest");
   }
+  (void)terms.validation_metric();
 }
 
 void declare_fields(Fields& fields, SampleReport& report) {
@@ -81,6 +83,7 @@ constexpr std::string_view later_settings[] = {"/consolidation/measure",
                                                "/model/second_head",
                                                "/consolidation/reduction",
                                                "/train/clip",
+                                               "/pretrain/metric",
                                                "/run/precision"};
 
 void leave_out_later_defaults(nlohmann::json& document, const nlohmann::json& defaults) {
@@ -196,6 +199,7 @@ std::string to_json_text(const Terms& terms) {
   Terms defaults;
   Fields default_fields;
   declare_fields(default_fields, defaults);
+  declare_filled(default_fields, defaults);
   leave_out_later_defaults(document, default_fields.resolved());
   document[required_key] = required_sections(fields);
   return dump(document);

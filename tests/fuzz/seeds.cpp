@@ -185,6 +185,19 @@ void write_tasks() {
   write("tasks", "pretraining", plan::to_json_text(plan::Pretraining{true, 1.5, 15, 4}));
   const learn::Evaluation counts{{1, 2, 0}, {3, 2, 1}, {2, 3, 1}, 1.5};
   write("tasks", "evaluation", plan::to_json_text(counts));
+  plan::EvaluationFigures scored{.counts = counts, .is_shown = true};
+  scored.counts.scores = learn::ScoreCounts{.confusion = {1, 1, 1, 0, 2, 0, 1, 0, 0},
+                                            .positives = {1, 2, 0, 2, 1, 0},
+                                            .negatives = {2, 1, 3, 1, 4, 1},
+                                            .answers = std::vector<std::int64_t>(15),
+                                            .right = std::vector<std::int64_t>(15),
+                                            .confidence = std::vector<std::int64_t>(15)};
+  scored.counts.scores->answers[14] = 6;
+  scored.counts.scores->right[14] = 3;
+  scored.counts.scores->confidence[14] = 6'200'000'000;
+  scored.counts.own = {{"dice", {0.5, 30}}};
+  write("tasks", "scored evaluation", plan::to_json_text(scored));
+  write("tasks", "evaluate", plan::to_json_text(plan::EvaluateSettings{.counts_scores = true, .by_silo = true}));
   write("tasks", "head sum", plan::to_json_text(plan::HeadSumSettings{.min_samples = 5, .evaluates = true}));
   write("tasks", "head sum figures", plan::to_json_text(plan::HeadSumFigures{.num_samples = 40, .held_out = counts}));
   write("tasks", "answers",

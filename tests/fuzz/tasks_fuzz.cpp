@@ -70,21 +70,40 @@ void read_answer_settings(const std::string& text) {
                 "settings of answers read as written");
 }
 
+void read_evaluate_settings(const std::string& text) {
+  const std::string written = plan::to_json_text(plan::evaluate_settings_from_json_text(text));
+  fuzz::require(plan::to_json_text(plan::evaluate_settings_from_json_text(written)) == written,
+                "settings of an evaluation read as written");
+}
+
+void require_sound_scores(const learn::Evaluation& counts) {
+  if (!counts.scores) return;
+  fuzz::require(counts.scores->calibration_error() >= 0 && counts.scores->calibration_error() <= 1,
+                "a calibration error is a share");
+  for (std::int64_t c = 0; c < num_classes; ++c) {
+    const auto area = counts.scores->auc(c);
+    fuzz::require(!area || (area->value >= 0 && area->value <= 1 && area->error >= 0 && area->error <= 0.5),
+                  "an AUC is a share, and off by a half at most");
+  }
+}
+
 void read_evaluation(const std::string& text) {
-  const learn::Evaluation counts = plan::evaluation_from_json_text(text, num_classes, num_held_out);
+  const plan::EvaluationFigures figures = plan::evaluation_figures_from_json_text(text, num_classes, num_held_out);
+  const learn::Evaluation& counts = figures.counts;
+  require_sound_scores(counts);
   fuzz::require(counts.num_samples() <= static_cast<std::int64_t>(num_held_out), "counts are of what was announced");
   fuzz::require(counts.accuracy() >= 0 && counts.accuracy() <= 1, "an accuracy is a share");
-  const std::string written = plan::to_json_text(counts);
-  fuzz::require(plan::to_json_text(plan::evaluation_from_json_text(written, num_classes, num_held_out)) == written,
-                "counts read as written");
+  const std::string written = plan::to_json_text(figures);
+  const auto read = plan::evaluation_figures_from_json_text(written, num_classes, num_held_out);
+  fuzz::require(plan::to_json_text(read) == written, "counts read as written");
 }
 
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   const std::string text(fuzz::text_of(data, size));
-  for (const auto read : {read_form, read_train_settings, read_kd_setting, read_pretraining, read_evaluation,
-                          read_head_sum_settings, read_head_sum_figures, read_answer_settings}) {
+  for (const auto read : {read_form, read_train_settings, read_kd_setting, read_pretraining, read_evaluate_settings,
+                          read_evaluation, read_head_sum_settings, read_head_sum_figures, read_answer_settings}) {
     fuzz::offer(text, read);
   }
   return 0;

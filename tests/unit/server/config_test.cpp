@@ -156,5 +156,17 @@ TEST_CASE("a round needs half of the clients unless told otherwise") {
   CHECK(quorum_of({.num_clients = 10, .min_clients = 9}) == 9);
 }
 
+TEST_CASE("validation.metric and evaluation.scores: what is no metric or decides nothing is refused") {
+  CHECK(refusal_of({"validation.metric=dice"}).find("'dice' is no metric: accuracy, ") != std::string::npos);
+  CHECK(refusal_of({"validation.metric=f1"}).find("validation.metric f1 decides nothing without validation.source") !=
+        std::string::npos);
+  CHECK(refusal_of({"validation.metric=f1", "validation.source=server"}) == "(no error)");
+  // Early stopping goes by it, too.
+  CHECK(refusal_of({"validation.metric=recall:ill", "start.model=average"}) == "(no error)");
+  CHECK(refusal_of({"evaluation.scores=true"}) == "(no error)");
+  CHECK(refusal_of({"evaluation.scores=true", "evaluation.federated=false"}) ==
+        "evaluation.scores needs evaluation.federated true");
+}
+
 }  // namespace
 }  // namespace headstart::server

@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 #include <torch/types.h>
 
+#include "shared/base/digest.hpp"
 #include "shared/base/printable.hpp"
 #include "tests/support/throws.hpp"
 
@@ -207,6 +208,50 @@ TEST_CASE("what clients may be asked to do follows from the run's start, its val
   CHECK(are({plan::task::pretrain, plan::task::exchange, plan::task::logits, plan::task::distill}));
   data.transfer = {};
   CHECK(are({plan::task::pretrain, plan::task::exchange, plan::task::distill}));
+}
+
+TEST_CASE("validation.metric: clients are told another one than accuracy alone, its class by number") {
+  ServerConfig config;
+  CentralData data = data_of({{1, 8, 8}, 2});
+  data.samples.classes = {"healthy", "ill"};
+  const std::string plain = plan::to_json_text(run_terms(config, data));
+  CHECK_FALSE(nlohmann::json::parse(plain).at("pretrain").contains("metric"));
+  config.federation.metric = "recall:ill";
+  const plan::Terms terms = run_terms(config, data);
+  const std::string text = plan::to_json_text(terms);
+  CHECK(nlohmann::json::parse(text).at("pretrain").at("metric") == "recall:1");
+  CHECK(plan::digest_of(terms) != sha256_hex(plain));
+  const learn::Metric metric = plan::terms_from_json_text(text).validation_metric();
+  CHECK(metric.kind == learn::MetricKind::recall);
+  CHECK(metric.of_class == 1);
+  for (const char* metric_of_no_class : {"recall:2", "recall", "dice"}) {
+    nlohmann::json other = nlohmann::json::parse(text);
+    other["pretrain"]["metric"] = metric_of_no_class;
+    CHECK(test::code_of([&] { (void)plan::terms_from_json_text(other.dump()); }) == Errc::protocol);
+  }
+}
+
+TEST_CASE("validation.metric: a class that is not there, or not in the validation set, is refused before the run") {
+  ServerConfig config;
+  CentralData data = data_of({{1, 8, 8}, 2});
+  data.samples.classes = {"healthy", "ill"};
+  const auto refusal = [&](const char* metric) {
+    config.federation.metric = metric;
+    return test::error_of(Errc::usage, [&] { (void)run_terms(config, data); });
+  };
+  CHECK(refusal("recall:dead")
+            .find("validation.metric: 'recall:dead': there is no class 'dead'; name one of the 2 "
+                  "classes, or its number, 0 to 1") != std::string::npos);
+  config.federation.validation = ValidationSource::server;
+  data.validation = {torch::zeros({3, 1, 8, 8}), torch::zeros({3}, torch::kLong)};
+  CHECK(refusal("recall:healthy") == "(no error)");
+  CHECK(refusal("auc") == "(no error)");
+  CHECK(refusal("auc:ill") == "validation.metric auc:ill: the server's validation set has no sample of class 'ill'");
+  CentralData many = data_of({{1, 8, 8}, 65});
+  config = {};
+  config.federation.counts_scores = true;
+  CHECK(test::error_of(Errc::usage, [&] { (void)run_terms(config, many); }) ==
+        "evaluation.scores: scores are counted for at most 64 classes; there are 65");
 }
 
 }  // namespace
