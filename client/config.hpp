@@ -32,6 +32,8 @@ struct ClientConfig {
   std::string store;
   Sharing share_model = Sharing::server;
   std::int64_t min_sum_samples = 5;
+  std::int64_t min_described_samples = 20;
+  bool shows_range = false;
   std::string device = "cpu";
   std::int64_t threads = 1;
   std::string log = "info";

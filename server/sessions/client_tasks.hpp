@@ -63,6 +63,13 @@ net::Task<Upload> densities(ClientSession& client, ReleasedState samples, std::u
 net::Task<Upload> answers(ClientSession& client, plan::AnswerSettings settings, ReleasedState samples,
                           std::uint64_t num_bytes);
 
+/// What the client says of the features of its samples.
+struct Description {
+  Upload upload;  ///< learn::packed, of `num_features` features.
+  plan::DescribeFigures figures;
+};
+net::Task<Description> describe(ClientSession& client, std::int64_t num_features);
+
 /// `model` with BatchNorm statistics of the client's training data.
 net::Task<Upload> reestimate_statistics(ClientSession& client, ReleasedState model);
 
