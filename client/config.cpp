@@ -38,7 +38,8 @@ void declare_fields(Fields& fields, ClientConfig& config) {
   fields.path("model.script", config.script, "This silo's copy of the scripted model, where the run trains one.");
   fields.checked_text(
       "own_model", config.own_model,
-      "Pre-train this architecture instead of the federated one (cnn, resnet18, script:FILE); it still teaches.",
+      "Pre-train this architecture instead of the federated one (cnn, resnet18, mlp, linear, script:FILE); it still "
+      "teaches.",
       learn::require_model_path);
   learn::declare_fields(fields, "own", config.own_spec);
   fields.group("own", "Sizes of the network that own_model names");
@@ -66,6 +67,14 @@ void declare_fields(Fields& fields, ClientConfig& config) {
                  "few samples says much about them. The run may ask for more.",
                  {1, 1e9});
   declare_fields(fields, "worker", config.worker);
+  fields.group("statistics", "What statistics of this silo's features may show");
+  fields.integer("statistics.min_samples", config.min_described_samples,
+                 "Least samples for this silo to say anything of its features (data.statistics federated at the "
+                 "server), and least values of a feature for its mean and deviation to leave: those of a few say much "
+                 "about each of them.",
+                 {1, 1e9});
+  fields.flag("statistics.range", config.shows_range,
+              "The least and greatest value of each feature may leave too; each is the value of a single sample.");
   fields.text("device", config.device, "Where the client computes: cpu, cuda or auto.");
   fields.integer("threads", config.threads, "LibTorch threads; the same at all clients for a repeatable run.",
                  {1, 1024});
@@ -96,6 +105,8 @@ SiloOptions worker_options(const ClientConfig& config) {
   options.withholds_model = config.share_model == Sharing::answers;
   options.min_sum_samples = config.min_sum_samples;
   options.shows_metrics = config.share_metrics == MetricSharing::silo;
+  options.min_described_samples = config.min_described_samples;
+  options.shows_range = config.shows_range;
   if (!config.own_model.empty()) {
     options.own_model = config.own_spec;
     options.own_model->name = config.own_model;

@@ -41,6 +41,8 @@ struct ClientConfig {
   MetricSharing share_metrics = MetricSharing::sum;
   std::int64_t min_sum_samples = 5;
   worker_process::WorkerCommand worker;
+  std::int64_t min_described_samples = 20;
+  bool shows_range = false;
   std::string device = "cpu";
   std::int64_t threads = 1;
   std::string log = "info";

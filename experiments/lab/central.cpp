@@ -76,6 +76,10 @@ void use_constants(const CentralSettings& settings, learn::Dataset& train, learn
   if (train.mean.empty() != train.deviation.empty()) {
     throw Error(Errc::usage, "data.mean and data.deviation are given both, or neither");
   }
+  const learn::MissingValues missing = train.columns.missing;
+  if (missing != learn::MissingValues::refuse && missing != learn::MissingValues::zero && train.mean.empty()) {
+    throw Error(Errc::usage, "data.missing mean and indicator fill with data.mean, which is not set");
+  }
 }
 
 void write(const std::filesystem::path& file, const nlohmann::json& document) {

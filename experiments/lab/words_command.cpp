@@ -96,6 +96,8 @@ std::vector<Vocabulary> vocabularies() {
       {"teaching_targets", {"consolidation.target"}, words_of(server::target_words)},
       {"densities", {"consolidation.density"}, words_of(learn::density_words)},
       {"precisions", {"run.precision"}, words_of(learn::precision_words)},
+      {"missing_values", {"data.missing"}, words_of(learn::missing_words)},
+      {"statistics", {"data.statistics"}, words_of(plan::statistics_words)},
       {"strategies", {"federation.strategy"}, strategy_words()},
       {"students", {"consolidation.student"}, words_of(server::student_words)},
       {"teacher_weights", {"consolidation.weights"}, words_of(learn::weighting_words)},

@@ -225,7 +225,10 @@ void check_timeouts(const Timeouts& timeouts) {
   if (timeouts.absence > timeouts.phase) refuse("timeouts.absence is longer than timeouts.phase");
 }
 
-void check_samples(const SampleSettings& samples) {
+void check_samples(const SampleSettings& samples, plan::StatisticsSource statistics) {
+  if (statistics == plan::StatisticsSource::federated && !samples.mean.empty()) {
+    refuse("data.statistics federated finds mean and deviation itself: leave data.mean and data.deviation out");
+  }
   if (!samples.shape.empty()) {
     if (const auto violation = learn::shape_violation(samples.shape)) refuse("data.shape: " + *violation);
   }
@@ -367,7 +370,7 @@ void check(const ServerConfig& config) {
   const FederationOptions& federation = config.federation;
   if (config.folder.empty()) refuse("run.folder is empty: name the folder that the run leaves its results in");
   check_timeouts(federation.timeouts);
-  check_samples(config.samples);
+  check_samples(config.samples, config.terms.statistics);
   const bool has_source = federation.validation != ValidationSource::none;
   if (federation.start == StartModel::automatic && !has_source) {
     refuse("start.model auto needs validation.source (server or federated): it says which candidate is best");

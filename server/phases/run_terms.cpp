@@ -78,6 +78,7 @@ std::vector<std::string_view> tasks_of(const FederationOptions& options, const C
   const auto add = [&tasks](std::string_view kind, bool is_asked_for) {
     if (is_asked_for) tasks.push_back(kind);
   };
+  add(plan::task::describe, data.awaits_statistics);
   const bool is_random = !pretrains(options);
   const bool is_kd = may_start_from(options, StartModel::kd);
   const ConsolidationOptions& kd = options.consolidation;

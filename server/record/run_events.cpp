@@ -1,5 +1,6 @@
 #include "server/record/run_events.hpp"
 
+#include <algorithm>
 #include <utility>
 
 #include "server/record/json_values.hpp"
@@ -106,6 +107,16 @@ DistilledRecord distilled_from(const json& event) {
   return seed;
 }
 
+StatisticsRecord statistics_from(const json& event) {
+  StatisticsRecord statistics{.mean = event.at("mean").get<std::vector<double>>(),
+                              .deviation = event.at("deviation").get<std::vector<double>>(),
+                              .report = event.at("report")};
+  const bool is_sound = statistics.mean.size() == statistics.deviation.size() &&
+                        std::ranges::all_of(statistics.deviation, [](double value) { return value > 0; });
+  if (!is_sound) throw Error(Errc::data, "statistics: expected a mean and a deviation above 0 of each channel");
+  return statistics;
+}
+
 RosterEvent roster_from(const json& event) {
   RosterEvent roster;
   for (const json& joined : event.at("clients")) roster.clients.push_back(client_from(joined));
@@ -144,6 +155,13 @@ json written(const LimitsChangedEvent& limits) {
   json changes = json::array();
   for (const LimitChange& change : limits.changes) changes.push_back(server::to_json(change));
   return {{"event", "limits changed"}, {"changes", changes}};
+}
+
+json written(const StatisticsRecord& statistics) {
+  return {{"event", "statistics"},
+          {"mean", statistics.mean},
+          {"deviation", statistics.deviation},
+          {"report", statistics.report}};
 }
 
 json written(const TrialRecord& trial) {
@@ -236,6 +254,7 @@ RunEvent event_from(const json& json) {
   if (kind == "local model") {
     return LocalModelEvent{json.at("client").get<std::string>(), local_model_from(json.at("model"))};
   }
+  if (kind == "statistics") return statistics_from(json);
   if (kind == "trial") return trial_from(json);
   if (kind == "seed") return distilled_from(json);
   if (kind == "left out") {

@@ -3,8 +3,10 @@
 #include <cmath>
 
 #include <fmt/format.h>
+#include <torch/types.h>
 
 #include "server/phases/disclosure.hpp"
+#include "server/phases/federated_statistics.hpp"
 #include "server/phases/head_from_sums.hpp"
 #include "server/phases/round.hpp"
 #include "server/phases/run_terms.hpp"
@@ -42,9 +44,11 @@ nlohmann::json what_is_counted(const FederationOptions& options) {
 nlohmann::json samples_record(const plan::Terms& terms) {
   nlohmann::json record = {{"stored", word_of(Choices<learn::Stored>(learn::stored_words), terms.samples.stored)}};
   const wire::Metadata metadata = plan::metadata_of(terms, terms.architecture);
-  for (const char* key : {"input_shape", "scale", "range", "mean", "deviation", "classes"}) {
-    record[key] = parse_json(metadata.at(key), key);
+  for (const char* key : {"input_shape", "scale", "range", "mean", "deviation", "classes", "table"}) {
+    if (metadata.contains(key)) record[key] = parse_json(metadata.at(key), key);
   }
+  // The run is the same before they are known and after.
+  if (terms.statistics == plan::StatisticsSource::federated) record["mean"] = record["deviation"] = nullptr;
   return record;
 }
 
@@ -345,6 +349,7 @@ net::Task<> Run::run_phases() {
   state_.best_score = recovery_.best_score;
   co_await gather_clients();
   state_.began_at = context_.clock();
+  co_await settle_statistics();
   if (recovery_.milestone) {
     resume();
   } else {
@@ -406,6 +411,32 @@ net::Task<> Run::gather_clients() {
     context_.leave_out({PhaseKind::lobby}, fmt::format("{} of {} clients", num_missing, clients_.lobby->num_expected()),
                        "they did not come within timeouts.lobby");
   }
+}
+
+net::Task<> Run::settle_statistics() {
+  if (!data_.awaits_statistics) co_return;
+  if (!recovery_.statistics) {
+    auto collecting = collect_statistics(context_);
+    recovery_.statistics = co_await std::move(collecting);
+    folder_.write_down(*recovery_.statistics);
+    nlohmann::json record = folder_.earlier_run();  // as this server wrote it when it started
+    record["statistics"] = recovery_.statistics->report;
+    folder_.write_run(record);
+  }
+  const StatisticsRecord& statistics = *recovery_.statistics;
+  if (std::ssize(statistics.mean) != data_.task.shape.front()) {
+    throw Error(Errc::data, fmt::format("{}: the statistics in its journal are of {} features, and samples have {}",
+                                        folder_.path().string(), statistics.mean.size(), data_.task.shape.front()));
+  }
+  normalise_by({statistics.mean, statistics.deviation}, data_);
+  config_.terms.samples = data_.samples;
+  // What it was given of the public samples was not normalised yet.
+  federated_.strategy =
+      strategy_row(config_.federation.strategy.name).make(config_.federation.strategy, strategy_tools());
+  const auto row = [](const std::vector<double>& values) { return torch::tensor(values, torch::kDouble); };
+  const wire::PackedState both = wire::PackedState::of_tensor(
+      std::string(plan::input::normalisation), torch::stack({row(statistics.mean), row(statistics.deviation)}));
+  clients_.roster.normalise_by(DisclosurePolicy::release_tensors("normalisation", {both.digest(), both}));
 }
 
 void Run::note_consent(const ClientInfo& client) {
@@ -783,6 +814,7 @@ nlohmann::json Run::run_record() const {
           {"architecture", config_.terms.architecture},
           {"dataset", data_.dataset},
           {"samples", samples_record(config_.terms)},
+          {"statistics", recovery_.statistics ? recovery_.statistics->report : nlohmann::json()},
           {"terms", plan::digest_of(config_.terms)},
           {"manifest_digest", data_.manifest_digest},
           {"validation_source", word_of(Choices<ValidationSource>(validation_words), config_.federation.validation)},

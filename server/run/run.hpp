@@ -63,6 +63,9 @@ class Run {
   net::Task<> run_phases();
   /// Waits for the clients, and writes down who they are and who is missing.
   net::Task<> gather_clients();
+  /// Where the silos' statistics say what samples are normalised by: asks for them, unless an earlier server did, and
+  /// has everybody keep to it.
+  net::Task<> settle_statistics();
   /// The rest of a run that had finished under an earlier server: who comes is told.
   net::Task<nlohmann::json> resume_farewell(nlohmann::json summary);
   /// The same where the clients know already.

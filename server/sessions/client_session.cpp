@@ -182,6 +182,7 @@ void ClientSession::post(const Conversation& conversation, const TaskOrder& orde
 
 net::Task<Outcome> ClientSession::perform(TaskOrder order) {
   const Conversation conversation = conversation_;
+  if (normalisation_ && order.kind != plan::task::describe) order.add(plan::input::normalisation, *normalisation_);
   post(conversation, order);
   auto answering = answer(conversation, order);
   Outcome outcome;

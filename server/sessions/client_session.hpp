@@ -86,6 +86,9 @@ class ClientSession {
   /// When the phase under way is over for this client.
   void set_phase_end(TimePoint end) { phase_end_ = end; }
 
+  /// What each task brings from now on, but for those of kind `describe`: see plan::input::normalisation.
+  void normalise_by(ReleasedState normalisation) { normalisation_ = std::move(normalisation); }
+
   /// Sends a task and what the client lacks of its inputs, and returns what it answers. A state comes when there is a
   /// slot for it.
   net::Task<Outcome> perform(TaskOrder order);
@@ -146,6 +149,7 @@ class ClientSession {
   int num_connections_ = 1;
   int num_violations_ = 0;
   RefusalCounts refusals_;
+  std::optional<ReleasedState> normalisation_;
 };
 
 }  // namespace headstart::server

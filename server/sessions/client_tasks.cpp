@@ -115,6 +115,18 @@ net::Task<Upload> answers(ClientSession& client, plan::AnswerSettings settings, 
   return state_of(client.perform(std::move(order)));
 }
 
+net::Task<Description> describe(ClientSession& client, std::int64_t num_features) {
+  constexpr std::uint64_t num_rows = 6;
+  TaskOrder order{.kind = plan::task::describe};
+  order.result_bytes = num_rows * static_cast<std::uint64_t>(num_features) * sizeof(double);
+  auto performing = client.perform(std::move(order));
+  Outcome outcome = co_await std::move(performing);
+  const plan::DescribeFigures figures = client.read(outcome, [&client](const std::string& text) {
+    return plan::describe_figures_from_json_text(text, client.info().num_examples);
+  });
+  co_return Description{std::move(*outcome.state), figures};
+}
+
 net::Task<Upload> reestimate_statistics(ClientSession& client, ReleasedState model) {
   TaskOrder order{.kind = plan::task::statistics};
   order.add(plan::input::model, std::move(model));

@@ -68,6 +68,13 @@ net::Task<Upload> answers(ClientSession& client, plan::AnswerSettings settings, 
 /// Has the client keep the global model of a round; it then holds the model. Only of a client that announced it.
 net::Task<bool> keep(ClientSession& client, ReleasedState model, plan::KeepSettings settings);
 
+/// What the client says of the features of its samples.
+struct Description {
+  Upload upload;  ///< learn::packed, of `num_features` features.
+  plan::DescribeFigures figures;
+};
+net::Task<Description> describe(ClientSession& client, std::int64_t num_features);
+
 /// `model` with BatchNorm statistics of the client's training data.
 net::Task<Upload> reestimate_statistics(ClientSession& client, ReleasedState model);
 

@@ -444,6 +444,20 @@ std::string to_json_text(const HeadSumFigures& figures) {
   return document.dump();
 }
 
+std::string to_json_text(const DescribeFigures& figures) {
+  return nlohmann::json{{"samples", figures.num_samples}, {"range", figures.has_range}}.dump();
+}
+
+DescribeFigures describe_figures_from_json_text(const std::string& text, std::int64_t num_examples) {
+  DescribeFigures figures;
+  const auto declare = [&](Fields& fields) {
+    fields.integer("samples", figures.num_samples, "Samples described.", {0, static_cast<double>(num_examples)});
+    fields.flag("range", figures.has_range, "Whether least and greatest values are said.");
+  };
+  load_from_peer(text, "figures of a description", declare, {"samples", "range"});
+  return figures;
+}
+
 HeadSumFigures head_sum_figures_from_json_text(const std::string& text, std::int64_t num_classes,
                                                std::int64_t num_examples, std::uint64_t num_held_out) {
   HeadSumFigures figures;

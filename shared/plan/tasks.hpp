@@ -49,6 +49,9 @@ inline constexpr std::string_view answers = "answers";
 /// Keep input `model`, the global model of a round, for the silo's people. Settings: KeepSettings. Asked of clients
 /// that announce it, which do where their people want it (keep.folder).
 inline constexpr std::string_view keep = "keep";
+/// Mean and deviation of each feature of the training samples before they are normalised, how many values are there
+/// and how many are missing. State: learn::packed of what the silo releases. Figures: DescribeFigures.
+inline constexpr std::string_view describe = "describe";
 }  // namespace task
 
 /// Names of inputs.
@@ -61,6 +64,9 @@ inline constexpr std::string_view teacher = "teacher";
 inline constexpr std::string_view head = "head";
 inline constexpr std::string_view projection = "projection";
 inline constexpr std::string_view lift = "lift";
+/// Of any task but `describe`, where the run's statistics are federated: float64 [2, C], mean and deviation of each
+/// channel, by which the client normalises its samples from then on.
+inline constexpr std::string_view normalisation = "normalisation";
 }  // namespace input
 
 /// What schema an input has. Where both are empty, it is the federated model's.
@@ -113,6 +119,14 @@ std::string to_json_text(const HeadSumFigures& figures);
 /// evaluation_from_json_text() does.
 HeadSumFigures head_sum_figures_from_json_text(const std::string& text, std::int64_t num_classes,
                                                std::int64_t num_examples, std::uint64_t num_held_out);
+
+struct DescribeFigures {
+  std::int64_t num_samples = 0;  ///< That are described; 0: the client has too few to say anything of them.
+  bool has_range = false;        ///< The least and greatest values are in the state.
+};
+std::string to_json_text(const DescribeFigures& figures);
+/// Throws Error(protocol) where the numbers cannot be of `num_examples` training samples.
+DescribeFigures describe_figures_from_json_text(const std::string& text, std::int64_t num_examples);
 
 struct AnswerSettings {
   double temperature = 1;

@@ -23,6 +23,14 @@ struct Join;
 
 namespace headstart::plan {
 
+/// Where the constants that samples are normalised by come from.
+enum class StatisticsSource {
+  given,      ///< The server's settings or data; the terms have them.
+  federated,  ///< All silos' training samples, by sums, before anything is trained.
+};
+inline constexpr std::pair<StatisticsSource, std::string_view> statistics_words[] = {
+    {StatisticsSource::given, "given"}, {StatisticsSource::federated, "federated"}};
+
 /// What a silo's people want to know of a run before they join.
 struct Plan {
   std::int64_t rounds = 0;
@@ -40,6 +48,8 @@ struct Terms {
   learn::SampleTerms samples;
   Plan plan;
   std::string metric = "accuracy";  ///< The run's validation.metric, its class as a number.
+  /// federated: samples.mean and .deviation are not of the terms as they travel; each task brings them.
+  StatisticsSource statistics = StatisticsSource::given;
   double held_out = 0.1;  ///< Fraction of a client's samples kept for its early stopping and federated evaluation.
   learn::PretrainOptions pretrain;
   learn::TrainOptions train;

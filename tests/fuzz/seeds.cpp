@@ -235,6 +235,13 @@ void write_manifest() {
   write("manifest", "many-classes", learn::manifest_text(manifest));
 }
 
+void write_tables() {
+  write("table", "quotes", "\1age,\"a \"\"b\"\",sex,sick\r\n61,\"1,5\r\n2\",f,no\r\n?, 3 ,m,yes\r\n");
+  write("table", "mark", "\4\xef\xbb\xbfx,y\n1e-3,a\n-2,b\n\n+4.5,a");
+  write("table", "missing", "\3kind,x,y\nred,NA,1\n,nan,10\nblue,7,2\n");
+  write("table", "short", std::string("\4a,b\n1\n"));
+}
+
 void write_model_files() {
   const auto as_file = [](const std::string& name, const learn::StateDict& state, const wire::Metadata& metadata) {
     const wire::PackedState model(state);
@@ -408,6 +415,7 @@ int main(int argc, char** argv) {
   write_handshake();
   write_tasks();
   write_manifest();
+  write_tables();
   write_model_files();
   write_worker_frames();
   write_journal();

@@ -61,6 +61,15 @@ void read_head_sum_figures(const std::string& text) {
   fuzz::require(plan::to_json_text(read(written)) == written, "figures of a sum read as written");
 }
 
+void read_describe_figures(const std::string& text) {
+  constexpr std::int64_t num_examples = 500;
+  const plan::DescribeFigures figures = plan::describe_figures_from_json_text(text, num_examples);
+  fuzz::require(figures.num_samples >= 0 && figures.num_samples <= num_examples, "samples described are there");
+  const std::string written = plan::to_json_text(figures);
+  fuzz::require(plan::to_json_text(plan::describe_figures_from_json_text(written, num_examples)) == written,
+                "figures of a description read as written");
+}
+
 void read_answer_settings(const std::string& text) {
   const plan::AnswerSettings settings = plan::answer_settings_from_json_text(text);
   fuzz::require(settings.temperature > 0 && settings.most_examples >= 0 && (settings.bits == 12 || settings.bits == 16),
@@ -103,7 +112,8 @@ void read_evaluation(const std::string& text) {
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   const std::string text(fuzz::text_of(data, size));
   for (const auto read : {read_form, read_train_settings, read_kd_setting, read_pretraining, read_evaluate_settings,
-                          read_evaluation, read_head_sum_settings, read_head_sum_figures, read_answer_settings}) {
+                          read_evaluation, read_head_sum_settings, read_head_sum_figures, read_describe_figures,
+                          read_answer_settings}) {
     fuzz::offer(text, read);
   }
   return 0;

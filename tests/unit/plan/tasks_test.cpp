@@ -36,6 +36,18 @@ TEST_CASE("settings and figures arrive as they were sent, doubles to the last bi
   CHECK(read.loss_sum == counts.loss_sum);
 }
 
+TEST_CASE("figures of a description are of samples that the client has") {
+  const DescribeFigures read = describe_figures_from_json_text(to_json_text(DescribeFigures{40, true}), 40);
+  CHECK(read.num_samples == 40);
+  CHECK(read.has_range);
+  CHECK_FALSE(describe_figures_from_json_text(to_json_text(DescribeFigures{}), 40).has_range);
+  const auto refusal = [](const char* text) {
+    return test::error_of(Errc::protocol, [&] { (void)describe_figures_from_json_text(text, 40); });
+  };
+  CHECK(refusal(R"({"samples": 41, "range": true})").find("'samples'") != std::string::npos);
+  CHECK(refusal(R"({"samples": 40})").find("'range' is missing") != std::string::npos);
+}
+
 TEST_CASE("the loss of a model that diverged arrives as infinite") {
   constexpr double infinite = std::numeric_limits<double>::infinity();
   CHECK(evaluation_from_json_text(to_json_text(learn::Evaluation{{1}, {2}, {2}, infinite}), 1, 2).loss_sum == infinite);

@@ -74,6 +74,24 @@ TEST_CASE("a loss that is infinite is written down and read again as such") {
   CHECK(json_of(recovery.trials[0]) == json_of(trial));
 }
 
+TEST_CASE("what samples are normalised by is kept, whatever the run goes back to") {
+  const StatisticsRecord statistics{{0.1 + 0.2, -7}, {1.0 / 3, 1}, {{"silos", {"silo-0"}}}};
+  const json event = json::parse(json_of(statistics).dump());
+  const json left = json_of(LeftOut{{PhaseKind::describing}, "silo-1", "it failed"});
+  const Recovery recovery =
+      recovery_at(replay({left, event, started(), model(0), measured(0)}, "run"), std::nullopt);
+  REQUIRE(recovery.statistics);
+  CHECK(recovery.statistics->mean == statistics.mean);
+  CHECK(recovery.statistics->deviation == statistics.deviation);
+  CHECK(json_of(*recovery.statistics) == event);
+  CHECK(recovery.left_out.size() == 1);
+  // Where they were not kept, all silos are asked again.
+  CHECK(recovery_at(replay({left}, "run"), std::nullopt).left_out.empty());
+  json odd = event;
+  odd["deviation"] = {1, 0};
+  CHECK(test::error_of(Errc::data, [&] { (void)replay({odd}, "run"); }).find("deviation above 0") != std::string::npos);
+}
+
 TEST_CASE("a run stands where its newest usable milestone says, with the lines up to it") {
   const Replay whole = replay({started(), model(0), measured(0), model(1), measured(1), model(2), measured(2)}, "run");
   REQUIRE(whole.milestones.size() == 3);

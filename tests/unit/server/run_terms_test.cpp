@@ -186,6 +186,55 @@ TEST_CASE("settings newer than the protocol travel where they are not at their d
   CHECK((read.consolidation.reduction == learn::BatchReduction::mean));
 }
 
+TEST_CASE("columns of a table and federated statistics travel where a run has them, and only then") {
+  ServerConfig config;
+  const auto travelled = [&config](const CentralData& data) {
+    return nlohmann::json::parse(plan::to_json_text(run_terms(config, data)));
+  };
+  CHECK_FALSE(travelled(data_of({{1, 8, 8}, 2})).at("samples").contains("table"));
+  CHECK_FALSE(travelled(data_of({{1, 8, 8}, 2})).at("data").contains("statistics"));
+  config.terms.model.name = "mlp";
+  CHECK_FALSE(travelled(data_of({{3}, 2})).at("model").contains("hidden_layers"));
+  config.terms.model.hidden_layers = {7};
+  CHECK(travelled(data_of({{3}, 2})).at("model").at("hidden_layers") == nlohmann::json{7});
+
+  CentralData data = data_of({{3}, 2});
+  data.samples.classes = {"no", "yes"};
+  data.samples.table.label = "y";
+  data.samples.table.add({"age", {}});
+  data.samples.table.add({"sex", {"f", "m"}});
+  data.samples.mean = {1, 2, 3};
+  data.samples.deviation = {1, 1, 1};
+  const std::string digest = plan::digest_of(run_terms(config, data));
+  plan::Terms read = plan::terms_from_json_text(plan::to_json_text(run_terms(config, data)));
+  CHECK((read.samples.table == data.samples.table));
+  CHECK(read.samples.mean == data.samples.mean);
+  CHECK(nlohmann::json::parse(plan::metadata_of(read, 1).at("table")) ==
+        nlohmann::json::parse(R"({"label": "y", "classes": ["no", "yes"], "missing": "refuse",
+                                  "columns": [{"name": "age"}, {"name": "sex", "categories": ["f", "m"]}]})"));
+  config.terms.statistics = plan::StatisticsSource::federated;
+  const std::string text = plan::to_json_text(run_terms(config, data));
+  read = plan::terms_from_json_text(text);
+  CHECK(read.statistics == plan::StatisticsSource::federated);
+  CHECK(read.samples.mean.empty());
+  // The terms are the same before the silos have said it and after.
+  data.samples.mean = data.samples.deviation = {};
+  CHECK(plan::to_json_text(run_terms(config, data)) == text);
+  CHECK(plan::digest_of(read) != digest);
+
+  const auto refusal = [&](auto change) {
+    plan::Terms odd = read;
+    change(odd);
+    return test::error_of(Errc::protocol, [&] { (void)plan::terms_from_json_text(plan::to_json_text(odd)); });
+  };
+  CHECK(refusal([](plan::Terms& odd) { odd.task.shape = {4}; }).find("make 3 features, and a sample is of 4") !=
+        std::string::npos);
+  CHECK(refusal([](plan::Terms& odd) { odd.samples.table.num_categories = {1, 2}; }).find("2 in all, not 3") !=
+        std::string::npos);
+  CHECK(refusal([](plan::Terms& odd) { odd.samples.table.columns[1] = "y"; }).find("two columns are named") !=
+        std::string::npos);
+}
+
 TEST_CASE("what clients may be asked to do follows from the run's start, its validation and where it consolidates") {
   FederationOptions options;
   CentralData data;
@@ -208,6 +257,8 @@ TEST_CASE("what clients may be asked to do follows from the run's start, its val
   CHECK(are({plan::task::pretrain, plan::task::exchange, plan::task::logits, plan::task::distill}));
   data.transfer = {};
   CHECK(are({plan::task::pretrain, plan::task::exchange, plan::task::distill}));
+  data.awaits_statistics = true;
+  CHECK(are({plan::task::describe, plan::task::pretrain, plan::task::exchange, plan::task::distill}));
 }
 
 TEST_CASE("validation.metric: clients are told another one than accuracy alone, its class by number") {
