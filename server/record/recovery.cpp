@@ -150,6 +150,7 @@ void compare(const json& before, const json& now, const std::string& prefix, std
                                                         "timeouts",
                                                         "limits",
                                                         "admin",
+                                                        "page",
                                                         "checkpoints",
                                                         "federation.min_clients",
                                                         "federation.upload_memory"};

@@ -65,6 +65,20 @@ bool can_be_gone_on_with(Errc code) {
   return false;
 }
 
+ClientStatus status_of(const ClientSession& client) {
+  return {.name = client.name(),
+          .is_connected = !client.is_lost(),
+          .num_connections = client.num_connections(),
+          .bytes_received = client.bytes_up(),
+          .bytes_sent = client.bytes_down(),
+          .refusals = client.refusals(),
+          .is_awaited = client.is_awaited(),
+          .is_asked = client.is_asked(),
+          .num_examples = client.info().num_examples,
+          .task = client.task(),
+          .tasks = client.task_times()};
+}
+
 }  // namespace
 
 Run::Run(net::asio::any_io_executor executor, net::asio::thread_pool& pool, const ServerConfig& config,
@@ -158,6 +172,10 @@ net::Task<nlohmann::json> Run::run() {
     require_same_run(earlier, record, folder_.path().string(),
                      finished.is_null() ? "an unfinished run" : "a finished run");
   }
+  if (!finished.is_null()) {
+    show_records(earlier);
+    observer_.on_end(finished, false);
+  }
   if (folder_.is_over() && !goes_back) co_return report_finished(std::move(finished));
   require_enough_clients();
   if (!finished.is_null()) {
@@ -171,6 +189,7 @@ net::Task<nlohmann::json> Run::run() {
   folder_.discard_checkpoints_after(last_round);
   folder_.rewrite_rounds(recovery_.lines);
   folder_.write_run(record);
+  show_records(record);
   folder_.audit().server_started(std::string(version()), !recovery_.roster.empty());
   std::optional<Error> failure;
   try {
@@ -183,6 +202,11 @@ net::Task<nlohmann::json> Run::run() {
   }
   auto concluding = conclude(std::move(failure));
   co_return co_await std::move(concluding);
+}
+
+void Run::show_records(const nlohmann::json& record) {
+  observer_.on_run(record);
+  for (const RoundRecord& line : recovery_.lines) observer_.on_line(to_json(line));
 }
 
 void Run::require_enough_clients() const {
@@ -213,6 +237,7 @@ net::Task<nlohmann::json> Run::conclude(std::optional<Error> failure) {
     state_.stopped_because = failure->what();
   }
   folder_.audit().run_ended(state_.stopped_because);
+  observer_.on_end(result, failure.has_value());
   // What is kept where is the operator's business.
   const std::string words = failure ? "the run ended early: " + cause : "the run is done: " + state_.stopped_because;
   const bool is_over = !failure || !can_be_gone_on_with(failure->code());
@@ -482,6 +507,8 @@ void Run::note_counted(std::int64_t round, const Participation& participation) {
 void Run::count_start() {
   const BeforeRounds& before = state_.before_rounds.value();
   targets_.on_start(before.seconds, before.bytes_up + before.bytes_down, pretrains(config_.federation));
+  observer_.on_start({{"start_used", word_of(Choices<StartModel>(start_words), state_.start_used)},
+                      {"before_rounds", to_json(before)}});
 }
 
 void Run::count(const RoundRecord& record) {
@@ -614,6 +641,7 @@ net::Task<> Run::record_round(std::int64_t round, const Participation& participa
   co_await std::move(keeping);
   count(record);
   observer_.on_round(view_of(record));
+  observer_.on_line(to_json(record));
 }
 
 RoundView Run::view_of(const RoundRecord& record) const {
@@ -688,21 +716,10 @@ RunStatus Run::status() const {
   status.seconds = seconds();
   status.num_expected = clients_.lobby->num_expected();
   status.num_left_out = state_.left_out.size();
-  for (const auto& client : clients_.roster.all()) {
-    status.clients.push_back({.name = client->name(),
-                              .is_connected = !client->is_lost(),
-                              .num_connections = client->num_connections(),
-                              .bytes_received = client->bytes_up(),
-                              .bytes_sent = client->bytes_down(),
-                              .refusals = client->refusals()});
-  }
+  for (const auto& client : clients_.roster.all()) status.clients.push_back(status_of(*client));
   for (const std::string& name : clients_.roster.missing()) {
-    status.clients.push_back({.name = name,
-                              .is_connected = false,
-                              .num_connections = 0,
-                              .bytes_received = 0,
-                              .bytes_sent = 0,
-                              .refusals = {}});
+    const bool is_waited_for = !clients_.lobby->is_closed();
+    status.clients.push_back({.name = name, .is_awaited = is_waited_for, .is_asked = is_waited_for});
   }
   status.upload_memory = clients_.slots->used();
   status.num_staged = clients_.slots->num_staged();

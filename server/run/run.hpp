@@ -84,6 +84,8 @@ class Run {
   void end_run();
   net::Task<Start> make_start();
   void note_consent(const ClientInfo& client);
+  /// To those who draw the run: its records so far.
+  void show_records(const nlohmann::json& record);
   /// Holds the run to what the silos consented to; throws Error(run_failed) where that leaves no run.
   void apply_consents();
   net::Task<> run_rounds();
