@@ -220,7 +220,7 @@ class InABrowser(PageTest):
         self.browser.wait("document.querySelector('#silos').innerText.includes('connection lost')", "the lost silo")
         clients[1].send_signal(signal.SIGCONT)
         self.wait_for_text("#waits", "silo-2 (connection lost)")
-        self.wait_for_text("#phase", "round 2")
+        self.wait_for_text("#phase", "Round 2")
         self.wait_for_text("#log", "silo-2: the connection is lost")
         self.assertEqual(self.browser.evaluate("document.querySelectorAll('.plot canvas').length"), 2)
         self.start(*self.client_arguments(2, port))
