@@ -229,7 +229,13 @@ class InABrowser(PageTest):
         self.wait_for_text("#figures", "4 / 4")
         self.assertEqual(self.finish(server)[0], 0)
         self.wait_for_text("#link", "the server has ended")
+        # That the server is gone is an error of the network, and the only one.
         self.assertEqual([error for error in self.browser.errors if "ERR_" not in error], [])
+        figures = self.browser.text("#figures").split("Time")[0]
+        self.open_recorded("run", "--reference", self.folder / "earlier")
+        self.assertEqual(self.browser.text("#figures").split("Time")[0], figures)
+        self.assertEqual(self.browser.evaluate("[...document.querySelectorAll('#silos td.name')].map((cell) => cell.innerText)"),
+                         ["silo-0", "silo-1", "silo-2"])
 
     def test_downloads_are_the_files_of_the_run(self):
         _, port = self.start_run()
