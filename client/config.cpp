@@ -47,9 +47,10 @@ void declare_fields(Fields& fields, ClientConfig& config) {
   fields.group("store", "Where pre-trained models are kept");
   fields.path("store.pretrained", config.store, "Folder that keeps pre-trained models for later runs; empty: none.");
   fields.group("keep", "What this silo keeps of a run");
-  fields.path("keep.folder", config.keep,
-              "Folder where this silo keeps, for each run, the global model of the last and of the best round, the terms "
-              "and a line a round; empty: nothing is kept.");
+  fields.path(
+      "keep.folder", config.keep,
+      "Folder where this silo keeps, for each run, the global model of the last and of the best round, the terms "
+      "and a line a round; empty: nothing is kept.");
   fields.choice("share_model", config.share_model,
                 "Whom this silo's pre-trained model may reach: nobody (answers: what it answers on public samples may "
                 "leave, for the server to add up), the server alone, or other silos too (peers: as a teacher on "

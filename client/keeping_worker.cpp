@@ -71,10 +71,10 @@ TaskResult KeepingWorker::perform(const Assignment& assignment, const TaskContex
   return {};
 }
 
-nlohmann::json KeepingWorker::measured(const Input& model, const TaskContext& context) {
+nlohmann::json KeepingWorker::measured(const Assignment& assignment, const TaskContext& context) {
   const std::vector<std::string> kinds = worker_->kinds();
   if (std::ranges::find(kinds, plan::task::evaluate) == kinds.end()) return nullptr;
-  const Assignment evaluating{std::string(plan::task::evaluate), "", {model}};
+  const Assignment evaluating{std::string(plan::task::evaluate), "", assignment.inputs};
   const nlohmann::json figures = nlohmann::json::parse(worker_->perform(evaluating, context).figures);
   const auto total = static_cast<double>(sum_of(figures.at("total")));
   if (total == 0) return nullptr;
@@ -85,7 +85,7 @@ nlohmann::json KeepingWorker::measured(const Input& model, const TaskContext& co
 void KeepingWorker::keep(const Assignment& assignment, const TaskContext& context) {
   const plan::KeepSettings settings = plan::keep_settings_from_json_text(assignment.settings);
   const Input& model = assignment.input(plan::input::model);
-  const nlohmann::json held_out = measured(model, context);
+  const nlohmann::json held_out = measured(assignment, context);
   const std::string figures =
       held_out.is_null() ? ""
                          : fmt::format("; on the held-out samples here accuracy {:.1f}%, loss {}",

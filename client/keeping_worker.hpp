@@ -28,8 +28,8 @@ class KeepingWorker final : public Worker {
 
  private:
   void keep(const Assignment& assignment, const TaskContext& context);
-  /// The counts of the model on the held-out samples; null where the worker cannot evaluate, or there are none.
-  nlohmann::json measured(const Input& model, const TaskContext& context);
+  /// Accuracy and loss of the model on the held-out samples; null where the worker cannot evaluate, or there are none.
+  nlohmann::json measured(const Assignment& assignment, const TaskContext& context);
 
   std::unique_ptr<Worker> worker_;
   std::filesystem::path folder_;

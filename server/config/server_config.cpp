@@ -36,12 +36,21 @@ void declare_listening(Fields& fields, ServerConfig& config) {
                 "values, running statistics included; one beyond it is refused. 0: none. audit.jsonl has the distances "
                 "of all updates, with and without a bound.",
                 {0, 1e30});
-  fields.group("admin", "The port for probes and metrics");
-  fields.text("admin.address", config.admin_address, "Address of the port for probes and metrics.");
-  fields.integer("admin.port", config.admin_port,
-                 "Port that answers GET /healthz, /readyz and /metrics (Prometheus), without TLS; 0: any free one, "
-                 "written to the file admin-port in the run's folder; -1: none.",
-                 {-1, 65535});
+  fields.group("admin", "The port for probes, metrics and the page");
+  fields.text("admin.address", config.admin_address, "Address of the port for probes, metrics and the page.");
+  fields.integer(
+      "admin.port", config.admin_port,
+      "Port that answers GET /healthz, /readyz, /metrics (Prometheus) and / (the page), without TLS; 0: any free one, "
+      "written to the file admin-port in the run's folder; -1: none.",
+      {-1, 65535});
+  fields.group("page", "The page where people watch the run");
+  fields.path("page.token_file", config.page_token,
+              "File with one line, the token that the page asks for: 16 to 128 letters, digits, '-', '_', '.' or '~'. "
+              "Empty: no token, and then there is no page where admin.address is not loopback. Probes and metrics "
+              "never ask for it.");
+  fields.path("page.reference", config.page_reference,
+              "Another run's folder, or its rounds.jsonl, that the page draws beside this run and counts saved rounds "
+              "against.");
   net::declare_fields(fields, "tls", config.tls);
   fields.path("listen.allowed", config.allowed_clients,
               "File with the names of the clients that may join, one a line, '#' begins a comment; read again when a "

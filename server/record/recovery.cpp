@@ -153,6 +153,7 @@ void compare(const json& before, const json& now, const std::string& prefix, std
                                                         "limits",
                                                         "admin",
                                                         "worker",
+                                                        "page",
                                                         "checkpoints",
                                                         "federation.min_clients",
                                                         "federation.upload_memory"};

@@ -72,6 +72,20 @@ bool can_be_gone_on_with(Errc code) {
   return false;
 }
 
+ClientStatus status_of(const ClientSession& client) {
+  return {.name = client.name(),
+          .is_connected = !client.is_lost(),
+          .num_connections = client.num_connections(),
+          .bytes_received = client.bytes_up(),
+          .bytes_sent = client.bytes_down(),
+          .refusals = client.refusals(),
+          .is_awaited = client.is_awaited(),
+          .is_asked = client.is_asked(),
+          .num_examples = client.info().num_examples,
+          .task = client.task(),
+          .tasks = client.task_times()};
+}
+
 }  // namespace
 
 Run::Run(net::asio::any_io_executor executor, net::asio::thread_pool& pool, const ServerConfig& config,
@@ -165,6 +179,10 @@ net::Task<nlohmann::json> Run::run() {
     require_same_run(earlier, record, folder_.path().string(),
                      finished.is_null() ? "an unfinished run" : "a finished run");
   }
+  if (!finished.is_null()) {
+    show_records(earlier);
+    observer_.on_end(finished, false);
+  }
   if (folder_.is_over() && !goes_back) co_return report_finished(std::move(finished));
   require_enough_clients();
   if (!finished.is_null()) {
@@ -178,6 +196,7 @@ net::Task<nlohmann::json> Run::run() {
   folder_.discard_checkpoints_after(last_round);
   folder_.rewrite_rounds(recovery_.lines);
   folder_.write_run(record);
+  show_records(record);
   folder_.audit().server_started(std::string(version()), !recovery_.roster.empty());
   std::optional<Error> failure;
   try {
@@ -190,6 +209,11 @@ net::Task<nlohmann::json> Run::run() {
   }
   auto concluding = conclude(std::move(failure));
   co_return co_await std::move(concluding);
+}
+
+void Run::show_records(const nlohmann::json& record) {
+  observer_.on_run(record);
+  for (const RoundRecord& line : recovery_.lines) observer_.on_line(to_json(line));
 }
 
 void Run::require_enough_clients() const {
@@ -220,6 +244,7 @@ net::Task<nlohmann::json> Run::conclude(std::optional<Error> failure) {
     state_.stopped_because = failure->what();
   }
   folder_.audit().run_ended(state_.stopped_because);
+  observer_.on_end(result, failure.has_value());
   // What is kept where is the operator's business.
   const std::string words = failure ? "the run ended early: " + cause : "the run is done: " + state_.stopped_because;
   const bool is_over = !failure || !can_be_gone_on_with(failure->code());
@@ -516,6 +541,8 @@ void Run::note_counted(std::int64_t round, const Participation& participation) {
 void Run::count_start() {
   const BeforeRounds& before = state_.before_rounds.value();
   targets_.on_start(before.seconds, before.bytes_up + before.bytes_down, pretrains(config_.federation));
+  observer_.on_start({{"start_used", word_of(Choices<StartModel>(start_words), state_.start_used)},
+                      {"before_rounds", to_json(before)}});
 }
 
 void Run::count(const RoundRecord& record) {
@@ -555,9 +582,11 @@ net::Task<> Run::adopt(ServerState state, std::int64_t round, const Participatio
   folder_.audit().global_model(round, state_.global.digest, participation.accepted);
 }
 
-net::Task<> Run::keep_best(std::int64_t round, const std::optional<learn::Evaluation>& rating) {
+net::Task<bool> Run::keep_best(std::int64_t round, const std::optional<learn::Evaluation>& rating) {
   const learn::Metric metric = context_.metric();
-  if (!rating || !config_.federation.checkpoints.best || metric.score(*rating) <= state_.best_score) co_return;
+  if (!rating || !config_.federation.checkpoints.best || metric.score(*rating) <= state_.best_score) {
+    co_return false;
+  }
   state_.best_score = metric.score(*rating);
   auto keeping = net::offload(context_.pool, [this, round, &rating, &metric] {
     wire::Metadata metadata = plan::metadata_of(config_.terms, round);
@@ -570,6 +599,7 @@ net::Task<> Run::keep_best(std::int64_t round, const std::optional<learn::Evalua
     folder_.write_down(BestEvent{round, state_.best_score});
   });
   co_await std::move(keeping);
+  co_return true;
 }
 
 net::Task<> Run::run_rounds() {
@@ -623,7 +653,7 @@ net::Task<> Run::record_round(std::int64_t round, const Participation& participa
   auto measuring = measure();
   const RoundMeasures measures = co_await std::move(measuring);
   const std::optional<learn::Evaluation>& rating = measures.rating;
-  co_await keep_best(round, rating);
+  const bool is_best = co_await keep_best(round, rating);
   note_collapse(measures.central, state_.last_central);
   if (!measures.central) note_collapse(measures.federated, state_.last_federated);
   state_.last_central = measures.central;
@@ -652,6 +682,27 @@ net::Task<> Run::record_round(std::int64_t round, const Participation& participa
   RoundView view = view_of(record);
   if (!record.validation.is_null()) view.validation = context_.rating_words(*rating);
   observer_.on_round(view);
+  observer_.on_line(to_json(record));
+  auto telling = tell_keepers(round, is_best, participation);
+  co_await std::move(telling);
+}
+
+net::Task<> Run::tell_keepers(std::int64_t round, bool is_best, const Participation& participation) {
+  std::vector<std::shared_ptr<ClientSession>> keepers = clients_.roster.active();
+  std::erase_if(keepers, [](const auto& client) { return !client->info().keeps_models; });
+  if (keepers.empty()) co_return;
+  const plan::KeepSettings settings{.round = round,
+                                    .num_rounds = config_.federation.num_rounds,
+                                    .is_best = is_best,
+                                    .took_part = participation.accepted};
+  const auto ask = [this, settings](ClientSession& client) {
+    return keep(client, DisclosurePolicy::release_model("global model", state_.global), settings);
+  };
+  auto asking = clients_.roster.ask<bool>(std::move(keepers), ask);
+  for (const Answer<bool>& answer : co_await std::move(asking)) {
+    if (!answer.value)
+      observer_.on_note(fmt::format("{} may not have kept the model: {}", answer.client->name(), answer.reason));
+  }
 }
 
 net::Task<Run::RoundMeasures> Run::measure() {
@@ -759,21 +810,10 @@ RunStatus Run::status() const {
   status.seconds = seconds();
   status.num_expected = clients_.lobby->num_expected();
   status.num_left_out = state_.left_out.size();
-  for (const auto& client : clients_.roster.all()) {
-    status.clients.push_back({.name = client->name(),
-                              .is_connected = !client->is_lost(),
-                              .num_connections = client->num_connections(),
-                              .bytes_received = client->bytes_up(),
-                              .bytes_sent = client->bytes_down(),
-                              .refusals = client->refusals()});
-  }
+  for (const auto& client : clients_.roster.all()) status.clients.push_back(status_of(*client));
   for (const std::string& name : clients_.roster.missing()) {
-    status.clients.push_back({.name = name,
-                              .is_connected = false,
-                              .num_connections = 0,
-                              .bytes_received = 0,
-                              .bytes_sent = 0,
-                              .refusals = {}});
+    const bool is_waited_for = !clients_.lobby->is_closed();
+    status.clients.push_back({.name = name, .is_awaited = is_waited_for, .is_asked = is_waited_for});
   }
   status.upload_memory = clients_.slots->used();
   status.num_staged = clients_.slots->num_staged();

@@ -87,6 +87,8 @@ class Run {
   void end_run();
   net::Task<Start> make_start();
   void note_consent(const ClientInfo& client);
+  /// To those who draw the run: its records so far.
+  void show_records(const nlohmann::json& record);
   /// Holds the run to what the silos consented to; throws Error(run_failed) where that leaves no run.
   void apply_consents();
   net::Task<> run_rounds();
@@ -98,8 +100,10 @@ class Run {
   void count(const RoundRecord& record);
   /// Makes `state` the global model of `round` and keeps it, before anybody else is told of it.
   net::Task<> adopt(ServerState state, std::int64_t round, const Participation& participation);
-  /// Keeps the global model where it is the best so far by validation.
-  net::Task<> keep_best(std::int64_t round, const std::optional<learn::Evaluation>& rating);
+  /// Keeps the global model where it is the best so far by validation, and says whether it is.
+  net::Task<bool> keep_best(std::int64_t round, const std::optional<learn::Evaluation>& rating);
+  /// Has the clients whose people want it keep the global model.
+  net::Task<> tell_keepers(std::int64_t round, bool is_best, const Participation& participation);
   /// Measures the global model and writes its line.
   net::Task<> record_round(std::int64_t round, const Participation& participation);
   /// What is measured of a round's model.

@@ -119,6 +119,7 @@ class Roster {
                           bool& is_over) {
     Answer<T>& answer = answers[index];
     ClientSession& client = *answer.client;
+    const ClientSession::Asking asking_it(client);
     client.set_phase_end(end);
     answer.reason = "its connection is lost";
     while (true) {

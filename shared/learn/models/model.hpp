@@ -112,17 +112,17 @@ class Model {
 };
 
 /// Makes the network that `spec` names, for `task`, initialised from `seed` alone: cnn, mlp and linear with PyTorch's
-/// defaults (uniform within 1/sqrt(fan_in)), resnet18 with torchvision's (convolutions normal with variance 2/fan_out) and its
-/// tensor names; a scripted model keeps the weights of its file. A second head has F, F, F / 2 and num_classes units
-/// with ReLU between (the 512, 512, 256, 10 of Molo et al. scaled to F features), PyTorch's defaults, and names that
-/// begin with "head2."; the rest is the network without it, bit by bit. A script has one where it returns two logits,
-/// the second from its submodule head2. GroupNorm has gcd(channels, 32) groups; in mlp one group, which is LayerNorm.
-/// mlp and linear take samples of any shape, their values in a row; the features of linear are these. Throws Error(usage) for an unknown name
-/// or impossible sizes, or for a network of images where samples are none, Error(data) for a script that cannot be
-/// loaded or does not map the task's samples to [B, num_classes] logits, cannot be trained, or has state that cannot be
-/// exchanged; of what may be meant but probably is not, the log warns once (client/scripts.md lists both). A stated
-/// model has the state of its file, and throws Error(usage) where it is to compute anything, or where the file was not
-/// read.
+/// defaults (uniform within 1/sqrt(fan_in)), resnet18 with torchvision's (convolutions normal with variance 2/fan_out)
+/// and its tensor names; a scripted model keeps the weights of its file. A second head has F, F, F / 2 and num_classes
+/// units with ReLU between (the 512, 512, 256, 10 of Molo et al. scaled to F features), PyTorch's defaults, and names
+/// that begin with "head2."; the rest is the network without it, bit by bit. A script has one where it returns two
+/// logits, the second from its submodule head2. GroupNorm has gcd(channels, 32) groups; in mlp one group, which is
+/// LayerNorm. mlp and linear take samples of any shape, their values in a row; the features of linear are these. Throws
+/// Error(usage) for an unknown name or impossible sizes, or for a network of images where samples are none, Error(data)
+/// for a script that cannot be loaded or does not map the task's samples to [B, num_classes] logits, cannot be trained,
+/// or has state that cannot be exchanged; of what may be meant but probably is not, the log warns once
+/// (client/scripts.md lists both). A stated model has the state of its file, and throws Error(usage) where it is to
+/// compute anything, or where the file was not read.
 std::unique_ptr<Model> make_model(const ModelSpec& spec, const Task& task, Seed seed);
 
 /// "cpu", "cuda", or "auto" (cuda where LibTorch has it and sees a device). Throws Error(usage): another word, or cuda
