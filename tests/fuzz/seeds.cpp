@@ -200,6 +200,8 @@ void write_tasks() {
   write("tasks", "evaluate", plan::to_json_text(plan::EvaluateSettings{.counts_scores = true, .by_silo = true}));
   write("tasks", "head sum", plan::to_json_text(plan::HeadSumSettings{.min_samples = 5, .evaluates = true}));
   write("tasks", "head sum figures", plan::to_json_text(plan::HeadSumFigures{.num_samples = 40, .held_out = counts}));
+  write("tasks", "keep",
+        plan::to_json_text(plan::KeepSettings{.round = 3, .num_rounds = 5, .is_best = true, .took_part = {"a", "b"}}));
   write("tasks", "answers",
         plan::to_json_text(plan::AnswerSettings{.temperature = 3, .bits = 12, .most_examples = 90}));
 }

@@ -70,6 +70,13 @@ void read_describe_figures(const std::string& text) {
                 "figures of a description read as written");
 }
 
+void read_keep_settings(const std::string& text) {
+  const plan::KeepSettings settings = plan::keep_settings_from_json_text(text);
+  fuzz::require(plan::to_json_text(plan::keep_settings_from_json_text(plan::to_json_text(settings))) ==
+                    plan::to_json_text(settings),
+                "settings of keep read as written");
+}
+
 void read_answer_settings(const std::string& text) {
   const plan::AnswerSettings settings = plan::answer_settings_from_json_text(text);
   fuzz::require(settings.temperature > 0 && settings.most_examples >= 0 && (settings.bits == 12 || settings.bits == 16),
@@ -113,7 +120,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   const std::string text(fuzz::text_of(data, size));
   for (const auto read : {read_form, read_train_settings, read_kd_setting, read_pretraining, read_evaluate_settings,
                           read_evaluation, read_head_sum_settings, read_head_sum_figures, read_describe_figures,
-                          read_answer_settings}) {
+                          read_answer_settings, read_keep_settings}) {
     fuzz::offer(text, read);
   }
   return 0;
