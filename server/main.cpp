@@ -143,8 +143,8 @@ bool is_loopback(const std::string& text) {
 }
 
 /// What the page shows that is known before the run. Throws Error(usage) or Error(data) for page.reference.
-server::RunPage::Fixed page_fixed(const server::ServerConfig& config) {
-  server::RunPage::Fixed fixed{.name = std::filesystem::path(config.folder).lexically_normal().filename().string(),
+server::RunPage::Fixed known_of_page(const server::ServerConfig& config) {
+  server::RunPage::Fixed fixed{.name = server::run_name(config.folder),
                                .partition = server::partition_counts(config.manifest)};
   if (config.page_reference.empty()) return fixed;
   try {
@@ -155,12 +155,15 @@ server::RunPage::Fixed page_fixed(const server::ServerConfig& config) {
   return fixed;
 }
 
-/// Without a token there is no page where others could read it.
-server::PageDesk page_desk(const server::ServerConfig& config, server::RunPage& page) {
-  const bool has_token = !config.page_token.empty();
-  return {.page = has_token || is_loopback(config.admin_address) ? &page : nullptr,
-          .access = server::PageAccess(has_token ? server::read_page_token(config.page_token) : ""),
-          .folder = config.folder};
+/// Without a page. Throws Error(usage) or Error(data) for page.token_file.
+server::PageDesk page_desk(const server::ServerConfig& config) {
+  const std::string token = config.page_token.empty() ? "" : server::read_page_token(config.page_token);
+  return {.page = nullptr, .access = server::PageAccess(token), .folder = config.folder};
+}
+
+/// Without a token there is none where others could read it.
+bool has_page(const server::ServerConfig& config) {
+  return !config.page_token.empty() || is_loopback(config.admin_address);
 }
 
 void announce_admin(const server::ServerConfig& config, const server::PageDesk& desk, std::uint16_t port) {
@@ -224,6 +227,8 @@ int run_server(const server::ServerConfig& config, worker_process::ModelWorker* 
   prepare(config);
   net::WebSocketOptions channel_options = channel_options_of(config);
   server::CentralData data = checked_data(config, worker);
+  const server::RunPage::Fixed page_fixed = known_of_page(config);
+  server::PageDesk desk = page_desk(config);
 
   asio::io_context io(1);
   asio::thread_pool pool(std::max(1U, std::thread::hardware_concurrency()));
@@ -234,10 +239,10 @@ int run_server(const server::ServerConfig& config, worker_process::ModelWorker* 
   }
   server::RunFolder folder(config.folder, config.federation.checkpoints, std::chrono::system_clock::now);
   server::LiveView view(std::cout, view_style(config), std::chrono::steady_clock::now);
-  server::RunPage page(view, page_fixed(config), std::chrono::steady_clock::now, std::chrono::system_clock::now);
+  server::RunPage page(view, page_fixed, std::chrono::steady_clock::now, std::chrono::system_clock::now);
   server::Run run(io.get_executor(), pool, config, std::move(data), folder, page, std::chrono::steady_clock::now);
   page.watch([&run] { return run.status(); });
-  const server::PageDesk desk = page_desk(config, page);
+  if (has_page(config)) desk.page = &page;
   for (const std::string& line : server::announcement(config, listener.port())) spdlog::info("{}", line);
   if (admin) announce_admin(config, desk, admin->port());
 

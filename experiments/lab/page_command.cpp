@@ -36,7 +36,7 @@ Command add_page(CLI::App& app) {
   CLI::App* command =
       app.add_subcommand("page", "Writes the page of a run's folder as one HTML file that needs no server");
   const auto settings = std::make_shared<PageSettings>();
-  command->add_option("run", settings->run, "The folder of the run")->required();
+  add_path(*command, "run", settings->run, "The folder of the run")->required();
   add_path(*command, "--out", settings->out, "The file to write; page.html in the run's folder without it");
   add_path(*command, "--reference", settings->reference,
            "Another run's folder, or its rounds.jsonl, that saved rounds are counted against");

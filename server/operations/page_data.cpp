@@ -142,12 +142,12 @@ json silos_of(const std::map<std::string, Audit::Silo>& silos, const json& newes
   return list;
 }
 
-std::string name_of_folder(const std::filesystem::path& folder) {
-  const std::filesystem::path plain = folder.lexically_normal();
-  return (plain.filename().empty() ? plain.parent_path() : plain).filename().string();
-}
-
 }  // namespace
+
+std::string run_name(const std::filesystem::path& folder) {
+  const std::filesystem::path plain = folder.lexically_normal();
+  return (plain.has_filename() ? plain : plain.parent_path()).filename().string();
+}
 
 json run_facts(const json& run) {
   json facts = picked(run, {"version", "seed", "dataset", "architecture", "models_leave_silos_for"});
@@ -213,7 +213,7 @@ json reference_run(const std::filesystem::path& run) {
   const bool is_file = !is_folder(run, Errc::data);
   const std::filesystem::path lines = is_file ? run : run / "rounds.jsonl";
   const std::filesystem::path folder = lines.parent_path();
-  json reference = {{"name", name_of_folder(folder.empty() ? std::filesystem::path(".") : folder)},
+  json reference = {{"name", run_name(folder.empty() ? std::filesystem::path(".") : folder)},
                     {"rounds", json::array()}};
   for_each_line(lines, [&reference](const json& line) { reference["rounds"].push_back(round_point(line)); });
   if (reference["rounds"].empty()) throw Error(Errc::data, lines.string() + ": there is no round in it");
@@ -228,7 +228,7 @@ json recorded_run(const std::filesystem::path& folder) {
     throw Error(Errc::data, fmt::format("{}: expected the folder of a run, with a run.json", folder.string()));
   }
   const json record = read_json(folder / "run.json");
-  json run = {{"run", name_of_folder(folder)},
+  json run = {{"run", run_name(folder)},
               {"first", true},
               {"facts", run_facts(record)},
               {"rounds_from", 0},

@@ -12,6 +12,9 @@ namespace headstart::server {
 /// Notes and events that a page keeps: the newest.
 inline constexpr std::size_t max_page_notes = 500;
 
+/// What a run is called: the name of its folder.
+std::string run_name(const std::filesystem::path& folder);
+
 // Each takes what it knows of a record and leaves out the rest: keys that are missing or of another type are no error.
 
 /// Of run.json: what a reader wants to know of the run before there is a round.

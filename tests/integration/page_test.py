@@ -115,6 +115,7 @@ class Answers(PageTest):
         self.assert_fails(done, 2, "page.token_file", "16 to 128")
         done = self.run_program(*self.server_arguments("other", **{"page.reference": self.folder / "none"}))
         self.assert_fails(done, 3, "page.reference", "none")
+        self.assertFalse((self.folder / "run").exists() or (self.folder / "other").exists())
 
     def test_a_web_site_under_a_name_of_its_own_reads_nothing(self):
         self.start_run()

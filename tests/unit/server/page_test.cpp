@@ -55,7 +55,10 @@ struct Scene {
   Scene()
       : page(
             silent, {.name = "first"}, [this] { return now; }, [] { return SystemTime(std::chrono::seconds(1)); }) {
-    page.watch([this] { return status; });
+    page.watch([this] {
+      status.phase_seconds = seconds_between(TimePoint{}, now);
+      return status;
+    });
   }
   /// What is new after the page has looked at the run again.
   std::string news(RunPage::Place& place) {
@@ -160,7 +163,6 @@ TEST_CASE("page: silos with their states, tasks and whom the run waits for; a st
   CHECK(status["silos"][3]["refused"]["late"] == 2);
   // A second later the task is a second older, and began at the same moment.
   scene.status.clients[0].task->seconds += 1;
-  scene.status.phase_seconds += 1;
   CHECK(scene.news(place).empty());
   scene.status.clients[1].bytes_received = 7;
   CHECK(data_of(scene.news(place)).contains("status"));
