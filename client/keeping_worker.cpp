@@ -78,8 +78,10 @@ nlohmann::json KeepingWorker::measured(const Assignment& assignment, const TaskC
   const nlohmann::json figures = nlohmann::json::parse(worker_->perform(evaluating, context).figures);
   const auto total = static_cast<double>(sum_of(figures.at("total")));
   if (total == 0) return nullptr;
-  return {{"accuracy", static_cast<double>(sum_of(figures.at("correct"))) / total},
-          {"loss", figures.value("diverged", false) ? nlohmann::json() : figures.at("loss_sum").get<double>() / total}};
+  nlohmann::json held_out = {{"accuracy", static_cast<double>(sum_of(figures.at("correct"))) / total}};
+  held_out["loss"] = nullptr;  // of a model that diverged
+  if (!figures.value("diverged", false)) held_out["loss"] = figures.at("loss_sum").get<double>() / total;
+  return held_out;
 }
 
 void KeepingWorker::keep(const Assignment& assignment, const TaskContext& context) {
