@@ -227,6 +227,30 @@ TEST_CASE("evaluation, logits and statistics report what they have done") {
   CHECK(last_of([&](const TaskContext& context) { worker->logits(samples, context); }) == 300);
 }
 
+TEST_CASE(
+    "an evaluation has scores where they are asked for, and the word of the silo where it is asked and gives it") {
+  const wire::PackedState model = model_of(1);
+  const auto figures_of = [&](client::Worker& worker, const plan::EvaluateSettings& settings) {
+    const Assignment task{std::string(plan::task::evaluate),
+                          plan::to_json_text(settings),
+                          {test::Consolidation::input(plan::input::model, model)}};
+    return plan::evaluation_figures_from_json_text(worker.perform(task, {}).figures, 3, num_held_out);
+  };
+  for (const bool shows : {false, true}) {
+    const auto worker = test::small_worker(silo, {.shows_metrics = shows});
+    worker->join(small_terms());
+    const auto plain = figures_of(*worker, {});
+    CHECK_FALSE(plain.is_shown);
+    CHECK_FALSE(plain.counts.scores.has_value());
+    CHECK(figures_of(*worker, {.by_silo = true}).is_shown == shows);
+    const auto scored = figures_of(*worker, {.counts_scores = true});
+    CHECK_FALSE(scored.is_shown);
+    REQUIRE(scored.counts.scores.has_value());
+    CHECK(scored.counts.correct == plain.counts.correct);
+    CHECK(scored.counts.loss_sum == plain.counts.loss_sum);
+  }
+}
+
 TEST_CASE("evaluation and statistics end where they are told to stop") {
   const auto worker = joined_worker();
   const wire::PackedState model = model_of(1);

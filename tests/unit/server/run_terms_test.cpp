@@ -13,6 +13,11 @@
 namespace headstart::server {
 namespace {
 
+const ServerConfig default_config = [] {
+  ServerConfig config;
+  return config;
+}();
+
 CentralData data_of(const learn::Task& task) {
   CentralData data;
   data.task = task;
@@ -22,7 +27,7 @@ CentralData data_of(const learn::Task& task) {
 std::string refusal_of(const learn::Task& task, std::vector<std::string> classes = {}) {
   CentralData data = data_of(task);
   data.samples.classes = std::move(classes);
-  return test::error_of(Errc::data, [&] { (void)run_terms({}, data); });
+  return test::error_of(Errc::data, [&] { (void)run_terms(default_config, data); });
 }
 
 TEST_CASE("what no client could read is refused before the server listens, with the number and its bound") {
@@ -76,7 +81,7 @@ TEST_CASE("the terms say what a silo's people want to know, and read as written"
 TEST_CASE("a model file's metadata name shape, scale, constants, classes, architecture, round, version and terms") {
   CentralData data = data_of({{2, 3, 4}, 2});
   data.samples.classes = {"a", "b"};
-  const plan::Terms terms = run_terms({}, data);
+  const plan::Terms terms = run_terms(default_config, data);
   const wire::Metadata metadata = plan::metadata_of(terms, 7);
   CHECK(metadata.at("input_shape") == "[2,3,4]");
   CHECK(metadata.at("scale") == R"({"float32":1,"uint8":255})");
@@ -91,16 +96,16 @@ TEST_CASE("a model file's metadata name shape, scale, constants, classes, archit
 
 TEST_CASE("constants of too many columns to be told are refused; without any a model file says one for all") {
   CentralData data = data_of({{4000}, 2});
-  CHECK(plan::metadata_of(run_terms({}, data), 1).at("mean") == "[0.0]");
-  CHECK(plan::metadata_of(run_terms({}, data), 1).at("deviation") == "[1.0]");
+  CHECK(plan::metadata_of(run_terms(default_config, data), 1).at("mean") == "[0.0]");
+  CHECK(plan::metadata_of(run_terms(default_config, data), 1).at("deviation") == "[1.0]");
   data.samples.mean.assign(4000, 0.1234567890123);
   data.samples.deviation.assign(4000, 1.234567890123);
-  const std::string refusal = test::error_of(Errc::data, [&] { (void)run_terms({}, data); });
+  const std::string refusal = test::error_of(Errc::data, [&] { (void)run_terms(default_config, data); });
   CHECK(refusal.find("the means and deviations of 4000 channels make up most of it") != std::string::npos);
 }
 
 TEST_CASE("terms with a shape that cannot be are refused as the server's mistake") {
-  auto document = nlohmann::json::parse(plan::to_json_text(run_terms({}, data_of({{1, 8, 8}, 2}))));
+  auto document = nlohmann::json::parse(plan::to_json_text(run_terms(default_config, data_of({{1, 8, 8}, 2}))));
   CHECK(document["task"]["shape"] == nlohmann::json{1, 8, 8});
   for (const nlohmann::json& shape : {nlohmann::json::array(), nlohmann::json(std::vector<int>(8, 1)),
                                       nlohmann::json{3, 0}, nlohmann::json{65536, 65536, 65536}, nlohmann::json(5)}) {
@@ -111,7 +116,7 @@ TEST_CASE("terms with a shape that cannot be are refused as the server's mistake
 }
 
 TEST_CASE("the terms name the sections that a client must know: all but those that change nothing it computes") {
-  const auto document = nlohmann::json::parse(plan::to_json_text(run_terms({}, data_of({{1, 8, 8}, 2}))));
+  const auto document = nlohmann::json::parse(plan::to_json_text(run_terms(default_config, data_of({{1, 8, 8}, 2}))));
   std::vector<std::string> sections;
   for (const auto& [section, value] : document.items()) {
     if (section != "required" && section != "limits" && section != "plan") sections.push_back(section);
@@ -125,7 +130,7 @@ TEST_CASE("the terms name the sections that a client must know: all but those th
 
 TEST_CASE("sections of later terms: those that nobody must know are left aside and named, others are refused") {
   const auto read = [](const nlohmann::json& changes) {
-    auto document = nlohmann::json::parse(plan::to_json_text(run_terms({}, data_of({{1, 8, 8}, 2}))));
+    auto document = nlohmann::json::parse(plan::to_json_text(run_terms(default_config, data_of({{1, 8, 8}, 2}))));
     document.update(changes);
     return plan::terms_from_json_text(document.dump());
   };
@@ -299,7 +304,7 @@ TEST_CASE("validation.metric: a class that is not there, or not in the validatio
   CHECK(refusal("auc") == "(no error)");
   CHECK(refusal("auc:ill") == "validation.metric auc:ill: the server's validation set has no sample of class 'ill'");
   CentralData many = data_of({{1, 8, 8}, 65});
-  config = {};
+  config = default_config;
   config.federation.counts_scores = true;
   CHECK(test::error_of(Errc::usage, [&] { (void)run_terms(config, many); }) ==
         "evaluation.scores: scores are counted for at most 64 classes; there are 65");
