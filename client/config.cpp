@@ -36,10 +36,10 @@ void declare_fields(Fields& fields, ClientConfig& config) {
   fields.integer("data.share", config.share, "Which client of the manifest this one is, from 0.", {-1, 100000});
   fields.group("model", "This silo's copy of the federated model");
   fields.path("model.script", config.script, "This silo's copy of the scripted model, where the run trains one.");
-  fields.checked_text(
-      "own_model", config.own_model,
-      "Pre-train this architecture instead of the federated one (cnn, resnet18, mlp, linear, script:FILE); it still teaches.",
-      learn::require_script_path);
+  fields.checked_text("own_model", config.own_model,
+                      "Pre-train this architecture instead of the federated one (cnn, resnet18, mlp, linear, "
+                      "script:FILE); it still teaches.",
+                      learn::require_script_path);
   learn::declare_fields(fields, "own", config.own_spec);
   fields.group("own", "Sizes of the network that own_model names");
   fields.withdraw("own.name");

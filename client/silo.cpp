@@ -131,11 +131,15 @@ void Silo::normalise(const Input& input) {
 }
 
 Silo::Description Silo::describe() const {
+  if (terms_.statistics != plan::StatisticsSource::federated) {
+    throw Error(Errc::protocol,
+                "the server asks for statistics of the features, and the run's terms do not say so (data.statistics)");
+  }
   const learn::Samples all = learn::stored_input(data_, terms_.samples);
   const learn::FeatureStatistics own = learn::statistics_of(all.x.index_select(0, training_rows_));
   const std::int64_t num_samples = training_rows_.size(0);
-  const at::Tensor statistics = learn::packed(
-      learn::released(own, terms_.samples.table, options_.min_described_samples, options_.shows_range));
+  const at::Tensor statistics =
+      learn::packed(learn::released(own, terms_.samples.table, options_.min_described_samples, options_.shows_range));
   if (num_samples < options_.min_described_samples) return {{}, torch::zeros_like(statistics)};
   return {{.num_samples = num_samples, .has_range = options_.shows_range}, statistics};
 }

@@ -49,8 +49,8 @@ void require_sound(const Terms& terms) {
   learn::require_sound(samples.table);
   const auto num_features = std::ssize(learn::table_features(samples.table));
   if (!samples.table.is_empty() && terms.task.shape != std::vector<std::int64_t>{num_features}) {
-    throw Error(Errc::data, fmt::format("the columns of the table make {} features, and a sample is of {}", num_features,
-                                        learn::shape_text(terms.task.shape)));
+    throw Error(Errc::data, fmt::format("the columns of the table make {} features, and a sample is of {}",
+                                        num_features, learn::shape_text(terms.task.shape)));
   }
   if (!samples.range.empty() && (samples.range.size() != 2 || samples.range[0] > samples.range[1])) {
     throw Error(Errc::data, "a range is two numbers, the least and the greatest");

@@ -19,10 +19,11 @@ void check(const ModelSpec& spec, Norm norm) {
   const std::vector<std::int64_t>& layers = spec.hidden_layers;
   const bool is_sound = !layers.empty() && layers.size() <= max_hidden_layers && std::ranges::min(layers) >= 1;
   if (!is_sound) {
-    throw Error(Errc::usage,
-                fmt::format("model.hidden_layers: mlp expects 1 to {} numbers of units of at least 1, got {}; model.name "
-                            "linear has no hidden layer",
-                            max_hidden_layers, nlohmann::json(layers).dump()));
+    throw Error(
+        Errc::usage,
+        fmt::format("model.hidden_layers: mlp expects 1 to {} numbers of units of at least 1, got {}; model.name "
+                    "linear has no hidden layer",
+                    max_hidden_layers, nlohmann::json(layers).dump()));
   }
   if (norm == Norm::group && std::ranges::min(layers) < 2) {
     throw Error(Errc::usage,

@@ -103,18 +103,21 @@ std::string ModelSpec::architecture() const {
 
 void declare_fields(Fields& fields, const std::string& prefix, ModelSpec& spec) {
   fields.group(prefix, "The network and its sizes");
-  fields.checked_text(prefix + ".name", spec.name, "Network: cnn and resnet18 for images, mlp and linear for samples of any shape, or script:FILE, a "
-                      "TorchScript file.",
-                      require_script_path);
+  fields.checked_text(
+      prefix + ".name", spec.name,
+      "Network: cnn and resnet18 for images, mlp and linear for samples of any shape, or script:FILE, a "
+      "TorchScript file.",
+      require_script_path);
   fields.integers(prefix + ".channels", spec.channels, "cnn: filters of its two convolutions.",
                   {.min = 1, .max = 2048});
   fields.integer(prefix + ".kernel", spec.kernel, "cnn: side of the square filters.", {.min = 1, .max = 31});
   fields.integer(prefix + ".hidden", spec.hidden, "cnn: units of the hidden linear layer.", {.min = 1, .max = 1048576});
   fields.integer(prefix + ".width", spec.width, "resnet18: filters of the first stage.", {.min = 1, .max = 1024});
-  fields.choice(prefix + ".norm", spec.norm,
-                "Normalisation after each convolution of cnn and resnet18 and each hidden layer of mlp (auto: batch for "
-                "resnet18, else none).",
-                Choices<Norm>(norm_words));
+  fields.choice(
+      prefix + ".norm", spec.norm,
+      "Normalisation after each convolution of cnn and resnet18 and each hidden layer of mlp (auto: batch for "
+      "resnet18, else none).",
+      Choices<Norm>(norm_words));
   fields.flag(prefix + ".second_head", spec.second_head,
               "A second classifier of the same features, three layers deep (head2.* in the state). A script has one "
               "where it returns two logits.");
@@ -129,10 +132,10 @@ void require_script_path(const std::string& name) {
 }
 
 Tensor Model::features(const Tensor& /*x*/) {
-  throw Error(
-      Errc::usage,
-      "the model does not show its features; the built-in networks do, and scripts with a method features() and a linear "
-      "submodule head (client/scripts.md)");
+  throw Error(Errc::usage,
+              "the model does not show its features; the built-in networks do, and scripts with a method features() "
+              "and a linear "
+              "submodule head (client/scripts.md)");
 }
 
 std::string Model::head_prefix(Head head) const {
@@ -194,9 +197,10 @@ void move_tensors(const std::vector<NamedTensor>& tensors, c10::Device device) {
 std::unique_ptr<Model> make_model(const ModelSpec& spec, const Task& task, Seed seed) {
   if (spec.is_scripted()) {
     if (spec.second_head) {
-      throw Error(Errc::usage,
-                  "model.second_head is for the built-in networks; a script has a second head where it returns two logits, "
-                  "the second from its submodule head2");
+      throw Error(
+          Errc::usage,
+          "model.second_head is for the built-in networks; a script has a second head where it returns two logits, "
+          "the second from its submodule head2");
     }
     return load_script(spec, task);
   }
