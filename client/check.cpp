@@ -38,12 +38,17 @@ std::string words_on_sharing(const plan::Plan& plan) {
                                           : "peers is not asked for: no other silo sees pre-trained models";
 }
 
-/// Four of the five lines on what the run is; the fifth needs the silo's own word.
+/// The lines on what the run is, but for the one that needs the silo's own word.
 void tell_plan(const plan::Terms& terms, const std::function<void(const std::string&)>& tell) {
   tell(fmt::format("rounds      {}", terms.plan.rounds));
   tell(fmt::format("epochs      {} a round", terms.train.epochs));
   tell(fmt::format("rate        learning rate {:g}", terms.train.optimizer.lr));
   tell(fmt::format("start       {}", terms.plan.start));
+  if (terms.statistics == plan::StatisticsSource::federated) {
+    tell(
+        "statistics  mean, deviation and counts of each feature go to the server before anything is trained, within "
+        "statistics.min_samples and statistics.range here");
+  }
 }
 
 /// What a server would refuse. Throws Error(data).

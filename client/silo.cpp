@@ -133,6 +133,10 @@ void Silo::normalise(const Input& input) {
 }
 
 Silo::Description Silo::describe() const {
+  if (terms_.statistics != plan::StatisticsSource::federated) {
+    throw Error(Errc::protocol,
+                "the server asks for statistics of the features, and the run's terms do not say so (data.statistics)");
+  }
   const learn::Samples all = learn::stored_input(data_, terms_.samples);
   const learn::FeatureStatistics own = learn::statistics_of(all.x.index_select(0, training_rows_));
   const std::int64_t num_samples = training_rows_.size(0);

@@ -200,7 +200,7 @@ CentralData load_central_data(const ServerConfig& config, std::optional<learn::D
   return data;
 }
 
-void normalise_by(const learn::Normalisation& normalisation, CentralData& data) {
+void normalise_by(const learn::Standardisation& normalisation, CentralData& data) {
   data.samples.mean = normalisation.mean;
   data.samples.deviation = normalisation.deviation;
   for (learn::Samples* samples : {&data.test, &data.validation, &data.transfer}) {

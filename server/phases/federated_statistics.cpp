@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include "server/sessions/client_tasks.hpp"
+#include "shared/base/printable.hpp"
 #include "shared/learn/data/feature_statistics.hpp"
 
 namespace headstart::server {
@@ -75,11 +76,10 @@ void note_far(const RunContext& context, const std::vector<SiloStatistics>& silo
       const double most = std::max(deviation, other_deviation);
       const bool is_far = std::abs(mean - other_mean) > learn::mean_distance * most;
       if (!is_far && most <= learn::deviation_ratio * std::min(deviation, other_deviation)) continue;
-      context.observer.on_note(
-          fmt::format("{}: feature {} has mean {:.4g} and deviation {:.4g}, and {:.4g} and {:.4g} at the other silos: "
-                      "is it in another unit there?",
-                      silo.name, quotation(names[static_cast<std::size_t>(i)]), mean, deviation, other_mean,
-                      other_deviation));
+      context.observer.on_note(fmt::format(
+          "{}: feature {} has mean {:.4g} and deviation {:.4g}, and {:.4g} and {:.4g} at the other silos: "
+          "is it in another unit there?",
+          silo.name, quotation(names[static_cast<std::size_t>(i)]), mean, deviation, other_mean, other_deviation));
       break;
     }
   }
@@ -121,7 +121,7 @@ net::Task<StatisticsRecord> collect_statistics(const RunContext& context) {
   const FeatureStatistics total = merged_but(silos, nullptr);
   const std::vector<std::string> names = learn::feature_names(table, total.size());
   note_far(context, silos, names);
-  const learn::Normalisation normalisation = learn::normalisation_of(total, table);
+  const learn::Standardisation normalisation = learn::normalisation_of(total, table);
   nlohmann::json report = {{"features", names},
                            {"count", numbers_of(total.count)},
                            {"missing", numbers_of(total.missing)},

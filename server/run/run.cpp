@@ -454,7 +454,8 @@ net::Task<> Run::settle_statistics() {
                                         folder_.path().string(), statistics.mean.size(), data_.task.shape.front()));
   }
   normalise_by({statistics.mean, statistics.deviation}, data_);
-  config_.terms.samples = data_.samples;
+  config_.terms.samples.mean = statistics.mean;
+  config_.terms.samples.deviation = statistics.deviation;
   // What it was given of the public samples was not normalised yet.
   federated_.strategy =
       strategy_row(config_.federation.strategy.name).make(config_.federation.strategy, strategy_tools());

@@ -63,6 +63,8 @@ def read_body(body: bytes) -> dict:
     (length,) = struct.unpack_from("<Q", body)
     tensors = {}
     for name, entry in json.loads(body[8:8 + length]).items():
+        if name == "__metadata__":
+            continue
         begin, end = (8 + length + offset for offset in entry["data_offsets"])
         dtype = {"F32": np.float32, "F64": np.float64, "I64": np.int64}[entry["dtype"]]
         tensors[name] = np.frombuffer(body[begin:end], dtype).reshape(entry["shape"])

@@ -126,10 +126,10 @@ FeatureStatistics unpacked(const Tensor& packed, bool has_range) {
   return result;
 }
 
-Normalisation normalisation_of(const FeatureStatistics& statistics, const TableTerms& table) {
+Standardisation normalisation_of(const FeatureStatistics& statistics, const TableTerms& table) {
   constexpr double least_relative = 1e-7;
   const Tensor is_number = numbers_among(table, statistics.size());
-  Normalisation result;
+  Standardisation result;
   for (std::int64_t i = 0; i < statistics.size(); ++i) {
     const auto count = statistics.count[i].item<double>();
     const bool stays = is_number[i].item<double>() == 0 || count == 0;

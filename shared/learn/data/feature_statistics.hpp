@@ -39,13 +39,13 @@ Tensor packed(const FeatureStatistics& statistics);
 FeatureStatistics unpacked(const Tensor& packed, bool has_range);
 
 /// What samples are normalised by.
-struct Normalisation {
+struct Standardisation {
   std::vector<double> mean, deviation;
 };
 /// The deviation is that of the samples (divided by their number). A feature of which there are no values has mean 0 and
 /// deviation 1; one that does not vary, whose deviation is below 1e-7 of its mean's magnitude (float32 cannot hold
 /// less), has deviation 1; a feature of a table that is no number stays as it is.
-Normalisation normalisation_of(const FeatureStatistics& statistics, const TableTerms& table);
+Standardisation normalisation_of(const FeatureStatistics& statistics, const TableTerms& table);
 
 /// Names of the features: of a table its own, else their numbers.
 std::vector<std::string> feature_names(const TableTerms& table, std::int64_t num_features);

@@ -215,7 +215,8 @@ std::optional<float> number_in(std::string_view cell) {
 
 /// "FILE, line 3, column "age"".
 std::string place(const Table& table, std::int64_t row, std::string_view column) {
-  return fmt::format("{}, line {}, column {}", table.file, table.lines[static_cast<std::size_t>(row)], in_quotes(column));
+  return fmt::format("{}, line {}, column {}", table.file, table.lines[static_cast<std::size_t>(row)],
+                     in_quotes(column));
 }
 
 std::string near_words(const std::string& name, const std::vector<std::string>& names) {
@@ -248,7 +249,8 @@ class ColumnEncoder {
     }
     if (column_.categories.empty()) {
       const auto number = number_in(cell);
-      if (!number) refuse(fmt::format("{}: expected a number, got {}", place(table_, row, column_.name), in_quotes(cell)));
+      if (!number)
+        refuse(fmt::format("{}: expected a number, got {}", place(table_, row, column_.name), in_quotes(cell)));
       features[0] = *number;
       return;
     }
@@ -261,9 +263,10 @@ class ColumnEncoder {
 
  private:
   [[noreturn]] void refuse_missing(std::int64_t row) const {
-    refuse(fmt::format("{}: expected a value, got {}, and the run refuses missing values: fill it or leave the row "
-                       "out, or the coordinator sets data.missing",
-                       place(table_, row, column_.name), in_quotes(table_.cell(row, place_))));
+    refuse(
+        fmt::format("{}: expected a value, got {}, and the run refuses missing values: fill it or leave the row "
+                    "out, or the coordinator sets data.missing",
+                    place(table_, row, column_.name), in_quotes(table_.cell(row, place_))));
   }
 
   const Table& table_;
@@ -295,8 +298,11 @@ std::optional<std::int64_t> whole_number(const std::string& text) {
 
 std::vector<std::string> classes_among(const std::set<std::string>& values) {
   std::vector<std::string> classes(values.begin(), values.end());
-  const bool are_numbers = std::ranges::all_of(classes, [](const auto& name) { return whole_number(name).has_value(); });
-  if (are_numbers) std::ranges::stable_sort(classes, {}, [](const auto& name) { return *whole_number(name); });
+  const bool are_numbers =
+      std::ranges::all_of(classes, [](const auto& name) { return whole_number(name).has_value(); });
+  // "1" and "01" are two names of one number.
+  const auto place = [](const std::string& name) { return std::pair(*whole_number(name), name); };
+  if (are_numbers) std::ranges::sort(classes, {}, place);
   return classes;
 }
 
@@ -458,9 +464,8 @@ TableSchema schema_of(const std::vector<const Table*>& tables, const ColumnChoic
   };
   std::vector<std::string> names = choice.columns;
   if (names.empty()) {
-    std::ranges::copy_if(first.header, std::back_inserter(names), [&](const std::string& name) {
-      return name != choice.label && !is_among(choice.drop, name);
-    });
+    std::ranges::copy_if(first.header, std::back_inserter(names),
+                         [&](const std::string& name) { return name != choice.label && !is_among(choice.drop, name); });
   }
   TableSchema schema;
   schema.terms.label = choice.label;
@@ -470,8 +475,8 @@ TableSchema schema_of(const std::vector<const Table*>& tables, const ColumnChoic
     if (is_among(choice.categorical, name)) {
       const std::set<std::string> values = values_of(tables, name);
       column.categories.assign(values.begin(), values.end());
-      if (values.empty()) refuse(fmt::format("{}: column {} has no category, as no cell has a value", first.file,
-                                             in_quotes(name)));
+      if (values.empty())
+        refuse(fmt::format("{}: column {} has no category, as no cell has a value", first.file, in_quotes(name)));
     }
     schema.terms.add(column);
   }

@@ -142,7 +142,10 @@ TEST_CASE("federated statistics: a silo describes its training samples, and work
     const TaskResult result = worker->perform(evaluation({by(mean, deviation)}), Notes().context());
     return plan::evaluation_from_json_text(result.figures, 3, num_held_out).loss_sum;
   };
-  // As a silo of a run that has said it from the start.
+  // As a silo of a run that has said it from the start, and does not ask for statistics.
+  CHECK(test::code_of([&] {
+          (void)joined_worker()->perform({.kind = "describe", .settings = {}, .inputs = {}}, Notes().context());
+        }) == Errc::protocol);
   plan::Terms given = small_terms();
   given.samples.mean = {0.5};
   given.samples.deviation = {2};

@@ -31,7 +31,8 @@ Tensor pooled_samples() {
 void check_near(const Tensor& got, const nlohmann::json& expected, double most = 1e-9) {
   for (std::size_t i = 0; i < expected.size(); ++i) {
     const double wanted = expected[i].get<double>();
-    CHECK(std::abs(got[static_cast<std::int64_t>(i)].item<double>() - wanted) <= most * std::max(1e-3, std::abs(wanted)));
+    CHECK(std::abs(got[static_cast<std::int64_t>(i)].item<double>() - wanted) <=
+          most * std::max(1e-3, std::abs(wanted)));
   }
 }
 
@@ -48,8 +49,8 @@ FeatureStatistics of_parts(const Tensor& x, const std::vector<std::int64_t>& siz
 TEST_CASE("feature statistics: those of numpy over all samples, however these are divided") {
   const nlohmann::json expected = read_json("tests/golden/feature_statistics.json");
   const Tensor x = pooled_samples();
-  for (const std::vector<std::int64_t>& sizes : {std::vector<std::int64_t>{200}, std::vector<std::int64_t>{1, 199},
-                                                 std::vector<std::int64_t>{50, 3, 100, 47}}) {
+  for (const std::vector<std::int64_t>& sizes :
+       {std::vector<std::int64_t>{200}, std::vector<std::int64_t>{1, 199}, std::vector<std::int64_t>{50, 3, 100, 47}}) {
     const FeatureStatistics total = of_parts(x, sizes);
     check_near(total.count, expected["count"]);
     check_near(total.missing, expected["missing"]);
@@ -84,7 +85,7 @@ TEST_CASE("feature statistics: a feature that does not vary, has no values or is
   table.add({"kind", {"a", "b"}});
   table.add({"varies", {}});
   const Tensor x = torch::tensor({{0.1F, nothing, 1.0F, 0.0F, 1.0F}, {0.1F, nothing, 0.0F, 1.0F, 3.0F}});
-  const Normalisation normalisation = normalisation_of(statistics_of(x.repeat({333, 1})), table);
+  const Standardisation normalisation = normalisation_of(statistics_of(x.repeat({333, 1})), table);
   CHECK(normalisation.deviation == std::vector<double>{1, 1, 1, 1, 1});
   CHECK(normalisation.mean[0] == doctest::Approx(0.1).epsilon(1e-6));
   CHECK(std::vector<double>(normalisation.mean.begin() + 1, normalisation.mean.end()) ==

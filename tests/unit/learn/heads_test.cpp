@@ -26,8 +26,11 @@ ModelSpec two_headed(ModelSpec spec) {
 }
 
 std::vector<ModelSpec> small_networks() {
-  return {test::small_spec(Norm::batch), test::small_spec(Norm::none), {.name = "resnet18", .width = 4},
-          {.name = "mlp", .hidden_layers = {16}}, {.name = "linear"}};
+  return {test::small_spec(Norm::batch),
+          test::small_spec(Norm::none),
+          {.name = "resnet18", .width = 4},
+          {.name = "mlp", .hidden_layers = {16}},
+          {.name = "linear"}};
 }
 
 bool is_of_head(const std::string& name, const std::string& prefix) { return name.starts_with(prefix); }

@@ -92,7 +92,8 @@ TEST_CASE("specifications that name no network are refused with what is wrong") 
   CHECK(message_of({.hidden = -1}, fashion).find("model.hidden") != std::string::npos);
   CHECK(message_of({.name = "resnet18", .width = 0}, cifar).find("model.width") != std::string::npos);
   const std::string layers = message_of({.name = "mlp", .hidden_layers = {}}, fashion);
-  CHECK(layers.find("model.hidden_layers: mlp expects 1 to 64 numbers of units of at least 1, got []; model.name linear") !=
+  CHECK(layers.find(
+            "model.hidden_layers: mlp expects 1 to 64 numbers of units of at least 1, got []; model.name linear") !=
         std::string::npos);
   CHECK(message_of({.name = "mlp", .hidden_layers = {8, 0}}, fashion).find("got [8,0]") != std::string::npos);
   CHECK(message_of({.name = "mlp", .norm = Norm::group, .hidden_layers = {8, 1}}, fashion).find("2 units") !=

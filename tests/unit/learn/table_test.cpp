@@ -66,7 +66,10 @@ class Folder {
 }  // namespace
 
 TEST_CASE("table: cells as RFC 4180 has them, with either end of line and a byte order mark") {
-  const Table table = parse_table("\xef\xbb\xbf" "a, \"b \"\"x\"\"\" ,c\r\n1,\" two,\r\n 2 \",\r\n\r\n  3\t ,\"\",\"4\"\n\n5,6,7", "t.csv");
+  const Table table = parse_table(
+      "\xef\xbb\xbf"
+      "a, \"b \"\"x\"\"\" ,c\r\n1,\" two,\r\n 2 \",\r\n\r\n  3\t ,\"\",\"4\"\n\n5,6,7",
+      "t.csv");
   CHECK(table.header == Row{"a", "b \"x\"", "c"});
   REQUIRE(table.num_rows() == 3);
   CHECK(row_of(table, 0) == Row{"1", " two,\r\n 2 ", ""});
@@ -94,8 +97,7 @@ TEST_CASE("table: what is no such file is refused with its line") {
 }
 
 TEST_CASE("table: columns by name in the terms' order, categories as ones, labels by class") {
-  const EncodedRows rows =
-      rows_of("id,height,sick,sex,age\n7,1.5,yes,m,40\n8,-2e0,no,f,+3.25\n", people());
+  const EncodedRows rows = rows_of("id,height,sick,sex,age\n7,1.5,yes,m,40\n8,-2e0,no,f,+3.25\n", people());
   CHECK(rows.samples.equal(torch::tensor({{40.0F, 0.0F, 1.0F, 1.5F}, {3.25F, 1.0F, 0.0F, -2.0F}})));
   CHECK(rows.labels.equal(torch::tensor({1, 0}, torch::kLong)));
   CHECK(unused_columns(parse_table("id,height,sick,sex,age\n7,1.5,yes,m,40\n", "t"), people()) == Row{"id"});
@@ -105,7 +107,8 @@ TEST_CASE("table: columns by name in the terms' order, categories as ones, label
   CHECK(some.labels.equal(torch::tensor({1, 0}, torch::kLong)));
 }
 
-TEST_CASE("table: a silo's file that is not the run's is refused with line, column, what was expected and what is there") {
+TEST_CASE(
+    "table: a silo's file that is not the run's is refused with line, column, what was expected and what is there") {
   CHECK(refusal_of_rows("Age,sex,height,sick\n1,f,1,no\n") ==
         "silo.csv, line 1: expected the run's column \"age\", got \"Age\", \"sex\", \"height\", \"sick\" (did you mean "
         "\"Age\"?)");
@@ -144,8 +147,8 @@ TEST_CASE("table: missing values by each rule") {
   run.mean = {20, 0, 0, 0, 0, 2, 0};
   run.deviation = {5, 1, 1, 1, 1, 0.5, 1};
   CHECK(input_by(MissingValues::indicator)
-            .equal(torch::tensor({{-2.0F, 0.0F, 1.0F, 0.0F, 0.0F, 0.0F, 1.0F},
-                                  {0.0F, 1.0F, 0.0F, 0.0F, 1.0F, 4.0F, 0.0F}})));
+            .equal(torch::tensor(
+                {{-2.0F, 0.0F, 1.0F, 0.0F, 0.0F, 0.0F, 1.0F}, {0.0F, 1.0F, 0.0F, 0.0F, 1.0F, 4.0F, 0.0F}})));
   std::vector<std::string> names;
   for (const TableFeature& feature : table_features(run.table)) names.push_back(feature.name);
   CHECK(names == Row{"age", "age is missing", "sex=f", "sex=m", "sex is missing", "height", "height is missing"});
@@ -176,8 +179,9 @@ TEST_CASE("table: what both files of a folder show is the dictionary, whichever 
   CHECK(error_of(Errc::usage, [&] { load_dataset(source, Split::train); }).find("did you mean \"colour\"?") !=
         std::string::npos);
   source.columns.categorical.clear();
-  CHECK(error_of(Errc::data, [&] { load_dataset(source, Split::train); })
-            .ends_with("train.csv, line 2, column \"colour\": expected a number, got \"red\""));
+  CHECK(error_of(Errc::data, [&] {
+          load_dataset(source, Split::train);
+        }).ends_with("train.csv, line 2, column \"colour\": expected a number, got \"red\""));
   source.columns.columns = {"size"};
   CHECK(load_dataset(source, Split::train).images.sizes() == at::IntArrayRef({2, 1}));
 }
@@ -237,8 +241,9 @@ TEST_CASE("table: schemas that cannot be are refused by key") {
         std::string::npos);
   CHECK(refusal(R"({"label": "y", "classes": ["a"], "columns": [{"name": "x", "kind": "number"}]})")
             .find("columns[0]: unknown key \"kind\"") != std::string::npos);
-  CHECK(refusal(R"({"label": "y", "classes": ["a"], "columns": [{"name": "y"}]})").find("two columns are named \"y\"") !=
-        std::string::npos);
+  CHECK(
+      refusal(R"({"label": "y", "classes": ["a"], "columns": [{"name": "y"}]})").find("two columns are named \"y\"") !=
+      std::string::npos);
   CHECK(refusal(R"({"label": "y", "classes": ["a"], "columns": [{"name": "x", "categories": ["b", "b"]}]})")
             .find("has the category \"b\" twice") != std::string::npos);
 }

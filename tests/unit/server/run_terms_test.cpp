@@ -234,8 +234,9 @@ TEST_CASE("columns of a table and federated statistics travel where a run has th
   };
   CHECK(refusal([](plan::Terms& odd) { odd.task.shape = {4}; }).find("make 3 features, and a sample is of 4") !=
         std::string::npos);
-  CHECK(refusal([](plan::Terms& odd) { odd.samples.table.num_categories = {1, 2}; }).find("2 in all, not 3") !=
-        std::string::npos);
+  CHECK(refusal([](plan::Terms& odd) {
+          odd.samples.table.num_categories = {1, 2};
+        }).find("2 in all, not 3") != std::string::npos);
   CHECK(refusal([](plan::Terms& odd) { odd.samples.table.columns[1] = "y"; }).find("two columns are named") !=
         std::string::npos);
 }
