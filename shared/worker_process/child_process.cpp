@@ -109,6 +109,9 @@ pid_t spawn(const std::string& command, int socket, int output) {
 std::string ending_of(int status) {
   if (WIFSIGNALED(status))
     return fmt::format("killed by signal {} ({})", WTERMSIG(status), strsignal(WTERMSIG(status)));
+  // A shell says so of a command that a signal killed.
+  const int signal = WEXITSTATUS(status) - 128;
+  if (signal > 0 && signal < 32) return fmt::format("exit status {}: killed by signal {}", signal + 128, signal);
   return fmt::format("exit status {}", WEXITSTATUS(status));
 }
 

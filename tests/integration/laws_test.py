@@ -141,6 +141,18 @@ class Laws(unittest.TestCase):
             if room != "shared/wire":
                 self.check(room, lambda name: name.startswith("cereal/"), "cereal stays in wire")
 
+    def test_a_name_stands_for_one_type_in_its_namespace(self):
+        """Two types of one name and namespace in headers that no source includes together link to a crash."""
+        places = {}
+        for room in ROOMS:
+            for path, text in sources(room):
+                if path.suffix != ".hpp":
+                    continue
+                space = re.search(r"^namespace ([\w:]+) \{", text, re.MULTILINE)
+                for name in re.findall(r"^(?:struct|class|enum class) (\w+)(?: [^;\n]*)?\{", text, re.MULTILINE):
+                    key = (space.group(1) if space else "", name)
+                    self.assertIn(places.setdefault(key, path), (path,), f"{'::'.join(key)} is also in {places[key]}")
+
     def test_only_main_reads_the_environment_and_the_clock(self):
         pattern = re.compile(r"\b(getenv|system_clock::now\(|steady_clock::now\()")
         for room in ROOMS:

@@ -96,7 +96,7 @@ class PlainWorker:
         """What is to be sent in place of the result; None: all is well."""
         when, _, what = os.environ.get("PLAIN_FAULT", "").partition("=")
         what, _, marker = what.partition("@")
-        if when != kind or (marker and Path(marker).exists()):
+        if when != kind or what == "schema" or (marker and Path(marker).exists()):
             return None
         if marker:
             Path(marker).touch()
