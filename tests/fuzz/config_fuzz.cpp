@@ -29,12 +29,13 @@ void read(Fields& fields, std::string_view text) {
 template <class Config, class Check>
 void read_as(std::string_view text, Check check) {
   static Declared<Config> declared;
-  declared.config = {};
+  static const Config fresh;
+  declared.config = fresh;
   if (fuzz::is_refused([&] { read(declared.fields, text); })) return;
   fuzz::is_refused([&] { check(declared.config); });
   // As run.json has it.
   const std::string written = to_line(declared.fields.resolved());
-  declared.config = {};
+  declared.config = fresh;
   declared.fields.load(parse_json(written, "run.json"), "run.json");
   fuzz::require(to_line(declared.fields.resolved()) == written, "settings read as written");
 }

@@ -126,6 +126,28 @@ class WorkerTest(ProgramsTest):
         for name, value in self.expected(3, start).items():
             np.testing.assert_allclose(self.final()[name], value, atol=1e-5)
 
+    def test_a_silo_keeps_the_last_and_the_best_model_and_a_line_a_round(self):
+        kept = self.folder / "kept"
+        ended = self.run_with(more=(("--set", f"keep.folder={kept}"), (), ()),
+                              **{"evaluation.federated": "true", "validation.source": "federated"})
+        self.assert_done(ended)
+        terms = json.loads((self.folder / "run/run.json").read_text())["terms"]
+        run = kept / terms[:12]
+        for mine, servers in (("last", "final"), ("best", "best")):
+            with self.subTest(mine):
+                state = read_body((self.folder / f"run/{servers}.safetensors").read_bytes())
+                for name, value in read_body((run / f"{mine}.safetensors").read_bytes()).items():
+                    np.testing.assert_array_equal(value, state[name])
+        lines = [json.loads(line) for line in (run / "rounds.jsonl").read_text().splitlines()]
+        self.assertEqual([line["round"] for line in lines], [0, 1, 2, 3])
+        self.assertEqual(lines[-1]["took_part"], ["silo-0", "silo-1", "silo-2"])
+        x, y = silo_data(100, 30)
+        state = self.expected()
+        right = ((x @ state["fc.weight"].T + state["fc.bias"]).argmax(axis=1) == y).mean()
+        self.assertAlmostEqual(lines[-1]["held_out"]["accuracy"], right, places=12)
+        self.assertEqual(json.loads((run / "terms.json").read_text())["plan"]["rounds"], 3)
+        self.assertIn("round 3 of 3: the global model of 3 clients (silo-0, silo-1, silo-2)", ended[1][1] + ended[1][2])
+
     def test_workers_teach_and_are_students(self):
         ended = self.run_with(**{"start.model": "kd", "consolidation.transfer": "student",
                                  "validation.source": "federated", "federation.rounds": 1})
