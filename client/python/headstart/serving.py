@@ -143,7 +143,8 @@ class Conversation:
                                      "use; choose another federation.strategy")
         task = Task(kind, self._terms, Seed(int(settings.get("seed", 0))), int(settings.get("round", 0)),
                     int(settings.get("counted_round", 0)), float(settings.get("temperature", 1)),
-                    float(settings.get("alpha", 0.5)), str(settings.get("of", "samples")), bool(settings.get("training", False)), report)
+                    float(settings.get("alpha", 0.5)), str(settings.get("of", "samples")),
+                    bool(settings.get("training", False)), report)
         figures, state = self._do(task, inputs)
         return Frame({"type": "result", "id": header["id"], "figures": figures}, state)
 
