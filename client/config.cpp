@@ -38,18 +38,29 @@ void declare_fields(Fields& fields, ClientConfig& config) {
   fields.path("model.script", config.script, "This silo's copy of the scripted model, where the run trains one.");
   fields.checked_text(
       "own_model", config.own_model,
-      "Pre-train this architecture instead of the federated one (cnn, resnet18, script:FILE); it still teaches.",
+      "Pre-train this architecture instead of the federated one (cnn, resnet18, mlp, linear, script:FILE); it still "
+      "teaches.",
       learn::require_model_path);
   learn::declare_fields(fields, "own", config.own_spec);
   fields.group("own", "Sizes of the network that own_model names");
   fields.withdraw("own.name");
   fields.group("store", "Where pre-trained models are kept");
   fields.path("store.pretrained", config.store, "Folder that keeps pre-trained models for later runs; empty: none.");
+  fields.group("keep", "What this silo keeps of a run");
+  fields.path(
+      "keep.folder", config.keep,
+      "Folder where this silo keeps, for each run, the global model of the last and of the best round, the terms "
+      "and a line a round; empty: nothing is kept.");
   fields.choice("share_model", config.share_model,
                 "Whom this silo's pre-trained model may reach: nobody (answers: what it answers on public samples may "
                 "leave, for the server to add up), the server alone, or other silos too (peers: as a teacher on "
                 "another silo's data, to be rated there, or as what the global model starts from).",
                 Choices<Sharing>(sharing_words));
+  fields.choice("share_metrics", config.share_metrics,
+                "How the server records what this silo measures of each round's model on its held-out samples: in the "
+                "sum over all silos alone, or also by this silo's name (rounds.jsonl, summary.json). The server sees "
+                "each silo's counts in both cases.",
+                Choices<MetricSharing>(metric_sharing_words));
   fields.group("sums", "What sums over this silo's samples may show");
   fields.integer("sums.min_samples", config.min_sum_samples,
                  "Least samples of a class for them to be in a sum that leaves the silo (start.head, rounds.head, "
@@ -57,6 +68,14 @@ void declare_fields(Fields& fields, ClientConfig& config) {
                  "few samples says much about them. The run may ask for more.",
                  {1, 1e9});
   declare_fields(fields, "worker", config.worker);
+  fields.group("statistics", "What statistics of this silo's features may show");
+  fields.integer("statistics.min_samples", config.min_described_samples,
+                 "Least samples for this silo to say anything of its features (data.statistics federated at the "
+                 "server), and least values of a feature for its mean and deviation to leave: those of a few say much "
+                 "about each of them.",
+                 {1, 1e9});
+  fields.flag("statistics.range", config.shows_range,
+              "The least and greatest value of each feature may leave too; each is the value of a single sample.");
   fields.text("device", config.device, "Where the client computes: cpu, cuda or auto.");
   fields.integer("threads", config.threads, "LibTorch threads; the same at all clients for a repeatable run.",
                  {1, 1024});
@@ -86,6 +105,9 @@ SiloOptions worker_options(const ClientConfig& config) {
   options.shares_with_peers = config.share_model == Sharing::peers;
   options.withholds_model = config.share_model == Sharing::answers;
   options.min_sum_samples = config.min_sum_samples;
+  options.shows_metrics = config.share_metrics == MetricSharing::silo;
+  options.min_described_samples = config.min_described_samples;
+  options.shows_range = config.shows_range;
   if (!config.own_model.empty()) {
     options.own_model = config.own_spec;
     options.own_model->name = config.own_model;

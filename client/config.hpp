@@ -18,6 +18,11 @@ enum class Sharing { answers, server, peers };
 inline constexpr std::pair<Sharing, std::string_view> sharing_words[] = {
     {Sharing::answers, "answers"}, {Sharing::server, "server"}, {Sharing::peers, "peers"}};
 
+/// How the server may record what this silo measures of each round's model.
+enum class MetricSharing { sum, silo };
+inline constexpr std::pair<MetricSharing, std::string_view> metric_sharing_words[] = {{MetricSharing::sum, "sum"},
+                                                                                      {MetricSharing::silo, "silo"}};
+
 struct ClientConfig {
   std::string server;
   std::string name;
@@ -31,9 +36,13 @@ struct ClientConfig {
   std::string own_model;  ///< "", or the name of the architecture to pre-train instead.
   learn::ModelSpec own_spec;
   std::string store;
+  std::string keep;  ///< Folder.
   Sharing share_model = Sharing::server;
+  MetricSharing share_metrics = MetricSharing::sum;
   std::int64_t min_sum_samples = 5;
   worker_process::WorkerCommand worker;
+  std::int64_t min_described_samples = 20;
+  bool shows_range = false;
   std::string device = "cpu";
   std::int64_t threads = 1;
   std::string log = "info";

@@ -25,7 +25,14 @@ std::string LocalWorker::describe(const Assignment& assignment) const {
 }
 
 TaskResult LocalWorker::perform(const Assignment& assignment, const TaskContext& context) {
-  return handler_of(assignment).perform(silo_, assignment, context);
+  if (assignment.kind == plan::task::describe || silo_.terms().statistics == plan::StatisticsSource::given) {
+    return handler_of(assignment).perform(silo_, assignment, context);
+  }
+  silo_.normalise(assignment.input(plan::input::normalisation));
+  // No handler has to know of it.
+  Assignment rest = assignment;
+  std::erase_if(rest.inputs, [](const Input& input) { return input.name == plan::input::normalisation; });
+  return handler_of(rest).perform(silo_, rest, context);
 }
 
 TaskHandler& LocalWorker::handler_of(const Assignment& assignment) const {

@@ -2,12 +2,15 @@
 
 #include <fmt/format.h>
 
+#include "client/keeping_worker.hpp"
 #include "client/process_worker.hpp"
 #include "shared/base/error.hpp"
 
 namespace headstart::client {
 
-std::unique_ptr<Worker> make_worker(const ClientConfig& config) {
+namespace {
+
+std::unique_ptr<Worker> computing_worker(const ClientConfig& config) {
   if (config.worker.command.empty()) {
     return std::make_unique<LocalWorker>(worker_options(config), load_own_data(config));
   }
@@ -28,6 +31,14 @@ std::unique_ptr<Worker> make_worker(const ClientConfig& config) {
                            .shares_with_peers = config.share_model == Sharing::peers,
                            .withholds_model = config.share_model == Sharing::answers},
       config.worker);
+}
+
+}  // namespace
+
+std::unique_ptr<Worker> make_worker(const ClientConfig& config) {
+  auto worker = computing_worker(config);
+  if (config.keep.empty()) return worker;
+  return std::make_unique<KeepingWorker>(std::move(worker), config.keep);
 }
 
 }  // namespace headstart::client

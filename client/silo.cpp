@@ -1,5 +1,7 @@
 #include "client/silo.hpp"
 
+#include <tuple>
+
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 #include <torch/types.h>
@@ -9,6 +11,7 @@
 #include "shared/base/digest.hpp"
 #include "shared/base/log.hpp"
 #include "shared/learn/core/platform.hpp"
+#include "shared/learn/data/feature_statistics.hpp"
 #include "shared/learn/data/stratified.hpp"
 #include "shared/learn/models/model_size.hpp"
 #include "shared/learn/train/train.hpp"
@@ -34,7 +37,7 @@ Silo::Silo(SiloOptions options, learn::Dataset data)
     throw Error(Errc::data, fmt::format("client {} has no samples; check data.manifest and data.share, or data.path",
                                         options_.name));
   }
-  figures_ = learn::figures_of(data_);
+  if (!data_.table) figures_ = learn::figures_of(data_);
   if (!options_.store) return;
   try {
     store_.emplace(*options_.store);
@@ -57,6 +60,12 @@ wire::Join Silo::join(const plan::Terms& terms) {
   pretrained_.reset();
   memory_.clear();
   remarks_.clear();
+  training_ = held_out_ = {};
+  normalisation_.clear();
+  if (data_.table) {
+    data_ = learn::in_terms(data_, terms_.samples);
+    figures_ = learn::figures_of(data_);
+  }
 
   wire::Join join;
   const learn::ClassList classes = learn::class_list(data_);
@@ -64,7 +73,8 @@ wire::Join Silo::join(const plan::Terms& terms) {
       static_cast<std::uint32_t>(classes.source == learn::ClassSource::stated ? classes.count : terms.task.num_classes);
   const learn::Task mine{data_.task().shape, join.num_classes};
   join.shape = std::vector<std::uint32_t>(mine.shape.begin(), mine.shape.end());
-  join.samples = plan::to_json_text(plan::SampleReport{classes, figures_});
+  // The least and greatest value of a table's column are those of single rows; what does not fit was said above.
+  if (!data_.table) join.samples = plan::to_json_text(plan::SampleReport{classes, figures_});
   join.architecture = terms_.model.architecture();
   join.shares_with_peers = options_.shares_with_peers;
   join.withholds_model = options_.withholds_model;
@@ -80,19 +90,56 @@ wire::Join Silo::join(const plan::Terms& terms) {
   }
   const bool fits = mine == terms.task && !learn::class_misfit(classes, terms_.samples.classes) &&
                     (terms.architecture.empty() || terms.architecture == join.architecture.value);
-  const auto [training, held_out] = learn::holdout_split(
+  std::tie(training_rows_, held_out_rows_) = learn::holdout_split(
       fits ? learn::labels_in(data_, terms_.samples.classes) : data_.labels, terms.held_out, seeds().child("held out"));
-  join.num_examples = static_cast<std::uint64_t>(training.size(0));
-  join.num_held_out = static_cast<std::uint64_t>(held_out.size(0));
+  join.num_examples = static_cast<std::uint64_t>(training_rows_.size(0));
+  join.num_held_out = static_cast<std::uint64_t>(held_out_rows_.size(0));
   // What does not fit cannot be computed with; the server says what it expects.
   if (!fits) return join;
-  const learn::Samples samples = learn::model_input(data_, terms_.samples);
-  training_ = moved(samples.select(training), device_);
-  held_out_ = moved(samples.select(held_out), device_);
+  if (terms_.statistics == plan::StatisticsSource::given) take_up_samples();
   note_what_is_odd();
   if (!join.own_model.value.empty()) (void)make(*options_.own_model, seeds().child("model"));  // refused now
   join.schema = global_model().schema().digest();
   return join;
+}
+
+void Silo::take_up_samples() {
+  const learn::Samples samples = learn::model_input(data_, terms_.samples);
+  training_ = moved(samples.select(training_rows_), device_);
+  held_out_ = moved(samples.select(held_out_rows_), device_);
+}
+
+void Silo::normalise(const Input& input) {
+  if (!normalisation_.empty() && input.digest == normalisation_) return;
+  const at::Tensor& given = input.state.state().tensors().front().tensor;
+  const std::int64_t channels = terms_.task.shape.front();
+  const bool is_sound = terms_.statistics == plan::StatisticsSource::federated && given.scalar_type() == at::kDouble &&
+                        given.sizes().equals({2, channels}) && given.isfinite().all().item<bool>() &&
+                        given[1].ge(learn::smallest_deviation).all().item<bool>();
+  if (!is_sound) {
+    throw Error(Errc::protocol,
+                fmt::format("a normalisation that is none of the run's: expected float64 mean and deviation of {} "
+                            "channels, where data.statistics is federated",
+                            channels));
+  }
+  const auto numbers = [channels](const at::Tensor& row) {
+    const at::Tensor held = row.contiguous();
+    return std::vector<double>(held.data_ptr<double>(), held.data_ptr<double>() + channels);
+  };
+  terms_.samples.mean = numbers(given[0]);
+  terms_.samples.deviation = numbers(given[1]);
+  take_up_samples();
+  normalisation_ = input.digest;
+}
+
+Silo::Description Silo::describe() const {
+  const learn::Samples all = learn::stored_input(data_, terms_.samples);
+  const learn::FeatureStatistics own = learn::statistics_of(all.x.index_select(0, training_rows_));
+  const std::int64_t num_samples = training_rows_.size(0);
+  const at::Tensor statistics =
+      learn::packed(learn::released(own, terms_.samples.table, options_.min_described_samples, options_.shows_range));
+  if (num_samples < options_.min_described_samples) return {{}, torch::zeros_like(statistics)};
+  return {{.num_samples = num_samples, .has_range = options_.shows_range}, statistics};
 }
 
 void Silo::note_what_is_odd() {
@@ -109,14 +156,24 @@ void Silo::note_what_is_odd() {
         fmt::format("no samples of {} are here{}", learn::list_text(missing),
                     may_count_from_1 ? "; are the labels counted from 1? The first class is label 0" : ""));
   }
-  if (std::string odd = learn::odd_inputs(figures_, run); !odd.empty()) remarks_.push_back(std::move(odd));
+  const bool is_normalised_later = terms_.statistics == plan::StatisticsSource::federated;
+  if (std::string odd = learn::odd_inputs(figures_, run); !odd.empty() && !is_normalised_later) {
+    remarks_.push_back(std::move(odd));
+  }
+  if (data_.table) {
+    const std::vector<std::string> unused = learn::unused_columns(*data_.table, run.table);
+    if (!unused.empty()) {
+      remarks_.push_back(fmt::format("{}: columns {} are none of the run's and are left aside", data_.table->file,
+                                     learn::list_text(unused)));
+    }
+  }
   if (data_.classes.empty() && run.classes != learn::numbered_classes(terms_.task.num_classes)) {
     remarks_.push_back(
         fmt::format("the data here do not name their classes (classes in meta.json): label 0 is taken for "
                     "the run's {}, and so on",
                     learn::list_text({run.classes.front()})));
   }
-  if (!data_.mean.empty() && (data_.mean != run.mean || data_.deviation != run.deviation)) {
+  if (!data_.mean.empty() && !is_normalised_later && (data_.mean != run.mean || data_.deviation != run.deviation)) {
     remarks_.push_back(
         fmt::format("values are normalised by the run's mean and deviation ({}), not by those of the data "
                     "set here ({})",
@@ -188,6 +245,7 @@ std::string Silo::pretraining_key() const {
   if (terms_.precision != learn::Precision::float32) {
     sha.update(word_of(Choices<learn::Precision>(learn::precision_words), terms_.precision));
   }
+  if (!terms_.validation_metric().is_accuracy()) sha.update("|" + terms_.metric);
   return hex(sha.finish());
 }
 
@@ -201,8 +259,10 @@ plan::Pretraining Silo::pretrain(const TaskContext& context) {
   }
   const auto model = make(own_spec(), seeds().child("model"));
   const auto lease = learn::lease_for(*model, seeds().child("pretrain").child("layers"));
-  learn::PretrainResult result = learn::pretrain(*model, training_, held_out_, terms_.pretrain,
-                                                 seeds().child("pretrain"), context.progress, context.stop);
+  learn::PretrainOptions options = terms_.pretrain;
+  options.metric = terms_.validation_metric();
+  learn::PretrainResult result =
+      learn::pretrain(*model, training_, held_out_, options, seeds().child("pretrain"), context.progress, context.stop);
   pretrained_ = wire::PackedState(result.best);
   plan::Pretraining done;
   done.seconds = context.seconds();

@@ -28,6 +28,9 @@ struct SiloOptions {
   bool shares_with_peers = false;              ///< Its pre-trained model may go to other clients.
   bool withholds_model = false;                ///< Its pre-trained model leaves the silo in no way.
   std::int64_t min_sum_samples = 1;            ///< Of a class, for its samples to be in a sum that leaves the silo.
+  bool shows_metrics = false;                  ///< The server may record this silo's own figures of a round's model.
+  std::int64_t min_described_samples = 1;      ///< Values of a feature, for its mean and deviation to leave the silo.
+  bool shows_range = false;                    ///< The least and greatest value of each feature may leave with them.
 };
 
 class Silo {
@@ -47,6 +50,15 @@ class Silo {
   /// Where this client's streams start.
   [[nodiscard]] Seed seeds() const { return terms_.client_seeds(options_.name); }
   [[nodiscard]] c10::Device device() const { return device_; }
+  /// Where the run's statistics are federated: takes up what samples are normalised by. Throws Error(protocol) where
+  /// the run says it otherwise, or it is no mean and deviation of each channel.
+  void normalise(const Input& input);
+  /// What it says of its training samples before they are normalised.
+  struct Description {
+    plan::DescribeFigures figures;
+    at::Tensor statistics;  ///< learn::packed.
+  };
+  [[nodiscard]] Description describe() const;
   /// On the device: those that it trains on, and those that it holds out.
   [[nodiscard]] const learn::Samples& training() const { return training_; }
   [[nodiscard]] const learn::Samples& held_out() const { return held_out_; }
@@ -70,6 +82,9 @@ class Silo {
   /// See SiloOptions.
   [[nodiscard]] std::int64_t min_sum_samples() const { return options_.min_sum_samples; }
 
+  /// See SiloOptions.
+  [[nodiscard]] bool shows_metrics() const { return options_.shows_metrics; }
+
   /// What local objectives remember from round to round.
   [[nodiscard]] ClientMemory& memory() { return memory_; }
 
@@ -79,6 +94,8 @@ class Silo {
 
  private:
   [[nodiscard]] std::unique_ptr<learn::Model> make(const learn::ModelSpec& spec, Seed seed) const;
+  /// Its samples by the run's constants.
+  void take_up_samples();
   void note_what_is_odd();
   [[nodiscard]] learn::ModelSpec with_local_script(learn::ModelSpec spec) const;
   /// Throws Error(`code`) where the model of `spec`, `owner`'s, would be above the run's limits.own_model.
@@ -95,6 +112,8 @@ class Silo {
 
   plan::Terms terms_;
   std::vector<std::string> remarks_;
+  at::Tensor training_rows_, held_out_rows_;  ///< int64, among the silo's samples.
+  std::string normalisation_;                 ///< Digest of what normalise() took up; empty: nothing.
   learn::Samples training_;
   learn::Samples held_out_;
   std::unique_ptr<learn::Model> global_model_;

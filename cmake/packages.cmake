@@ -2,24 +2,25 @@
 # One package a program's user: the coordinator, a silo, whoever compares, whoever writes a worker.
 
 include(GNUInstallDirs)
-set(docs ${CMAKE_INSTALL_DOCDIR})
-set(python ${CMAKE_INSTALL_PREFIX}/lib/python3/dist-packages)
+set(docs ${CMAKE_INSTALL_DATADIR}/doc/headstart)
 
 install(TARGETS headstart-server headstart-pki RUNTIME COMPONENT server)
 install(TARGETS headstart-client headstart-peer RUNTIME COMPONENT client)
 install(TARGETS headstart-lab RUNTIME COMPONENT lab)
 install(FILES server/README.md server/run_files.md DESTINATION ${docs}-server COMPONENT server)
-install(FILES client/README.md client/scripts.md shared/worker_process/README.md DESTINATION ${docs}-client
-        COMPONENT client)
+install(FILES client/README.md client/scripts.md DESTINATION ${docs}-client COMPONENT client)
+install(FILES shared/worker_process/README.md DESTINATION ${docs}-client COMPONENT client RENAME worker_process.md)
+install(FILES client/python/README.md DESTINATION ${CMAKE_INSTALL_DATADIR}/doc/python3-headstart COMPONENT python)
 # The scripts of comparisons and studies, with their plans.
 install(DIRECTORY experiments/ DESTINATION ${CMAKE_INSTALL_DATADIR}/headstart/experiments COMPONENT lab
         FILES_MATCHING PATTERN "*.py" PATTERN "*.json" PATTERN "*.md"
         PATTERN results EXCLUDE PATTERN bench EXCLUDE PATTERN __pycache__ EXCLUDE)
 install(DIRECTORY client/python/headstart DESTINATION lib/python3/dist-packages COMPONENT python
         FILES_MATCHING PATTERN "*.py" PATTERN "py.typed")
-foreach(component server client lab python)
+foreach(component server client lab)
   install(FILES LICENSE DESTINATION ${docs}-${component} COMPONENT ${component} RENAME copyright)
 endforeach()
+install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DATADIR}/doc/python3-headstart COMPONENT python RENAME copyright)
 
 set(CPACK_GENERATOR DEB)
 set(CPACK_PACKAGE_NAME headstart)

@@ -1,7 +1,8 @@
 #!/usr/bin/python3
-"""Tables, figures and the self-contained report.html of a folder that compare.py filled.
+"""Tables, figures and the self-contained report.html of a folder that compare.py filled; or one run.
 
     experiments/report.py DIR      draws them again from the runs that DIR holds
+    experiments/report.py RUN      draws the folder of one run: curves.png and page.html in it
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from common.errors import CompareError
 from common.files import save_json
 from common.page import details, document, image
 from common.paths import plain_path
+from common.run_report import is_run, write_run_report
 from common.table import Table
 from comparison.accounting import Comparison, read_comparison
 from comparison.documents import as_json
@@ -157,9 +159,14 @@ def _lines_of(file: Path) -> list[str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=plain_path, metavar="DIR", help="a folder that compare.py made")
+    parser.add_argument("folder", type=plain_path, metavar="DIR", help="a folder that compare.py made, or that of a run")
+    parser.add_argument("--bin", type=plain_path, help="folder of headstart-lab, for the page of a run (default: the build)")
     arguments = parser.parse_args()
     try:
+        if is_run(arguments.folder):
+            for file in write_run_report(arguments.folder, Path(__file__).resolve().parents[1], arguments.bin):
+                print(file)
+            return 0
         tables = write_report(arguments.folder)
     except CompareError as error:
         print(f"report: {error}", file=sys.stderr)

@@ -19,6 +19,9 @@
 #include "server/announcement.hpp"
 #include "server/operations/live_view.hpp"
 #include "server/operations/metrics.hpp"
+#include "server/operations/page_answers.hpp"
+#include "server/operations/page_data.hpp"
+#include "server/operations/run_page.hpp"
 #include "server/phases/head_from_sums.hpp"
 #include "server/phases/run_terms.hpp"
 #include "server/run/run.hpp"
@@ -133,17 +136,63 @@ server::AcceptorStatus status_of(const net::AcceptorRecord& record) {
   return {record.connections.num_inside(), record.refusals.count_so_far(), record.failures.num_in_all()};
 }
 
+bool is_loopback(const std::string& text) {
+  boost::system::error_code code;
+  const asio::ip::address address = asio::ip::make_address(text, code);
+  return !code && address.is_loopback();
+}
+
+/// What the page shows that is known before the run. Throws Error(usage) or Error(data) for page.reference.
+server::RunPage::Fixed known_of_page(const server::ServerConfig& config) {
+  server::RunPage::Fixed fixed{.name = server::run_name(config.folder),
+                               .partition = server::partition_counts(config.manifest)};
+  if (config.page_reference.empty()) return fixed;
+  try {
+    fixed.reference = server::reference_run(config.page_reference);
+  } catch (const Error& error) {
+    throw Error(error.code(), std::string("page.reference: ") + error.what());
+  }
+  return fixed;
+}
+
+/// Without a page. Throws Error(usage) or Error(data) for page.token_file.
+server::PageDesk page_desk(const server::ServerConfig& config) {
+  const std::string token = config.page_token.empty() ? "" : server::read_page_token(config.page_token);
+  return {.page = nullptr, .access = server::PageAccess(token), .folder = config.folder};
+}
+
+/// Without a token there is none where others could read it.
+bool has_page(const server::ServerConfig& config) {
+  return !config.page_token.empty() || is_loopback(config.admin_address);
+}
+
+void announce_admin(const server::ServerConfig& config, const server::PageDesk& desk, std::uint16_t port) {
+  const bool is_v6 = config.admin_address.find(':') != std::string::npos;
+  const std::string url =
+      fmt::format("http://{}:{}", is_v6 ? "[" + config.admin_address + "]" : config.admin_address, port);
+  spdlog::info("probes and metrics on {}", url);
+  if (desk.page == nullptr) {
+    spdlog::info("no page to watch the run: admin.address is not loopback, and page.token_file is not set");
+  } else if (config.page_token.empty()) {
+    spdlog::info("the page to watch the run: {}/", url);
+  } else {
+    spdlog::info("the page to watch the run: {}/?token=TOKEN, with the token in {}", url, config.page_token);
+  }
+}
+
 /// Until `listener` is closed.
 void serve_admin(asio::io_context& io, net::Listener& listener, const server::Run& run,
-                 const std::shared_ptr<net::AcceptorRecord>& connections, const std::shared_ptr<net::Tls>& tls) {
+                 const std::shared_ptr<net::AcceptorRecord>& connections, const std::shared_ptr<net::Tls>& tls,
+                 server::PageDesk desk) {
   const auto acceptor_status = [connections, tls] {
     server::AcceptorStatus status = status_of(*connections);
     if (tls) status.expiry = tls->expiry();
     return status;
   };
-  const auto answer = [&run, acceptor_status](std::string_view path) {
+  const auto answer = [&run, acceptor_status, desk = std::move(desk)](const net::HttpRequest& request) {
+    if (auto of_page = server::answer_page(request, desk)) return std::move(*of_page);
     return server::answer_admin(
-        path, [&run] { return run.status(); }, acceptor_status);
+        request.path, [&run] { return run.status(); }, acceptor_status);
   };
   auto serving = net::serve_http(io.get_executor(), listener, answer);
   asio::co_spawn(io, std::move(serving), [](const std::exception_ptr&) {});
@@ -178,6 +227,8 @@ int run_server(const server::ServerConfig& config, worker_process::ModelWorker* 
   prepare(config);
   net::WebSocketOptions channel_options = channel_options_of(config);
   server::CentralData data = checked_data(config, worker);
+  const server::RunPage::Fixed page_fixed = known_of_page(config);
+  server::PageDesk desk = page_desk(config);
 
   asio::io_context io(1);
   asio::thread_pool pool(std::max(1U, std::thread::hardware_concurrency()));
@@ -188,9 +239,12 @@ int run_server(const server::ServerConfig& config, worker_process::ModelWorker* 
   }
   server::RunFolder folder(config.folder, config.federation.checkpoints, std::chrono::system_clock::now);
   server::LiveView view(std::cout, view_style(config), std::chrono::steady_clock::now);
-  server::Run run(io.get_executor(), pool, config, std::move(data), folder, view, std::chrono::steady_clock::now);
+  server::RunPage page(view, page_fixed, std::chrono::steady_clock::now, std::chrono::system_clock::now);
+  server::Run run(io.get_executor(), pool, config, std::move(data), folder, page, std::chrono::steady_clock::now);
+  page.watch([&run] { return run.status(); });
+  if (has_page(config)) desk.page = &page;
   for (const std::string& line : server::announcement(config, listener.port())) spdlog::info("{}", line);
-  if (admin) spdlog::info("probes and metrics on http://{}:{}", config.admin_address, admin->port());
+  if (admin) announce_admin(config, desk, admin->port());
 
   const auto stop = [&] {
     run.stop();
@@ -204,7 +258,7 @@ int run_server(const server::ServerConfig& config, worker_process::ModelWorker* 
   const auto connections = std::make_shared<net::AcceptorRecord>(static_cast<std::size_t>(config.max_handshakes),
                                                                  std::chrono::steady_clock::now);
   serve_clients(io, listener, run, channel_options, connections);
-  if (admin) serve_admin(io, *admin, run, connections, channel_options.tls);
+  if (admin) serve_admin(io, *admin, run, connections, channel_options.tls, desk);
   std::exception_ptr failure;
   auto running = run.run();
   asio::co_spawn(io, std::move(running), [&](std::exception_ptr ended, const nlohmann::json&) {

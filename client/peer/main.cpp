@@ -244,8 +244,9 @@ int run_peer(const peer::PeerConfig& config) {
                                                             std::chrono::steady_clock::now);
   if (admin) {
     folder.write_port("admin-port", admin->port());
-    auto serving = net::serve_http(io.get_executor(), *admin,
-                                   [&run](std::string_view path) { return peer::answer_admin(path, run.status()); });
+    auto serving = net::serve_http(io.get_executor(), *admin, [&run](const net::HttpRequest& request) {
+      return peer::answer_admin(request.path, run.status());
+    });
     asio::co_spawn(io, std::move(serving), [](const std::exception_ptr&) {});
   }
   if (listener) {

@@ -25,8 +25,9 @@ class HeadSum final : public TaskHandler {
     const at::Tensor& head = heads.front()->state.state().tensors().front().tensor;
     require_head(head, silo);
     if (settings.evaluates && held_out_.defined()) {
-      figures.held_out = learn::evaluate_logits(held_out_.matmul(head).to(c10::kFloat), silo.held_out().y.cpu(),
-                                                silo.terms().task.num_classes);
+      figures.held_out = learn::evaluate_logits(
+          held_out_.matmul(head).to(c10::kFloat), silo.held_out().y.cpu(), silo.terms().task.num_classes,
+          settings.counts_scores ? learn::Measures::scores : learn::Measures::counts);
     }
     return result(figures, learn::head_gradient(inputs_, labels_, head));
   }

@@ -45,5 +45,6 @@ std::unique_ptr<TaskHandler> make_statistics();
 std::unique_ptr<TaskHandler> make_head_sum();
 std::unique_ptr<TaskHandler> make_densities();
 std::unique_ptr<TaskHandler> make_answers();
+std::unique_ptr<TaskHandler> make_describe();
 
 }  // namespace headstart::client

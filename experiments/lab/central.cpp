@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 #include <torch/types.h>
 
+#include "server/record/metrics_record.hpp"
 #include "shared/base/digest.hpp"
 #include "shared/base/error.hpp"
 #include "shared/base/files.hpp"
@@ -75,6 +76,10 @@ void use_constants(const CentralSettings& settings, learn::Dataset& train, learn
   if (train.mean.empty() != train.deviation.empty()) {
     throw Error(Errc::usage, "data.mean and data.deviation are given both, or neither");
   }
+  const learn::MissingValues missing = train.columns.missing;
+  if (missing != learn::MissingValues::refuse && missing != learn::MissingValues::zero && train.mean.empty()) {
+    throw Error(Errc::usage, "data.missing mean and indicator fill with data.mean, which is not set");
+  }
 }
 
 void write(const std::filesystem::path& file, const nlohmann::json& document) {
@@ -135,7 +140,7 @@ nlohmann::json train_centrally(const CentralSettings& settings, const Clock& clo
   const double seconds = seconds_between(begin, clock());
   const learn::Samples measured = manifest.test.empty() ? test.all() : test.select(manifest.test);
   const learn::Evaluation tested =
-      learn::evaluate(*model, on(measured, device), train.num_classes, 256, std::move(stop));
+      learn::evaluate(*model, on(measured, device), train.num_classes, learn::Measures::exact, 256, std::move(stop));
   nlohmann::json summary = {{"central", true},
                             {"clients", manifest.clients.size()},
                             {"num_examples", samples.training.size()},
@@ -147,6 +152,7 @@ nlohmann::json train_centrally(const CentralSettings& settings, const Clock& clo
                             {"accuracy", tested.accuracy()},
                             {"loss", tested.loss()},
                             {"class_accuracy", tested.class_accuracy()},
+                            {"metrics", {{"central", server::metrics_record(tested)}}},
                             {"seconds", seconds},
                             {"model_digest", wire::PackedState(result.best).digest()}};
   if (samples.choosing.size() > 0) {

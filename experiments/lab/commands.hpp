@@ -25,6 +25,7 @@ Command add_repeat(CLI::App& app);
 Command add_merge(CLI::App& app);
 Command add_table(CLI::App& app);
 Command add_advise(CLI::App& app);
+Command add_page(CLI::App& app);
 Command add_words(CLI::App& app);
 
 }  // namespace headstart::lab

@@ -12,7 +12,7 @@ int main(int argc, char** argv) {
   const std::vector<lab::Command> commands = {lab::add_partition(app), lab::add_export(app), lab::add_simulate(app),
                                               lab::add_central(app),   lab::add_pairs(app),  lab::add_peers(app),
                                               lab::add_repeat(app),    lab::add_merge(app),  lab::add_table(app),
-                                              lab::add_advise(app),    lab::add_words(app)};
+                                              lab::add_advise(app),    lab::add_page(app),   lab::add_words(app)};
   return run_program("headstart-lab", app, argc, argv, [&] {
     for (const lab::Command& command : commands) {
       if (command.app->parsed()) return command.run();

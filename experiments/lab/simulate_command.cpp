@@ -25,6 +25,7 @@ struct SimulationSettings {
   server::ServerConfig server;
   std::string store;
   client::Sharing share_model = client::Sharing::server;
+  client::MetricSharing share_metrics = client::MetricSharing::sum;
   std::int64_t compute_threads = 0;
   Fields fields;
 };
@@ -38,6 +39,7 @@ SimulatedClient client_of(const SimulationSettings& settings, const learn::Datas
   options.script = settings.server.terms.model.script_file();
   options.shares_with_peers = settings.share_model == client::Sharing::peers;
   options.withholds_model = settings.share_model == client::Sharing::answers;
+  options.shows_metrics = settings.share_metrics == client::MetricSharing::silo;
   if (!settings.store.empty()) options.store = settings.store;
   return {name, std::make_unique<client::LocalWorker>(options, train.part(manifest.clients[index])), {}};
 }
@@ -90,6 +92,11 @@ Command add_simulate(CLI::App& app) {
   settings->fields.choice("share_model", settings->share_model,
                           "Whom every client's pre-trained model may reach: the server alone, or other silos too.",
                           Choices<client::Sharing>(client::sharing_words));
+  settings->fields.choice(
+      "share_metrics", settings->share_metrics,
+      "How every client's own figures of a round's model are recorded: in the sum over all alone, or "
+      "also by its name.",
+      Choices<client::MetricSharing>(client::metric_sharing_words));
   settings->fields.group("simulate", "How the simulation uses this machine");
   settings->fields.integer("simulate.threads", settings->compute_threads,
                            "Computations at the same time; 0: one a core.", {0, 1024});

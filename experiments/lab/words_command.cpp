@@ -14,6 +14,7 @@
 #include "server/strategies/strategy.hpp"
 #include "shared/base/log.hpp"
 #include "shared/learn/distill/dissimilarity.hpp"
+#include "shared/learn/metrics/metric.hpp"
 #include "shared/learn/peers/peer_method.hpp"
 
 namespace headstart::lab {
@@ -95,6 +96,8 @@ std::vector<Vocabulary> vocabularies() {
       {"teaching_targets", {"consolidation.target"}, words_of(server::target_words)},
       {"densities", {"consolidation.density"}, words_of(learn::density_words)},
       {"precisions", {"run.precision"}, words_of(learn::precision_words)},
+      {"missing_values", {"data.missing"}, words_of(learn::missing_words)},
+      {"statistics", {"data.statistics"}, words_of(plan::statistics_words)},
       {"strategies", {"federation.strategy"}, strategy_words()},
       {"students", {"consolidation.student"}, words_of(server::student_words)},
       {"teacher_weights", {"consolidation.weights"}, words_of(learn::weighting_words)},
@@ -112,11 +115,13 @@ std::vector<Vocabulary> vocabularies() {
       {"trained_parts", {"peers.trains"}, words_of(learn::trains_words)},
       {"gossip_starts", {"peers.gossip_start"}, words_of(learn::gossip_start_words)},
       {"validation_sources", {"validation.source"}, words_of(server::validation_words)},
+      {"metrics", {"validation.metric"}, words_of(learn::metric_words)},
       {"optimizers",
        {"train.optimizer", "pretrain.optimizer", "consolidation.optimizer", "feddf.optimizer", "kd.optimizer"},
        words_of(learn::optimizer_words)},
       {"norms", {"model.norm", "own.norm"}, words_of(learn::norm_words)},
       {"sharing", {"share_model"}, words_of(client::sharing_words)},
+      {"metric_sharing", {"share_metrics"}, words_of(client::metric_sharing_words)},
       {"log_formats", {"run.log_format", "log_format"}, words_of(log_format_words)},
       {"advised_teachers", {"teacher"}, words_of(strength_words)},
       {"advised_balances", {"balance"}, words_of(balance_words)},

@@ -96,6 +96,10 @@ ClientInfo info_of(const std::string& name, const wire::Join& join) {
   return info;
 }
 
+bool offers(const wire::Hello& hello, std::string_view kind) {
+  return std::ranges::any_of(hello.tasks.values, [kind](const auto& task) { return task.value == kind; });
+}
+
 /// `needed`: what the run may ask any client for.
 Greeting greeting_of(const wire::Hello& hello, const std::vector<std::string_view>& needed) {
   Greeting greeting{.name = hello.name.value,
@@ -106,8 +110,7 @@ Greeting greeting_of(const wire::Hello& hello, const std::vector<std::string_vie
                     .our_versions = words_of(wire::spoken_versions),
                     .unknown_tasks = {}};
   for (const std::string_view kind : needed) {
-    const bool is_known = std::ranges::any_of(hello.tasks.values, [kind](const auto& t) { return t.value == kind; });
-    if (!is_known) greeting.unknown_tasks.emplace_back(kind);
+    if (!offers(hello, kind)) greeting.unknown_tasks.emplace_back(kind);
   }
   return greeting;
 }
@@ -138,6 +141,7 @@ struct Admission::HandshakeState {
   std::weak_ptr<ClientSession> client;
   std::uint16_t protocol = wire::protocol_version;  ///< That is spoken with it.
   bool is_check = false;                            ///< It wants to know whether it may join, and does not.
+  bool keeps_models = false;                        ///< See ClientInfo.
   std::function<void()> on_established;
   bool is_told = true;                      ///< Its coming and going have their lines.
   std::optional<std::size_t> count_so_far;  ///< Its comings, where not every one has.
@@ -219,6 +223,7 @@ net::Task<> Admission::greet(const Conversation& conversation, const std::shared
   state->protocol = greeting.version.value();
   state->name = greeting.name;
   state->is_check = greeting.is_check;
+  state->keeps_models = offers(hello, plan::task::keep);
 
   if (!lobby_.is_closed()) drop_lost();
   const auto present = roster_.find(state->name);
@@ -248,6 +253,7 @@ net::Task<> Admission::let_in(const Conversation& conversation, const std::share
   const std::optional<wire::Join> join = co_await handshake(*conversation, *state);
   if (!join) co_return;
   Joining joining = joining_of(state->name, *join, machine_.criteria().terms);
+  joining.info.keeps_models = state->keeps_models;
   const Accepted accepted = unless_refused(machine_.join(place, joining, member ? &*member : nullptr, names()));
   if (place == Place::readmit) {
     readmit(conversation, *state, known, accepted);

@@ -102,8 +102,10 @@ struct FederationOptions {
   HeadOptions head;
   ConsolidationOptions consolidation;
   ValidationSource validation = ValidationSource::none;
+  std::string metric = "accuracy";  ///< What the validation source measures: learn::metric_of().
   bool central_evaluation = true;
   bool federated_evaluation = true;
+  bool counts_scores = false;  ///< Clients also count their held-out samples by score.
   TargetOptions targets;
   CheckpointOptions checkpoints;
   std::int64_t upload_memory = 0;  ///< Bytes for updates in flight; 0: two models, at most 1 GiB.

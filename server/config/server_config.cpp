@@ -8,6 +8,7 @@
 
 #include "server/strategies/strategy.hpp"
 #include "shared/base/error.hpp"
+#include "shared/learn/metrics/metric.hpp"
 
 namespace headstart::server {
 
@@ -35,12 +36,21 @@ void declare_listening(Fields& fields, ServerConfig& config) {
                 "values, running statistics included; one beyond it is refused. 0: none. audit.jsonl has the distances "
                 "of all updates, with and without a bound.",
                 {0, 1e30});
-  fields.group("admin", "The port for probes and metrics");
-  fields.text("admin.address", config.admin_address, "Address of the port for probes and metrics.");
-  fields.integer("admin.port", config.admin_port,
-                 "Port that answers GET /healthz, /readyz and /metrics (Prometheus), without TLS; 0: any free one, "
-                 "written to the file admin-port in the run's folder; -1: none.",
-                 {-1, 65535});
+  fields.group("admin", "The port for probes, metrics and the page");
+  fields.text("admin.address", config.admin_address, "Address of the port for probes, metrics and the page.");
+  fields.integer(
+      "admin.port", config.admin_port,
+      "Port that answers GET /healthz, /readyz, /metrics (Prometheus) and / (the page), without TLS; 0: any free one, "
+      "written to the file admin-port in the run's folder; -1: none.",
+      {-1, 65535});
+  fields.group("page", "The page where people watch the run");
+  fields.path("page.token_file", config.page_token,
+              "File with one line, the token that the page asks for: 16 to 128 letters, digits, '-', '_', '.' or '~'. "
+              "Empty: no token, and then there is no page where admin.address is not loopback. Probes and metrics "
+              "never ask for it.");
+  fields.path("page.reference", config.page_reference,
+              "Another run's folder, or its rounds.jsonl, that the page draws beside this run and counts saved rounds "
+              "against.");
   net::declare_fields(fields, "tls", config.tls);
   fields.path("listen.allowed", config.allowed_clients,
               "File with the names of the clients that may join, one a line, '#' begins a comment; read again when a "
@@ -148,10 +158,22 @@ void declare_measurements(Fields& fields, FederationOptions& federation) {
                 "clients' counts on their held-out data. A client does not count for its own pre-trained model, whose "
                 "epoch its held-out data chose, unless no other client has any.",
                 Choices<ValidationSource>(validation_words));
+  fields.checked_text(
+      "validation.metric", federation.metric,
+      "What makes a model better: accuracy, balanced_accuracy, f1, auc (both mean over classes), log_loss, "
+      "calibration_error, or of one class recall:CLASS, precision:CLASS, f1:CLASS, auc:CLASS, the class by its name or "
+      "number. Decides the best round, the start, the gate, tuning and kept heads by the validation source, and early "
+      "stopping of pre-training by each client's held-out samples. Targets go by accuracy.",
+      learn::require_metric);
   fields.group("evaluation", "Where the model of each round is measured");
   fields.flag("evaluation.central", federation.central_evaluation, "Measure every round's model on the test set.");
   fields.flag("evaluation.federated", federation.federated_evaluation,
               "Have the clients measure every round's model on their held-out data.");
+  fields.flag(
+      "evaluation.scores", federation.counts_scores,
+      "Have them also count these samples by predicted class and by score, for the confusion matrix, AUC and "
+      "calibration error of all silos together; at most 64 classes. validation.metric auc and calibration_error "
+      "with validation.source federated include it.");
   fields.group("targets", "Accuracies whose round is recorded, or ends the run");
   fields.numbers("targets.accuracies", federation.targets.accuracies, "Test accuracies to reach.", {0, 1});
   fields.number("targets.reference", federation.targets.reference,
@@ -212,7 +234,10 @@ void check_timeouts(const Timeouts& timeouts) {
   if (timeouts.absence > timeouts.phase) refuse("timeouts.absence is longer than timeouts.phase");
 }
 
-void check_samples(const SampleSettings& samples) {
+void check_samples(const SampleSettings& samples, plan::StatisticsSource statistics) {
+  if (statistics == plan::StatisticsSource::federated && !samples.mean.empty()) {
+    refuse("data.statistics federated finds mean and deviation itself: leave data.mean and data.deviation out");
+  }
   if (!samples.shape.empty()) {
     if (const auto violation = learn::shape_violation(samples.shape)) refuse("data.shape: " + *violation);
   }
@@ -335,13 +360,26 @@ void check_stated_model(const FederationOptions& federation, bool has_worker) {
   }
 }
 
+void check_measurements(const FederationOptions& federation) {
+  const bool has_source = federation.validation != ValidationSource::none;
+  if (federation.metric != "accuracy" && !has_source && !pretrains(federation)) {
+    refuse(
+        fmt::format("validation.metric {} decides nothing without validation.source (server or federated) or a start "
+                    "that pre-trains",
+                    federation.metric));
+  }
+  if (federation.counts_scores && !federation.federated_evaluation) {
+    refuse("evaluation.scores needs evaluation.federated true");
+  }
+}
+
 }  // namespace
 
 void check(const ServerConfig& config) {
   const FederationOptions& federation = config.federation;
   if (config.folder.empty()) refuse("run.folder is empty: name the folder that the run leaves its results in");
   check_timeouts(federation.timeouts);
-  check_samples(config.samples);
+  check_samples(config.samples, config.terms.statistics);
   const bool has_source = federation.validation != ValidationSource::none;
   if (federation.start == StartModel::automatic && !has_source) {
     refuse("start.model auto needs validation.source (server or federated): it says which candidate is best");
@@ -383,6 +421,7 @@ void check(const ServerConfig& config) {
                     strategy.name, strategy.min_updates, quorum_of(federation)));
   }
   learn::check(federation.strategy.feddf, "feddf");
+  check_measurements(federation);
   check_targets(federation);
 }
 

@@ -45,6 +45,8 @@ struct ServerConfig {
   std::optional<std::int64_t> back_to_round;
   std::string admin_address = "127.0.0.1";
   std::int64_t admin_port = 0;  ///< 0: any free one; -1: none.
+  std::string page_token;       ///< File with the word that the page asks for; empty: none, and loopback only.
+  std::string page_reference;   ///< A run's folder or its rounds.jsonl, drawn beside this run; empty: none.
   LogFormat log_format = LogFormat::text;
   net::TlsFiles tls;
   std::string allowed_clients;  ///< File with the names that may join, one a line; empty: no such list.

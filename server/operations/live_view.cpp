@@ -108,6 +108,7 @@ void LiveView::on_round(const RoundView& round) {
   if (round.accuracy) text += fmt::format("  accuracy {:.2f}%", 100 * *round.accuracy);
   if (round.loss) text += fmt::format("  loss {:.4f}", *round.loss);
   if (round.federated_accuracy) text += fmt::format("  at the clients {:.2f}%", 100 * *round.federated_accuracy);
+  if (!round.validation.empty()) text += fmt::format("  {} by validation", round.validation);
   if (round.next_target > 0) text += fmt::format("  next target {:.2f}%", 100 * round.next_target);
   if (round.round > 0) text += fmt::format("  {} updates  {}", round.num_updates, bytes_text(round.num_bytes));
   text += fmt::format("  {:.1f} s", round.seconds);

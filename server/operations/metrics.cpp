@@ -64,6 +64,18 @@ void add_clients(MetricFamilies& out, const RunStatus& run) {
              [](const ClientStatus& client) { return client.bytes_received; });
   per_client("headstart_client_sent_bytes_total", "Bytes that went to the client.", Type::counter,
              [](const ClientStatus& client) { return client.bytes_sent; });
+  const auto per_kind = [&](const char* name, const char* help, auto value) {
+    out.begin(name, help, Type::counter);
+    for (const ClientStatus& client : run.clients) {
+      for (const auto& [kind, times] : client.tasks) {
+        out.add(static_cast<double>(value(times)), {{"client", client.name}, {"kind", kind}});
+      }
+    }
+  };
+  per_kind("headstart_tasks_done_total", "Tasks that the client has answered, by kind.",
+           [](const TaskTimes& times) { return times.count; });
+  per_kind("headstart_task_seconds_total", "Seconds from the order to the whole answer, of those tasks.",
+           [](const TaskTimes& times) { return times.seconds; });
   out.begin("headstart_results_refused_total", "Results that did not count, by kind.", Type::counter);
   for (const ClientStatus& client : run.clients) {
     for (const auto& [kind, count] : client.refusals) {
@@ -126,7 +138,7 @@ net::HttpAnswer answer_admin(std::string_view path, const std::function<RunStatu
   if (path == "/metrics") {
     return net::metrics_answer(metrics_text(run(), door(), process_status()));
   }
-  return {.status = 404, .body = "here are /healthz, /readyz and /metrics\n"};
+  return {.status = 404, .body = "here are /healthz, /readyz, /metrics and, at /, a page\n"};
 }
 
 }  // namespace headstart::server

@@ -28,6 +28,7 @@ std::string_view record_of(PhaseKind kind) {
       return "consolidation";
     case PhaseKind::evaluation:
       return "evaluation";
+    case PhaseKind::describing:
     case PhaseKind::pretraining:
     case PhaseKind::exchange:
     case PhaseKind::rating:
@@ -55,6 +56,8 @@ std::string_view label_of(PhaseKind kind) {
       return "lobby";
     case PhaseKind::absence:
       return "return";
+    case PhaseKind::describing:
+      return "statistics of the features";
     case PhaseKind::pretraining:
       return "local pre-training";
     case PhaseKind::exchange:
@@ -117,9 +120,10 @@ std::string recorded(const Phase& phase) {
 }
 
 Phase phase_from(const std::string& recorded) {
-  for (const PhaseKind kind : {PhaseKind::lobby, PhaseKind::absence, PhaseKind::pretraining, PhaseKind::exchange,
-                               PhaseKind::rating, PhaseKind::averaging, PhaseKind::statistics, PhaseKind::consolidation,
-                               PhaseKind::seed_rating, PhaseKind::head_fitting, PhaseKind::evaluation}) {
+  for (const PhaseKind kind : {PhaseKind::lobby, PhaseKind::absence, PhaseKind::describing, PhaseKind::pretraining,
+                               PhaseKind::exchange, PhaseKind::rating, PhaseKind::averaging, PhaseKind::statistics,
+                               PhaseKind::consolidation, PhaseKind::seed_rating, PhaseKind::head_fitting,
+                               PhaseKind::evaluation}) {
     if (record_of(kind) == recorded) return {kind};
   }
   Phase phase{PhaseKind::training};

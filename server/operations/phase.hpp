@@ -10,6 +10,7 @@ namespace headstart::server {
 enum class PhaseKind : std::uint8_t {
   lobby,                 ///< Waiting for clients.
   absence,               ///< Waiting for the clients of a run that is resumed.
+  describing,            ///< Silos describe their features, for what samples are normalised by.
   pretraining,           ///< Local pre-training.
   exchange,              ///< Pre-trained models are collected.
   rating,                ///< Pre-trained models are rated by the validation source.

@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include <nlohmann/json.hpp>
+
 #include "server/operations/phase.hpp"
 #include "server/operations/refusal_code.hpp"
 
@@ -21,6 +23,8 @@ struct RoundView {
   std::uint64_t num_bytes = 0;  ///< Of this round, both ways.
   std::size_t num_updates = 0;
   double next_target = 0;  ///< 0: none left.
+  std::string validation =
+      {};  ///< By the validation source, where validation.metric is not accuracy: "recall:1 0.8125".
 };
 
 /// Called on the federation's executor. Default: nothing.
@@ -38,6 +42,17 @@ class RunObserver {
   virtual void on_refusal(RefusalCode /*code*/) {}
   /// A sentence worth a line.
   virtual void on_note(const std::string& /*text*/) {}
+
+  // The records of the run, as its folder has them (server/run_files.md).
+
+  /// run.json, when it is written.
+  virtual void on_run(const nlohmann::json& /*run*/) {}
+  /// What round 1 starts from is made: `start_used` and `before_rounds` of summary.json.
+  virtual void on_start(const nlohmann::json& /*start*/) {}
+  /// A line of rounds.jsonl: in order of rounds, those of an earlier server first.
+  virtual void on_line(const nlohmann::json& /*line*/) {}
+  /// summary.json, or interrupted.json where `is_failure`.
+  virtual void on_end(const nlohmann::json& /*summary*/, bool /*is_failure*/) {}
 };
 
 }  // namespace headstart::server

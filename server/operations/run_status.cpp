@@ -10,6 +10,7 @@ void StatusBoard::report(RunStatus& status) const {
   double done = 0;
   for (const auto& [part, share] : parts_) done += share;
   status.progress = done / static_cast<double>(std::max({num_parts_, parts_.size(), std::size_t{1}}));
+  status.parts = parts_;
   status.round = round_.round;
   status.num_rounds = round_.num_rounds;
   status.accuracy = round_.accuracy;
@@ -19,6 +20,7 @@ void StatusBoard::report(RunStatus& status) const {
 }
 
 void StatusBoard::on_lobby(const std::vector<std::string>& present, std::size_t expected) {
+  if (!phase_began_) phase_began_ = clock_();
   next_.on_lobby(present, expected);
 }
 

@@ -14,19 +14,38 @@
 
 namespace headstart::server {
 
+/// What a client was asked for and has not answered yet.
+struct TaskStatus {
+  std::string kind;    ///< See shared/plan/tasks.hpp.
+  double seconds = 0;  ///< Since it was sent.
+};
+
+/// The finished tasks of one client and one kind.
+struct TaskTimes {
+  std::int64_t count = 0;
+  double seconds = 0;  ///< Of all, from the order to the last byte of the result.
+  double last = 0;     ///< Of the last one.
+};
+
 struct ClientStatus {
   std::string name;
   bool is_connected = false;
   int num_connections = 0;  ///< So far.
   std::uint64_t bytes_received = 0, bytes_sent = 0;
   std::map<std::string, std::int64_t> refusals;  ///< Results that did not count, by kind.
+  bool is_awaited = false;                       ///< It is away, and its return is waited for.
+  bool is_asked = false;                         ///< The phase under way waits for its answer.
+  std::int64_t num_examples = 0;
+  std::optional<TaskStatus> task = {};
+  std::map<std::string, TaskTimes> tasks = {};  ///< By kind.
 };
 
 struct RunStatus {
   bool takes_clients = false;  ///< A client that dials now is admitted or told why not.
   Phase phase;
   double phase_seconds = 0;
-  double progress = 0;  ///< Of the phase, 0..1, as far as it is reported.
+  double progress = 0;                       ///< Of the phase, 0..1, as far as it is reported.
+  std::map<std::string, double> parts = {};  ///< The same of each client, or of "server".
   std::int64_t round = 0, num_rounds = 0;
   std::optional<double> accuracy, loss, federated_accuracy;  ///< Of the newest global model.
   double seconds = 0;                                        ///< Of the run.
@@ -59,6 +78,10 @@ class StatusBoard final : public RunObserver {
   void on_round(const RoundView& round) override;
   void on_refusal(RefusalCode code) override;
   void on_note(const std::string& text) override { next_.on_note(text); }
+  void on_run(const nlohmann::json& run) override { next_.on_run(run); }
+  void on_start(const nlohmann::json& start) override { next_.on_start(start); }
+  void on_line(const nlohmann::json& line) override { next_.on_line(line); }
+  void on_end(const nlohmann::json& summary, bool is_failure) override { next_.on_end(summary, is_failure); }
 
  private:
   RunObserver& next_;

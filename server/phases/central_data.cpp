@@ -51,6 +51,23 @@ learn::Dataset load_test_split(const ServerConfig& config) {
   }
 }
 
+/// A missing value that is to be the run's mean needs one.
+void require_filled(const CentralData& data) {
+  const learn::MissingValues missing = data.samples.table.missing;
+  const bool needs_mean = missing == learn::MissingValues::mean || missing == learn::MissingValues::indicator;
+  if (!needs_mean || data.awaits_statistics || !data.samples.mean.empty()) return;
+  throw Error(Errc::usage,
+              fmt::format("data.missing {} fills with the run's mean, and there is none: set data.statistics federated, "
+                          "or data.mean and data.deviation",
+                          word_of(Choices<learn::MissingValues>(learn::missing_words), missing)));
+}
+
+/// As a model takes them, or before they are normalised.
+learn::Samples input_of(const learn::Dataset& dataset, const CentralData& data) {
+  return data.awaits_statistics ? learn::stored_input(dataset, data.samples)
+                                : learn::model_input(dataset, data.samples);
+}
+
 /// Task, terms and figures: of `own`, the samples that the server holds, and what the settings add.
 void agree_on_samples(const ServerConfig& config, const learn::Dataset* own, CentralData& data) {
   const SampleSettings& given = config.samples;
@@ -75,12 +92,15 @@ void agree_on_samples(const ServerConfig& config, const learn::Dataset* own, Cen
     }
     data.samples.range = given.range;
   }
+  data.awaits_statistics = config.terms.statistics == plan::StatisticsSource::federated;
+  if (data.awaits_statistics) data.samples.mean = data.samples.deviation = {};
+  require_filled(data);
   data.task = {std::move(shape), std::ssize(data.samples.classes)};
-  if (own != nullptr) data.figures = learn::figures_of(*own);
-  if (data.figures) {
-    if (std::string odd = learn::odd_inputs(*data.figures, data.samples); !odd.empty()) {
-      data.remarks.push_back(std::move(odd));
-    }
+  if (own != nullptr) {
+    const learn::SampleFigures figures = learn::figures_of(*own);
+    std::string odd = data.awaits_statistics ? "" : learn::odd_inputs(figures, data.samples);
+    if (!odd.empty()) data.remarks.push_back(std::move(odd));
+    if (!own->table) data.figures = figures;  // of a table they would show single rows to the silos
   }
   if (const auto twins = learn::names_that_differ_in_case(data.samples.classes)) {
     data.remarks.push_back(fmt::format("classes '{}' and '{}' differ only in upper and lower case; are they two?",
@@ -161,23 +181,33 @@ CentralData load_central_data(const ServerConfig& config, std::optional<learn::D
   if (train && test) learn::require_alike(*train, *test);
   agree_on_samples(config, test ? &*test : train ? &*train : nullptr, data);
   if (federation.central_evaluation) {
-    data.test = learn::model_input(manifest.test.empty() ? *test : test->part(manifest.test), data.samples);
+    data.test = input_of(manifest.test.empty() ? *test : test->part(manifest.test), data);
     note_missing_classes(data);
   }
   if (needs.validation) {
     const auto& indices = needed(manifest.validation, config, needs.who_validates, "validation", "draw.validation");
-    data.validation = learn::model_input(train->part(indices), data.samples);
+    data.validation = input_of(train->part(indices), data);
   }
   if (wants_public) {
     const bool is_small = federation.consolidation.transfer == TransferSet::public_small;
     const auto& indices =
         is_small ? needed(manifest.public_small, config, needs.who_distils, "small public", "draw.public_small")
                  : needed(manifest.public_large, config, needs.who_distils, "large public", "draw.public_large");
-    learn::Dataset part = train->part(indices);
+    const learn::Dataset part = train->part(indices);
     if (part.images.scalar_type() == at::kByte) data.public_bytes = part.images;
-    data.transfer = learn::model_input(std::move(part), data.samples).without_labels();
+    data.transfer = input_of(part, data).without_labels();
   }
   return data;
+}
+
+void normalise_by(const learn::Normalisation& normalisation, CentralData& data) {
+  data.samples.mean = normalisation.mean;
+  data.samples.deviation = normalisation.deviation;
+  for (learn::Samples* samples : {&data.test, &data.validation, &data.transfer}) {
+    if (samples->size() == 0) continue;
+    learn::normalise(samples->x, normalisation.mean, normalisation.deviation, data.samples.table.missing);
+  }
+  data.awaits_statistics = false;
 }
 
 }  // namespace headstart::server

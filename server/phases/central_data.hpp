@@ -8,6 +8,7 @@
 
 #include "server/config/server_config.hpp"
 #include "shared/learn/data/data_set.hpp"
+#include "shared/learn/data/feature_statistics.hpp"
 #include "shared/learn/data/sample_figures.hpp"
 #include "shared/learn/data/sample_terms.hpp"
 
@@ -21,6 +22,8 @@ struct CentralData {
   learn::Samples transfer;     ///< The public set of the consolidation, without labels; empty unless it is needed.
   learn::Tensor public_bytes;  ///< The same as stored, uint8, which is how it is sent; undefined: stored otherwise.
   std::optional<learn::SampleFigures> figures;  ///< Of the server's own samples; nothing where it holds none.
+  /// The samples are not normalised yet, and samples.mean is empty: the silos' statistics say by what.
+  bool awaits_statistics = false;
   std::string dataset;
   std::int64_t num_training = 0;     ///< Samples of the training split, as the manifest has it; 0: not known.
   std::string manifest_digest;       ///< SHA-256 of the manifest file; empty without one.
@@ -32,5 +35,8 @@ struct CentralData {
 /// that are missing, damaged or do not fit, Error(usage) where the configuration needs a draw that the manifest does
 /// not have, or says too little.
 CentralData load_central_data(const ServerConfig& config, std::optional<learn::Dataset> train = std::nullopt);
+
+/// Normalises the samples, which await it.
+void normalise_by(const learn::Normalisation& normalisation, CentralData& data);
 
 }  // namespace headstart::server

@@ -63,13 +63,14 @@ net::Task<Distilled> distil_on_public(const RunContext& context, const LocalMode
     const auto lease = learn::lease_for(*student, seed.child("layers"));
 
     std::optional<wire::PackedState> best;
-    double best_accuracy = -1;
+    const learn::Metric metric = context.metric();
+    double best_score = -1;
     std::int64_t best_epoch = 0;
     const auto keep_best = [&](std::int64_t epoch) {
-      const double accuracy =
-          learn::evaluate(*student, context.data.validation, context.data.task.num_classes).accuracy();
-      if (accuracy <= best_accuracy) return;
-      best_accuracy = accuracy;
+      const double score = metric.score(
+          learn::evaluate(*student, context.data.validation, context.data.task.num_classes, metric.measures()));
+      if (score <= best_score) return;
+      best_score = score;
       best_epoch = epoch;
       best = wire::PackedState(student->state());
     };
@@ -166,7 +167,7 @@ class Trials {
     auto judging = rate_start(context_, *distilled.seed);
     const learn::Evaluation evaluation = co_await std::move(judging);
     if (evaluation.num_samples() == 0) co_return std::nullopt;
-    const learn::Rating rating = learn::rating_of(evaluation);
+    const learn::Rating rating = learn::rating_of(evaluation, context_.metric());
     TrialRecord trial{inputs_, setting, rating, {}, std::move(distilled.report)};
     auto keeping = net::offload(context_.pool, [&] {
       trial.digest = distilled.seed->digest();
@@ -240,6 +241,7 @@ net::Task<Distilled> distil_tuned(const RunContext& context, learn::SettingSearc
                       {"alpha", has_labels ? nlohmann::json(ask->setting.alpha) : nlohmann::json()},
                       {"accuracy", trial ? nlohmann::json(trial->rating.accuracy) : nlohmann::json()},
                       {"loss", trial ? nlohmann::json(trial->rating.loss) : nlohmann::json()}});
+    if (trial && trial->rating.score) trials.back()["score"] = *trial->rating.score;
     search.tell(trial ? std::optional(trial->rating) : std::nullopt);
     if (trial && (!best || learn::is_better(trial->rating, best->rating))) best = std::move(trial);
   }
@@ -338,7 +340,8 @@ net::Task<DistilledStart> distil_seed(const RunContext& context, const LocalMode
   const ConsolidationOptions& options = context.options().consolidation;
   std::vector<Candidate> candidates = models.candidates();
   while (true) {
-    const ConsolidationPlan plan = plan_consolidation(options, candidates, context.data.task.num_classes);
+    const ConsolidationPlan plan =
+        plan_consolidation(options, candidates, context.data.task.num_classes, context.metric());
     for (const auto& [client, reason] : plan.left_out) {
       context.observer.on_note(fmt::format("{} does not teach: {}", client, reason));
     }
@@ -371,7 +374,8 @@ net::Task<learn::Evaluation> rate_start(const RunContext& context, const wire::P
     auto rating = net::offload(context.pool, [&context, &state] {
       const auto model = context.make_global_model();
       model->load(state.state());
-      return learn::evaluate(*model, context.data.validation, context.data.task.num_classes);
+      return learn::evaluate(*model, context.data.validation, context.data.task.num_classes,
+                             context.metric().measures());
     });
     const learn::Evaluation evaluation = co_await std::move(rating);
     if (context.stop.stop_requested()) throw Error(Errc::interrupted, "stopped while the seed was rated");
@@ -381,9 +385,9 @@ net::Task<learn::Evaluation> rate_start(const RunContext& context, const wire::P
   const std::string digest = co_await std::move(hashing);
   const DigestedState seed{digest, state};
   const auto ask = [&](ClientSession& client) {
-    return evaluate(client, DisclosurePolicy::release_model("seed", seed), false);
+    return evaluate(client, DisclosurePolicy::release_model("seed", seed), false, context.rating_settings());
   };
-  auto counting = context.evaluate_at_clients(PhaseKind::seed_rating, context.judges_of(without), ask);
+  auto counting = context.evaluate_at_clients(PhaseKind::seed_rating, context.judges_of(without), ask, nullptr);
   co_return co_await std::move(counting);
 }
 

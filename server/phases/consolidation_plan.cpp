@@ -20,7 +20,8 @@ std::vector<learn::Evaluation> ratings_of(const std::vector<const Candidate*>& c
 }
 
 /// The candidate the student starts from or whose data it uses, or null for an untrained student on public data.
-const Candidate* student_of(const ConsolidationOptions& options, std::vector<const Candidate*> eligible) {
+const Candidate* student_of(const ConsolidationOptions& options, std::vector<const Candidate*> eligible,
+                            const learn::Metric& metric) {
   const bool needs_one = options.student != StudentStart::untrained || options.transfer == TransferSet::student;
   if (!needs_one) return nullptr;
   const bool must_host = options.transfer == TransferSet::student;
@@ -37,7 +38,7 @@ const Candidate* student_of(const ConsolidationOptions& options, std::vector<con
                     must_share ? " and share_model: peers" : "",
                     must_host ? ", whose client is there to distil on its data" : ""));
   }
-  const auto by_rank = [](const Candidate* a, const Candidate* b) { return ranks_before(*a, *b); };
+  const auto by_rank = [&metric](const Candidate* a, const Candidate* b) { return ranks_before(*a, *b, metric); };
   return options.student == StudentStart::worst ? *std::ranges::max_element(eligible, by_rank)
                                                 : *std::ranges::min_element(eligible, by_rank);
 }
@@ -79,14 +80,16 @@ std::optional<std::string> obstacle_to_teaching(const ConsolidationOptions& opti
 
 bool has_diverged(const Candidate& candidate) { return candidate.rating && std::isinf(candidate.rating->loss()); }
 
-bool ranks_before(const Candidate& a, const Candidate& b) {
-  if (a.rating->accuracy() != b.rating->accuracy()) return a.rating->accuracy() > b.rating->accuracy();
+bool ranks_before(const Candidate& a, const Candidate& b, const learn::Metric& metric) {
+  const double score_a = metric.score(*a.rating);
+  const double score_b = metric.score(*b.rating);
+  if (score_a != score_b) return score_a > score_b;
   if (a.rating->loss() != b.rating->loss()) return a.rating->loss() < b.rating->loss();
   return a.client < b.client;
 }
 
 ConsolidationPlan plan_consolidation(const ConsolidationOptions& options, std::vector<Candidate> candidates,
-                                     std::int64_t num_classes) {
+                                     std::int64_t num_classes, const learn::Metric& metric) {
   std::ranges::sort(candidates, {}, &Candidate::client);
   ConsolidationPlan plan;
   std::vector<const Candidate*> all;
@@ -97,7 +100,7 @@ ConsolidationPlan plan_consolidation(const ConsolidationOptions& options, std::v
       all.push_back(&candidate);
     }
   }
-  const Candidate* student = student_of(options, all);
+  const Candidate* student = student_of(options, all, metric);
   const bool on_student_data = options.transfer == TransferSet::student;
   if (on_student_data) plan.place = student->client;
   if (options.student != StudentStart::untrained) plan.student = student->client;

@@ -10,7 +10,7 @@
 
 #include "server/config/consolidation_options.hpp"
 #include "shared/learn/distill/distiller.hpp"
-#include "shared/learn/train/evaluation.hpp"
+#include "shared/learn/metrics/metric.hpp"
 #include "shared/learn/tune/setting_search.hpp"
 
 namespace headstart::server {
@@ -29,8 +29,8 @@ struct Candidate {
 /// Whether its weights, finite as they are, give no finite answers: nothing is to be learned from them.
 bool has_diverged(const Candidate& candidate);
 
-/// Ratings order: accuracy, then lower loss, then name; the first is the best, the last the worst.
-bool ranks_before(const Candidate& a, const Candidate& b);
+/// Ratings order: score by `metric`, then lower loss, then name; the first is the best, the last the worst.
+bool ranks_before(const Candidate& a, const Candidate& b, const learn::Metric& metric = {});
 
 struct ConsolidationPlan {
   /// Whose model the student starts from; empty: the untrained global model.
@@ -47,6 +47,6 @@ struct ConsolidationPlan {
 /// The student starts from a model that its silo shares with peers, and on student data only such models teach.
 /// Throws Error(run_failed) where nobody can be the student or nobody can teach.
 ConsolidationPlan plan_consolidation(const ConsolidationOptions& options, std::vector<Candidate> candidates,
-                                     std::int64_t num_classes);
+                                     std::int64_t num_classes, const learn::Metric& metric = {});
 
 }  // namespace headstart::server

@@ -46,7 +46,7 @@ std::optional<DigestedState> packed_where_defined(const char* name, const Tensor
 
 }  // namespace
 
-std::optional<HeadChoice> choose_head(const std::vector<JudgedHead>& heads) {
+std::optional<HeadChoice> choose_head(const std::vector<JudgedHead>& heads, const learn::Metric& metric) {
   if (heads.empty()) return std::nullopt;
   std::set<std::string> raters;
   for (const auto& [name, counts] : heads.front().counts) raters.insert(name);
@@ -75,7 +75,9 @@ std::optional<HeadChoice> choose_head(const std::vector<JudgedHead>& heads) {
     }
     if (!sum || sum->num_samples() == 0) return std::nullopt;
     losses.push_back(sum->loss());
-    if (!choice || losses.back() < losses[choice->place]) choice = HeadChoice{place, *sum, {}};
+    const bool is_better = !choice || (metric.is_accuracy() ? sum->loss() < choice->rating.loss()
+                                                            : metric.is_better(*sum, choice->rating));
+    if (is_better) choice = HeadChoice{place, *sum, {}};
   }
   choice->losses = std::move(losses);
   return choice;
@@ -132,7 +134,8 @@ net::Task<JudgedHead> FeatureSums::judged(Tensor head, const FeatureTotal& gradi
   if (context_.options().validation != ValidationSource::server) co_return result;
   auto rating = net::offload(context_.pool, [this, &head] {
     return learn::evaluate_logits(features_.validation_inputs.matmul(head).to(at::kFloat),
-                                  context_.data.validation.y.cpu(), context_.data.task.num_classes);
+                                  context_.data.validation.y.cpu(), context_.data.task.num_classes,
+                                  context_.metric().measures());
   });
   const learn::Evaluation counts = co_await std::move(rating);
   result.counts.emplace("", counts);
@@ -174,7 +177,8 @@ net::Task<> FeatureSums::add(ClientSession& client, const DigestedState& head, c
   const bool is_moments = head.digest.empty();
   const plan::HeadSumSettings settings{
       .min_samples = context_.options().head.min_samples,
-      .evaluates = !is_moments && context_.options().validation == ValidationSource::federated};
+      .evaluates = !is_moments && context_.options().validation == ValidationSource::federated,
+      .counts_scores = context_.metric().needs_scores()};
   HeadSumInputs inputs{.models = features_.models(client.name()), .projection = {}, .lift = {}};
   if (projection_) inputs.projection = DisclosurePolicy::release_tensors("projection", *projection_);
   if (lift_) inputs.lift = DisclosurePolicy::release_tensors("lift", *lift_);

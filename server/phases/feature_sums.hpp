@@ -40,15 +40,16 @@ struct JudgedHead {
   std::map<std::string, learn::Evaluation> counts;
 };
 
-/// The place of the head of the lowest loss, the first of equals, and its counts, by those who rated all the heads: a
-/// silo that is lost half-way makes no later head better. Left out is also who measures an infinite loss of a head of
-/// which others measure a finite one. Nothing where nobody is left.
+/// The place of the head of the lowest loss, or where `metric` is not accuracy of the highest score, then of the lowest
+/// loss; the first of equals. With its counts, by those who rated all the heads: a silo that is lost half-way makes no
+/// later head better. Left out is also who measures an infinite loss of a head of which others measure a finite one.
+/// Nothing where nobody is left.
 struct HeadChoice {
   std::size_t place = 0;
   learn::Evaluation rating;
   std::vector<double> losses;  ///< Of each head.
 };
-std::optional<HeadChoice> choose_head(const std::vector<JudgedHead>& heads);
+std::optional<HeadChoice> choose_head(const std::vector<JudgedHead>& heads, const learn::Metric& metric = {});
 
 /// Silos that send no sums to this run any more, as they failed once, by name.
 using WithoutSums = std::set<std::string>;

@@ -87,7 +87,7 @@ class HeadFitting {
           net::offload(context_.pool, [&] { fit->step(learn::from_fixed_point(gradient.sum), gradient.num_samples); });
       co_await std::move(stepping);
     }
-    const auto choice = choose_head(heads);
+    const auto choice = choose_head(heads, context_.metric());
     // Without a source the last head is taken on trust; where nobody can compare them, the own one stays.
     const std::size_t place = choice ? choice->place : source() == ValidationSource::none ? heads.size() - 1 : 0;
     nlohmann::json report = report_of(moments, choice);
@@ -119,7 +119,7 @@ class HeadFitting {
     co_await std::move(solving);
     auto judging = sums.judge(heads);
     const std::vector<JudgedHead> judged = co_await std::move(judging);
-    const auto choice = choose_head(judged);
+    const auto choice = choose_head(judged, context_.metric());
     const std::size_t place = choice ? choice->place : 0;
     nlohmann::json report = report_of(closed.moments, choice);
     report["method"] = word_of(Choices<HeadMethod>(head_method_words), options().method);
@@ -143,6 +143,7 @@ class HeadFitting {
     nlohmann::json report = {{"silos", moments.num_silos}, {"samples", moments.num_samples}};
     if (source() == ValidationSource::none) return report;
     report["validation_accuracy"] = choice ? nlohmann::json(choice->rating.accuracy()) : nlohmann::json();
+    if (choice && !context_.metric().is_accuracy()) report["value"] = context_.metric_value(choice->rating);
     if (!choice) report["reason"] = "no silo rated all of the heads";
     return report;
   }

@@ -176,8 +176,8 @@ net::Task<> LocalModels::collect_logits(ClientSession& client, LocalModel& model
     const at::Tensor logits = state.state().tensors().front().tensor;
     model.transfer_logits = logits.narrow(0, num_rated(), num_public);
     if (num_rated() == 0) return;
-    model.rating =
-        learn::evaluate_logits(logits.narrow(0, 0, num_rated()), context_.data.validation.y.cpu(), num_classes);
+    model.rating = learn::evaluate_logits(logits.narrow(0, 0, num_rated()), context_.data.validation.y.cpu(),
+                                          num_classes, context_.metric().measures());
   };
   auto taking = take_state(context_.intake(), client.name(), upload, schema, "logits", split);
   co_await std::move(taking);
@@ -198,7 +198,8 @@ net::Task<> LocalModels::rate() {
     if (source == ValidationSource::server) {
       auto rating = net::offload(context_.pool, [this, &model = model] {
         const at::Tensor scores = logits(model, context_.data.validation.x);
-        return learn::evaluate_logits(scores, context_.data.validation.y.cpu(), context_.data.task.num_classes);
+        return learn::evaluate_logits(scores, context_.data.validation.y.cpu(), context_.data.task.num_classes,
+                                      context_.metric().measures());
       });
       model.rating = co_await std::move(rating);
     } else {
@@ -212,9 +213,10 @@ net::Task<> LocalModels::rate_federated(LocalModel& model) {
   const std::filesystem::path file = context_.folder.model_of(model.client);
   const auto ask = [&](ClientSession& client) {
     auto state = session::source_of_model_file(file, *model.num_bytes);
-    return evaluate(client, DisclosurePolicy(client.name()).release(model.client, model, std::move(state)), false);
+    return evaluate(client, DisclosurePolicy(client.name()).release(model.client, model, std::move(state)), false,
+                    context_.rating_settings());
   };
-  auto counting = context_.evaluate_at_clients(PhaseKind::rating, context_.judges_of(model.client), ask);
+  auto counting = context_.evaluate_at_clients(PhaseKind::rating, context_.judges_of(model.client), ask, nullptr);
   learn::Evaluation others = co_await std::move(counting);
   model.is_rated_by_owner = others.num_samples() == 0;
   if (!model.is_rated_by_owner) {
@@ -223,7 +225,7 @@ net::Task<> LocalModels::rate_federated(LocalModel& model) {
   }
   std::vector<std::shared_ptr<ClientSession>> owner;
   if (const auto client = context_.roster.find(model.client)) owner.push_back(client);
-  auto counting_own = context_.evaluate_at_clients(PhaseKind::rating, std::move(owner), ask);
+  auto counting_own = context_.evaluate_at_clients(PhaseKind::rating, std::move(owner), ask, nullptr);
   learn::Evaluation own = co_await std::move(counting_own);
   if (own.num_samples() == 0) {
     throw Error(Errc::run_failed, "federated validation: no client has held-out samples; raise data.held_out");
@@ -265,7 +267,11 @@ const LocalModel* LocalModels::best_shared() const {
   std::erase_if(rated, [](const Candidate& c) {
     return !c.has_federated_architecture || !c.rating || !c.shares_with_peers || has_diverged(c);
   });
-  return rated.empty() ? nullptr : &models_.at(std::ranges::min_element(rated, ranks_before)->client);
+  if (rated.empty()) return nullptr;
+  const auto before = [metric = context_.metric()](const Candidate& a, const Candidate& b) {
+    return ranks_before(a, b, metric);
+  };
+  return &models_.at(std::ranges::min_element(rated, before)->client);
 }
 
 double LocalModels::longest_pretraining() const {
@@ -333,6 +339,7 @@ nlohmann::json LocalModels::report() const {
       entry["accuracy"] = model.rating->accuracy();
       entry["loss"] = model.rating->loss();
       entry["class_accuracy"] = model.rating->class_accuracy();
+      if (!context_.metric().is_accuracy()) entry["value"] = context_.metric_value(*model.rating);
     }
     list.push_back(std::move(entry));
   }

@@ -4,8 +4,10 @@
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+#include <torch/types.h>
 
 #include "shared/base/error.hpp"
+#include "shared/learn/metrics/metric.hpp"
 
 namespace headstart::server {
 
@@ -28,6 +30,27 @@ std::int64_t examples_limit(std::int64_t num_training) {
   return std::max(num_training, without_knowledge);
 }
 
+/// Throws Error(usage) where the classes do not have it, or the server's validation samples do not show it.
+learn::Metric validation_metric(const FederationOptions& options, const plan::Terms& terms, const CentralData& data) {
+  learn::Metric metric;
+  try {
+    metric = learn::metric_of(options.metric, terms.samples.classes);
+  } catch (const Error& error) {
+    throw Error(error.code(), fmt::format("validation.metric: {}", error.what()));
+  }
+  const bool rates_here = options.validation == ValidationSource::server && data.validation.is_labeled();
+  if (rates_here && metric.of_class && !data.validation.y.eq(*metric.of_class).any().item<bool>()) {
+    throw Error(Errc::usage,
+                fmt::format("validation.metric {}: the server's validation set has no sample of class '{}'",
+                            options.metric, terms.samples.classes[static_cast<std::size_t>(*metric.of_class)]));
+  }
+  if (options.counts_scores && std::ssize(terms.samples.classes) > learn::max_scored_classes) {
+    throw Error(Errc::usage, fmt::format("evaluation.scores: scores are counted for at most {} classes; there are {}",
+                                         learn::max_scored_classes, terms.samples.classes.size()));
+  }
+  return metric;
+}
+
 }  // namespace
 
 plan::Terms run_terms(const ServerConfig& config, const CentralData& data) {
@@ -44,6 +67,7 @@ plan::Terms run_terms(const ServerConfig& config, const CentralData& data) {
   if (config.federation.head.start == StartHead::sums) terms.plan.start += ", head from sums over the silos' samples";
   if (config.federation.head.rounds == StartHead::sums) terms.plan.start += "; each round's head from such sums";
   terms.plan.share_model = wanted_of_share_model(config.federation);
+  terms.metric = validation_metric(config.federation, terms, data).text();
   if (terms.max_examples == 0) terms.max_examples = examples_limit(data.num_training);
   plan::require_readable(terms);
   return terms;
@@ -54,6 +78,7 @@ std::vector<std::string_view> tasks_of(const FederationOptions& options, const C
   const auto add = [&tasks](std::string_view kind, bool is_asked_for) {
     if (is_asked_for) tasks.push_back(kind);
   };
+  add(plan::task::describe, data.awaits_statistics);
   const bool is_random = !pretrains(options);
   const bool is_kd = may_start_from(options, StartModel::kd);
   const ConsolidationOptions& kd = options.consolidation;

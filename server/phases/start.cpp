@@ -179,17 +179,22 @@ net::Task<Start> kd_start(const RunContext& context, const LocalModels& models, 
     context.observer.on_note("gate: nobody rated the seed, which stands");
     co_return start;
   }
-  const bool passes = rating.accuracy() > best->rating->accuracy();
+  const learn::Metric metric = context.metric();
+  const bool passes = metric.score(rating) > metric.score(*best->rating);
   start.report["gate"] = {{"seed_accuracy", rating.accuracy()},
                           {"best_local_accuracy", best->rating->accuracy()},
                           {"best_local", best->client},
                           {"both_counted_by", counted_by(context.options().validation, *best)},
                           {"passes", passes},
                           {"acts", is_gated && !passes}};
+  if (!metric.is_accuracy()) {
+    start.report["gate"]["seed_value"] = context.metric_value(rating);
+    start.report["gate"]["best_local_value"] = context.metric_value(*best->rating);
+  }
   if (!is_gated || passes) co_return start;
-  context.observer.on_note(
-      fmt::format("gate: the seed ({:.4f}) is not better than {}'s model ({:.4f}), which is used instead",
-                  rating.accuracy(), best->client, best->rating->accuracy()));
+  context.observer.on_note(fmt::format("gate: the seed ({}) is not better than {}'s model ({}), which is used instead",
+                                       context.rating_words(rating), best->client,
+                                       context.rating_words(*best->rating)));
   Start fallback = co_await best_local_start(context, models);
   fallback.report["refused_seed"] = start.report;
   co_return fallback;

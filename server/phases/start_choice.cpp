@@ -71,9 +71,9 @@ class Choice {
     nlohmann::json& report = best_->report;
     report["chosen"] = text_of(chosen_);
     report["candidates"] = std::move(rows_);
-    if (best_local_ != nullptr) report["ahead_of_best_local"] = rating_->accuracy() - best_local_->rating->accuracy();
+    if (best_local_ != nullptr) report["ahead_of_best_local"] = context_.metric().gain(*rating_, *best_local_->rating);
     context_.observer.on_note(
-        fmt::format("start: {} ({:.4f} by the validation source)", text_of(chosen_), rating_->accuracy()));
+        fmt::format("start: {} ({} by the validation source)", text_of(chosen_), context_.rating_words(*rating_)));
     co_return std::move(*best_);
   }
 
@@ -101,8 +101,9 @@ class Choice {
       row["counted_samples"] = evaluation.num_samples();
       row["accuracy"] = evaluation.accuracy();
       row["loss"] = evaluation.loss();
+      if (!context_.metric().is_accuracy()) row["value"] = context_.metric_value(evaluation);
       context_.observer.on_note(
-          fmt::format("start {}: {:.4f} by the validation source", text_of(candidate), evaluation.accuracy()));
+          fmt::format("start {}: {} by the validation source", text_of(candidate), context_.rating_words(evaluation)));
       take_if_better(candidate, start, evaluation);
     } catch (const Error& error) {
       const bool is_its_own =
@@ -150,12 +151,7 @@ class Choice {
   }
 
   void take_if_better(StartCandidate candidate, const Start& start, const learn::Evaluation& evaluation) {
-    const auto is_better = [&] {
-      if (!best_) return true;
-      if (evaluation.accuracy() != rating_->accuracy()) return evaluation.accuracy() > rating_->accuracy();
-      return evaluation.loss() < rating_->loss();
-    };
-    if (!is_better()) return;
+    if (best_ && !context_.metric().is_better(evaluation, *rating_)) return;
     best_ = start;
     chosen_ = {start.used, candidate.head};  // the gate may have put another in its place
     rating_ = evaluation;

@@ -162,7 +162,7 @@ class TeacherFitting {
     co_await std::move(solving);
     auto judging = sums.judge(heads);
     const std::vector<JudgedHead> judged = co_await std::move(judging);
-    const auto choice = choose_head(judged);
+    const auto choice = choose_head(judged, context_.metric());
     if (!choice)
       throw Error(Errc::run_failed, "a teacher from sums: nobody rated its heads, so that none can be chosen");
     const auto [damping, scale] = settings[choice->place];

@@ -20,6 +20,7 @@ using nlohmann::json;
 bool stands_before_the_start(const LeftOut& left, std::size_t index, const Recovery& recovery) {
   const PhaseKind phase = left.phase.kind;
   if (phase == PhaseKind::rating) return true;
+  if (phase == PhaseKind::describing) return recovery.statistics.has_value();
   if (index >= recovery.num_left_out_when_distilled) return false;
   return phase == PhaseKind::seed_rating || (recovery.seed && phase == PhaseKind::consolidation);
 }
@@ -93,6 +94,7 @@ class Player {
     forget_best_after(event.round, recovery_);
   }
   void operator()(LocalModelEvent event) { recovery_.local_models[event.client] = std::move(event.model); }
+  void operator()(StatisticsRecord statistics) { recovery_.statistics = std::move(statistics); }
   void operator()(TrialRecord trial) {
     recovery_.trials.push_back(std::move(trial));
     recovery_.num_left_out_when_distilled = recovery_.left_out.size();
@@ -151,6 +153,7 @@ void compare(const json& before, const json& now, const std::string& prefix, std
                                                         "limits",
                                                         "admin",
                                                         "worker",
+                                                        "page",
                                                         "checkpoints",
                                                         "federation.min_clients",
                                                         "federation.upload_memory"};

@@ -23,6 +23,7 @@ struct Recovery {
   std::optional<Milestone> milestone;                    ///< The newest whose checkpoint is whole.
   std::vector<RoundRecord> lines;                        ///< Of rounds.jsonl, one a round, none beyond the milestone.
   std::vector<LeftOut> left_out;                         ///< But for what will be gone through again.
+  std::optional<StatisticsRecord> statistics;            ///< Where the run's are federated, and known.
   std::vector<TrialRecord> trials;                       ///< As they were finished.
   std::optional<DistilledRecord> seed;
   std::size_t num_left_out_when_distilled = 0;  ///< Of left_out, what stood when the newest trial or the seed was kept.

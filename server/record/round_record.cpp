@@ -63,6 +63,9 @@ json to_json(const RoundRecord& record) {
   line["federated"] = to_json(record.federated);
   line.update(record.participation.strategy);
   if (record.validation_accuracy) line["validation_accuracy"] = *record.validation_accuracy;
+  if (!record.validation.is_null()) line["validation"] = record.validation;
+  if (!record.metrics.empty()) line["metrics"] = record.metrics;
+  if (!record.silo_metrics.empty()) line["silo_metrics"] = record.silo_metrics;
   return line;
 }
 
@@ -91,6 +94,9 @@ RoundRecord round_record_from(const json& line) {
     record.federated = measurement_from(*federated);
   }
   if (const auto accuracy = taken(left, "validation_accuracy")) record.validation_accuracy = accuracy->get<double>();
+  if (auto validation = taken(left, "validation")) record.validation = std::move(*validation);
+  if (auto metrics = taken(left, "metrics")) record.metrics = std::move(*metrics);
+  if (auto by_silo = taken(left, "silo_metrics")) record.silo_metrics = std::move(*by_silo);
   record.participation.strategy = std::move(left);
   return record;
 }

@@ -44,7 +44,12 @@ struct RoundRecord {
   std::map<std::string, RefusalCounts> refused;  ///< By client, so far; without those that have none.
   std::optional<Measurement> central;            ///< On the server's test set.
   std::optional<Measurement> federated;          ///< On the clients' held-out data, together.
-  std::optional<double> validation_accuracy;     ///< What best.safetensors is chosen by.
+  std::optional<double> validation_accuracy;     ///< By the validation source.
+  /// What best.safetensors is chosen by, where that is not accuracy: `metric` and `value`; null: it is.
+  nlohmann::json validation = nullptr;
+  nlohmann::json metrics = nlohmann::json::object();  ///< `central`, `federated`: metrics_record(); `own`.
+  /// The same of each silo that lets the server record it, by name.
+  nlohmann::json silo_metrics = nlohmann::json::object();
 };
 
 /// As server/run_files.md has the fields.

@@ -1,5 +1,6 @@
 #include "server/record/run_events.hpp"
 
+#include <algorithm>
 #include <utility>
 
 #include "server/record/json_values.hpp"
@@ -19,6 +20,7 @@ json to_json(const ClientInfo& client) {
                  {"shares_with_peers", client.shares_with_peers},
                  {"own_architecture", client.own_architecture}};
   if (client.withholds_model) object["withholds_model"] = true;
+  if (client.keeps_models) object["keeps_models"] = true;
   if (client.own_model) object["own_model"] = plan::to_json_text(*client.own_model);
   return object;
 }
@@ -30,6 +32,7 @@ ClientInfo client_from(const json& event) {
   client.num_held_out = whole_number<std::int64_t>(event.at("held_out"));
   client.shares_with_peers = event.at("shares_with_peers").get<bool>();
   client.withholds_model = event.value("withholds_model", false);
+  client.keeps_models = event.value("keeps_models", false);
   client.own_architecture = event.at("own_architecture").get<std::string>();
   if (event.contains("own_model")) {
     client.own_model = plan::spec_from_json_text(event.at("own_model").get<std::string>());
@@ -63,6 +66,7 @@ TrialRecord trial_from(const json& event) {
                     .rating = {event.at("accuracy").get<double>(), loss_from(event.at("loss"))},
                     .digest = event.at("digest").get<std::string>(),
                     .report = event.at("report")};
+  if (event.contains("score")) trial.rating.score = event.at("score").get<double>();
   if (!trial.report.is_object()) throw Error(Errc::data, "trial: expected a report");
   return trial;
 }
@@ -101,6 +105,16 @@ DistilledRecord distilled_from(const json& event) {
                        .report = event.at("report")};
   if (!seed.report.is_object()) throw Error(Errc::data, "seed: expected a report");
   return seed;
+}
+
+StatisticsRecord statistics_from(const json& event) {
+  StatisticsRecord statistics{.mean = event.at("mean").get<std::vector<double>>(),
+                              .deviation = event.at("deviation").get<std::vector<double>>(),
+                              .report = event.at("report")};
+  const bool is_sound = statistics.mean.size() == statistics.deviation.size() &&
+                        std::ranges::all_of(statistics.deviation, [](double value) { return value > 0; });
+  if (!is_sound) throw Error(Errc::data, "statistics: expected a mean and a deviation above 0 of each channel");
+  return statistics;
 }
 
 RosterEvent roster_from(const json& event) {
@@ -143,15 +157,24 @@ json written(const LimitsChangedEvent& limits) {
   return {{"event", "limits changed"}, {"changes", changes}};
 }
 
+json written(const StatisticsRecord& statistics) {
+  return {{"event", "statistics"},
+          {"mean", statistics.mean},
+          {"deviation", statistics.deviation},
+          {"report", statistics.report}};
+}
+
 json written(const TrialRecord& trial) {
-  return {{"event", "trial"},
-          {"inputs", trial.inputs},
-          {"temperature", trial.setting.temperature},
-          {"alpha", trial.setting.alpha},
-          {"accuracy", trial.rating.accuracy},
-          {"loss", trial.rating.loss},
-          {"digest", trial.digest},
-          {"report", trial.report}};
+  json event = {{"event", "trial"},
+                {"inputs", trial.inputs},
+                {"temperature", trial.setting.temperature},
+                {"alpha", trial.setting.alpha},
+                {"accuracy", trial.rating.accuracy},
+                {"loss", trial.rating.loss},
+                {"digest", trial.digest},
+                {"report", trial.report}};
+  if (trial.rating.score) event["score"] = *trial.rating.score;
+  return event;
 }
 
 json written(const DistilledRecord& seed) {
@@ -231,6 +254,7 @@ RunEvent event_from(const json& json) {
   if (kind == "local model") {
     return LocalModelEvent{json.at("client").get<std::string>(), local_model_from(json.at("model"))};
   }
+  if (kind == "statistics") return statistics_from(json);
   if (kind == "trial") return trial_from(json);
   if (kind == "seed") return distilled_from(json);
   if (kind == "left out") {
@@ -258,23 +282,65 @@ json to_json(const BeforeRounds& before) {
 }
 
 json to_json(const learn::Evaluation& evaluation) {
-  return {{"correct", evaluation.correct},
-          {"total", evaluation.total},
-          {"predicted", evaluation.predicted},
-          {"loss_sum", evaluation.loss_sum}};
+  json record = {{"correct", evaluation.correct},
+                 {"total", evaluation.total},
+                 {"predicted", evaluation.predicted},
+                 {"loss_sum", evaluation.loss_sum}};
+  if (evaluation.scores) {
+    const learn::ScoreCounts& scores = *evaluation.scores;
+    record["scores"] = {{"confusion", scores.confusion}, {"positives", scores.positives},
+                        {"negatives", scores.negatives}, {"answers", scores.answers},
+                        {"right", scores.right},         {"confidence", scores.confidence}};
+  }
+  for (const std::optional<double>& area : evaluation.exact_auc) {
+    record["auc"].push_back(area ? json(*area) : json());
+  }
+  return record;
 }
+
+namespace {
+
+std::vector<std::int64_t> whole_numbers(const json& list) {
+  std::vector<std::int64_t> values;
+  for (const auto& value : list) values.push_back(whole_number<std::int64_t>(value));
+  return values;
+}
+
+/// Of `num_classes` classes; throws Error(data) where the lists are not as long as those of so many.
+learn::ScoreCounts scores_from(const json& record, std::size_t num_classes) {
+  learn::ScoreCounts scores{.confusion = whole_numbers(record.at("confusion")),
+                            .positives = whole_numbers(record.at("positives")),
+                            .negatives = whole_numbers(record.at("negatives")),
+                            .answers = whole_numbers(record.at("answers")),
+                            .right = whole_numbers(record.at("right")),
+                            .confidence = whole_numbers(record.at("confidence"))};
+  const auto num_bins = static_cast<std::size_t>(learn::num_confidence_bins);
+  const bool is_sound = num_classes > 0 && scores.confusion.size() == num_classes * num_classes &&
+                        scores.positives.size() == scores.negatives.size() &&
+                        scores.positives.size() % num_classes == 0 && scores.answers.size() == num_bins &&
+                        scores.right.size() == num_bins && scores.confidence.size() == num_bins;
+  if (!is_sound) throw Error(Errc::data, "an evaluation: score counts of other classes or bins");
+  return scores;
+}
+
+}  // namespace
 
 learn::Evaluation evaluation_from(const json& json) {
   learn::Evaluation evaluation;
-  const auto counts = [&json](const char* key) {
-    std::vector<std::int64_t> values;
-    for (const auto& value : json.at(key)) values.push_back(whole_number<std::int64_t>(value));
-    return values;
-  };
+  const auto counts = [&json](const char* key) { return whole_numbers(json.at(key)); };
   evaluation.correct = counts("correct");
   evaluation.total = counts("total");
   evaluation.predicted = counts("predicted");
   evaluation.loss_sum = loss_from(json.at("loss_sum"));
+  if (json.contains("scores")) evaluation.scores = scores_from(json.at("scores"), evaluation.total.size());
+  if (json.contains("auc")) {
+    for (const auto& area : json.at("auc")) {
+      evaluation.exact_auc.push_back(area.is_null() ? std::nullopt : std::optional(area.template get<double>()));
+    }
+    if (evaluation.exact_auc.size() != evaluation.total.size()) {
+      throw Error(Errc::data, "an evaluation: AUC of other classes");
+    }
+  }
   return evaluation;
 }
 

@@ -58,6 +58,12 @@ struct DistilledRecord {
   nlohmann::json report;
 };
 
+/// What all samples of the run are normalised by, as the silos' statistics said.
+struct StatisticsRecord {
+  std::vector<double> mean, deviation;  ///< Of each channel.
+  nlohmann::json report;                ///< As run.json has it.
+};
+
 /// What came before round 1.
 struct BeforeRounds {
   double seconds = 0;
@@ -125,11 +131,11 @@ struct OverEvent {};
 /// Of another version; it is passed over.
 struct UnknownEvent {};
 
-/// One line of the journal. LeftOut, TrialRecord, DistilledRecord, StartRecord, Milestone and RoundRecord are events
+/// One line of the journal. LeftOut, StatisticsRecord, TrialRecord, DistilledRecord, StartRecord, Milestone and RoundRecord are events
 /// too: they say that such a thing came to be.
-using RunEvent = std::variant<RosterEvent, NewcomerEvent, ResumedEvent, TakenBackEvent, LimitsChangedEvent, TrialRecord,
-                              DistilledRecord, LocalModelEvent, LeftOut, StartRecord, Milestone, RoundRecord, BestEvent,
-                              OverEvent, UnknownEvent>;
+using RunEvent = std::variant<RosterEvent, NewcomerEvent, ResumedEvent, TakenBackEvent, LimitsChangedEvent,
+                              StatisticsRecord, TrialRecord, DistilledRecord, LocalModelEvent, LeftOut, StartRecord,
+                              Milestone, RoundRecord, BestEvent, OverEvent, UnknownEvent>;
 
 /// As the journal has it. No event is written from UnknownEvent.
 nlohmann::json json_of(const RunEvent& event);

@@ -3,12 +3,15 @@
 #include <cmath>
 
 #include <fmt/format.h>
+#include <torch/types.h>
 
 #include "server/phases/disclosure.hpp"
+#include "server/phases/federated_statistics.hpp"
 #include "server/phases/head_from_sums.hpp"
 #include "server/phases/round.hpp"
 #include "server/phases/run_terms.hpp"
 #include "server/phases/start_choice.hpp"
+#include "server/record/metrics_record.hpp"
 #include "server/record/round_record.hpp"
 #include "server/sessions/client_tasks.hpp"
 #include "shared/base/version.hpp"
@@ -27,21 +30,25 @@ std::uint64_t upload_budget(const FederationOptions& options, std::uint64_t mode
 }
 
 /// Whose data judge which models, in words for summary.json.
-nlohmann::json what_is_counted(ValidationSource source) {
+nlohmann::json what_is_counted(const FederationOptions& options) {
+  const ValidationSource source = options.validation;
   const char* const words[] = {"nothing", "the server's validation set, for all models",
                                "clients' held-out data: of a pre-trained model those of all clients but its own, of "
                                "seeds and global models those of all clients"};
   return {{"source", word_of(Choices<ValidationSource>(validation_words), source)},
-          {"counts", words[static_cast<std::size_t>(source)]}};
+          {"counts", words[static_cast<std::size_t>(source)]},
+          {"metric", options.metric}};
 }
 
 /// What a sample is, with the keys of a model file's metadata, which are JSON texts there.
 nlohmann::json samples_record(const plan::Terms& terms) {
   nlohmann::json record = {{"stored", word_of(Choices<learn::Stored>(learn::stored_words), terms.samples.stored)}};
   const wire::Metadata metadata = plan::metadata_of(terms, terms.architecture);
-  for (const char* key : {"input_shape", "scale", "range", "mean", "deviation", "classes"}) {
-    record[key] = parse_json(metadata.at(key), key);
+  for (const char* key : {"input_shape", "scale", "range", "mean", "deviation", "classes", "table"}) {
+    if (metadata.contains(key)) record[key] = parse_json(metadata.at(key), key);
   }
+  // The run is the same before they are known and after.
+  if (terms.statistics == plan::StatisticsSource::federated) record["mean"] = record["deviation"] = nullptr;
   return record;
 }
 
@@ -63,6 +70,20 @@ bool can_be_gone_on_with(Errc code) {
       return false;
   }
   return false;
+}
+
+ClientStatus status_of(const ClientSession& client) {
+  return {.name = client.name(),
+          .is_connected = !client.is_lost(),
+          .num_connections = client.num_connections(),
+          .bytes_received = client.bytes_up(),
+          .bytes_sent = client.bytes_down(),
+          .refusals = client.refusals(),
+          .is_awaited = client.is_awaited(),
+          .is_asked = client.is_asked(),
+          .num_examples = client.info().num_examples,
+          .task = client.task(),
+          .tasks = client.task_times()};
 }
 
 }  // namespace
@@ -158,6 +179,10 @@ net::Task<nlohmann::json> Run::run() {
     require_same_run(earlier, record, folder_.path().string(),
                      finished.is_null() ? "an unfinished run" : "a finished run");
   }
+  if (!finished.is_null()) {
+    show_records(earlier);
+    observer_.on_end(finished, false);
+  }
   if (folder_.is_over() && !goes_back) co_return report_finished(std::move(finished));
   require_enough_clients();
   if (!finished.is_null()) {
@@ -171,6 +196,7 @@ net::Task<nlohmann::json> Run::run() {
   folder_.discard_checkpoints_after(last_round);
   folder_.rewrite_rounds(recovery_.lines);
   folder_.write_run(record);
+  show_records(record);
   folder_.audit().server_started(std::string(version()), !recovery_.roster.empty());
   std::optional<Error> failure;
   try {
@@ -183,6 +209,11 @@ net::Task<nlohmann::json> Run::run() {
   }
   auto concluding = conclude(std::move(failure));
   co_return co_await std::move(concluding);
+}
+
+void Run::show_records(const nlohmann::json& record) {
+  observer_.on_run(record);
+  for (const RoundRecord& line : recovery_.lines) observer_.on_line(to_json(line));
 }
 
 void Run::require_enough_clients() const {
@@ -213,6 +244,7 @@ net::Task<nlohmann::json> Run::conclude(std::optional<Error> failure) {
     state_.stopped_because = failure->what();
   }
   folder_.audit().run_ended(state_.stopped_because);
+  observer_.on_end(result, failure.has_value());
   // What is kept where is the operator's business.
   const std::string words = failure ? "the run ended early: " + cause : "the run is done: " + state_.stopped_because;
   const bool is_over = !failure || !can_be_gone_on_with(failure->code());
@@ -342,6 +374,7 @@ net::Task<> Run::run_phases() {
   state_.best_score = recovery_.best_score;
   co_await gather_clients();
   state_.began_at = context_.clock();
+  co_await settle_statistics();
   if (recovery_.milestone) {
     resume();
   } else {
@@ -403,6 +436,32 @@ net::Task<> Run::gather_clients() {
     context_.leave_out({PhaseKind::lobby}, fmt::format("{} of {} clients", num_missing, clients_.lobby->num_expected()),
                        "they did not come within timeouts.lobby");
   }
+}
+
+net::Task<> Run::settle_statistics() {
+  if (!data_.awaits_statistics) co_return;
+  if (!recovery_.statistics) {
+    auto collecting = collect_statistics(context_);
+    recovery_.statistics = co_await std::move(collecting);
+    folder_.write_down(*recovery_.statistics);
+    nlohmann::json record = folder_.earlier_run();  // as this server wrote it when it started
+    record["statistics"] = recovery_.statistics->report;
+    folder_.write_run(record);
+  }
+  const StatisticsRecord& statistics = *recovery_.statistics;
+  if (std::ssize(statistics.mean) != data_.task.shape.front()) {
+    throw Error(Errc::data, fmt::format("{}: the statistics in its journal are of {} features, and samples have {}",
+                                        folder_.path().string(), statistics.mean.size(), data_.task.shape.front()));
+  }
+  normalise_by({statistics.mean, statistics.deviation}, data_);
+  config_.terms.samples = data_.samples;
+  // What it was given of the public samples was not normalised yet.
+  federated_.strategy =
+      strategy_row(config_.federation.strategy.name).make(config_.federation.strategy, strategy_tools());
+  const auto row = [](const std::vector<double>& values) { return torch::tensor(values, torch::kDouble); };
+  const wire::PackedState both = wire::PackedState::of_tensor(
+      std::string(plan::input::normalisation), torch::stack({row(statistics.mean), row(statistics.deviation)}));
+  clients_.roster.normalise_by(DisclosurePolicy::release_tensors("normalisation", {both.digest(), both}));
 }
 
 void Run::note_consent(const ClientInfo& client) {
@@ -482,9 +541,13 @@ void Run::note_counted(std::int64_t round, const Participation& participation) {
 void Run::count_start() {
   const BeforeRounds& before = state_.before_rounds.value();
   targets_.on_start(before.seconds, before.bytes_up + before.bytes_down, pretrains(config_.federation));
+  observer_.on_start({{"start_used", word_of(Choices<StartModel>(start_words), state_.start_used)},
+                      {"before_rounds", to_json(before)}});
 }
 
 void Run::count(const RoundRecord& record) {
+  state_.metrics = record.metrics;
+  state_.silo_metrics = record.silo_metrics;
   if (!record.central) return;
   state_.last_accuracy = record.central->accuracy;
   state_.best_accuracy = std::max(state_.best_accuracy.value_or(0), *state_.last_accuracy);
@@ -519,16 +582,24 @@ net::Task<> Run::adopt(ServerState state, std::int64_t round, const Participatio
   folder_.audit().global_model(round, state_.global.digest, participation.accepted);
 }
 
-net::Task<> Run::keep_best(std::int64_t round, std::optional<double> score) {
-  if (!score || !config_.federation.checkpoints.best || *score <= state_.best_score) co_return;
-  state_.best_score = *score;
-  auto keeping = net::offload(context_.pool, [this, round] {
+net::Task<bool> Run::keep_best(std::int64_t round, const std::optional<learn::Evaluation>& rating) {
+  const learn::Metric metric = context_.metric();
+  if (!rating || !config_.federation.checkpoints.best || metric.score(*rating) <= state_.best_score) {
+    co_return false;
+  }
+  state_.best_score = metric.score(*rating);
+  auto keeping = net::offload(context_.pool, [this, round, &rating, &metric] {
     wire::Metadata metadata = plan::metadata_of(config_.terms, round);
-    metadata["validation_accuracy"] = fmt::format("{:.6f}", state_.best_score);
+    metadata["validation_accuracy"] = fmt::format("{:.6f}", rating->accuracy());
+    if (!metric.is_accuracy()) {
+      metadata["validation_metric"] = metric.text();
+      metadata["validation_value"] = fmt::format("{:.6f}", metric.value(*rating).value_or(0));
+    }
     folder_.write_best(context_.complete(state_.global.state), metadata);
     folder_.write_down(BestEvent{round, state_.best_score});
   });
   co_await std::move(keeping);
+  co_return true;
 }
 
 net::Task<> Run::run_rounds() {
@@ -579,30 +650,25 @@ net::Task<> Run::record_round(std::int64_t round, const Participation& participa
   const std::uint64_t down = bytes_down();
   const std::uint64_t up_now = up - std::exchange(state_.bytes_up, up);
   const std::uint64_t down_now = down - std::exchange(state_.bytes_down, down);
-  const auto central = co_await evaluate_here(data_.test);
-  const double seconds_now = seconds();
-  std::optional<double> score;
-  if (config_.federation.checkpoints.best) {
-    const auto validation = co_await evaluate_here(data_.validation);
-    if (validation) score = validation->accuracy();
-  }
-  const auto federated = co_await evaluate_at_clients();
-  if (federated && config_.federation.validation == ValidationSource::federated) score = federated->accuracy();
-  co_await keep_best(round, score);
-  note_collapse(central, state_.last_central);
-  if (!central) note_collapse(federated, state_.last_federated);
-  state_.last_central = central;
-  state_.last_federated = federated;
+  auto measuring = measure();
+  const RoundMeasures measures = co_await std::move(measuring);
+  const std::optional<learn::Evaluation>& rating = measures.rating;
+  const bool is_best = co_await keep_best(round, rating);
+  note_collapse(measures.central, state_.last_central);
+  if (!measures.central) note_collapse(measures.federated, state_.last_federated);
+  state_.last_central = measures.central;
+  state_.last_federated = measures.federated;
 
   RoundRecord record{.round = round,
-                     .seconds = seconds_now,
+                     .seconds = measures.seconds,
                      .bytes_up = up_now,
                      .bytes_down = down_now,
                      .model_digest = state_.global.digest,
                      .participation = participation,
-                     .central = measurement_of(central),
-                     .federated = measurement_of(federated),
-                     .validation_accuracy = score};
+                     .central = measurement_of(measures.central),
+                     .federated = measurement_of(measures.federated),
+                     .validation_accuracy = rating ? std::optional(rating->accuracy()) : std::nullopt};
+  add_metrics(record, measures);
   for (const auto& client : clients_.roster.all()) {
     if (!client->refusals().empty()) record.refused[client->name()] = client->refusals();
   }
@@ -613,7 +679,59 @@ net::Task<> Run::record_round(std::int64_t round, const Participation& participa
   });
   co_await std::move(keeping);
   count(record);
-  observer_.on_round(view_of(record));
+  RoundView view = view_of(record);
+  if (!record.validation.is_null()) view.validation = context_.rating_words(*rating);
+  observer_.on_round(view);
+  observer_.on_line(to_json(record));
+  auto telling = tell_keepers(round, is_best, participation);
+  co_await std::move(telling);
+}
+
+net::Task<> Run::tell_keepers(std::int64_t round, bool is_best, const Participation& participation) {
+  std::vector<std::shared_ptr<ClientSession>> keepers = clients_.roster.active();
+  std::erase_if(keepers, [](const auto& client) { return !client->info().keeps_models; });
+  if (keepers.empty()) co_return;
+  const plan::KeepSettings settings{.round = round,
+                                    .num_rounds = config_.federation.num_rounds,
+                                    .is_best = is_best,
+                                    .took_part = participation.accepted};
+  const auto ask = [this, settings](ClientSession& client) {
+    return keep(client, DisclosurePolicy::release_model("global model", state_.global), settings);
+  };
+  auto asking = clients_.roster.ask<bool>(std::move(keepers), ask);
+  for (const Answer<bool>& answer : co_await std::move(asking)) {
+    if (!answer.value)
+      observer_.on_note(fmt::format("{} may not have kept the model: {}", answer.client->name(), answer.reason));
+  }
+}
+
+net::Task<Run::RoundMeasures> Run::measure() {
+  RoundMeasures measures;
+  measures.central = co_await evaluate_here(data_.test, learn::Measures::exact);
+  measures.seconds = seconds();
+  if (config_.federation.checkpoints.best) {
+    measures.rating = co_await evaluate_here(data_.validation, context_.metric().measures());
+  }
+  auto counting = evaluate_at_clients(measures.by_silo);
+  std::optional<learn::Evaluation> counted = co_await std::move(counting);
+  if (!counted) co_return measures;
+  measures.own = counted->own;
+  if (counted->num_samples() == 0) co_return measures;
+  measures.federated = std::move(counted);
+  if (config_.federation.validation == ValidationSource::federated) measures.rating = measures.federated;
+  co_return measures;
+}
+
+void Run::add_metrics(RoundRecord& record, const RoundMeasures& measures) const {
+  if (measures.central) record.metrics["central"] = metrics_record(*measures.central);
+  if (measures.federated) record.metrics["federated"] = metrics_record(*measures.federated);
+  if (nlohmann::json own = own_record(measures.own); !own.empty()) record.metrics["own"] = std::move(own);
+  for (const auto& [name, counts] : measures.by_silo) {
+    record.silo_metrics[name] = metrics_record(counts);
+    if (nlohmann::json own = own_record(counts.own); !own.empty()) record.silo_metrics[name]["own"] = std::move(own);
+  }
+  if (!measures.rating || context_.metric().is_accuracy()) return;
+  record.validation = {{"metric", context_.metric().text()}, {"value", context_.metric_value(*measures.rating)}};
 }
 
 RoundView Run::view_of(const RoundRecord& record) const {
@@ -630,25 +748,29 @@ RoundView Run::view_of(const RoundRecord& record) const {
   return view;
 }
 
-net::Task<std::optional<learn::Evaluation>> Run::evaluate_here(const learn::Samples& samples) {
+net::Task<std::optional<learn::Evaluation>> Run::evaluate_here(const learn::Samples& samples,
+                                                               learn::Measures measures) {
   if (samples.size() == 0) co_return std::nullopt;
-  auto measuring = net::offload(context_.pool, [this, &samples] {
+  auto measuring = net::offload(context_.pool, [this, &samples, measures] {
     const learn::KeepFreedMemory keep_freed_memory;
     federated_.measured->load(state_.global.state.state());
-    return learn::evaluate(*federated_.measured, samples, data_.task.num_classes);
+    return learn::evaluate(*federated_.measured, samples, data_.task.num_classes, measures);
   });
   co_return co_await std::move(measuring);
 }
 
-net::Task<std::optional<learn::Evaluation>> Run::evaluate_at_clients() {
+net::Task<std::optional<learn::Evaluation>> Run::evaluate_at_clients(
+    std::map<std::string, learn::Evaluation>& by_silo) {
   if (!config_.federation.federated_evaluation) co_return std::nullopt;
   observer_.on_phase({PhaseKind::evaluation, state_.num_rounds_done}, clients_.roster.active().size());
-  const auto ask = [this](ClientSession& client) {
-    return evaluate(client, DisclosurePolicy::release_model("global model", state_.global), true);
+  plan::EvaluateSettings settings{.counts_scores = config_.federation.counts_scores, .by_silo = true};
+  const bool rates = config_.federation.validation == ValidationSource::federated;
+  if (rates && context_.metric().needs_scores()) settings.counts_scores = true;
+  const auto ask = [this, settings](ClientSession& client) {
+    return evaluate(client, DisclosurePolicy::release_model("global model", state_.global), true, settings);
   };
-  auto counting = context_.evaluate_at_clients(PhaseKind::evaluation, clients_.roster.active(), ask);
-  const learn::Evaluation sum = co_await std::move(counting);
-  co_return sum.num_samples() > 0 ? std::optional(sum) : std::nullopt;
+  auto counting = context_.evaluate_at_clients(PhaseKind::evaluation, clients_.roster.active(), ask, &by_silo);
+  co_return co_await std::move(counting);
 }
 
 net::Task<> Run::finish_clients(const std::string& words, bool is_failure) {
@@ -688,21 +810,10 @@ RunStatus Run::status() const {
   status.seconds = seconds();
   status.num_expected = clients_.lobby->num_expected();
   status.num_left_out = state_.left_out.size();
-  for (const auto& client : clients_.roster.all()) {
-    status.clients.push_back({.name = client->name(),
-                              .is_connected = !client->is_lost(),
-                              .num_connections = client->num_connections(),
-                              .bytes_received = client->bytes_up(),
-                              .bytes_sent = client->bytes_down(),
-                              .refusals = client->refusals()});
-  }
+  for (const auto& client : clients_.roster.all()) status.clients.push_back(status_of(*client));
   for (const std::string& name : clients_.roster.missing()) {
-    status.clients.push_back({.name = name,
-                              .is_connected = false,
-                              .num_connections = 0,
-                              .bytes_received = 0,
-                              .bytes_sent = 0,
-                              .refusals = {}});
+    const bool is_waited_for = !clients_.lobby->is_closed();
+    status.clients.push_back({.name = name, .is_awaited = is_waited_for, .is_asked = is_waited_for});
   }
   status.upload_memory = clients_.slots->used();
   status.num_staged = clients_.slots->num_staged();
@@ -743,6 +854,7 @@ nlohmann::json Run::run_record() const {
           {"architecture", config_.terms.architecture},
           {"dataset", data_.dataset},
           {"samples", samples_record(config_.terms)},
+          {"statistics", recovery_.statistics ? recovery_.statistics->report : nlohmann::json()},
           {"terms", plan::digest_of(config_.terms)},
           {"manifest_digest", data_.manifest_digest},
           {"validation_source", word_of(Choices<ValidationSource>(validation_words), config_.federation.validation)},
@@ -765,7 +877,7 @@ nlohmann::json Run::summary(const std::string& stopped_because) const {
                              {"server", state_.consents.with_server},
                              {"answers", state_.consents.with_nobody}}},
                            {"left_out", nlohmann::json::array()},
-                           {"validation", what_is_counted(config_.federation.validation)},
+                           {"validation", what_is_counted(config_.federation)},
                            {"before_rounds", before_rounds},
                            {"targets", targets_.report()},
                            {"models", local_models_.report()},
@@ -774,6 +886,8 @@ nlohmann::json Run::summary(const std::string& stopped_because) const {
                            {"seconds", seconds()},
                            {"bytes_up", bytes_up()},
                            {"bytes_down", bytes_down()},
+                           {"metrics", state_.metrics},
+                           {"silo_metrics", state_.silo_metrics},
                            {"final_accuracy", nullptr},
                            {"best_accuracy", nullptr}};
   if (state_.last_accuracy) result["final_accuracy"] = *state_.last_accuracy;

@@ -63,6 +63,9 @@ class Run {
   net::Task<> run_phases();
   /// Waits for the clients, and writes down who they are and who is missing.
   net::Task<> gather_clients();
+  /// Where the silos' statistics say what samples are normalised by: asks for them, unless an earlier server did, and
+  /// has everybody keep to it.
+  net::Task<> settle_statistics();
   /// The rest of a run that had finished under an earlier server: who comes is told.
   net::Task<nlohmann::json> resume_farewell(nlohmann::json summary);
   /// The same where the clients know already.
@@ -84,6 +87,8 @@ class Run {
   void end_run();
   net::Task<Start> make_start();
   void note_consent(const ClientInfo& client);
+  /// To those who draw the run: its records so far.
+  void show_records(const nlohmann::json& record);
   /// Holds the run to what the silos consented to; throws Error(run_failed) where that leaves no run.
   void apply_consents();
   net::Task<> run_rounds();
@@ -95,13 +100,28 @@ class Run {
   void count(const RoundRecord& record);
   /// Makes `state` the global model of `round` and keeps it, before anybody else is told of it.
   net::Task<> adopt(ServerState state, std::int64_t round, const Participation& participation);
-  /// Keeps the global model where it is the best so far by validation.
-  net::Task<> keep_best(std::int64_t round, std::optional<double> score);
+  /// Keeps the global model where it is the best so far by validation, and says whether it is.
+  net::Task<bool> keep_best(std::int64_t round, const std::optional<learn::Evaluation>& rating);
+  /// Has the clients whose people want it keep the global model.
+  net::Task<> tell_keepers(std::int64_t round, bool is_best, const Participation& participation);
   /// Measures the global model and writes its line.
   net::Task<> record_round(std::int64_t round, const Participation& participation);
+  /// What is measured of a round's model.
+  struct RoundMeasures {
+    std::optional<learn::Evaluation> central;    ///< On the server's test set.
+    std::optional<learn::Evaluation> rating;     ///< By the validation source.
+    std::optional<learn::Evaluation> federated;  ///< On the clients' held-out data, together.
+    learn::OwnMetrics own;                       ///< Of the clients, together.
+    /// Of those that let the server record it.
+    std::map<std::string, learn::Evaluation> by_silo;
+    double seconds = 0;  ///< Of the run, before the validation source was asked.
+  };
+  net::Task<RoundMeasures> measure();
+  void add_metrics(RoundRecord& record, const RoundMeasures& measures) const;
   [[nodiscard]] RoundView view_of(const RoundRecord& record) const;
-  net::Task<std::optional<learn::Evaluation>> evaluate_here(const learn::Samples& samples);
-  net::Task<std::optional<learn::Evaluation>> evaluate_at_clients();
+  net::Task<std::optional<learn::Evaluation>> evaluate_here(const learn::Samples& samples, learn::Measures measures);
+  /// `by_silo`: of those that let the server record it.
+  net::Task<std::optional<learn::Evaluation>> evaluate_at_clients(std::map<std::string, learn::Evaluation>& by_silo);
   void write_result(const nlohmann::json& result, bool is_failure);
   net::Task<> finish_clients(const std::string& words, bool is_failure);
   [[nodiscard]] nlohmann::json run_record() const;

@@ -32,7 +32,9 @@ struct RunState {
   std::int64_t num_kept = -1;      ///< The last round whose model is among the checkpoints; -1: none.
   std::optional<double> last_accuracy, best_accuracy;
   std::optional<learn::Evaluation> last_central, last_federated;  ///< As this server has measured the last round.
-  double best_score = -1;                                         ///< Of best.safetensors.
+  double best_score = -1;                                         ///< Of best.safetensors, by Metric::score().
+  /// Of the last round, as its line has them.
+  nlohmann::json metrics = nlohmann::json::object(), silo_metrics = nlohmann::json::object();
 
   // What it took.
   std::optional<TimePoint> began_at;

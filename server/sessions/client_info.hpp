@@ -20,6 +20,7 @@ struct ClientInfo {
   std::string own_architecture;
   bool shares_with_peers = false;  ///< Its pre-trained model may go to other clients.
   bool withholds_model = false;    ///< It gives answers and sums, and no pre-trained model. Not beside the other.
+  bool keeps_models = false;       ///< Its people keep the global models (plan::task::keep).
 };
 
 using plan::Pretraining;

@@ -76,6 +76,28 @@ class ClientSession::Watch {
   std::shared_ptr<State> state_;
 };
 
+/// Says what the client is at while it lives; counts the task where it was finished.
+class ClientSession::TaskTimer {
+ public:
+  TaskTimer(ClientSession& session, std::string_view kind) : session_(session) {
+    session_.task_kind_ = kind;
+    session_.task_began_ = session_.clock_();
+  }
+  ~TaskTimer() { session_.task_kind_.clear(); }
+  TaskTimer(const TaskTimer&) = delete;
+  TaskTimer& operator=(const TaskTimer&) = delete;
+
+  void finish() {
+    TaskTimes& times = session_.task_times_[session_.task_kind_];
+    times.last = seconds_between(session_.task_began_, session_.clock_());
+    times.seconds += times.last;
+    ++times.count;
+  }
+
+ private:
+  ClientSession& session_;
+};
+
 ClientSession::ClientSession(std::shared_ptr<session::ServerConversation> conversation, ClientInfo info,
                              std::int64_t num_classes, std::uint64_t model_bytes, UploadSlots& slots, AuditLog& audit,
                              Patience patience, Clock clock)
@@ -108,6 +130,11 @@ void ClientSession::on_lost() {
     }
   }
   returned_.notify();
+}
+
+std::optional<TaskStatus> ClientSession::task() const {
+  if (task_kind_.empty()) return std::nullopt;
+  return TaskStatus{task_kind_, seconds_between(task_began_, clock_())};
 }
 
 bool ClientSession::has_violated_too_often() const { return num_violations_ >= max_violations; }
@@ -182,11 +209,16 @@ void ClientSession::post(const Conversation& conversation, const TaskOrder& orde
 
 net::Task<Outcome> ClientSession::perform(TaskOrder order) {
   const Conversation conversation = conversation_;
+  if (normalisation_ && order.kind != plan::task::describe) order.add(plan::input::normalisation, *normalisation_);
+  TaskTimer timer(*this, order.kind);
   post(conversation, order);
   auto answering = answer(conversation, order);
   Outcome outcome;
   outcome.figures = co_await std::move(answering);
-  if (order.result_bytes == 0) co_return outcome;
+  if (order.result_bytes == 0) {
+    timer.finish();
+    co_return outcome;
+  }
   auto acquiring = slots_.acquire(order.result_bytes, order.place);
   Upload upload = co_await std::move(acquiring);
   conversation->post(wire::Grant{task_});
@@ -194,6 +226,7 @@ net::Task<Outcome> ClientSession::perform(TaskOrder order) {
   auto receiving = conversation->receive_attachment(upload.sink());
   co_await std::move(receiving);
   outcome.state.emplace(std::move(upload));
+  timer.finish();
   co_return outcome;
 }
 

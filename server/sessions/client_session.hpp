@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "server/operations/audit_log.hpp"
+#include "server/operations/run_status.hpp"
 #include "server/sessions/client_info.hpp"
 #include "server/sessions/patience.hpp"
 #include "server/sessions/released_state.hpp"
@@ -86,6 +87,9 @@ class ClientSession {
   /// When the phase under way is over for this client.
   void set_phase_end(TimePoint end) { phase_end_ = end; }
 
+  /// What each task brings from now on, but for those of kind `describe`: see plan::input::normalisation.
+  void normalise_by(ReleasedState normalisation) { normalisation_ = std::move(normalisation); }
+
   /// Sends a task and what the client lacks of its inputs, and returns what it answers. A state comes when there is a
   /// slot for it.
   net::Task<Outcome> perform(TaskOrder order);
@@ -109,6 +113,22 @@ class ClientSession {
     for (const auto& [kind, count] : earlier) refusals_[kind] += count;
   }
   [[nodiscard]] const RefusalCounts& refusals() const { return refusals_; }
+  /// The task under way.
+  [[nodiscard]] std::optional<TaskStatus> task() const;
+  [[nodiscard]] const std::map<std::string, TaskTimes>& task_times() const { return task_times_; }
+  /// Whether a phase waits for an answer of this client, its return included.
+  [[nodiscard]] bool is_asked() const { return num_askers_ > 0; }
+  /// While it lives, a phase waits for the client.
+  class Asking {
+   public:
+    explicit Asking(ClientSession& session) : session_(session) { ++session_.num_askers_; }
+    ~Asking() { --session_.num_askers_; }
+    Asking(const Asking&) = delete;
+    Asking& operator=(const Asking&) = delete;
+
+   private:
+    ClientSession& session_;
+  };
   /// See say_goodbye().
   net::Task<> finish(wire::Finished words);
   void abort() { conversation_->abort(); }
@@ -123,6 +143,7 @@ class ClientSession {
  private:
   using Conversation = std::shared_ptr<session::ServerConversation>;
   class Watch;
+  class TaskTimer;
 
   void post(const Conversation& conversation, const TaskOrder& order);
   /// The figures of the task under way. Sends the inputs that the client fetches before.
@@ -146,6 +167,11 @@ class ClientSession {
   int num_connections_ = 1;
   int num_violations_ = 0;
   RefusalCounts refusals_;
+  std::optional<ReleasedState> normalisation_;
+  std::string task_kind_;  ///< Of the task under way; empty: none.
+  TimePoint task_began_{};
+  std::map<std::string, TaskTimes> task_times_;
+  int num_askers_ = 0;
 };
 
 }  // namespace headstart::server

@@ -12,6 +12,14 @@ net::Task<Upload> state_of(net::Task<Outcome> performing) {
   co_return std::move(*outcome.state);
 }
 
+/// `are_wanted`: of any samples that there are.
+void require_scores(bool are_wanted, const learn::Evaluation& counts) {
+  if (!are_wanted || counts.scores || counts.num_samples() == 0) return;
+  throw Error(
+      Errc::run_failed,
+      "its figures of an evaluation have no score counts, which validation.metric or evaluation.scores asks for");
+}
+
 }  // namespace
 
 net::Task<Pretraining> pretrain(ClientSession& client) {
@@ -36,15 +44,26 @@ net::Task<Upload> train(ClientSession& client, plan::TrainSettings settings, Tra
   return state_of(client.perform(std::move(order)));
 }
 
-net::Task<learn::Evaluation> evaluate(ClientSession& client, ReleasedState model, bool keeps_model) {
-  TaskOrder order{.kind = plan::task::evaluate, .keeps_inputs = keeps_model};
+net::Task<plan::EvaluationFigures> evaluate(ClientSession& client, ReleasedState model, bool keeps_model,
+                                            plan::EvaluateSettings settings) {
+  TaskOrder order{.kind = plan::task::evaluate, .settings = plan::to_json_text(settings), .keeps_inputs = keeps_model};
   order.add(plan::input::model, std::move(model));
   auto performing = client.perform(std::move(order));
   const Outcome outcome = co_await std::move(performing);
-  co_return client.read(outcome, [&client](const std::string& text) {
-    return plan::evaluation_from_json_text(text, client.num_classes(),
-                                           static_cast<std::uint64_t>(client.info().num_held_out));
+  plan::EvaluationFigures figures = client.read(outcome, [&client](const std::string& text) {
+    return plan::evaluation_figures_from_json_text(text, client.num_classes(),
+                                                   static_cast<std::uint64_t>(client.info().num_held_out));
   });
+  require_scores(settings.counts_scores, figures.counts);
+  co_return figures;
+}
+
+net::Task<bool> keep(ClientSession& client, ReleasedState model, plan::KeepSettings settings) {
+  TaskOrder order{.kind = plan::task::keep, .settings = plan::to_json_text(settings), .keeps_inputs = true};
+  order.add(plan::input::model, std::move(model));
+  auto performing = client.perform(std::move(order));
+  (void)co_await std::move(performing);
+  co_return true;
 }
 
 net::Task<Upload> logits(ClientSession& client, ReleasedState samples, std::uint64_t num_samples) {
@@ -77,6 +96,7 @@ net::Task<HeadSum> head_sum(ClientSession& client, plan::HeadSumSettings setting
     return plan::head_sum_figures_from_json_text(text, client.num_classes(), client.info().num_examples,
                                                  static_cast<std::uint64_t>(client.info().num_held_out));
   });
+  if (figures.held_out) require_scores(settings.counts_scores, *figures.held_out);
   co_return HeadSum{std::move(*outcome.state), figures};
 }
 
@@ -93,6 +113,18 @@ net::Task<Upload> answers(ClientSession& client, plan::AnswerSettings settings, 
   order.add(plan::input::samples, std::move(samples));
   order.result_bytes = num_bytes;
   return state_of(client.perform(std::move(order)));
+}
+
+net::Task<Description> describe(ClientSession& client, std::int64_t num_features) {
+  constexpr std::uint64_t num_rows = 6;
+  TaskOrder order{.kind = plan::task::describe};
+  order.result_bytes = num_rows * static_cast<std::uint64_t>(num_features) * sizeof(double);
+  auto performing = client.perform(std::move(order));
+  Outcome outcome = co_await std::move(performing);
+  const plan::DescribeFigures figures = client.read(outcome, [&client](const std::string& text) {
+    return plan::describe_figures_from_json_text(text, client.info().num_examples);
+  });
+  co_return Description{std::move(*outcome.state), figures};
 }
 
 net::Task<Upload> reestimate_statistics(ClientSession& client, ReleasedState model) {

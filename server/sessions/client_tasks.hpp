@@ -28,8 +28,10 @@ struct TrainInputs {
 net::Task<Upload> train(ClientSession& client, plan::TrainSettings settings, TrainInputs inputs,
                         std::uint64_t num_bytes, UploadSlots::Place place);
 
-/// Counts on the client's held-out data. `keeps_model`: the client holds it until it is given another to hold.
-net::Task<learn::Evaluation> evaluate(ClientSession& client, ReleasedState model, bool keeps_model);
+/// Counts on the client's held-out data. `keeps_model`: the client holds it until it is given another to hold. Throws
+/// Error(run_failed) where scores were asked for and are not there.
+net::Task<plan::EvaluationFigures> evaluate(ClientSession& client, ReleasedState model, bool keeps_model,
+                                            plan::EvaluateSettings settings);
 
 /// Logits of the client's pre-trained model on `samples`, of which there are `num_samples`: float32 [n, C].
 net::Task<Upload> logits(ClientSession& client, ReleasedState samples, std::uint64_t num_samples);
@@ -62,6 +64,16 @@ net::Task<Upload> densities(ClientSession& client, ReleasedState samples, std::u
 /// The client's answers on `samples` in fixed point, `num_bytes`. The client holds the samples.
 net::Task<Upload> answers(ClientSession& client, plan::AnswerSettings settings, ReleasedState samples,
                           std::uint64_t num_bytes);
+
+/// Has the client keep the global model of a round; it then holds the model. Only of a client that announced it.
+net::Task<bool> keep(ClientSession& client, ReleasedState model, plan::KeepSettings settings);
+
+/// What the client says of the features of its samples.
+struct Description {
+  Upload upload;  ///< learn::packed, of `num_features` features.
+  plan::DescribeFigures figures;
+};
+net::Task<Description> describe(ClientSession& client, std::int64_t num_features);
 
 /// `model` with BatchNorm statistics of the client's training data.
 net::Task<Upload> reestimate_statistics(ClientSession& client, ReleasedState model);

@@ -39,6 +39,7 @@ class Roster {
 
   /// Keeps name order, whatever the order of joining.
   void add(std::shared_ptr<ClientSession> client) {
+    if (normalisation_) client->normalise_by(*normalisation_);
     const auto place = std::ranges::lower_bound(clients_, client->name(), {}, [](const auto& c) { return c->name(); });
     clients_.insert(place, std::move(client));
   }
@@ -51,6 +52,12 @@ class Roster {
       if (client->is_lost()) tell(*client);
       return client->is_lost();
     });
+  }
+
+  /// For all clients, those that are still to come among them: see ClientSession.
+  void normalise_by(const ReleasedState& normalisation) {
+    normalisation_ = normalisation;
+    for (const auto& client : clients_) client->normalise_by(normalisation);
   }
 
   /// Those that are there or whose return is awaited, in name order.
@@ -112,6 +119,7 @@ class Roster {
                           bool& is_over) {
     Answer<T>& answer = answers[index];
     ClientSession& client = *answer.client;
+    const ClientSession::Asking asking_it(client);
     client.set_phase_end(end);
     answer.reason = "its connection is lost";
     while (true) {
@@ -152,6 +160,7 @@ class Roster {
   Clock clock_;
   std::vector<std::shared_ptr<ClientSession>> clients_;
   std::set<std::string> expected_;
+  std::optional<ReleasedState> normalisation_;
 };
 
 }  // namespace headstart::server

@@ -42,13 +42,22 @@ double norm_of(const learn::StateDict& state) {
   return std::sqrt(squares);
 }
 
-wire::PackedState received_state(Upload& upload, const learn::Schema& schema, const std::string& client) {
+namespace {
+
+wire::PackedState state_in(Upload& upload, const learn::Schema& schema) {
   wire::PackedState state(schema);
   const auto sink = session::sink_into(state);
   upload.for_each_block([&](std::uint64_t offset, std::span<const std::byte> block) {
     sink->write(offset, block);
     return true;
   });
+  return state;
+}
+
+}  // namespace
+
+wire::PackedState received_state(Upload& upload, const learn::Schema& schema, const std::string& client) {
+  wire::PackedState state = state_in(upload, schema);
   if (const auto violation = violation_in(state.state())) {
     throw Error(Errc::run_failed, fmt::format("client {}: {}", client, *violation));
   }
@@ -77,8 +86,11 @@ Inspection inspected(Upload& upload, const learn::StateBlocks& blocks, const Nor
   return inspection;
 }
 
-net::Task<std::string> take_state(Intake intake, const std::string& client, Upload& upload, learn::Schema schema,
-                                  std::string what, std::function<void(wire::PackedState)> use) {
+namespace {
+
+/// Has `use` called on the pool, and records what came of it.
+net::Task<std::string> take(Intake intake, const std::string& client, Upload& upload, std::string what,
+                            std::function<void()> use) {
   struct Taken {
     std::string digest;
     std::optional<std::string> violation;
@@ -86,7 +98,7 @@ net::Task<std::string> take_state(Intake intake, const std::string& client, Uplo
   auto taking = net::offload(intake.pool, [&] {
     Taken taken{digest_of(upload), {}};
     try {
-      use(received_state(upload, schema, client));
+      use();
     } catch (const Error& error) {
       if (error.code() != Errc::run_failed) throw;
       taken.violation = error.what();
@@ -97,6 +109,22 @@ net::Task<std::string> take_state(Intake intake, const std::string& client, Uplo
   intake.audit.received(client, {what, upload.num_bytes(), taken.digest}, taken.violation);
   if (taken.violation) throw Error(Errc::run_failed, *taken.violation);
   co_return taken.digest;
+}
+
+}  // namespace
+
+net::Task<std::string> take_state(Intake intake, const std::string& client, Upload& upload, learn::Schema schema,
+                                  std::string what, std::function<void(wire::PackedState)> use) {
+  const std::function<void()> look = [&] { use(received_state(upload, schema, client)); };
+  auto taking = take(intake, client, upload, std::move(what), look);
+  co_return co_await std::move(taking);
+}
+
+net::Task<std::string> take_tensors(Intake intake, const std::string& client, Upload& upload, learn::Schema schema,
+                                    std::string what, std::function<void(wire::PackedState)> use) {
+  const std::function<void()> look = [&] { use(state_in(upload, schema)); };
+  auto taking = take(intake, client, upload, std::move(what), look);
+  co_return co_await std::move(taking);
 }
 
 net::Task<Inspection> inspect(Intake intake, const std::string& client, Upload& upload,

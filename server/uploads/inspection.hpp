@@ -57,6 +57,11 @@ struct Intake {
 net::Task<std::string> take_state(Intake intake, const std::string& client, Upload& upload, learn::Schema schema,
                                   std::string what, std::function<void(wire::PackedState)> use);
 
+/// The same of tensors whose values may be of any magnitude, or not finite: `use` looks at them, and throws
+/// Error(run_failed) where they cannot be.
+net::Task<std::string> take_tensors(Intake intake, const std::string& client, Upload& upload, learn::Schema schema,
+                                    std::string what, std::function<void(wire::PackedState)> use);
+
 /// inspected() on the pool; records whether the upload counts.
 net::Task<Inspection> inspect(Intake intake, const std::string& client, Upload& upload,
                               const learn::StateBlocks& blocks, NormBound bound, std::string what);

@@ -1,15 +1,20 @@
 #include "shared/plan/tasks.hpp"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <limits>
+#include <map>
+#include <numeric>
 #include <set>
+#include <span>
 
 #include <fmt/format.h>
 
 #include "shared/learn/distill/experts.hpp"
 #include "shared/plan/from_peer.hpp"
 #include "shared/plan/terms.hpp"
+#include "shared/wire/messages.hpp"
 
 namespace headstart::plan {
 
@@ -38,6 +43,12 @@ void declare_fields(Fields& fields, Pretraining& figures) {
 void declare_fields(Fields& fields, HeadSumSettings& settings) {
   fields.integer("min_samples", settings.min_samples, "Least samples of a class.", {1, 1e9});
   fields.flag("evaluates", settings.evaluates, "Whether the head is measured on the held-out samples.");
+  fields.flag("scores", settings.counts_scores, "Whether its scores are counted.");
+}
+
+void declare_fields(Fields& fields, EvaluateSettings& settings) {
+  fields.flag("scores", settings.counts_scores, "Whether scores are counted.");
+  fields.flag("by_silo", settings.by_silo, "Whether the figures may be recorded as the client's.");
 }
 
 void declare_fields(Fields& fields, AnswerSettings& settings) {
@@ -49,20 +60,41 @@ void declare_fields(Fields& fields, AnswerSettings& settings) {
                  {0, 0x1p40});
 }
 
+void declare_fields(Fields& fields, KeepSettings& settings) {
+  fields.integer("round", settings.round, "Round; 0: what round 1 starts from.", {0, max_rounds});
+  fields.integer("num_rounds", settings.num_rounds, "Rounds of the run.", {0, max_rounds});
+  fields.flag("is_best", settings.is_best, "The best so far by the run's validation.");
+  fields.texts("took_part", settings.took_part, "Clients whose updates are in the model.");
+}
+
 /// What an evaluation says, with the loss as JSON can say it.
 struct Counts {
   std::vector<std::int64_t> correct, total, predicted;
   double loss_sum = 0;
   bool is_infinite = false;
+  learn::ScoreCounts scores;
+  bool is_shown = false;
 };
 
+constexpr Bounds count_bounds{0, 0x1p40};
+
+void declare_scores(Fields& fields, learn::ScoreCounts& scores) {
+  fields.integers("confusion", scores.confusion, "Samples by true and predicted class.", count_bounds);
+  fields.integers("positives", scores.positives, "Samples of each class by bin of its score.", count_bounds);
+  fields.integers("negatives", scores.negatives, "Samples of other classes by bin of the same score.", count_bounds);
+  fields.integers("answers", scores.answers, "Samples by bin of the answer's probability.", count_bounds);
+  fields.integers("right", scores.right, "Right ones by the same bin.", count_bounds);
+  fields.integers("confidence", scores.confidence, "Sums of these probabilities, in fixed point.", {0, 0x1p62});
+}
+
 void declare_fields(Fields& fields, Counts& counts) {
-  const Bounds bounds{0, 0x1p40};
-  fields.integers("correct", counts.correct, "Right ones per class.", bounds);
-  fields.integers("total", counts.total, "Samples per class.", bounds);
-  fields.integers("predicted", counts.predicted, "Samples per predicted class.", bounds);
+  fields.integers("correct", counts.correct, "Right ones per class.", count_bounds);
+  fields.integers("total", counts.total, "Samples per class.", count_bounds);
+  fields.integers("predicted", counts.predicted, "Samples per predicted class.", count_bounds);
   fields.number("loss_sum", counts.loss_sum, "Sum of the cross-entropies.", {0, std::numeric_limits<double>::max()});
   fields.flag("diverged", counts.is_infinite, "The loss is infinite.");
+  declare_scores(fields, counts.scores);
+  fields.flag("by_silo", counts.is_shown, "The figures may be recorded as this client's.");
 }
 
 template <class Value>
@@ -161,20 +193,140 @@ Pretraining pretraining_from_json_text(const std::string& text) {
   return value_of<Pretraining>(text, "figures of a pre-training", {"reused", "seconds"});
 }
 
-std::string to_json_text(const learn::Evaluation& figures) {
-  const bool is_infinite = !std::isfinite(figures.loss_sum);
-  return text_of(
-      Counts{figures.correct, figures.total, figures.predicted, is_infinite ? 0 : figures.loss_sum, is_infinite});
+namespace {
+
+constexpr char own_key[] = "own";
+constexpr std::size_t max_own_metrics = 32;
+constexpr std::size_t max_own_name = 64;
+
+[[noreturn]] void refuse_figures(const std::string& what) {
+  throw Error(Errc::protocol, printable("figures of an evaluation: " + what, max_error_bytes));
 }
 
-learn::Evaluation evaluation_from_json_text(const std::string& text, std::int64_t num_classes,
-                                            std::uint64_t num_held_out) {
-  const auto counts = value_of<Counts>(text, "figures of an evaluation", {"correct", "total", "predicted", "loss_sum"});
-  const auto& [correct, total, predicted, loss_sum, is_infinite] = counts;
-  const auto refuse = [](const std::string& what) { throw Error(Errc::protocol, "figures of an evaluation: " + what); };
+/// Takes the metrics of the client's own out of `text`, which is left as it is where there are none.
+learn::OwnMetrics take_own(std::string& text) {
+  learn::OwnMetrics own;
+  if (text.find(own_key) == std::string::npos) return own;
+  nlohmann::json figures;
+  try {
+    figures = parse_json(text, "figures of an evaluation");
+  } catch (const Error& error) {
+    throw Error(Errc::protocol, printable(error.what(), max_error_bytes));
+  }
+  if (!figures.is_object() || !figures.contains(own_key)) return own;
+  const nlohmann::json metrics = std::move(figures.at(own_key));
+  figures.erase(own_key);
+  text = figures.dump();
+  if (!metrics.is_object() || metrics.size() > max_own_metrics) {
+    refuse_figures(fmt::format("'own' is no object of at most {} metrics", max_own_metrics));
+  }
+  for (const auto& [name, metric] : metrics.items()) {
+    const bool is_name = !name.empty() && name.size() <= max_own_name && std::ranges::all_of(name, [](char c) {
+      return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '.' ||
+             c == '-';
+    });
+    if (!is_name) {
+      refuse_figures(
+          fmt::format("'{}' is no name of a metric: 1 to {} letters, digits, '_', '.' or '-'", name, max_own_name));
+    }
+    learn::OwnMetric& taken = own[name];
+    load_from_peer(metric.dump(), fmt::format("figures of an evaluation, metric '{}'", name),
+                   [&taken](Fields& fields) {
+                     const double largest = std::numeric_limits<double>::max();
+                     fields.number("value", taken.value, "Its value.", {-largest, largest});
+                     fields.number("weight", taken.weight, "What it weighs.", {0, 0x1p53});
+                   },
+                   {"value", "weight"});
+  }
+  return own;
+}
+
+std::int64_t sum_of(std::span<const std::int64_t> counts) {
+  return std::accumulate(counts.begin(), counts.end(), std::int64_t{0});
+}
+
+/// Each count is at most 2^40, so that no sum of a list that fits a message overflows.
+void require_confusion_of(const learn::Evaluation& counts, const std::vector<std::int64_t>& confusion) {
+  const std::size_t num_classes = counts.total.size();
+  if (confusion.size() != num_classes * num_classes) {
+    refuse_figures(fmt::format("a confusion matrix of {} counts for {} classes", confusion.size(), num_classes));
+  }
+  for (std::size_t c = 0; c < num_classes; ++c) {
+    std::int64_t num_predicted = 0;
+    for (std::size_t row = 0; row < num_classes; ++row) num_predicted += confusion[row * num_classes + c];
+    const bool adds_up = sum_of(std::span(confusion).subspan(c * num_classes, num_classes)) == counts.total[c] &&
+                         num_predicted == counts.predicted[c] && confusion[c * num_classes + c] == counts.correct[c];
+    if (!adds_up) refuse_figures(fmt::format("the confusion matrix does not add up to the counts of class {}", c));
+  }
+}
+
+void require_histograms_of(const learn::Evaluation& counts, const learn::ScoreCounts& scores) {
+  const std::size_t num_classes = counts.total.size();
+  const std::size_t num_bins = num_classes == 0 ? 0 : scores.positives.size() / num_classes;
+  const std::size_t most = static_cast<std::size_t>(learn::num_score_bins(std::ssize(counts.total)));
+  const bool is_sound = scores.positives.size() == scores.negatives.size() &&
+                        scores.positives.size() == num_bins * num_classes && num_bins >= 2 && num_bins <= most &&
+                        std::has_single_bit(num_bins);
+  if (!is_sound) {
+    refuse_figures(fmt::format("scores in {} and {} counts for {} classes; 2 to {} bins each are known, a power of two",
+                               scores.positives.size(), scores.negatives.size(), num_classes, most));
+  }
+  for (std::size_t c = 0; c < num_classes; ++c) {
+    const auto of_class = [&](const std::vector<std::int64_t>& bins) {
+      return sum_of(std::span(bins).subspan(c * num_bins, num_bins));
+    };
+    if (of_class(scores.positives) == counts.total[c] &&
+        of_class(scores.negatives) == counts.num_samples() - counts.total[c]) {
+      continue;
+    }
+    refuse_figures(fmt::format("the scores of class {} are not of all samples", c));
+  }
+}
+
+void require_confidence_of(const learn::Evaluation& counts, const learn::ScoreCounts& scores) {
+  const auto num_bins = static_cast<std::size_t>(learn::num_confidence_bins);
+  for (const auto* list : {&scores.answers, &scores.right, &scores.confidence}) {
+    if (list->size() != num_bins) {
+      refuse_figures(fmt::format("{} bins of confidence; there are {}", list->size(), num_bins));
+    }
+  }
+  if (sum_of(scores.answers) != counts.num_samples() || sum_of(scores.right) != sum_of(counts.correct)) {
+    refuse_figures("the bins of confidence do not add up to the samples and to those that are right");
+  }
+  for (std::size_t m = 0; m < num_bins; ++m) {
+    // Each probability was rounded.
+    const double most = std::ldexp(static_cast<double>(scores.answers[m]), learn::confidence_fraction_bits);
+    const double slack = static_cast<double>(scores.answers[m]);
+    const double from = most * static_cast<double>(m) / static_cast<double>(num_bins) - slack;
+    const double to = std::min(most, most * static_cast<double>(m + 1) / static_cast<double>(num_bins) + slack);
+    const auto confidence = static_cast<double>(scores.confidence[m]);
+    if (scores.right[m] <= scores.answers[m] && confidence >= from && confidence <= to) continue;
+    refuse_figures(fmt::format("impossible counts in bin {} of confidence", m));
+  }
+}
+
+/// None where there are none. Throws Error(protocol) where they are not of the samples of `counts`.
+std::optional<learn::ScoreCounts> sound_scores(const learn::Evaluation& counts, learn::ScoreCounts scores) {
+  const bool is_there = !scores.confusion.empty() || !scores.positives.empty() || !scores.negatives.empty() ||
+                        !scores.answers.empty() || !scores.right.empty() || !scores.confidence.empty();
+  if (!is_there) return std::nullopt;
+  if (std::ssize(counts.total) > learn::max_scored_classes) {
+    refuse_figures(fmt::format("scores of {} classes; they are counted for at most {}", counts.total.size(),
+                               learn::max_scored_classes));
+  }
+  require_confusion_of(counts, scores.confusion);
+  require_histograms_of(counts, scores);
+  require_confidence_of(counts, scores);
+  return scores;
+}
+
+learn::Evaluation sound_counts(const Counts& counts, std::int64_t num_classes, std::uint64_t num_held_out) {
+  const std::vector<std::int64_t>& correct = counts.correct;
+  const std::vector<std::int64_t>& total = counts.total;
+  const std::vector<std::int64_t>& predicted = counts.predicted;
   for (const auto* list : {&correct, &total, &predicted}) {
     if (std::ssize(*list) != num_classes) {
-      refuse(fmt::format("counts of {} classes; the run has {}", list->size(), num_classes));
+      refuse_figures(fmt::format("counts of {} classes; the run has {}", list->size(), num_classes));
     }
   }
   std::uint64_t num_samples = 0, num_predicted = 0;
@@ -182,16 +334,91 @@ learn::Evaluation evaluation_from_json_text(const std::string& text, std::int64_
     num_samples += static_cast<std::uint64_t>(total[c]);
     num_predicted += static_cast<std::uint64_t>(predicted[c]);
     if (correct[c] > std::min(total[c], predicted[c]) || num_samples > num_held_out || num_predicted > num_held_out) {
-      refuse(fmt::format("impossible counts for class {}; the client announced {} held-out samples", c, num_held_out));
+      refuse_figures(
+          fmt::format("impossible counts for class {}; the client announced {} held-out samples", c, num_held_out));
     }
   }
-  if (num_samples != num_predicted) refuse("more or fewer predictions than samples");
-  if (num_samples == 0 && (loss_sum > 0 || is_infinite)) refuse("a loss of nothing");
-  if (is_infinite && loss_sum > 0) refuse("a loss that is finite and infinite");
-  return {correct, total, predicted, is_infinite ? std::numeric_limits<double>::infinity() : loss_sum};
+  if (num_samples != num_predicted) refuse_figures("more or fewer predictions than samples");
+  if (num_samples == 0 && (counts.loss_sum > 0 || counts.is_infinite)) refuse_figures("a loss of nothing");
+  if (counts.is_infinite && counts.loss_sum > 0) refuse_figures("a loss that is finite and infinite");
+  const double loss_sum = counts.is_infinite ? std::numeric_limits<double>::infinity() : counts.loss_sum;
+  return {.correct = correct, .total = total, .predicted = predicted, .loss_sum = loss_sum};
 }
 
-std::string to_json_text(const HeadSumSettings& settings) { return text_of(settings); }
+std::string figures_text(const EvaluationFigures& figures) {
+  const learn::Evaluation& counts = figures.counts;
+  const bool is_infinite = !std::isfinite(counts.loss_sum);
+  Counts said{.correct = counts.correct,
+              .total = counts.total,
+              .predicted = counts.predicted,
+              .loss_sum = is_infinite ? 0 : counts.loss_sum,
+              .is_infinite = is_infinite,
+              .scores = counts.scores.value_or(learn::ScoreCounts{}),
+              .is_shown = figures.is_shown};
+  Fields fields;
+  declare_fields(fields, said);
+  nlohmann::json document = fields.resolved();
+  if (!counts.scores) {
+    for (const char* key : {"confusion", "positives", "negatives", "answers", "right", "confidence"}) {
+      document.erase(key);
+    }
+  }
+  if (!figures.is_shown) document.erase("by_silo");
+  for (const auto& [name, metric] : counts.own) {
+    document[own_key][name] = {{"value", metric.value}, {"weight", metric.weight}};
+  }
+  return document.dump();
+}
+
+}  // namespace
+
+std::string to_json_text(const EvaluateSettings& settings) {
+  return settings.counts_scores || settings.by_silo ? text_of(settings) : std::string();
+}
+
+EvaluateSettings evaluate_settings_from_json_text(const std::string& text) {
+  return text.empty() ? EvaluateSettings{} : value_of<EvaluateSettings>(text, "settings of an evaluation", {});
+}
+
+std::string to_json_text(const EvaluationFigures& figures) {
+  // Figures of a head's sum hold them as a text, with a few bytes around it.
+  constexpr std::size_t around = 1024;
+  std::string text = figures_text(figures);
+  EvaluationFigures coarser = figures;
+  while (coarser.counts.scores && coarser.counts.scores->num_bins() > 2 &&
+         text.size() + around > wire::Figures::max_size) {
+    coarser.counts.scores->coarsen();
+    text = figures_text(coarser);
+  }
+  return text;
+}
+
+std::string to_json_text(const learn::Evaluation& counts) { return to_json_text(EvaluationFigures{.counts = counts}); }
+
+EvaluationFigures evaluation_figures_from_json_text(const std::string& text, std::int64_t num_classes,
+                                                    std::uint64_t num_held_out) {
+  std::string declared = text;
+  learn::OwnMetrics own = take_own(declared);
+  auto said = value_of<Counts>(declared, "figures of an evaluation", {"correct", "total", "predicted", "loss_sum"});
+  EvaluationFigures figures{.counts = sound_counts(said, num_classes, num_held_out), .is_shown = said.is_shown};
+  figures.counts.scores = sound_scores(figures.counts, std::move(said.scores));
+  figures.counts.own = std::move(own);
+  return figures;
+}
+
+learn::Evaluation evaluation_from_json_text(const std::string& text, std::int64_t num_classes,
+                                            std::uint64_t num_held_out) {
+  return evaluation_figures_from_json_text(text, num_classes, num_held_out).counts;
+}
+
+std::string to_json_text(const HeadSumSettings& settings) {
+  HeadSumSettings copy = settings;
+  Fields fields;
+  declare_fields(fields, copy);
+  nlohmann::json document = fields.resolved();
+  if (!settings.counts_scores) document.erase("scores");  // a client that knows no such key does without
+  return document.dump();
+}
 HeadSumSettings head_sum_settings_from_json_text(const std::string& text) {
   return value_of<HeadSumSettings>(text, "settings of a sum for the head", {"min_samples", "evaluates"});
 }
@@ -205,10 +432,30 @@ AnswerSettings answer_settings_from_json_text(const std::string& text) {
               fmt::format("settings of answers: answers of {} bits; 12 or 16 are known", settings.bits));
 }
 
+std::string to_json_text(const KeepSettings& settings) { return text_of(settings); }
+
+KeepSettings keep_settings_from_json_text(const std::string& text) {
+  return value_of<KeepSettings>(text, "the settings of a task 'keep'", {"round"});
+}
+
 std::string to_json_text(const HeadSumFigures& figures) {
   nlohmann::json document = {{"samples", figures.num_samples}};
   if (figures.held_out) document["held_out"] = to_json_text(*figures.held_out);
   return document.dump();
+}
+
+std::string to_json_text(const DescribeFigures& figures) {
+  return nlohmann::json{{"samples", figures.num_samples}, {"range", figures.has_range}}.dump();
+}
+
+DescribeFigures describe_figures_from_json_text(const std::string& text, std::int64_t num_examples) {
+  DescribeFigures figures;
+  const auto declare = [&](Fields& fields) {
+    fields.integer("samples", figures.num_samples, "Samples described.", {0, static_cast<double>(num_examples)});
+    fields.flag("range", figures.has_range, "Whether least and greatest values are said.");
+  };
+  load_from_peer(text, "figures of a description", declare, {"samples", "range"});
+  return figures;
 }
 
 HeadSumFigures head_sum_figures_from_json_text(const std::string& text, std::int64_t num_classes,

@@ -10,8 +10,8 @@
 
 #include "shared/learn/core/state.hpp"
 #include "shared/learn/core/task.hpp"
+#include "shared/learn/metrics/evaluation.hpp"
 #include "shared/learn/models/model.hpp"
-#include "shared/learn/train/evaluation.hpp"
 #include "shared/learn/tune/setting_search.hpp"
 
 namespace headstart::plan {
@@ -25,7 +25,8 @@ inline constexpr std::string_view exchange = "exchange";
 /// One round of local training from input `model`; further inputs are parts that a local objective takes. Settings:
 /// TrainSettings. State: the update, which is the model with the parts that the objective returns (learn::joined).
 inline constexpr std::string_view train = "train";
-/// Count right, total and predicted samples of input `model` on the held-out data. Figures: learn::Evaluation.
+/// Count right, total and predicted samples of input `model` on the held-out data. Settings: EvaluateSettings, or none.
+/// Figures: EvaluationFigures.
 inline constexpr std::string_view evaluate = "evaluate";
 /// State: logits [n, C] float32 of the pre-trained model on input `samples`, float32 [n, ...].
 inline constexpr std::string_view logits = "logits";
@@ -45,6 +46,12 @@ inline constexpr std::string_view densities = "densities";
 /// The client's share of the targets of the input `samples`, as for densities: of each sample and class the pre-trained
 /// model's softmax(z / T), times its weight. Settings: AnswerSettings. State: learn::packed_answers, [n, C].
 inline constexpr std::string_view answers = "answers";
+/// Keep input `model`, the global model of a round, for the silo's people. Settings: KeepSettings. Asked of clients
+/// that announce it, which do where their people want it (keep.folder).
+inline constexpr std::string_view keep = "keep";
+/// Mean and deviation of each feature of the training samples before they are normalised, how many values are there
+/// and how many are missing. State: learn::packed of what the silo releases. Figures: DescribeFigures.
+inline constexpr std::string_view describe = "describe";
 }  // namespace task
 
 /// Names of inputs.
@@ -57,6 +64,9 @@ inline constexpr std::string_view teacher = "teacher";
 inline constexpr std::string_view head = "head";
 inline constexpr std::string_view projection = "projection";
 inline constexpr std::string_view lift = "lift";
+/// Of any task but `describe`, where the run's statistics are federated: float64 [2, C], mean and deviation of each
+/// channel, by which the client normalises its samples from then on.
+inline constexpr std::string_view normalisation = "normalisation";
 }  // namespace input
 
 /// What schema an input has. Where both are empty, it is the federated model's.
@@ -94,6 +104,7 @@ Pretraining pretraining_from_json_text(const std::string& text);
 struct HeadSumSettings {
   std::int64_t min_samples = 1;  ///< Classes of which the client has fewer samples are left out of the sum.
   bool evaluates = false;        ///< The head is measured on the held-out samples, too.
+  bool counts_scores = false;    ///< Then with learn::ScoreCounts.
 };
 std::string to_json_text(const HeadSumSettings& settings);
 /// Throws Error(protocol), naming key and bounds.
@@ -109,6 +120,14 @@ std::string to_json_text(const HeadSumFigures& figures);
 HeadSumFigures head_sum_figures_from_json_text(const std::string& text, std::int64_t num_classes,
                                                std::int64_t num_examples, std::uint64_t num_held_out);
 
+struct DescribeFigures {
+  std::int64_t num_samples = 0;  ///< That are described; 0: the client has too few to say anything of them.
+  bool has_range = false;        ///< The least and greatest values are in the state.
+};
+std::string to_json_text(const DescribeFigures& figures);
+/// Throws Error(protocol) where the numbers cannot be of `num_examples` training samples.
+DescribeFigures describe_figures_from_json_text(const std::string& text, std::int64_t num_examples);
+
 struct AnswerSettings {
   double temperature = 1;
   std::int64_t bits = 16;         ///< Of learn::answer_widths.
@@ -120,10 +139,39 @@ std::string to_json_text(const AnswerSettings& settings);
 /// Throws Error(protocol), naming key and bounds.
 AnswerSettings answer_settings_from_json_text(const std::string& text);
 
-/// An infinite loss, of a model that diverged, stands as `diverged`: JSON has no such number.
-std::string to_json_text(const learn::Evaluation& figures);
+/// What a silo's people hear of a round.
+struct KeepSettings {
+  std::int64_t round = 0;
+  std::int64_t num_rounds = 0;
+  bool is_best = false;                ///< The best so far by the run's validation.
+  std::vector<std::string> took_part;  ///< Clients whose updates are in the model, by name.
+};
+std::string to_json_text(const KeepSettings& settings);
+/// Throws Error(protocol), naming key and bounds.
+KeepSettings keep_settings_from_json_text(const std::string& text);
+
+struct EvaluateSettings {
+  bool counts_scores = false;  ///< Figures with learn::ScoreCounts are wanted.
+  bool by_silo = false;        ///< The server asks whether it may record the figures as this client's.
+};
+/// Empty where nothing is asked for: so a client is asked that knows no such settings.
+std::string to_json_text(const EvaluateSettings& settings);
+/// Throws Error(protocol), naming the key.
+EvaluateSettings evaluate_settings_from_json_text(const std::string& text);
+
+struct EvaluationFigures {
+  learn::Evaluation counts;
+  bool is_shown = false;  ///< The server may record them as this client's, not in a sum alone.
+};
+/// An infinite loss, of a model that diverged, stands as `diverged`: JSON has no such number. Areas without error do
+/// not travel. Where the text would be longer than a result may be, the bins of scores are joined.
+std::string to_json_text(const EvaluationFigures& figures);
+std::string to_json_text(const learn::Evaluation& counts);
 /// Throws Error(protocol) where the counts cannot be of `num_classes` classes and at most `num_held_out` samples: more
-/// right than total or predicted ones in a class, other sums of total and predicted, a loss below 0 or of nothing.
+/// right than total or predicted ones in a class, other sums of total and predicted, a loss below 0 or of nothing,
+/// score counts of other samples than those; and where a metric of the client's own has no name, value or weight.
+EvaluationFigures evaluation_figures_from_json_text(const std::string& text, std::int64_t num_classes,
+                                                    std::uint64_t num_held_out);
 learn::Evaluation evaluation_from_json_text(const std::string& text, std::int64_t num_classes,
                                             std::uint64_t num_held_out);
 

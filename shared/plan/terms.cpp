@@ -26,12 +26,13 @@ void declare_filled(Fields& fields, Terms& terms) {
                  {2, static_cast<double>(learn::max_classes)});
   fields.text("architecture", terms.architecture, "The server's model.");
   learn::declare_fields(fields, "samples", terms.samples);
+  fields.checked_text("pretrain.metric", terms.metric, "What early stopping goes by.", learn::require_metric);
   fields.integer("plan.rounds", terms.plan.rounds, "Rounds of FedAvg.", {0, 1'000'000});
   fields.text("plan.start", terms.plan.start, "What round 1 starts from.");
   fields.text("plan.share_model", terms.plan.share_model, "What pre-trained models are wanted at other silos for.");
 }
 
-/// What names and constants must be beyond their bounds. Throws Error(data).
+/// What names and constants must be beyond their bounds. Throws Error(data | usage).
 void require_sound(const Terms& terms) {
   const learn::SampleTerms& samples = terms.samples;
   if (const auto violation = learn::shape_violation(terms.task.shape)) throw Error(Errc::data, *violation);
@@ -46,9 +47,16 @@ void require_sound(const Terms& terms) {
     throw Error(Errc::data, fmt::format("{} means and {} deviations for {} channels", samples.mean.size(),
                                         samples.deviation.size(), channels));
   }
+  learn::require_sound(samples.table);
+  const auto num_features = std::ssize(learn::table_features(samples.table));
+  if (!samples.table.is_empty() && terms.task.shape != std::vector<std::int64_t>{num_features}) {
+    throw Error(Errc::data, fmt::format("the columns of the table make {} features, and a sample is of {}",
+                                        num_features, learn::shape_text(terms.task.shape)));
+  }
   if (!samples.range.empty() && (samples.range.size() != 2 || samples.range[0] > samples.range[1])) {
     throw Error(Errc::data, "a range is two numbers, the least and the greatest");
   }
+  (void)terms.validation_metric();
 }
 
 void declare_fields(Fields& fields, SampleReport& report) {
@@ -81,7 +89,11 @@ constexpr std::string_view later_settings[] = {"/consolidation/measure",
                                                "/model/second_head",
                                                "/consolidation/reduction",
                                                "/train/clip",
-                                               "/run/precision"};
+                                               "/run/precision",
+                                               "/pretrain/metric",
+                                               "/model/hidden_layers",
+                                               "/data/statistics",
+                                               "/samples/table"};
 
 void leave_out_later_defaults(nlohmann::json& document, const nlohmann::json& defaults) {
   for (const std::string_view setting : later_settings) {
@@ -156,6 +168,11 @@ void declare_fields(Fields& fields, Terms& terms) {
   declare_fields(fields, "model", terms.model);
   fields.number("data.held_out", terms.held_out,
                 "Fraction of a client's samples that it keeps for early stopping and federated evaluation.", {0, 0.9});
+  fields.choice("data.statistics", terms.statistics,
+                "What samples are normalised by. given: data.mean and data.deviation, or what the server's data say. "
+                "federated: mean and deviation of each feature over all silos' training samples, from sums that silos "
+                "send before anything is trained.",
+                Choices<StatisticsSource>(statistics_words));
   declare_fields(fields, "pretrain", terms.pretrain);
   declare_fields(fields, "train", terms.train);
   declare_fields(fields, "consolidation", terms.consolidation);
@@ -189,6 +206,10 @@ std::optional<std::string> beyond_own_model_limit(const learn::ModelSpec& spec, 
 std::string to_json_text(const Terms& terms) {
   Terms copy = terms;
   copy.model.forget_file();
+  if (copy.statistics == StatisticsSource::federated) {
+    copy.samples.mean.clear();
+    copy.samples.deviation.clear();
+  }
   Fields fields;
   declare_fields(fields, copy);
   declare_filled(fields, copy);
@@ -196,6 +217,7 @@ std::string to_json_text(const Terms& terms) {
   Terms defaults;
   Fields default_fields;
   declare_fields(default_fields, defaults);
+  declare_filled(default_fields, defaults);
   leave_out_later_defaults(document, default_fields.resolved());
   document[required_key] = required_sections(fields);
   return dump(document);
@@ -235,9 +257,12 @@ void require_readable(const Terms& terms) {
       throw Error(
           Errc::data,
           fmt::format("they take {} bytes, and a client reads {} at most; names of the {} "
-                      "classes and the means and deviations of {} channels make up most of it: shorten the "
-                      "names, or have the samples normalised where they are stored",
-                      text.size(), wire::Settings::max_size, terms.samples.classes.size(), terms.samples.mean.size()));
+                      "classes, of {} columns and {} categories, and the means and deviations of {} channels make up "
+                      "most of it: shorten the names, or have the samples normalised where they are stored or by "
+                      "data.statistics federated",
+                      text.size(), wire::Settings::max_size, terms.samples.classes.size(),
+                      terms.samples.table.columns.size(), terms.samples.table.categories.size(),
+                      terms.samples.mean.size()));
     }
     (void)terms_from_json_text(text);
   } catch (const Error& error) {
@@ -255,7 +280,7 @@ wire::Metadata metadata_of(const Terms& terms, const std::string& architecture) 
   const auto or_each = [count](const std::vector<double>& values, double value) {
     return dump(values.empty() ? std::vector<double>(count, value) : values);
   };
-  return {
+  wire::Metadata metadata = {
       {"headstart", std::string(version())},
       {"architecture", architecture},
       {"terms", digest_of(terms)},
@@ -266,6 +291,12 @@ wire::Metadata metadata_of(const Terms& terms, const std::string& architecture) 
       {"mean", or_each(samples.mean, 0)},
       {"deviation", or_each(samples.deviation, 1)},
       {"classes", dump(samples.classes.empty() ? learn::numbered_classes(terms.task.num_classes) : samples.classes)}};
+  if (!samples.table.is_empty()) {
+    nlohmann::json table = learn::json_of(learn::TableSchema{samples.table, samples.classes});
+    table["missing"] = word_of(Choices<learn::MissingValues>(learn::missing_words), samples.table.missing);
+    metadata["table"] = dump(table);
+  }
+  return metadata;
 }
 
 wire::Metadata metadata_of(const Terms& terms, std::int64_t round) {
@@ -277,11 +308,13 @@ wire::Metadata metadata_of(const Terms& terms, std::int64_t round) {
 
 std::optional<std::string> metadata_misfit(const wire::Metadata& file, const Terms& terms) {
   const wire::Metadata run = metadata_of(terms, std::string());
-  for (const char* key : {"input_shape", "scale", "mean", "deviation", "classes"}) {
+  for (const char* key : {"input_shape", "scale", "mean", "deviation", "classes", "table"}) {
     const auto said = file.find(key);
-    if (said == file.end() || said->second == run.at(key)) continue;
+    const auto own = run.find(key);
+    const std::string expected = own == run.end() ? "none" : own->second;
+    if (said == file.end() || said->second == expected) continue;
     return fmt::format("its {} is {}, that of the data here is {}", key,
-                       quotation(said->second, max_quoted_bytes, '\''), quotation(run.at(key), max_quoted_bytes, '\''));
+                       quotation(said->second, max_quoted_bytes, '\''), quotation(expected, max_quoted_bytes, '\''));
   }
   return std::nullopt;
 }

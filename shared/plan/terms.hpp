@@ -23,6 +23,14 @@ struct Join;
 
 namespace headstart::plan {
 
+/// Where the constants that samples are normalised by come from.
+enum class StatisticsSource {
+  given,      ///< The server's settings or data; the terms have them.
+  federated,  ///< All silos' training samples, by sums, before anything is trained.
+};
+inline constexpr std::pair<StatisticsSource, std::string_view> statistics_words[] = {
+    {StatisticsSource::given, "given"}, {StatisticsSource::federated, "federated"}};
+
 /// What a silo's people want to know of a run before they join.
 struct Plan {
   std::int64_t rounds = 0;
@@ -39,6 +47,9 @@ struct Terms {
   learn::Task task;
   learn::SampleTerms samples;
   Plan plan;
+  std::string metric = "accuracy";  ///< The run's validation.metric, its class as a number.
+  /// federated: samples.mean and .deviation are not of the terms as they travel; each task brings them.
+  StatisticsSource statistics = StatisticsSource::given;
   double held_out = 0.1;  ///< Fraction of a client's samples kept for its early stopping and federated evaluation.
   learn::PretrainOptions pretrain;
   learn::TrainOptions train;
@@ -49,6 +60,10 @@ struct Terms {
   std::vector<std::string>
       unknown_sections;  ///< Of terms that were read: what this program does not know, and need not.
 
+  /// What decides which of two models is better. Throws Error(usage) as learn::metric_of() does.
+  [[nodiscard]] learn::Metric validation_metric() const {
+    return learn::metric_of(metric, learn::numbered_classes(task.num_classes));
+  }
   /// Where the streams of the run start; each stream is named by its place in the tree.
   [[nodiscard]] Seed seeds() const { return Seed(static_cast<std::uint64_t>(seed)); }
   [[nodiscard]] Seed client_seeds(const std::string& client) const { return seeds().child("client").child(client); }

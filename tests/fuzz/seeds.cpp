@@ -185,8 +185,23 @@ void write_tasks() {
   write("tasks", "pretraining", plan::to_json_text(plan::Pretraining{true, 1.5, 15, 4}));
   const learn::Evaluation counts{{1, 2, 0}, {3, 2, 1}, {2, 3, 1}, 1.5};
   write("tasks", "evaluation", plan::to_json_text(counts));
+  plan::EvaluationFigures scored{.counts = counts, .is_shown = true};
+  scored.counts.scores = learn::ScoreCounts{.confusion = {1, 1, 1, 0, 2, 0, 1, 0, 0},
+                                            .positives = {1, 2, 0, 2, 1, 0},
+                                            .negatives = {2, 1, 3, 1, 4, 1},
+                                            .answers = std::vector<std::int64_t>(15),
+                                            .right = std::vector<std::int64_t>(15),
+                                            .confidence = std::vector<std::int64_t>(15)};
+  scored.counts.scores->answers[14] = 6;
+  scored.counts.scores->right[14] = 3;
+  scored.counts.scores->confidence[14] = 6'200'000'000;
+  scored.counts.own = {{"dice", {0.5, 30}}};
+  write("tasks", "scored evaluation", plan::to_json_text(scored));
+  write("tasks", "evaluate", plan::to_json_text(plan::EvaluateSettings{.counts_scores = true, .by_silo = true}));
   write("tasks", "head sum", plan::to_json_text(plan::HeadSumSettings{.min_samples = 5, .evaluates = true}));
   write("tasks", "head sum figures", plan::to_json_text(plan::HeadSumFigures{.num_samples = 40, .held_out = counts}));
+  write("tasks", "keep",
+        plan::to_json_text(plan::KeepSettings{.round = 3, .num_rounds = 5, .is_best = true, .took_part = {"a", "b"}}));
   write("tasks", "answers",
         plan::to_json_text(plan::AnswerSettings{.temperature = 3, .bits = 12, .most_examples = 90}));
 }
@@ -220,6 +235,13 @@ void write_manifest() {
   manifest.num_classes = 21;
   for (auto& row : manifest.class_counts) row.resize(21);
   write("manifest", "many-classes", learn::manifest_text(manifest));
+}
+
+void write_tables() {
+  write("table", "quotes", "\1age,\"a \"\"b\"\",sex,sick\r\n61,\"1,5\r\n2\",f,no\r\n?, 3 ,m,yes\r\n");
+  write("table", "mark", "\4\xef\xbb\xbfx,y\n1e-3,a\n-2,b\n\n+4.5,a");
+  write("table", "missing", "\3kind,x,y\nred,NA,1\n,nan,10\nblue,7,2\n");
+  write("table", "short", std::string("\4a,b\n1\n"));
 }
 
 void write_model_files() {
@@ -395,6 +417,7 @@ int main(int argc, char** argv) {
   write_handshake();
   write_tasks();
   write_manifest();
+  write_tables();
   write_model_files();
   write_worker_frames();
   write_journal();

@@ -61,6 +61,22 @@ void read_head_sum_figures(const std::string& text) {
   fuzz::require(plan::to_json_text(read(written)) == written, "figures of a sum read as written");
 }
 
+void read_describe_figures(const std::string& text) {
+  constexpr std::int64_t num_examples = 500;
+  const plan::DescribeFigures figures = plan::describe_figures_from_json_text(text, num_examples);
+  fuzz::require(figures.num_samples >= 0 && figures.num_samples <= num_examples, "samples described are there");
+  const std::string written = plan::to_json_text(figures);
+  fuzz::require(plan::to_json_text(plan::describe_figures_from_json_text(written, num_examples)) == written,
+                "figures of a description read as written");
+}
+
+void read_keep_settings(const std::string& text) {
+  const plan::KeepSettings settings = plan::keep_settings_from_json_text(text);
+  fuzz::require(plan::to_json_text(plan::keep_settings_from_json_text(plan::to_json_text(settings))) ==
+                    plan::to_json_text(settings),
+                "settings of keep read as written");
+}
+
 void read_answer_settings(const std::string& text) {
   const plan::AnswerSettings settings = plan::answer_settings_from_json_text(text);
   fuzz::require(settings.temperature > 0 && settings.most_examples >= 0 && (settings.bits == 12 || settings.bits == 16),
@@ -70,21 +86,41 @@ void read_answer_settings(const std::string& text) {
                 "settings of answers read as written");
 }
 
+void read_evaluate_settings(const std::string& text) {
+  const std::string written = plan::to_json_text(plan::evaluate_settings_from_json_text(text));
+  fuzz::require(plan::to_json_text(plan::evaluate_settings_from_json_text(written)) == written,
+                "settings of an evaluation read as written");
+}
+
+void require_sound_scores(const learn::Evaluation& counts) {
+  if (!counts.scores) return;
+  fuzz::require(counts.scores->calibration_error() >= 0 && counts.scores->calibration_error() <= 1,
+                "a calibration error is a share");
+  for (std::int64_t c = 0; c < num_classes; ++c) {
+    const auto area = counts.scores->auc(c);
+    fuzz::require(!area || (area->value >= 0 && area->value <= 1 && area->error >= 0 && area->error <= 0.5),
+                  "an AUC is a share, and off by a half at most");
+  }
+}
+
 void read_evaluation(const std::string& text) {
-  const learn::Evaluation counts = plan::evaluation_from_json_text(text, num_classes, num_held_out);
+  const plan::EvaluationFigures figures = plan::evaluation_figures_from_json_text(text, num_classes, num_held_out);
+  const learn::Evaluation& counts = figures.counts;
+  require_sound_scores(counts);
   fuzz::require(counts.num_samples() <= static_cast<std::int64_t>(num_held_out), "counts are of what was announced");
   fuzz::require(counts.accuracy() >= 0 && counts.accuracy() <= 1, "an accuracy is a share");
-  const std::string written = plan::to_json_text(counts);
-  fuzz::require(plan::to_json_text(plan::evaluation_from_json_text(written, num_classes, num_held_out)) == written,
-                "counts read as written");
+  const std::string written = plan::to_json_text(figures);
+  const auto read = plan::evaluation_figures_from_json_text(written, num_classes, num_held_out);
+  fuzz::require(plan::to_json_text(read) == written, "counts read as written");
 }
 
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   const std::string text(fuzz::text_of(data, size));
-  for (const auto read : {read_form, read_train_settings, read_kd_setting, read_pretraining, read_evaluation,
-                          read_head_sum_settings, read_head_sum_figures, read_answer_settings}) {
+  for (const auto read : {read_form, read_train_settings, read_kd_setting, read_pretraining, read_evaluate_settings,
+                          read_evaluation, read_head_sum_settings, read_head_sum_figures, read_describe_figures,
+                          read_answer_settings, read_keep_settings}) {
     fuzz::offer(text, read);
   }
   return 0;

@@ -106,6 +106,24 @@ class Alerts(unittest.TestCase):
         self.assertLessEqual(named, known)
 
 
+class Dashboard(unittest.TestCase):
+    def test_it_names_the_metrics_of_the_server_all_of_them_and_no_others(self):
+        known = set(re.findall(r'"((?:headstart|process)_[a-z_]+)"', (DEPLOY.parent / "operations/metrics.cpp").read_text()))
+        dashboard = json.loads((DEPLOY / "grafana.json").read_text())
+        asked = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+        named = {name for text in asked for name in re.findall(r"\b(?:headstart|process)_[a-z_]+", text)}
+        self.assertEqual(named, known)
+
+    def test_its_panels_lie_side_by_side(self):
+        taken = set()
+        for panel in json.loads((DEPLOY / "grafana.json").read_text())["panels"]:
+            place = panel["gridPos"]
+            self.assertLessEqual(place["x"] + place["w"], 24, panel["title"])
+            cells = {(x, y) for x in range(place["x"], place["x"] + place["w"]) for y in range(place["y"], place["y"] + place["h"])}
+            self.assertFalse(cells & taken, panel["title"])
+            taken |= cells
+
+
 class Scripts(unittest.TestCase):
     def put(self, text: bytes):
         return subprocess.run(["sh", DEPLOY / "put.sh", self.file], input=text, capture_output=True, timeout=60)

@@ -41,13 +41,14 @@ INNER = {
     "shared/learn": {
         "core": [],
         "aggregate": ["core"],
+        "metrics": ["core"],
         "models": ["core", "aggregate"],
         "data": ["core"],
         "partition": ["core", "data"],
-        "train": ["core", "models", "data"],
-        "distill": ["core", "models", "data", "train"],
-        "tune": ["core", "models", "data", "train", "distill"],
-        "peers": ["core", "aggregate", "models", "data", "partition", "train", "distill", "tune"],
+        "train": ["core", "metrics", "models", "data"],
+        "distill": ["core", "metrics", "models", "data", "train"],
+        "tune": ["core", "metrics", "models", "data", "train", "distill"],
+        "peers": ["core", "aggregate", "metrics", "models", "data", "partition", "train", "distill", "tune"],
     },
 }
 

@@ -275,6 +275,9 @@ class Terms(ProgramsTest):
         script = self.folder / "model.pt"
         torch.jit.script(Scripted()).save(str(script))
         for name, settings in (("cnn", {}), ("resnet18", {"model.name": "resnet18", "model.width": 4}),
+                               ("mlp", {"model.name": "mlp", "model.norm": "batch"}),
+                               ("mlp-layer-norm", {"model.name": "mlp", "model.norm": "group", "model.second_head": "true"}),
+                               ("linear", {"model.name": "linear"}),
                                ("script", {"model.name": f"script:{script}", "model.channels": "[4,4]"})):
             run = f"run-{name}"
             server, port = self.serve(run, clients=1, **{"federation.rounds": 1, "train.lr": 0.003, **settings})

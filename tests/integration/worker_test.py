@@ -14,7 +14,7 @@ from plain_worker import CLASSES, FEATURES, one_hot, read_body, silo_data, train
 from programs import CLIENT, SERVER, ProgramsTest, wait_for  # noqa: E402
 
 WORKER = f"/usr/bin/python3 {Path(__file__).resolve().parents[1] / 'support/plain_worker.py'}"
-START = {"weight": np.zeros((CLASSES, FEATURES), np.float32), "bias": np.zeros(CLASSES, np.float32)}
+START = {"fc.weight": np.zeros((CLASSES, FEATURES), np.float32), "fc.bias": np.zeros(CLASSES, np.float32)}
 
 
 class WorkerTest(ProgramsTest):
@@ -52,9 +52,9 @@ class WorkerTest(ProgramsTest):
         for code, out, err in ended:
             self.assertEqual(code, 0, out + err)
 
-    def expected(self, rounds=3):
+    def expected(self, rounds=3, start=None):
         """FedAvg over the three silos, computed here."""
-        state = START
+        state = start or START
         for _ in range(rounds):
             updates = [trained(state, x, one_hot(y), 0.5, 2) for x, y in (silo_data(silo) for silo in range(3))]
             state = {name: np.mean([u[name].astype(np.float64) for u in updates], axis=0).astype(np.float32)
@@ -70,10 +70,61 @@ class WorkerTest(ProgramsTest):
         state, correct = self.expected(), 0
         for silo in range(3):
             x, y = silo_data(100 + silo, 30)
-            correct += int(((x @ state["weight"].T + state["bias"]).argmax(axis=1) == y).sum())
+            correct += int(((x @ state["fc.weight"].T + state["fc.bias"]).argmax(axis=1) == y).sum())
         self.assertAlmostEqual(lines[-1]["federated"]["accuracy"], correct / 90, places=12)
         self.assertIn("worker: ready", ended[1][1] + ended[1][2])
         self.assertIn("softmax regression", ended[1][1] + ended[1][2])
+
+    def central_data(self):
+        """A coordinator's folder and the manifest of its public set."""
+        folder = self.folder / "central"
+        folder.mkdir()
+        for split, seed, count in (("train", 50, 300), ("test", 60, 90)):
+            x, y = silo_data(seed, count)
+            np.save(folder / f"{split}-images.npy", x)
+            np.save(folder / f"{split}-labels.npy", y.astype(np.int64))
+        self.data = folder
+        self.draw()
+        return {"data.path": folder, "data.manifest": self.manifest, "data.classes": "[]", "data.shape": "[]",
+                "evaluation.central": "true"}
+
+    def test_a_worker_at_the_server_measures_and_distils_as_the_server_itself_does(self):
+        own = {**self.central_data(), "model.name": "linear", "federation.rounds": 2, "start.model": "kd",
+               "consolidation.transfer": "public", "consolidation.student": "untrained", "consolidation.weights": "equal",
+               "validation.source": "server", "consolidation.epochs": 3}
+        untrained = {**own, "start.model": "random", "federation.rounds": 0}
+        self.assert_done(self.run_with("untrained", **untrained))
+        self.model.write_bytes(write_body(self.final("untrained")))
+        self.assert_done(self.run_with("own", **own))
+        os.environ.pop("PLAIN_FAULT", None)
+        by_worker = {**own, "model.name": f"state:{self.model}", "worker.command": WORKER}
+        self.assert_done(self.run_with("by-worker", **by_worker))
+        for name, value in self.final("own").items():
+            np.testing.assert_allclose(self.final("by-worker")[name], value, atol=1e-5)
+        lines = [[json.loads(line) for line in (self.folder / run / "rounds.jsonl").read_text().splitlines()]
+                 for run in ("own", "by-worker")]
+        for mine, theirs in zip(*lines):
+            self.assertAlmostEqual(mine["central"]["loss"], theirs["central"]["loss"], places=5)
+            self.assertEqual(mine["central"]["accuracy"], theirs["central"]["accuracy"])
+        self.assertGreater(lines[1][0]["central"]["accuracy"], 0.5)  # the distilled start has learned
+
+    def test_silos_with_and_without_workers_train_one_model(self):
+        x, y = silo_data(2)
+        folder = self.folder / "silo-2"
+        folder.mkdir()
+        np.save(folder / "train-images.npy", x)
+        np.save(folder / "train-labels.npy", y.astype(np.int64))
+        settings = {"model.name": "linear", "data.held_out": 0, "train.batch_size": 60, "train.weight_decay": 0,
+                    "evaluation.federated": "false", "federation.rounds": 3, "checkpoints.keep": 9}
+        server, port = self.start_server(**settings)
+        clients = [self.worker(0, port), self.worker(1, port),
+                   self.start(CLIENT, "--server", f"ws://127.0.0.1:{port}", "--name", "silo-2", "--set",
+                              "data.set=tensors", "--set", f"data.path={folder}")]
+        self.assert_done([self.finish(child) for child in (*clients, server)])
+        self.model.write_bytes(write_body(START))
+        start = read_body((self.folder / "run/checkpoints/round-00000.safetensors").read_bytes())
+        for name, value in self.expected(3, start).items():
+            np.testing.assert_allclose(self.final()[name], value, atol=1e-5)
 
     def test_workers_teach_and_are_students(self):
         ended = self.run_with(**{"start.model": "kd", "consolidation.transfer": "student",
@@ -169,8 +220,8 @@ class WorkerTest(ProgramsTest):
                 self.assertNotIn("internal error", done.stderr)
 
     def test_a_file_that_is_no_start_is_refused(self):
-        self.model.write_bytes(write_body({**START, "bias": np.array([0, np.nan, 0], np.float32)}))
-        self.assert_fails(self.run_program(*self.server_arguments()), 3, "bias", "not finite")
+        self.model.write_bytes(write_body({**START, "fc.bias": np.array([0, np.nan, 0], np.float32)}))
+        self.assert_fails(self.run_program(*self.server_arguments()), 3, "fc.bias", "not finite")
         self.model.write_bytes(write_body({"steps": np.array(3)}))
         self.assert_fails(self.run_program(*self.server_arguments()), 3, "no tensor of it is trained")
 

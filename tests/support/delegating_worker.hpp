@@ -69,6 +69,7 @@ class DelegatingWorker : public client::Worker {
     }
     if (task.kind == plan::task::evaluate) {
       const auto& candidate = task.input(plan::input::model).form.model;
+      evaluate_settings_ = task.settings;
       return {.figures = plan::to_json_text(evaluate(state_of(plan::input::model), candidate, context))};
     }
     if (task.kind == plan::task::logits) return {.state = logits(state_of(plan::input::samples), context)};
@@ -95,7 +96,7 @@ class DelegatingWorker : public client::Worker {
   /// `candidate`: the spec where `model` is not the federated one.
   virtual learn::Evaluation evaluate(const wire::PackedState& model, const std::optional<learn::ModelSpec>& candidate,
                                      const client::TaskContext& context) {
-    client::Assignment task{std::string(plan::task::evaluate), {}, {input(plan::input::model, model)}};
+    client::Assignment task{std::string(plan::task::evaluate), evaluate_settings_, {input(plan::input::model, model)}};
     task.inputs.front().form.model = candidate;
     const std::string figures = ask(task, context).figures;
     const auto num_classes = nlohmann::json::parse(figures).at("total").size();
@@ -120,6 +121,7 @@ class DelegatingWorker : public client::Worker {
   }
 
   std::unique_ptr<client::Worker> inner_;
+  std::string evaluate_settings_;  ///< Of the last task of that kind.
 };
 
 }  // namespace headstart::test

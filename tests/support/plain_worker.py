@@ -32,11 +32,16 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 def trained(model: dict, x: np.ndarray, targets: np.ndarray, lr: float, epochs: int) -> dict:
     """Full-batch gradient steps of cross-entropy, one an epoch."""
-    w, b = model["weight"].astype(np.float64), model["bias"].astype(np.float64)
+    w, b = model["fc.weight"].astype(np.float64), model["fc.bias"].astype(np.float64)
     for _ in range(epochs):
         error = (softmax(x @ w.T + b) - targets) / len(x)
         w, b = w - lr * error.T @ x, b - lr * error.sum(axis=0)
-    return {"weight": w.astype(np.float32), "bias": b.astype(np.float32)}
+    return {"fc.weight": w.astype(np.float32), "fc.bias": b.astype(np.float32)}
+
+
+def gradients(model: dict, x: np.ndarray, of_logits: np.ndarray) -> dict:
+    """Of sum(logits * of_logits)."""
+    return {"fc.weight": (of_logits.T @ x).astype(np.float32), "fc.bias": of_logits.sum(axis=0).astype(np.float32)}
 
 
 def one_hot(labels: np.ndarray) -> np.ndarray:
@@ -68,7 +73,7 @@ class PlainWorker:
     def __init__(self):
         self.socket = socket.socket(fileno=int(os.environ["HEADSTART_WORKER_FD"]))
         self.file = self.socket.makefile("rwb")
-        silo = int(os.environ["PLAIN_SILO"])
+        silo = int(os.environ.get("PLAIN_SILO", 0))
         self.x, self.y = silo_data(silo)
         self.held_x, self.held_y = silo_data(100 + silo, 30)
 
@@ -112,9 +117,11 @@ class PlainWorker:
     def join(self, message: dict) -> None:
         self.train = message["terms"]["train"]
         fault = self.misbehave("join")
-        model = [{"name": "weight", "dtype": "F32", "shape": [CLASSES, FEATURES], "trained": True},
-                 {"name": "bias", "dtype": "F32", "shape": [CLASSES], "trained": True}]
-        self.send(fault or {"type": "joined", "examples": len(self.x), "held_out": len(self.held_x), "model": model,
+        model = [{"name": "fc.weight", "dtype": "F32", "shape": [CLASSES, FEATURES], "trained": True},
+                 {"name": "fc.bias", "dtype": "F32", "shape": [CLASSES], "trained": True}]
+        is_server = message["client"] == ""
+        self.send(fault or {"type": "joined", "examples": 0 if is_server else len(self.x),
+                            "held_out": 0 if is_server else len(self.held_x), "model": model,
                             "shape": [FEATURES], "remarks": ["softmax regression"]})
 
     def do(self, message: dict, body: dict) -> None:
@@ -130,19 +137,19 @@ class PlainWorker:
             return self.send(fault)
         figures, state = getattr(self, f"do_{kind}")(message["settings"], inputs)
         if os.environ.get("PLAIN_FAULT") == f"{kind}=schema":
-            state["bias"] = np.zeros(7, np.float32)
+            state["fc.bias"] = np.zeros(7, np.float32)
         self.send({"type": "result", "id": task, "figures": figures}, state)
 
     def do_train(self, settings: dict, inputs: dict):
         return {}, trained(inputs["model"][0], self.x, one_hot(self.y), self.train["lr"], self.train["epochs"])
 
     def do_pretrain(self, settings: dict, inputs: dict):
-        blank = {"weight": np.zeros((CLASSES, FEATURES), np.float32), "bias": np.zeros(CLASSES, np.float32)}
+        blank = {"fc.weight": np.zeros((CLASSES, FEATURES), np.float32), "fc.bias": np.zeros(CLASSES, np.float32)}
         return {"epochs": 5, "best_epoch": 5}, trained(blank, self.x, one_hot(self.y), 0.5, 5)
 
     def do_evaluate(self, settings: dict, inputs: dict):
         model = inputs["model"][0]
-        probabilities = softmax(self.held_x.astype(np.float64) @ model["weight"].T + model["bias"])
+        probabilities = softmax(self.held_x.astype(np.float64) @ model["fc.weight"].T + model["fc.bias"])
         guess = probabilities.argmax(axis=1)
         count = lambda labels: np.bincount(labels, minlength=CLASSES).tolist()
         return {"correct": count(self.held_y[guess == self.held_y]), "total": count(self.held_y),
@@ -151,13 +158,16 @@ class PlainWorker:
 
     def do_logits(self, settings: dict, inputs: dict):
         model, x = inputs["model"][0], inputs["samples"][0]["samples"]
-        return {}, {"logits": (x @ model["weight"].T + model["bias"]).astype(np.float32)}
+        return {}, {"logits": (x @ model["fc.weight"].T + model["fc.bias"]).astype(np.float32)}
+
+    def do_backward(self, settings: dict, inputs: dict):
+        return {}, gradients(inputs["model"][0], inputs["samples"][0]["samples"], inputs["gradient"][0]["gradient"])
 
     def do_features(self, settings: dict, inputs: dict):
         return {}, {"features": self.x if settings["of"] == "training" else inputs["samples"][0]["samples"]}
 
     def do_distill(self, settings: dict, inputs: dict):
-        targets = np.mean([softmax((self.x @ t["weight"].T + t["bias"]) / settings["temperature"])
+        targets = np.mean([softmax((self.x @ t["fc.weight"].T + t["fc.bias"]) / settings["temperature"])
                            for t in inputs["teacher"]], axis=0)
         return {}, trained(inputs["student"][0], self.x, targets, 0.5, 5)
 
@@ -165,7 +175,7 @@ class PlainWorker:
         fault = self.misbehave("hello")
         version = 99 if os.environ.get("PLAIN_FAULT") == "version" else 1
         self.send(fault or {"type": "hello", "protocol": version, "software": "plain worker",
-                            "tasks": ["train", "evaluate", "pretrain", "logits", "features", "distill"]})
+                            "tasks": ["train", "evaluate", "pretrain", "logits", "features", "distill", "backward"]})
         print("ready", flush=True)
         while True:
             message, body = self.receive()

@@ -58,17 +58,22 @@ Tensor per_channel(const std::vector<double>& values, std::int64_t rank) {
 /// images: float32, changed in place.
 Tensor normalise(Tensor images, const Dataset& dataset) {
   if (dataset.images.scalar_type() == at::kByte) images.div_(255);
-  if (!dataset.mean.empty()) {
-    images.sub_(per_channel(dataset.mean, images.dim())).div_(per_channel(dataset.deviation, images.dim()));
-  }
+  normalise(images, dataset.mean, dataset.deviation, dataset.columns.missing);
   return images;
 }
 
 }  // namespace
 
+void normalise(Tensor& values, const std::vector<double>& mean, const std::vector<double>& deviation,
+               MissingValues missing) {
+  if (missing == MissingValues::zero) values.nan_to_num_(0.0);
+  if (!mean.empty()) values.sub_(per_channel(mean, values.dim())).div_(per_channel(deviation, values.dim()));
+  if (missing == MissingValues::mean || missing == MissingValues::indicator) values.nan_to_num_(0.0);
+}
+
 std::span<const DataReader* const> data_readers() {
   static constexpr std::array readers = {&fashion_mnist_reader, &mnist_reader,  &cifar10_reader,
-                                         &cifar100_reader,      &images_reader, &tensors_reader};
+                                         &cifar100_reader,      &images_reader, &tensors_reader, &csv_reader};
   return readers;
 }
 
@@ -150,6 +155,20 @@ void declare_fields(Fields& fields, const std::string& prefix, DataSource& sourc
   fields.integer(prefix + ".list", source.list,
                  "Of the set images, SUN397: which of its partitions, Training_NN.txt and Testing_NN.txt.",
                  {.min = 1, .max = 99});
+  fields.path(prefix + ".schema", source.schema,
+              "Of the set csv: JSON file with label, classes and columns, in place of what the files show.");
+  fields.text(prefix + ".label", source.columns.label,
+              "Of the set csv: name of the column with the classes. A silo that sets neither this nor data.schema reads "
+              "its columns as the run's terms say.");
+  fields.names(prefix + ".columns", source.columns.columns,
+               "Of the set csv: names of the columns that are features; empty: all but the label.");
+  fields.names(prefix + ".drop", source.columns.drop, "Of the set csv: names of columns that are no features.");
+  fields.names(prefix + ".categorical", source.columns.categorical,
+               "Of the set csv: names of the columns that hold categories; the others hold numbers.");
+  fields.choice(prefix + ".missing", source.missing,
+                "Of the set csv, at the server: what becomes of cells that are empty, NA, NaN or ?. refuse: the file is "
+                "refused. mean: the run's mean. zero: 0. indicator: mean, and a feature more for each column.",
+                Choices<MissingValues>(missing_words));
 }
 
 Dataset load_dataset(const DataSource& source, Split split) {
@@ -167,6 +186,7 @@ Dataset load_dataset(const DataSource& source, Split split, const DataReader& re
 
 std::optional<Dataset> known_dataset(const DataSource& source) {
   const DataReader& reader = reader_named(source.set);
+  if (reader.told != nullptr) return reader.told(reader, source);
   if (reader.classes.empty() || reader.shape.empty()) return std::nullopt;
   std::vector<std::int64_t> sizes(reader.shape.begin(), reader.shape.end());
   sizes.insert(sizes.begin(), 0);

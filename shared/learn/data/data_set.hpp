@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -13,6 +14,7 @@
 #include "shared/base/fields.hpp"
 #include "shared/learn/core/task.hpp"
 #include "shared/learn/core/tensor.hpp"
+#include "shared/learn/data/table.hpp"
 
 namespace headstart::learn {
 
@@ -50,12 +52,16 @@ struct Dataset {
   ClassSource class_source = ClassSource::stated;
   std::string labels_file = {};  ///< The file whose elements the labels are; empty: there is none.
   Tensor places = {};            ///< int64 [n]: of part(), where its samples stand in the split; undefined: all of it.
+  /// The cells that the samples are made of, of a table; null: it is none. Until a run's terms say what its columns are
+  /// (in_terms), samples and labels may be zeros.
+  std::shared_ptr<const Table> table = {};
+  TableTerms columns = {};  ///< How `table` became `images`, where a missing value is NaN; empty: it has not yet.
 
   [[nodiscard]] std::int64_t size() const { return labels.size(0); }
   [[nodiscard]] Task task() const;
   /// `indices` as int64 [m]. Throws Error(data): an index out of range.
   [[nodiscard]] Tensor rows(const std::vector<std::int64_t>& indices) const;
-  /// (images / 255 - mean) / deviation at `indices`, with labels. Throws as rows() does.
+  /// (images / 255 - mean) / deviation at `indices`, with labels; missing values are filled. Throws as rows() does.
   [[nodiscard]] Samples select(const std::vector<std::int64_t>& indices) const;
   [[nodiscard]] Samples all() const;
   /// The samples at `indices` as a data set of their own, as stored. Throws as rows() does.
@@ -64,6 +70,11 @@ struct Dataset {
   [[nodiscard]] std::string digest() const;
 };
 
+/// float32 values, uint8 ones divided by 255, as a model takes them, in place: [n, channels, ...] less the mean of their
+/// channel, over its deviation, where there are any; a missing value, NaN, is filled as `missing` says.
+void normalise(Tensor& values, const std::vector<double>& mean, const std::vector<double>& deviation,
+               MissingValues missing);
+
 /// Where a data set comes from.
 struct DataSource {
   std::string set = "fashion-mnist";  ///< One of data_set_words().
@@ -71,6 +82,9 @@ struct DataSource {
   std::int64_t side = 32;             ///< Of `images`, after resizing.
   std::int64_t channels = 3;          ///< Of `images`: 1 or 3.
   std::int64_t list = 1;              ///< Of `images` with SUN397's lists: Training_NN.txt and Testing_NN.txt.
+  std::string schema = {};            ///< Of `csv`: file that says what the columns are (read_schema).
+  ColumnChoice columns = {};          ///< Of `csv` without a schema; a silo may leave both to the run.
+  MissingValues missing = MissingValues::refuse;  ///< Of `csv`.
 };
 void declare_fields(Fields& fields, const std::string& prefix, DataSource& source);
 
@@ -95,6 +109,9 @@ enum class Split { train, test };
 ///                          meta.json {"classes" (names) or "num_classes", "mean", "deviation", "shape" (of a sample,
 ///                          where it is not the array's: [channels, length])}; without it there are as many classes as
 ///                          the labels of both splits show
+///   csv                    train.csv and test.csv, as parse_table() reads them. Columns and classes are those of
+///                          data.schema, or else what data.label and both files show; without either the table is kept
+///                          as it is, for in_terms()
 Dataset load_dataset(const DataSource& source, Split split);
 
 struct DataReader;
@@ -106,8 +123,9 @@ std::span<const DataReader* const> data_readers();
 /// Their names.
 std::vector<std::string> data_set_words();
 
-/// Shape, classes, type and constants of a known set (not `tensors` or `images`) without its files: a data set of no
-/// samples; nothing for a set whose files say it. Throws Error(usage): an unknown set.
+/// Shape, classes, type and constants of a known set (not `tensors` or `images`; `csv` with a schema) without its files:
+/// a data set of no samples; nothing for a set whose files say it. Throws Error(usage): an unknown set; Error(data): a
+/// schema that cannot be read.
 std::optional<Dataset> known_dataset(const DataSource& source);
 
 /// Writes the samples at `indices` so that the set `tensors` in `folder` is these samples, with the classes and the

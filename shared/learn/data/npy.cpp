@@ -286,6 +286,9 @@ void save_tensors(const Dataset& dataset, const std::vector<std::int64_t>& indic
   if (is_there(labels_file, Errc::storage)) {
     throw Error(Errc::storage, labels_file.string() + ": exists already and is never overwritten");
   }
+  if (dataset.table && dataset.images.isnan().any().item<bool>()) {
+    throw Error(Errc::data, dataset.table->file + ": has missing values, which NumPy arrays of samples cannot hold");
+  }
   make_folders(folder);
   nlohmann::json meta = {{"num_classes", dataset.num_classes}};
   if (!dataset.classes.empty()) meta["classes"] = dataset.classes;

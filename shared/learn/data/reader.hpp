@@ -26,12 +26,14 @@ struct DataReader {
   std::span<const double> deviation = {};          ///< Likewise.
   std::string_view default_folder = {};            ///< Empty: data.path must be set.
   std::string_view package = {};                   ///< The Debian package that has the default folder.
+  /// For a set of which settings may say what is known: a data set of no samples, or nothing. Null: they say nothing.
+  std::optional<Dataset> (*told)(const DataReader& reader, const DataSource& source) = nullptr;
 
   /// Of the classes and constants that are known.
   [[nodiscard]] Dataset dataset(Tensor samples, Tensor labels) const;
 };
 
 extern const DataReader fashion_mnist_reader, mnist_reader, cifar10_reader, cifar100_reader, images_reader,
-    tensors_reader;
+    tensors_reader, csv_reader;
 
 }  // namespace headstart::learn

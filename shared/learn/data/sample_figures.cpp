@@ -47,10 +47,11 @@ Moments moments_of_bytes(const Tensor& values) {
   return moments;
 }
 
-/// values: float32, not empty.
+/// values: float32.
 Moments moments_of_floats(const Tensor& values) {
   constexpr std::int64_t rows_at_once = 1024;
   Moments moments;
+  if (values.numel() == 0) return {0, 0, 0, 0, 1};
   for (const Tensor& part : values.split(rows_at_once)) {
     const Tensor wide = part.to(at::kDouble);
     moments.add({wide.min().item<double>(), wide.max().item<double>(), wide.sum().item<double>(),
@@ -130,7 +131,8 @@ void require_whole(const SampleFigures& figures) {
 SampleFigures figures_of(const Dataset& dataset) {
   const bool is_bytes = stored_of(dataset) == Stored::uint8;
   SampleFigures figures{is_bytes ? Stored::uint8 : Stored::float32, dataset.size(), {}, {}, {}, {}};
-  const auto moments_of = [is_bytes](const Tensor& values) {
+  const auto moments_of = [&](const Tensor& values) {
+    if (dataset.table) return moments_of_floats(values.masked_select(values.isnan().logical_not()));
     return is_bytes ? moments_of_bytes(values) : moments_of_floats(values);
   };
   if (dataset.images.size(1) > max_figure_channels) {

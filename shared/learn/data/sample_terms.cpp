@@ -62,6 +62,34 @@ std::string difference_between(const std::vector<std::string>& own, const std::v
                      quoted(*theirs));
 }
 
+/// Where the silo holds a schema of its own, it says the same as the run's terms.
+void require_own_schema(const Dataset& dataset, const SampleTerms& run) {
+  const Table& table = *dataset.table;
+  if (table.schema_file.empty()) return;
+  const auto refuse = [&table](const std::string& difference) {
+    throw Error(Errc::data, fmt::format("{}: the run's terms have other columns: {}; take the coordinator's schema, or "
+                                        "none (data.schema)",
+                                        table.schema_file, difference));
+  };
+  const auto shown = [](const TableColumn& column) {
+    if (column.categories.empty()) return quoted(column.name) + ", a number";
+    return fmt::format("{}, one of {}", quoted(column.name), list_text(column.categories));
+  };
+  if (dataset.columns.label != run.table.label) {
+    refuse(fmt::format("label {} here and {} there", quoted(dataset.columns.label), quoted(run.table.label)));
+  }
+  const std::vector<TableColumn> own = dataset.columns.list();
+  const std::vector<TableColumn> theirs = run.table.list();
+  const auto [mine, other] = std::ranges::mismatch(own, theirs);
+  if (mine != own.end() && other != theirs.end()) {
+    refuse(fmt::format("column {} is {} here and {} there", mine - own.begin() + 1, shown(*mine), shown(*other)));
+  }
+  if (own.size() != theirs.size()) refuse(fmt::format("{} here and {} there", own.size(), theirs.size()));
+  if (dataset.classes != run.classes) {
+    refuse(fmt::format("classes {} here and {} there", list_text(dataset.classes), list_text(run.classes)));
+  }
+}
+
 }  // namespace
 
 Stored stored_of(const Dataset& dataset) {
@@ -76,6 +104,7 @@ void declare_fields(Fields& fields, const std::string& prefix, SampleTerms& term
   fields.numbers(prefix + ".mean", terms.mean, "Per channel; may be empty.");
   fields.numbers(prefix + ".deviation", terms.deviation, "Per channel; may be empty.",
                  {.min = smallest_deviation, .max = 1e30});
+  declare_fields(fields, prefix + ".table", terms.table);
 }
 
 std::vector<std::string> numbered_classes(std::int64_t num_classes) {
@@ -149,7 +178,7 @@ std::optional<std::string> class_misfit(const ClassList& own, const std::vector<
       "its classes are {}; the run's are {}: {}. {}", list_text(own.names), list_text(run), difference,
       is_numbered
           ? "The run has numbers for names: the coordinator gives it names (data.classes, or classes in meta.json)"
-          : "Spell class folders, or classes in meta.json, as the run does");
+          : "Spell class folders, labels of a table, or classes in meta.json, as the run does");
 }
 
 Tensor labels_in(const Dataset& dataset, const std::vector<std::string>& classes) {
@@ -176,18 +205,48 @@ Tensor labels_in(const Dataset& dataset, const std::vector<std::string>& classes
   return dataset.labels;
 }
 
-Samples model_input(Dataset dataset, const SampleTerms& run) {
-  const std::int64_t channels = dataset.images.size(1);
+Dataset in_terms(const Dataset& dataset, const SampleTerms& run) {
+  if (!dataset.table) return dataset;
+  if (run.table.is_empty()) {
+    throw Error(Errc::usage,
+                fmt::format("{}: a table needs a run whose terms say what its columns are: data.set csv at the server; "
+                            "between peers there are none",
+                            dataset.table->file));
+  }
+  require_own_schema(dataset, run);
+  const bool is_encoded = dataset.columns == run.table && dataset.classes == run.classes;
+  Dataset result = dataset;
+  if (!is_encoded) {
+    EncodedRows rows = encoded(*dataset.table, run.table, run.classes, dataset.places);
+    result.images = std::move(rows.samples);
+    result.labels = std::move(rows.labels);
+  }
+  result.columns = run.table;
+  result.classes = run.classes;
+  result.num_classes = std::ssize(run.classes);
+  result.class_source = ClassSource::stated;
+  return result;
+}
+
+Samples stored_input(const Dataset& dataset, const SampleTerms& run) {
+  Dataset stored = in_terms(dataset, run);
+  stored.labels = labels_in(stored, run.classes);
+  Tensor values = stored.images.to(at::kFloat, /*non_blocking=*/false, /*copy=*/true);
+  if (stored_of(stored) == Stored::uint8) values.div_(255);
+  return {std::move(values), stored.labels.clone()};
+}
+
+Samples model_input(const Dataset& dataset, const SampleTerms& run) {
+  Samples samples = stored_input(dataset, run);
+  const std::int64_t channels = samples.x.size(1);
   if (!run.mean.empty() && (std::ssize(run.mean) != channels || std::ssize(run.deviation) != channels)) {
     throw Error(Errc::data,
                 fmt::format("the run's mean and deviation are of {} and {} channels, samples of data set {} "
                             "have {}",
                             run.mean.size(), run.deviation.size(), dataset.name, channels));
   }
-  dataset.labels = labels_in(dataset, run.classes);
-  dataset.mean = run.mean;
-  dataset.deviation = run.deviation;
-  return dataset.all();
+  normalise(samples.x, run.mean, run.deviation, run.table.missing);
+  return samples;
 }
 
 SampleTerms sample_terms(const Dataset& dataset) {
@@ -196,8 +255,11 @@ SampleTerms sample_terms(const Dataset& dataset) {
   terms.stored = stored_of(dataset);
   terms.mean = dataset.mean;
   terms.deviation = dataset.deviation;
+  terms.table = dataset.columns;
   if (terms.stored == Stored::uint8) {
     terms.range = {0, 1};
+  } else if (dataset.table) {
+    terms.range = {};  // the least and greatest value of a table are those of single rows
   } else if (dataset.images.numel() > 0) {
     terms.range = {dataset.images.min().item<double>(), dataset.images.max().item<double>()};
   }

@@ -31,6 +31,7 @@ struct SampleTerms {
   /// show; where the run holds none, what its settings say, or empty.
   std::vector<double> range;
   std::vector<double> mean, deviation;  ///< Per channel, deviation above 0; empty: values are not normalised.
+  TableTerms table;                     ///< Where the run's samples are rows of tables.
 };
 /// "samples.classes", ... under `prefix`.
 void declare_fields(Fields& fields, const std::string& prefix, SampleTerms& terms);
@@ -60,9 +61,16 @@ std::optional<std::string> class_misfit(const ClassList& own, const std::vector<
 /// The labels by the run's numbering. Throws Error(data): class_misfit(), or a label beyond the run's classes, by file
 /// and index.
 Tensor labels_in(const Dataset& dataset, const std::vector<std::string>& classes);
+/// A table with samples and labels as the run has its columns and classes; another data set as it is. Throws
+/// Error(data) as encoded() does, or where the silo's own schema is another than the run's; Error(usage) for a table
+/// where the run has none.
+Dataset in_terms(const Dataset& dataset, const SampleTerms& run);
+/// The samples before they are normalised, float32, uint8 divided by 255, a missing value NaN; labels by the run's
+/// numbering. Throws as in_terms() and labels_in() do.
+Samples stored_input(const Dataset& dataset, const SampleTerms& run);
 /// The samples as a model of the run sees them, by the run's constants and not those of `dataset`. Throws as
-/// labels_in() does, or where there are not as many constants as channels.
-Samples model_input(Dataset dataset, const SampleTerms& run);
+/// in_terms() and labels_in() do, or where there are not as many constants as channels.
+Samples model_input(const Dataset& dataset, const SampleTerms& run);
 
 /// What `dataset` itself means, as the terms of a run over it.
 SampleTerms sample_terms(const Dataset& dataset);

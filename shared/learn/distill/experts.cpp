@@ -15,7 +15,7 @@ namespace headstart::learn {
 namespace {
 
 /// Beyond it a sample counts no more, or less: one sample must not outweigh all others.
-constexpr double largest_log_odds = 8;
+constexpr double largest_density_log_odds = 8;
 /// Added to each deviation: a feature that hardly varies must not be blown up.
 constexpr double deviation_floor = 0.1;
 
@@ -102,7 +102,7 @@ Tensor density_log_odds(const Tensor& own, const Tensor& open, double penalty) {
 
 Tensor density_weights(const Tensor& log_odds, Density density) {
   if (density == Density::bounded) return at::sigmoid(log_odds).square();
-  return log_odds.clamp(-largest_log_odds, largest_log_odds).exp();
+  return log_odds.clamp(-largest_density_log_odds, largest_density_log_odds).exp();
 }
 
 Tensor expert_targets(const Tensor& logits, const Tensor& weights, double temperature) {

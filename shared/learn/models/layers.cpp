@@ -65,7 +65,10 @@ void Network::add_second_head() {
 }
 
 Normalisation::Normalisation(Norm norm, std::int64_t channels)
-    : kind(norm), groups(std::gcd(channels, std::int64_t{32})) {
+    : Normalisation(norm, channels, std::gcd(channels, std::int64_t{32})) {}
+
+Normalisation::Normalisation(Norm norm, std::int64_t channels, std::int64_t num_groups)
+    : kind(norm), groups(num_groups) {
   if (kind == Norm::none) return;
   weight = register_parameter("weight", torch::ones({channels}));
   bias = register_parameter("bias", torch::zeros({channels}));
@@ -79,7 +82,7 @@ void require_images(std::string_view network, const Task& task) {
   if (task.shape.size() == 3) return;
   throw Error(Errc::usage,
               fmt::format("model.name: {} expects samples of 3 dimensions, [channels, height, width]; those "
-                          "of the data have {}: {}",
+                          "of the data have {}: {}; mlp and linear take any",
                           network, task.shape.size(), shape_text(task.shape)));
 }
 

@@ -56,11 +56,10 @@ void initialise(Network& network, Seed seed) {
   }
 }
 
-[[noreturn]] void refuse_unknown(const std::string& name) {
-  const std::string near = nearest(name, {"cnn", "resnet18"});
-  throw Error(Errc::usage, fmt::format("model.name: expected cnn, resnet18, script:FILE or state:FILE, got '{}'{}",
-                                       name, near.empty() ? "" : fmt::format(" (did you mean {}?)", near)));
-}
+constexpr NetworkRow networks[] = {{"cnn", make_cnn, cnn_bytes},
+                                   {"resnet18", make_resnet18, resnet18_bytes},
+                                   {"mlp", make_mlp, mlp_bytes},
+                                   {"linear", make_linear, linear_bytes}};
 
 std::mutex& global_generator_mutex() {
   static std::mutex mutex;
@@ -71,9 +70,21 @@ thread_local bool holds_global_generator = false;
 
 }  // namespace
 
+const NetworkRow& network_row(const std::string& name) {
+  std::vector<std::string> names;
+  for (const NetworkRow& row : networks) {
+    if (row.name == name) return row;
+    names.emplace_back(row.name);
+  }
+  const std::string near = nearest(name, names);
+  throw Error(Errc::usage,
+              fmt::format("model.name: expected {}, script:FILE or state:FILE, got '{}'{}", fmt::join(names, ", "),
+                          name, near.empty() ? "" : fmt::format(" (did you mean {}?)", near)));
+}
+
 Norm resolved_norm(const ModelSpec& spec) {
   if (spec.norm != Norm::automatic) return spec.norm;
-  return spec.name == "cnn" ? Norm::none : Norm::batch;
+  return spec.name == "resnet18" ? Norm::batch : Norm::none;
 }
 
 std::string ModelSpec::architecture() const {
@@ -85,27 +96,37 @@ std::string ModelSpec::architecture() const {
     return fmt::format("cnn channels={} kernel={} hidden={} norm={}{}", fmt::join(channels, ","), kernel, hidden,
                        norm_word, head);
   }
-  if (name == "resnet18") return fmt::format("resnet18 width={} norm={}{}", width, norm_word, head);
-  refuse_unknown(name);
+  if (name == "mlp") {
+    return fmt::format("mlp hidden_layers={} norm={}{}", fmt::join(hidden_layers, ","), norm_word, head);
+  }
+  if (name == "linear") return fmt::format("linear{}", head);
+  (void)network_row(name);  // refuses unknown names
+  return fmt::format("resnet18 width={} norm={}{}", width, norm_word, head);
 }
 
 void declare_fields(Fields& fields, const std::string& prefix, ModelSpec& spec) {
   fields.group(prefix, "The network and its sizes");
   fields.checked_text(prefix + ".name", spec.name,
-                      "Network: cnn, resnet18, script:FILE, a TorchScript file, or state:FILE, a "
-                      "safetensors file: a model that silos compute in processes of their own (--worker).",
+                      "Network: cnn and resnet18 for images, mlp and linear for samples of any shape, script:FILE, a "
+                      "TorchScript file, or state:FILE, a safetensors file: a model that silos compute in processes of "
+                      "their own (--worker).",
                       require_model_path);
   fields.integers(prefix + ".channels", spec.channels, "cnn: filters of its two convolutions.",
                   {.min = 1, .max = 2048});
   fields.integer(prefix + ".kernel", spec.kernel, "cnn: side of the square filters.", {.min = 1, .max = 31});
   fields.integer(prefix + ".hidden", spec.hidden, "cnn: units of the hidden linear layer.", {.min = 1, .max = 1048576});
   fields.integer(prefix + ".width", spec.width, "resnet18: filters of the first stage.", {.min = 1, .max = 1024});
-  fields.choice(prefix + ".norm", spec.norm,
-                "Normalisation after each convolution of cnn and resnet18 (auto: none for cnn, batch for resnet18).",
-                Choices<Norm>(norm_words));
+  fields.choice(
+      prefix + ".norm", spec.norm,
+      "Normalisation after each convolution of cnn and resnet18 and each hidden layer of mlp (auto: batch for "
+      "resnet18, else none).",
+      Choices<Norm>(norm_words));
   fields.flag(prefix + ".second_head", spec.second_head,
-              "cnn, resnet18: a second classifier of the same features, three layers deep (head2.* in the state). A "
-              "script has one where it returns two logits.");
+              "A second classifier of the same features, three layers deep (head2.* in the state). A script has one "
+              "where it returns two logits.");
+  fields.integers(prefix + ".hidden_layers", spec.hidden_layers,
+                  "mlp: units of each hidden layer, from the input on, with ReLU after each.",
+                  {.min = 1, .max = 1048576});
 }
 
 void require_model_path(const std::string& name) {
@@ -115,10 +136,10 @@ void require_model_path(const std::string& name) {
 }
 
 Tensor Model::features(const Tensor& /*x*/) {
-  throw Error(
-      Errc::usage,
-      "the model does not show its features; cnn and resnet18 do, and scripts with a method features() and a linear "
-      "submodule head (client/scripts.md)");
+  throw Error(Errc::usage,
+              "the model does not show its features; the built-in networks do, and scripts with a method features() "
+              "and a linear "
+              "submodule head (client/scripts.md)");
 }
 
 std::string Model::head_prefix(Head head) const {
@@ -180,17 +201,15 @@ void move_tensors(const std::vector<NamedTensor>& tensors, c10::Device device) {
 std::unique_ptr<Model> make_model(const ModelSpec& spec, const Task& task, Seed seed) {
   if (spec.is_scripted()) {
     if (spec.second_head) {
-      throw Error(Errc::usage,
-                  "model.second_head is for cnn and resnet18; a script has a second head where it returns two logits, "
-                  "the second from its submodule head2");
+      throw Error(
+          Errc::usage,
+          "model.second_head is for the built-in networks; a script has a second head where it returns two logits, "
+          "the second from its submodule head2");
     }
     return load_script(spec, task);
   }
   if (spec.is_stated()) return make_stated(stated_of(spec));
-  std::shared_ptr<Network> network;
-  if (spec.name == "cnn") network = make_cnn(spec, task, resolved_norm(spec));
-  if (spec.name == "resnet18") network = make_resnet18(spec, task, resolved_norm(spec));
-  if (!network) refuse_unknown(spec.name);
+  std::shared_ptr<Network> network = network_row(spec.name).make(spec, task, resolved_norm(spec));
   if (spec.second_head) network->add_second_head();
   initialise(*network, seed);
   return std::make_unique<BuiltInModel>(std::move(network));

@@ -15,7 +15,7 @@
 
 namespace headstart::learn {
 
-enum class Norm { automatic, batch, group, none };  ///< automatic: none for cnn, batch for resnet18.
+enum class Norm { automatic, batch, group, none };  ///< automatic: none for cnn and mlp, batch for resnet18.
 inline constexpr std::pair<Norm, std::string_view> norm_words[] = {
     {Norm::automatic, "auto"}, {Norm::batch, "batch"}, {Norm::group, "group"}, {Norm::none, "none"}};
 
@@ -23,13 +23,14 @@ struct StatedModel;
 
 /// Names an architecture; with a Task it determines the schema of the state.
 struct ModelSpec {
-  std::string name = "cnn";                       ///< "cnn", "resnet18", "script:FILE" or "state:FILE".
+  std::string name = "cnn";                       ///< "cnn", "resnet18", "mlp", "linear" "script:FILE" or "state:FILE".
   std::vector<std::int64_t> channels = {32, 64};  ///< cnn: filters of its two convolutions.
   std::int64_t kernel = 3;                        ///< cnn: side of the square filters.
   std::int64_t hidden = 128;                      ///< cnn: units of the hidden linear layer.
   std::int64_t width = 64;                        ///< resnet18: filters of the first stage (64: 11.2 M parameters).
-  Norm norm = Norm::automatic;                    ///< Normalisation after each convolution.
-  bool second_head = false;                       ///< cnn, resnet18: a second classifier of the same features.
+  Norm norm = Norm::automatic;                    ///< Normalisation after each convolution, or hidden layer of mlp.
+  bool second_head = false;                       ///< Not of scripts: a second classifier of the same features.
+  std::vector<std::int64_t> hidden_layers = {64, 32};  ///< mlp: units of each hidden layer.
 
   /// state:FILE: what the file holds, which whoever can read it fills in (wire::read_stated_model). Empty elsewhere.
   std::shared_ptr<const StatedModel> stated;
@@ -46,9 +47,9 @@ struct ModelSpec {
     if (is_scripted()) name = "script:";
     if (is_stated()) name = "state:";
   }
-  /// One line that names the architecture to a peer: "cnn channels=32,64 kernel=3 hidden=128 norm=none",
-  /// "script sha256=..." (the file's content, not its path), "state schema=..." (names, types and shapes). Equal lines
-  /// mean interchangeable weights.
+  /// One line that names the architecture to a peer: "cnn channels=32,64 kernel=3 hidden=128 norm=none", "linear",
+  /// "mlp hidden_layers=64,32 norm=none", "script sha256=..." (the file's content, not its path), "state schema=..."
+  /// (names, types and shapes). Equal lines mean interchangeable weights.
   [[nodiscard]] std::string architecture() const;
 };
 
@@ -110,17 +111,18 @@ class Model {
   [[nodiscard]] virtual StateDict exchanged_part(const StateDict& state) { return state; }
 };
 
-/// Makes the network that `spec` names, for `task`, initialised from `seed` alone: cnn with PyTorch's defaults
-/// (uniform within 1/sqrt(fan_in)), resnet18 with torchvision's (convolutions normal with variance 2/fan_out) and its
-/// tensor names; a scripted model keeps the weights of its file. A second head has F, F, F / 2 and num_classes units
-/// with ReLU between (the 512, 512, 256, 10 of Molo et al. scaled to F features), PyTorch's defaults, and names that
-/// begin with "head2."; the rest is the network without it, bit by bit. A script has one where it returns two logits,
-/// the second from its submodule head2. GroupNorm has gcd(channels, 32) groups. Throws Error(usage) for an unknown name
-/// or impossible sizes, or for a network of images where samples are none, Error(data) for a script that cannot be
-/// loaded or does not map the task's samples to [B, num_classes] logits, cannot be trained, or has state that cannot be
-/// exchanged; of what may be meant but probably is not, the log warns once (client/scripts.md lists both). A stated
-/// model has the state of its file, and throws Error(usage) where it is to compute anything, or where the file was not
-/// read.
+/// Makes the network that `spec` names, for `task`, initialised from `seed` alone: cnn, mlp and linear with PyTorch's
+/// defaults (uniform within 1/sqrt(fan_in)), resnet18 with torchvision's (convolutions normal with variance 2/fan_out)
+/// and its tensor names; a scripted model keeps the weights of its file. A second head has F, F, F / 2 and num_classes
+/// units with ReLU between (the 512, 512, 256, 10 of Molo et al. scaled to F features), PyTorch's defaults, and names
+/// that begin with "head2."; the rest is the network without it, bit by bit. A script has one where it returns two
+/// logits, the second from its submodule head2. GroupNorm has gcd(channels, 32) groups; in mlp one group, which is
+/// LayerNorm. mlp and linear take samples of any shape, their values in a row; the features of linear are these. Throws
+/// Error(usage) for an unknown name or impossible sizes, or for a network of images where samples are none, Error(data)
+/// for a script that cannot be loaded or does not map the task's samples to [B, num_classes] logits, cannot be trained,
+/// or has state that cannot be exchanged; of what may be meant but probably is not, the log warns once
+/// (client/scripts.md lists both). A stated model has the state of its file, and throws Error(usage) where it is to
+/// compute anything, or where the file was not read.
 std::unique_ptr<Model> make_model(const ModelSpec& spec, const Task& task, Seed seed);
 
 /// "cpu", "cuda", or "auto" (cuda where LibTorch has it and sees a device). Throws Error(usage): another word, or cuda

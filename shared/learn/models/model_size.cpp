@@ -22,11 +22,9 @@ std::uint64_t file_bytes(const std::string& file) {
 
 std::uint64_t state_bytes(const ModelSpec& spec, const Task& task) {
   if (spec.is_scripted()) return file_bytes(spec.script_file());
-  (void)spec.architecture();  // refuses unknown names
   if (spec.is_stated()) return stated_of(spec).schema.num_bytes();
-  const Norm norm = resolved_norm(spec);
   // Doubles do not overflow, and hold every size that there is memory for exactly.
-  const double bytes = spec.name == "cnn" ? cnn_bytes(spec, task, norm) : resnet18_bytes(spec, task, norm);
+  const double bytes = network_row(spec.name).bytes(spec, task, resolved_norm(spec));
   constexpr double limit = 0x1p63;
   return static_cast<std::uint64_t>(bytes < limit ? bytes : limit);
 }

@@ -73,6 +73,8 @@ struct Network : torch::nn::Module {
 /// PyTorch's modules.
 struct Normalisation : torch::nn::Module {
   Normalisation(Norm kind, std::int64_t channels);
+  /// GroupNorm over so many groups, which divide the channels.
+  Normalisation(Norm kind, std::int64_t channels, std::int64_t num_groups);
   Tensor forward(const Tensor& x);
 
   Norm kind;
@@ -80,20 +82,33 @@ struct Normalisation : torch::nn::Module {
   Tensor weight, bias, running_mean, running_var, num_batches_tracked;
 };
 
+/// What a built-in network is made and measured by.
+struct NetworkRow {
+  std::string_view name;
+  std::shared_ptr<Network> (*make)(const ModelSpec& spec, const Task& task, Norm norm);
+  double (*bytes)(const ModelSpec& spec, const Task& task, Norm norm);
+};
+/// Throws Error(usage) where none has the name.
+const NetworkRow& network_row(const std::string& name);
+
 /// The specification's, with `automatic` resolved.
 Norm resolved_norm(const ModelSpec& spec);
 
 /// Throws Error(usage) where the samples are no images, [channels, height, width].
 void require_images(std::string_view network, const Task& task);
 
-/// `norm` replaces the specification's. Throw Error(usage) for impossible sizes and samples that are no images, before
-/// anything is allocated.
+/// `norm` replaces the specification's. Throw Error(usage) for impossible sizes, and where cnn or resnet18 are to take
+/// samples that are no images, before anything is allocated.
 std::shared_ptr<Network> make_cnn(const ModelSpec& spec, const Task& task, Norm norm);
 std::shared_ptr<Network> make_resnet18(const ModelSpec& spec, const Task& task, Norm norm);
+std::shared_ptr<Network> make_mlp(const ModelSpec& spec, const Task& task, Norm norm);
+std::shared_ptr<Network> make_linear(const ModelSpec& spec, const Task& task, Norm norm);
 
 /// Bytes of the state that these would have. Throw as they do.
 double cnn_bytes(const ModelSpec& spec, const Task& task, Norm norm);
 double resnet18_bytes(const ModelSpec& spec, const Task& task, Norm norm);
+double mlp_bytes(const ModelSpec& spec, const Task& task, Norm norm);
+double linear_bytes(const ModelSpec& spec, const Task& task, Norm norm);
 /// Likewise of one normalisation of so many channels, and of a second head.
 double normalisation_bytes(Norm kind, double channels);
 double second_head_bytes(double num_features, double num_classes);

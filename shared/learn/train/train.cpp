@@ -93,14 +93,10 @@ void check_samples(const Samples& samples) {
   if (!samples.is_labeled()) throw Error(Errc::data, "the samples to train on have no labels");
 }
 
-bool is_better(const Evaluation& candidate, const Evaluation& best) {
-  const double gain = candidate.accuracy() - best.accuracy();
-  return gain > 0 || (gain == 0 && candidate.loss() < best.loss());
-}
-
-Evaluation judge(Model& model, const Samples& held_out, const std::stop_token& stop, const ProgressCallback& progress) {
+Evaluation judge(Model& model, const Samples& held_out, Measures measures, const std::stop_token& stop,
+                 const ProgressCallback& progress) {
   const Tensor logits = logits_of(model, held_out.x, 256, stop, progress);
-  return evaluate_logits(logits, held_out.y, logits.size(1));
+  return evaluate_logits(logits, held_out.y, logits.size(1), measures);
 }
 
 }  // namespace
@@ -132,9 +128,11 @@ void declare_fields(Fields& fields, const std::string& prefix, PretrainOptions& 
   fields.group(prefix, "How a model is trained on its own, with early stopping");
   declare_fields(fields, prefix, options.optimizer);
   fields.integer(prefix + ".max_epochs", options.max_epochs, "Epochs at most.", {.min = 1, .max = 1e6});
-  fields.integer(prefix + ".patience", options.patience,
-                 "Epochs without a better held-out accuracy (ties by lower loss) before training stops.",
-                 {.min = 1, .max = 1e6});
+  fields.integer(
+      prefix + ".patience", options.patience,
+      "Epochs without a better held-out accuracy, or validation.metric of a run (ties by lower loss), before "
+      "training stops.",
+      {.min = 1, .max = 1e6});
   fields.integer(prefix + ".batch_size", options.batch_size, "Samples a batch.", {.min = 1, .max = 1e6});
 }
 
@@ -218,8 +216,8 @@ PretrainResult pretrain(Model& model, const Samples& training, const Samples& he
     const auto still_judging = [&](const Progress&) {
       if (progress) progress({.done = epoch * training.size(), .total = planned});
     };
-    Evaluation now = judge(model, held_out, stop, still_judging);
-    if (result.best_epoch == 0 || is_better(now, result.held_out)) {
+    Evaluation now = judge(model, held_out, options.metric.measures(), stop, still_judging);
+    if (result.best_epoch == 0 || options.metric.is_better(now, result.held_out)) {
       result.best = model.state();
       result.best_epoch = epoch;
       result.held_out = std::move(now);

@@ -13,6 +13,7 @@
 #include "shared/base/seed.hpp"
 #include "shared/learn/core/progress.hpp"
 #include "shared/learn/data/data_set.hpp"
+#include "shared/learn/metrics/metric.hpp"
 #include "shared/learn/models/model.hpp"
 #include "shared/learn/train/evaluation.hpp"
 #include "shared/learn/train/local_objective.hpp"
@@ -44,8 +45,9 @@ struct TrainOptions {
 struct PretrainOptions {
   OptimizerOptions optimizer{.kind = OptimizerKind::adam, .lr = 1e-3, .weight_decay = 1e-4};
   std::int64_t max_epochs = 100;
-  std::int64_t patience = 10;  ///< Epochs without better held-out accuracy (ties by lower loss) before it stops.
+  std::int64_t patience = 10;  ///< Epochs without a better held-out `metric` (ties by lower loss) before it stops.
   std::int64_t batch_size = 32;
+  Metric metric{};  ///< Not a setting of its own: a run fills in its validation.metric.
 };
 
 void declare_fields(Fields& fields, const std::string& prefix, OptimizerOptions& options);

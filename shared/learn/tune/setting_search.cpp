@@ -20,10 +20,15 @@ void declare_fields(Fields& fields, const std::string& prefix, SettingGrid& grid
 }
 
 bool is_better(const Rating& candidate, const Rating& best) {
-  return candidate.accuracy > best.accuracy || (candidate.accuracy == best.accuracy && candidate.loss < best.loss);
+  const double gain = candidate.deciding() - best.deciding();
+  return gain > 0 || (gain == 0 && candidate.loss < best.loss);
 }
 
-Rating rating_of(const Evaluation& evaluation) { return {evaluation.accuracy(), evaluation.loss()}; }
+Rating rating_of(const Evaluation& evaluation, const Metric& metric) {
+  Rating rating{evaluation.accuracy(), evaluation.loss()};
+  if (!metric.is_accuracy()) rating.score = metric.score(evaluation);
+  return rating;
+}
 
 namespace {
 
@@ -121,16 +126,16 @@ class AutomaticSearch final : public StagedSearch {
  protected:
   std::vector<KdSetting> next_stage() override {
     if (std::ssize(asks()) >= budget_) return {};
-    std::vector<double> accuracies;
+    std::vector<double> scores;
     std::vector<KdSetting> tried;
     for (std::size_t i = 0; i < ratings().size(); ++i) {
       // A student that diverged knows nothing.
-      accuracies.push_back(ratings()[i] ? ratings()[i]->accuracy : 0);
+      scores.push_back(ratings()[i] ? ratings()[i]->deciding() : 0);
       tried.push_back(asks()[i].setting);
     }
     const Posterior posterior =
-        posterior_of(response, places(tried), torch::tensor(accuracies, torch::kFloat64), places(settings_));
-    const Tensor improvement = expected_improvement(posterior, *std::ranges::max_element(accuracies));
+        posterior_of(response, places(tried), torch::tensor(scores, torch::kFloat64), places(settings_));
+    const Tensor improvement = expected_improvement(posterior, *std::ranges::max_element(scores));
     std::optional<std::size_t> best;
     double most = least_improvement;
     for (std::size_t i = 0; i < settings_.size(); ++i) {

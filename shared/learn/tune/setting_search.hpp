@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "shared/base/fields.hpp"
-#include "shared/learn/train/evaluation.hpp"
+#include "shared/learn/metrics/metric.hpp"
 
 namespace headstart::learn {
 
@@ -32,10 +32,14 @@ void declare_fields(Fields& fields, const std::string& prefix, SettingGrid& grid
 struct Rating {
   double accuracy = 0;  ///< 0..1.
   double loss = 0;      ///< Mean cross-entropy.
+  /// Metric::score() of another metric than accuracy, which then decides; none: accuracy does.
+  std::optional<double> score = {};
+
+  [[nodiscard]] double deciding() const { return score.value_or(accuracy); }  ///< 0..1, higher is better.
 };
-/// Higher accuracy, then lower loss; never true of equals.
+/// Higher score or accuracy, then lower loss; never true of equals.
 bool is_better(const Rating& candidate, const Rating& best);
-Rating rating_of(const Evaluation& evaluation);
+Rating rating_of(const Evaluation& evaluation, const Metric& metric = {});
 
 /// A student distilled with one setting from the start to `epochs` in all.
 struct Ask {

@@ -1,6 +1,7 @@
 #include "client/local_worker.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <fstream>
 #include <functional>
 #include <sstream>
@@ -103,6 +104,66 @@ TEST_CASE("a model above limits.own_model is refused before it is built: the cli
         small.architecture());
 }
 
+Input normalisation_of(const at::Tensor& mean_and_deviation) {
+  wire::PackedState state = wire::PackedState::of_tensor("normalisation", mean_and_deviation);
+  return {.name = "normalisation", .owner = {}, .form = {}, .digest = state.digest(), .state = state};
+}
+
+Assignment evaluation(std::vector<Input> more = {}) {
+  Assignment assignment{.kind = "evaluate", .settings = {}, .inputs = {}};
+  const wire::PackedState model = model_of(1);
+  assignment.inputs.push_back({.name = "model", .owner = {}, .form = {}, .digest = model.digest(), .state = model});
+  for (Input& input : more) assignment.inputs.push_back(std::move(input));
+  return assignment;
+}
+
+TEST_CASE("federated statistics: a silo describes its training samples, and works on them once they are normalised") {
+  plan::Terms terms = small_terms();
+  terms.statistics = plan::StatisticsSource::federated;
+  SiloOptions options;
+  options.min_described_samples = num_training;
+  options.shows_range = true;
+  const auto worker = test::small_worker(silo, options);
+  worker->join(terms);
+  const TaskResult described = worker->perform({.kind = "describe", .settings = {}, .inputs = {}}, Notes().context());
+  const auto figures = plan::describe_figures_from_json_text(described.figures, num_training);
+  CHECK(figures.num_samples == num_training);
+  CHECK(figures.has_range);
+  REQUIRE(described.state);
+  const at::Tensor said = described.state->state().tensors().front().tensor;
+  CHECK(said.sizes() == at::IntArrayRef({6, 1}));
+  CHECK(said[0].item<double>() == num_training * 144);
+
+  CHECK(test::code_of([&] { (void)worker->perform(evaluation(), Notes().context()); }) == Errc::protocol);
+  const auto by = [](double mean, double deviation) {
+    return normalisation_of(torch::tensor({mean, deviation}, torch::kDouble).view({2, 1}));
+  };
+  const auto loss_by = [&](double mean, double deviation) {
+    const TaskResult result = worker->perform(evaluation({by(mean, deviation)}), Notes().context());
+    return plan::evaluation_from_json_text(result.figures, 3, num_held_out).loss_sum;
+  };
+  // As a silo of a run that has said it from the start.
+  plan::Terms given = small_terms();
+  given.samples.mean = {0.5};
+  given.samples.deviation = {2};
+  const auto other = test::small_worker(silo, {});
+  other->join(given);
+  const TaskResult expected = other->perform(evaluation(), Notes().context());
+  CHECK(loss_by(0.5, 2) == plan::evaluation_from_json_text(expected.figures, 3, num_held_out).loss_sum);
+  CHECK(loss_by(0.5, 3) != loss_by(0.5, 2));
+  for (const Input& odd : {by(0, 0), by(std::nan(""), 1), normalisation_of(torch::ones({2, 2}, torch::kDouble)),
+                           normalisation_of(torch::ones({2, 1}))}) {
+    CHECK(test::code_of([&] { (void)worker->perform(evaluation({odd}), Notes().context()); }) == Errc::protocol);
+  }
+
+  options.min_described_samples = num_training + 1;
+  const auto silent = test::small_worker(silo, options);
+  silent->join(terms);
+  const TaskResult nothing = silent->perform({.kind = "describe", .settings = {}, .inputs = {}}, Notes().context());
+  CHECK(plan::describe_figures_from_json_text(nothing.figures, num_training).num_samples == 0);
+  CHECK(nothing.state->state().tensors().front().tensor.abs().sum().item<double>() == 0);
+}
+
 Assignment consolidation_of_two_teachers() {
   const learn::ModelSpec spec = small_terms().model;
   return test::Consolidation(model_of(1), wire::PackedState::of_tensor("weights", learn::equal_weights(2, 3)),
@@ -164,6 +225,30 @@ TEST_CASE("evaluation, logits and statistics report what they have done") {
   const auto samples =
       wire::PackedState::of_tensor("samples", torch::randn({300, 1, 12, 12}, learn::generator(Seed(1))));
   CHECK(last_of([&](const TaskContext& context) { worker->logits(samples, context); }) == 300);
+}
+
+TEST_CASE(
+    "an evaluation has scores where they are asked for, and the word of the silo where it is asked and gives it") {
+  const wire::PackedState model = model_of(1);
+  const auto figures_of = [&](client::Worker& worker, const plan::EvaluateSettings& settings) {
+    const Assignment task{std::string(plan::task::evaluate),
+                          plan::to_json_text(settings),
+                          {test::Consolidation::input(plan::input::model, model)}};
+    return plan::evaluation_figures_from_json_text(worker.perform(task, {}).figures, 3, num_held_out);
+  };
+  for (const bool shows : {false, true}) {
+    const auto worker = test::small_worker(silo, {.shows_metrics = shows});
+    worker->join(small_terms());
+    const auto plain = figures_of(*worker, {});
+    CHECK_FALSE(plain.is_shown);
+    CHECK_FALSE(plain.counts.scores.has_value());
+    CHECK(figures_of(*worker, {.by_silo = true}).is_shown == shows);
+    const auto scored = figures_of(*worker, {.counts_scores = true});
+    CHECK_FALSE(scored.is_shown);
+    REQUIRE(scored.counts.scores.has_value());
+    CHECK(scored.counts.correct == plain.counts.correct);
+    CHECK(scored.counts.loss_sum == plain.counts.loss_sum);
+  }
 }
 
 TEST_CASE("evaluation and statistics end where they are told to stop") {

@@ -588,13 +588,13 @@ TEST_CASE("extension: a data set needs no more than its row") {
   static constexpr double mean[] = {1, 10};
   static constexpr double deviation[] = {2, 4};
   // A line is a label and the values of a sample.
-  const DataReader csv{
-      .name = "csv",
+  const DataReader lines_reader{
+      .name = "lines",
       .sentence = "a table as text",
-      .files = "train.csv and test.csv",
+      .files = "train.txt and test.txt",
       .load =
           [](const DataReader& reader, const std::filesystem::path& folder, const DataSource&, Split) {
-            std::istringstream lines(read_text(folder / "train.csv"));
+            std::istringstream lines(read_text(folder / "train.txt"));
             std::vector<float> values;
             std::vector<std::int64_t> labels;
             for (std::string line; std::getline(lines, line);) {
@@ -610,25 +610,25 @@ TEST_CASE("extension: a data set needs no more than its row") {
       .mean = mean,
       .deviation = deviation};
   const TemporaryFolder folder;
-  const auto load = [&](const std::string& path) { return load_dataset({"csv", path}, Split::train, csv); };
-  write(folder / "train.csv", "1,3,14\n0,1,6\n1,-1,10\n");
+  const auto load = [&](const std::string& path) { return load_dataset({"lines", path}, Split::train, lines_reader); };
+  write(folder / "train.txt", "1,3,14\n0,1,6\n1,-1,10\n");
   const Dataset train = load(folder.path().string());
-  CHECK(train.name == "csv");
+  CHECK(train.name == "lines");
   CHECK(train.task() == Task{{2}, 2});
   CHECK(train.classes == std::vector<std::string>{"calm", "storm"});
   CHECK(values(train.labels) == std::vector<std::int64_t>{1, 0, 1});
   CHECK(torch::equal(train.all().x, torch::tensor({{1.F, 1.F}, {0.F, -1.F}, {-1.F, 0.F}})));
-  check_contains(error_of(Errc::usage, [&] { load(""); }), {"'csv' needs a path: the folder of train.csv"});
-  check_contains(error_of(Errc::data, [&] { load("/nowhere"); }), {"no such folder", "train.csv and test.csv"});
+  check_contains(error_of(Errc::usage, [&] { load(""); }), {"'lines' needs a path: the folder of train.txt"});
+  check_contains(error_of(Errc::data, [&] { load("/nowhere"); }), {"no such folder", "train.txt and test.txt"});
   check_contains(error_of(Errc::usage,
                           [&] {
-                            load_dataset({"csv", "/nowhere"}, Split::train);
+                            load_dataset({"lines", "/nowhere"}, Split::train);
                           }),
-                 {"unknown data set 'csv'; there are fashion-mnist, mnist"});
+                 {"unknown data set 'lines'; there are fashion-mnist, mnist"});
   std::string wide = "0";
   for (int i = 0; i < 65537; ++i) wide += ",1";
-  write(folder / "train.csv", wide);
-  check_contains(error_of(Errc::data, [&] { load(folder.path().string()); }), {"data set csv in", "not 65537"});
+  write(folder / "train.txt", wide);
+  check_contains(error_of(Errc::data, [&] { load(folder.path().string()); }), {"data set lines in", "not 65537"});
 }
 
 TEST_CASE("the digest tells sizes, labels and their order apart") {

@@ -91,17 +91,25 @@ TEST_CASE("specifications that name no network are refused with what is wrong") 
   CHECK(message_of({.kernel = 0}, fashion).find("model.kernel") != std::string::npos);
   CHECK(message_of({.hidden = -1}, fashion).find("model.hidden") != std::string::npos);
   CHECK(message_of({.name = "resnet18", .width = 0}, cifar).find("model.width") != std::string::npos);
+  const std::string layers = message_of({.name = "mlp", .hidden_layers = {}}, fashion);
+  CHECK(layers.find("model.hidden_layers: mlp expects 1 to 64 numbers of units of at least 1, got []; model.name linear") !=
+        std::string::npos);
+  CHECK(message_of({.name = "mlp", .hidden_layers = {8, 0}}, fashion).find("got [8,0]") != std::string::npos);
+  CHECK(message_of({.name = "mlp", .norm = Norm::group, .hidden_layers = {8, 1}}, fashion).find("2 units") !=
+        std::string::npos);
+  CHECK(message_of({.name = "mlpp"}, fashion).find("did you mean mlp?") != std::string::npos);
 }
 
-TEST_CASE("the built-in networks are for images, and say so; scripts take samples of any shape") {
+TEST_CASE("cnn and resnet18 are for images, and say so; scripts take samples of any shape") {
   const Task table{.shape = {16}, .num_classes = 3};
   const Task volume{.shape = {1, 4, 2, 2}, .num_classes = 3};
   for (const char* name : {"cnn", "resnet18"}) {
     const std::string expected = fmt::format(
         "model.name: {} expects samples of 3 dimensions, [channels, height, width]; those of the data have ", name);
-    CHECK(message_of({.name = name}, table) == expected + "1: 16");
-    CHECK(message_of({.name = name}, volume) == expected + "4: 1x4x2x2");
-    CHECK(test::error_of(Errc::usage, [&] { (void)state_bytes({.name = name}, table); }) == expected + "1: 16");
+    CHECK(message_of({.name = name}, table) == expected + "1: 16; mlp and linear take any");
+    CHECK(message_of({.name = name}, volume) == expected + "4: 1x4x2x2; mlp and linear take any");
+    CHECK(test::error_of(Errc::usage, [&] { (void)state_bytes({.name = name}, table); }) ==
+          expected + "1: 16; mlp and linear take any");
   }
   const Tensor rows = torch::rand({5, 16});
   const Tensor logits = make_model({.name = script("tied")}, table, Seed(1))->forward(rows);
@@ -142,8 +150,53 @@ TEST_CASE("resnet18 computes what PyTorch computes with weights of torchvision's
   }
 }
 
+TEST_CASE("mlp and linear compute what plain PyTorch modules of the same names compute, samples of any rank") {
+  const nlohmann::json reference = read_json("tests/golden/mlp/reference.json");
+  const std::pair<const char*, ModelSpec> specs[] = {
+      {"none", {.name = "mlp", .hidden_layers = {6, 4}}},
+      {"batch", {.name = "mlp", .norm = Norm::batch, .hidden_layers = {6, 4}}},
+      {"group", {.name = "mlp", .norm = Norm::group, .hidden_layers = {6, 4}}},
+      {"linear", {.name = "linear"}}};
+  for (const auto& [key, spec] : specs) {
+    CAPTURE(key);
+    const nlohmann::json& expected = reference[key];
+    const auto model = make_model(spec, {.shape = {2, 3}, .num_classes = 3}, Seed(1));
+    std::vector<std::string> names;
+    for (const NamedTensor& named : model->named_state()) names.push_back(named.name);
+    std::ranges::sort(names);
+    CHECK(names == expected["names"].get<std::vector<std::string>>());
+    fill(*model);
+    const at::NoGradGuard no_grad;
+    const Tensor x = (3 * wave({5, 2, 3}, 0.5)).to(torch::kFloat);
+    model->set_training(false);
+    CHECK(model->forward(x).allclose(matrix_of(expected["evaluation"]), 1e-5, 1e-6));
+    model->set_training(true);
+    CHECK(model->forward(x).allclose(matrix_of(expected["training"]), 1e-5, 1e-6));
+    for (const std::vector<std::int64_t>& shape :
+         {std::vector<std::int64_t>{6}, std::vector<std::int64_t>{1, 3, 2}, std::vector<std::int64_t>{1, 1, 2, 3}}) {
+      const auto same = make_model(spec, {.shape = shape, .num_classes = 3}, Seed(1));
+      same->load(model->state());
+      std::vector<std::int64_t> sizes = shape;
+      sizes.insert(sizes.begin(), 5);
+      model->set_training(false);
+      same->set_training(false);
+      CHECK(torch::equal(same->forward(x.reshape(sizes)), model->forward(x)));
+    }
+  }
+}
+
+TEST_CASE("the features of linear are its inputs in a row") {
+  const auto model = make_model({.name = "linear"}, small_task, Seed(1));
+  const Tensor x = torch::rand({5, 1, 4, 4});
+  CHECK(torch::equal(model->features(x), x.view({5, 16})));
+  CHECK(model->head_prefix(Head::first) == "fc.");
+  CHECK(make_model({.name = "mlp", .hidden_layers = {7}}, small_task, Seed(1))->features(x).sizes() ==
+        at::IntArrayRef({5, 7}));
+}
+
 TEST_CASE("the first weights come from the seed alone") {
-  for (const ModelSpec& spec : {ModelSpec{}, ModelSpec{.name = "resnet18", .width = 4}}) {
+  for (const ModelSpec& spec : {ModelSpec{}, ModelSpec{.name = "resnet18", .width = 4}, ModelSpec{.name = "mlp"},
+                                ModelSpec{.name = "linear"}}) {
     const Task& task = spec.name == "cnn" ? fashion : cifar;
     const StateDict first = make_model(spec, task, Seed(3))->state();
     torch::rand(7);
@@ -217,6 +270,9 @@ TEST_CASE("the architecture's line tells apart what is not interchangeable, and 
   CHECK(ModelSpec{}.architecture() == "cnn channels=32,64 kernel=3 hidden=128 norm=none");
   CHECK(ModelSpec{.width = 5, .norm = Norm::none}.architecture() == ModelSpec{}.architecture());
   CHECK(ModelSpec{.name = "resnet18", .hidden = 9}.architecture() == "resnet18 width=64 norm=batch");
+  CHECK(ModelSpec{.name = "mlp"}.architecture() == "mlp hidden_layers=64,32 norm=none");
+  CHECK(ModelSpec{.name = "linear", .norm = Norm::batch}.architecture() == "linear");
+  CHECK(ModelSpec{.name = "linear", .second_head = true}.architecture() == "linear second_head");
 }
 
 TEST_CASE("a script's architecture is its content, not its path") {
@@ -294,7 +350,10 @@ TEST_CASE("the size of a model is known without building it") {
       const ModelSpec specs[] = {{.name = "cnn", .norm = norm},
                                  {.name = "cnn", .channels = {3, 5}, .kernel = 2, .hidden = 7, .norm = norm},
                                  {.name = "resnet18", .width = 4, .norm = norm},
-                                 {.name = "resnet18", .width = 6, .norm = norm}};
+                                 {.name = "resnet18", .width = 6, .norm = norm},
+                                 {.name = "mlp", .norm = norm},
+                                 {.name = "mlp", .norm = norm, .second_head = true, .hidden_layers = {9, 2, 5}},
+                                 {.name = "linear", .norm = norm, .second_head = task.shape[0] == 1}};
       for (const ModelSpec& spec : specs) {
         CAPTURE(spec.architecture());
         CHECK(state_bytes(spec, task) == make_model(spec, task, Seed(1))->schema().num_bytes());

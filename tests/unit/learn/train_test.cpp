@@ -4,6 +4,7 @@
 #include <cmath>
 #include <functional>
 #include <limits>
+#include <set>
 #include <thread>
 
 #include <doctest/doctest.h>
@@ -237,6 +238,39 @@ TEST_CASE("pre-training learns, and returns and loads the state that it judged b
   const Evaluation again = evaluate(*model, held_out, 3);
   CHECK(again.correct == result.held_out.correct);
   CHECK(again.loss_sum == doctest::Approx(result.held_out.loss_sum));
+}
+
+TEST_CASE("early stopping goes by the metric: the epoch kept is the best by it, then by the loss") {
+  // Labels of a fifth of the samples are another class's: what is learned of one class is lost of another.
+  Samples training = bright_rows(60, Seed(4));
+  training.y = torch::where(torch::arange(60, torch::kLong) % 5 == 0, (training.y + 1) % 3, training.y);
+  const Samples held_out = bright_rows(24, Seed(5));
+  PretrainOptions options{
+      .optimizer = {.kind = OptimizerKind::adam, .lr = 0.02}, .max_epochs = 12, .patience = 12, .batch_size = 8};
+  // After k epochs without held-out samples the model is that of epoch k.
+  std::vector<Evaluation> epochs;
+  for (std::int64_t last = 1; last <= options.max_epochs; ++last) {
+    PretrainOptions until = options;
+    until.max_epochs = last;
+    const auto model = make_model(small, task, Seed(1));
+    pretrain(*model, training, {}, until, Seed(3));
+    epochs.push_back(evaluate(*model, held_out, 3, Measures::exact));
+  }
+  std::set<std::int64_t> kept;
+  for (const char* word : {"accuracy", "recall:0", "recall:1", "recall:2", "auc:1", "log_loss"}) {
+    CAPTURE(word);
+    options.metric = metric_of(word, {"0", "1", "2"});
+    std::size_t best = 0;
+    for (std::size_t epoch = 1; epoch < epochs.size(); ++epoch) {
+      const double gain = options.metric.gain(epochs[epoch], epochs[best]);
+      if (gain > 0 || (gain == 0 && epochs[epoch].loss() < epochs[best].loss())) best = epoch;
+    }
+    const auto model = make_model(small, task, Seed(1));
+    const PretrainResult result = pretrain(*model, training, held_out, options, Seed(3));
+    CHECK(result.best_epoch == static_cast<std::int64_t>(best) + 1);
+    kept.insert(result.best_epoch);
+  }
+  CHECK(kept.size() > 1);
 }
 
 TEST_CASE("pre-training tells its progress while it judges, too, and can be stopped there") {

@@ -5,6 +5,7 @@
 #include <doctest/doctest.h>
 #include <torch/types.h>
 
+#include "shared/base/files.hpp"
 #include "shared/learn/partition/manifest.hpp"
 #include "tests/support/learning.hpp"
 #include "tests/support/temporary_folder.hpp"
@@ -101,6 +102,33 @@ TEST_CASE("a server without data: a known set or the settings say what a sample 
   CHECK(load_central_data(config).samples.classes == std::vector<std::string>{"0", "1", "2"});
   fields.set("data.deviation=[]");
   CHECK(test::error_of(Errc::usage, [&] { check(config); }).find("data.mean has 1 numbers") != std::string::npos);
+}
+
+TEST_CASE("a server's tables: their columns are the run's, and its samples wait for the silos' statistics") {
+  const test::TemporaryFolder folder;
+  write_text_atomically(folder / "test.csv", "age,sex,y\n10,f,no\n?,m,yes\n30,f,no\n");
+  ServerConfig config;
+  config.data = {.set = "csv", .path = folder.path().string()};
+  config.data.columns.label = "y";
+  config.data.columns.categorical = {"sex"};
+  config.data.missing = learn::MissingValues::mean;
+  CHECK(test::error_of(Errc::usage, [&] { load_central_data(config); }).find("set data.statistics federated") !=
+        std::string::npos);
+  config.terms.statistics = plan::StatisticsSource::federated;
+  CentralData data = load_central_data(config);
+  CHECK(data.task == learn::Task{{3}, 2});
+  CHECK(data.samples.table.columns == std::vector<std::string>{"age", "sex"});
+  CHECK(data.awaits_statistics);
+  CHECK_FALSE(data.figures);  // they would show single rows
+  CHECK(data.samples.range.empty());
+  CHECK(data.test.x[1][0].isnan().item<bool>());
+  normalise_by({{20, 0, 0}, {5, 1, 1}}, data);
+  CHECK(data.test.x.equal(torch::tensor({{-2.0F, 1.0F, 0.0F}, {0.0F, 0.0F, 1.0F}, {2.0F, 1.0F, 0.0F}})));
+  CHECK(data.samples.deviation == std::vector<double>{5, 1, 1});
+  config.samples.mean = {1, 1, 1};
+  config.samples.deviation = {1, 1, 1};
+  CHECK(test::error_of(Errc::usage, [&] { check(config); }).find("leave data.mean and data.deviation out") !=
+        std::string::npos);
 }
 
 TEST_CASE("settings name the classes of the server's own data, and a class without test samples is said") {

@@ -170,6 +170,20 @@ TEST_CASE("a state is sent where the client does not hold it, and only then") {
   CHECK(meeting.sent() == std::vector{numbers(1).digest, numbers(2).digest, numbers(2).digest});
 }
 
+TEST_CASE("what samples are normalised by comes with each task that works on them, and is sent once") {
+  const auto state = wire::PackedState::of_tensor("normalisation", torch::tensor({1.0, 2.0}, torch::kDouble));
+  Meeting meeting;
+  meeting.with_client([&state](ClientSession& session) -> net::Task<> {
+    session.normalise_by(DisclosurePolicy::release_tensors("normalisation", {state.digest(), state}));
+    for (int i = 0; i < 2; ++i) {
+      auto asking = perform(session, order_of("sum", {numbers(1)}, true));
+      Outcome outcome = co_await std::move(asking);
+      CHECK(nlohmann::json::parse(outcome.figures)["sum"] == 4);
+    }
+  });
+  CHECK(meeting.sent() == std::vector{numbers(1).digest, state.digest()});
+}
+
 TEST_CASE("a kind that the client does not know is a task that failed by its settings; the client stays") {
   Meeting meeting;
   meeting.with_client([](ClientSession& session) -> net::Task<> {

@@ -150,10 +150,28 @@ TEST_CASE("start auto, heads and bf16: what they need is said at the start") {
 }
 
 TEST_CASE("a round needs half of the clients unless told otherwise") {
-  CHECK(quorum_of({.num_clients = 10}) == 5);
-  CHECK(quorum_of({.num_clients = 3}) == 2);
-  CHECK(quorum_of({.num_clients = 1}) == 1);
-  CHECK(quorum_of({.num_clients = 10, .min_clients = 9}) == 9);
+  const auto quorum = [](std::int64_t num_clients, std::int64_t min_clients = 0) {
+    FederationOptions options;
+    options.num_clients = num_clients;
+    options.min_clients = min_clients;
+    return quorum_of(options);
+  };
+  CHECK(quorum(10) == 5);
+  CHECK(quorum(3) == 2);
+  CHECK(quorum(1) == 1);
+  CHECK(quorum(10, 9) == 9);
+}
+
+TEST_CASE("validation.metric and evaluation.scores: what is no metric or decides nothing is refused") {
+  CHECK(refusal_of({"validation.metric=dice"}).find("'dice' is no metric: accuracy, ") != std::string::npos);
+  CHECK(refusal_of({"validation.metric=f1"}).find("validation.metric f1 decides nothing without validation.source") !=
+        std::string::npos);
+  CHECK(refusal_of({"validation.metric=f1", "validation.source=server"}) == "(no error)");
+  // Early stopping goes by it, too.
+  CHECK(refusal_of({"validation.metric=recall:ill", "start.model=average"}) == "(no error)");
+  CHECK(refusal_of({"evaluation.scores=true"}) == "(no error)");
+  CHECK(refusal_of({"evaluation.scores=true", "evaluation.federated=false"}) ==
+        "evaluation.scores needs evaluation.federated true");
 }
 
 }  // namespace

@@ -178,5 +178,16 @@ TEST_CASE("without a rating there is no adaptive weight; without teachers or stu
         }) == Errc::run_failed);
 }
 
+TEST_CASE("another metric than accuracy ranks the models") {
+  const Candidate common{.client = "a", .reason = {}, .rating = learn::Evaluation{{90, 0}, {90, 10}, {100, 0}, 20}};
+  const Candidate both{.client = "b", .reason = {}, .rating = learn::Evaluation{{80, 8}, {90, 10}, {82, 18}, 20}};
+  CHECK(ranks_before(common, both));
+  const learn::Metric recall{learn::MetricKind::recall, 1};
+  CHECK(ranks_before(both, common, recall));
+  const auto options = options_of(StudentStart::best, equal, TransferSet::public_large);
+  CHECK(plan_consolidation(options, {common, both}, 2).student == "a");
+  CHECK(plan_consolidation(options, {common, both}, 2, recall).student == "b");
+}
+
 }  // namespace
 }  // namespace headstart::server

@@ -64,5 +64,15 @@ TEST_CASE("a model without a named head is refused before the run") {
   CHECK(refusal() == "(no error)");
 }
 
+TEST_CASE("the choice of a head: another metric than accuracy decides, then the loss") {
+  const learn::Metric recall{learn::MetricKind::recall, 1};
+  const learn::Evaluation none{{4, 0}, {4, 4}, {8, 0}, 1};
+  const learn::Evaluation half{{3, 2}, {4, 4}, {5, 3}, 4};
+  const learn::Evaluation same{{2, 2}, {4, 4}, {4, 4}, 3};
+  const std::vector<JudgedHead> heads = {judged({{"", none}}), judged({{"", half}}), judged({{"", same}})};
+  CHECK(choose_head(heads)->place == 0);
+  CHECK(choose_head(heads, recall)->place == 2);
+}
+
 }  // namespace
 }  // namespace headstart::server

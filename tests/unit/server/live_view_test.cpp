@@ -53,5 +53,13 @@ TEST_CASE("terminal view: one status line that notes and rounds push up") {
       "\r\x1b[2Kround 1/20  accuracy 81.25%  loss 0.5000  next target 85.00%  2 updates  18.0 MB  2.0 s\n"));
 }
 
+TEST_CASE("a round's line has the metric that decides, where it is not accuracy") {
+  Watched watched(ViewStyle::plain);
+  RoundView round{.round = 2, .num_rounds = 5};
+  round.validation = "recall:1 0.4250";
+  watched.view.on_round(round);
+  CHECK(watched.out.str() == "round 2/5  recall:1 0.4250 by validation  0 updates  0.0 kB  0.0 s\n");
+}
+
 }  // namespace
 }  // namespace headstart::server

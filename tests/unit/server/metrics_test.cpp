@@ -27,7 +27,10 @@ RunStatus a_run() {
   run.num_expected = 3;
   run.num_refused = 5;
   run.clients = {{.name = "a", .is_connected = true, .num_connections = 2, .bytes_received = 5'000'000'001},
-                 {.name = "b", .num_connections = 1, .refusals = {{"invalid", 2}, {"late", 1}}}};
+                 {.name = "b",
+                  .num_connections = 1,
+                  .refusals = {{"invalid", 2}, {"late", 1}},
+                  .tasks = {{"train", {3, 4.5, 1}}}}};
   return run;
 }
 
@@ -41,6 +44,8 @@ TEST_CASE("metrics: run, clients and door, with what is unknown left out") {
   CHECK(value_of(text, "headstart_client_connected{client=\"b\"}") == 0);
   CHECK(value_of(text, "headstart_client_received_bytes_total{client=\"a\"}") == 5'000'000'001);
   CHECK(value_of(text, "headstart_results_refused_total{client=\"b\",kind=\"invalid\"}") == 2);
+  CHECK(value_of(text, "headstart_tasks_done_total{client=\"b\",kind=\"train\"}") == 3);
+  CHECK(value_of(text, "headstart_task_seconds_total{client=\"b\",kind=\"train\"}") == 4.5);
   CHECK(value_of(text, "headstart_connections_refused_total") == 9);
   CHECK(value_of(text, "headstart_admissions_refused_total") == 5);
   CHECK(text.find("headstart_loss") == std::string::npos);
@@ -120,6 +125,19 @@ TEST_CASE("status board: what was observed, with the progress of those who have 
   board.report(status);
   CHECK(status.progress == 0);
   CHECK(status.num_refused == 2);
+}
+
+TEST_CASE("status board: the lobby's time counts from the first word of it") {
+  RunObserver silent;
+  TimePoint now{};
+  StatusBoard board(silent, [&now] { return now; });
+  board.on_lobby({}, 3);
+  now += std::chrono::seconds(2);
+  board.on_lobby({"a"}, 3);
+  now += std::chrono::seconds(2);
+  RunStatus status;
+  board.report(status);
+  CHECK(status.phase_seconds == 4);
 }
 
 }  // namespace

@@ -14,6 +14,7 @@ TEST_CASE("phase: a round, a client and what a strategy does stand in the words,
   CHECK(words_of({PhaseKind::finishing, 7, "distillation"}) == "round 7: distillation");
   CHECK(words_of({PhaseKind::client_consolidation, 0, "st-mary"}) == "consolidation at st-mary");
   CHECK(words_of({PhaseKind::statistics}) == "normalisation statistics");
+  CHECK(words_of({PhaseKind::describing}) == "statistics of the features");
   std::set<std::string_view> labels;
   for (int kind = 0; kind <= static_cast<int>(PhaseKind::other); ++kind) {
     labels.insert(label_of(static_cast<PhaseKind>(kind)));

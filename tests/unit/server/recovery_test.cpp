@@ -74,6 +74,24 @@ TEST_CASE("a loss that is infinite is written down and read again as such") {
   CHECK(json_of(recovery.trials[0]) == json_of(trial));
 }
 
+TEST_CASE("what samples are normalised by is kept, whatever the run goes back to") {
+  const StatisticsRecord statistics{{0.1 + 0.2, -7}, {1.0 / 3, 1}, {{"silos", {"silo-0"}}}};
+  const json event = json::parse(json_of(statistics).dump());
+  const json left = json_of(LeftOut{{PhaseKind::describing}, "silo-1", "it failed"});
+  const Recovery recovery =
+      recovery_at(replay({left, event, started(), model(0), measured(0)}, "run"), std::nullopt);
+  REQUIRE(recovery.statistics);
+  CHECK(recovery.statistics->mean == statistics.mean);
+  CHECK(recovery.statistics->deviation == statistics.deviation);
+  CHECK(json_of(*recovery.statistics) == event);
+  CHECK(recovery.left_out.size() == 1);
+  // Where they were not kept, all silos are asked again.
+  CHECK(recovery_at(replay({left}, "run"), std::nullopt).left_out.empty());
+  json odd = event;
+  odd["deviation"] = {1, 0};
+  CHECK(test::error_of(Errc::data, [&] { (void)replay({odd}, "run"); }).find("deviation above 0") != std::string::npos);
+}
+
 TEST_CASE("a run stands where its newest usable milestone says, with the lines up to it") {
   const Replay whole = replay({started(), model(0), measured(0), model(1), measured(1), model(2), measured(2)}, "run");
   REQUIRE(whole.milestones.size() == 3);
@@ -275,7 +293,12 @@ TEST_CASE("a round's record reads as written: what is not there, a loss without 
   RoundRecord federated;
   federated.federated = Measurement{0.75, 1.25, {1, 0.5}, 12};
   federated.validation_accuracy = 0.75;
-  for (const RoundRecord& record : {RoundRecord{}, diverged, federated}) {
+  RoundRecord measured_by_metric;
+  measured_by_metric.validation = {{"metric", "recall:1"}, {"value", 0.25}};
+  measured_by_metric.metrics = {{"central", {{"auc", 0.75}}}, {"own", {{"dice", 0.5}}}};
+  measured_by_metric.silo_metrics = {{"st-mary", {{"auc", nullptr}}}};
+  CHECK(round_record_from(to_json(measured_by_metric)).participation.strategy.empty());
+  for (const RoundRecord& record : {RoundRecord{}, diverged, federated, measured_by_metric}) {
     const std::string written = to_json(record).dump();
     CHECK(to_json(round_record_from(json::parse(written))).dump() == written);
   }
@@ -311,6 +334,7 @@ TEST_CASE("each event reads as written; one of another version is passed over") 
   events.emplace_back(TakenBackEvent{2, "taken-back-1", true});
   events.emplace_back(LimitsChangedEvent{{{"limits.examples", 1, 2}}});
   events.emplace_back(TrialRecord{"inputs", {3, 0.5}, {0.1, 0.2}, "digest", {{"k", 1}}});
+  events.emplace_back(TrialRecord{"inputs", {3, 0.5}, {0.1, 0.2, 0.75}, "digest", {{"k", 1}}});
   events.emplace_back(DistilledRecord{"inputs", "digest", {{"k", 1}}});
   events.emplace_back(LocalModelEvent{"a", {}});
   events.emplace_back(left);
@@ -335,6 +359,19 @@ TEST_CASE("an evaluation reads as written, and counts that are none are refused"
   const learn::Evaluation evaluation{{8, 9}, {10, 10}, {9, 11}, 6.25};
   const json written = to_json(evaluation);
   CHECK(to_json(evaluation_from(written)) == written);
+  learn::Evaluation scored = evaluation;
+  scored.scores = learn::ScoreCounts::of_none(2);
+  scored.scores->positives[3] = 9;
+  scored.scores->confidence[14] = std::int64_t{20} << learn::confidence_fraction_bits;
+  scored.exact_auc = {0.1 + 0.2, std::nullopt};
+  const learn::Evaluation read = evaluation_from(json::parse(to_json(scored).dump()));
+  CHECK((read.scores == scored.scores));
+  CHECK((read.exact_auc == scored.exact_auc));
+  for (const char* key : {"confusion", "positives", "answers"}) {
+    json short_list = to_json(scored);
+    short_list["scores"][key].erase(0);
+    CHECK(test::code_of([&] { (void)evaluation_from(short_list); }) == Errc::data);
+  }
   json fractional = written;
   fractional["total"][1] = 1e300;
   CHECK(test::code_of([&] { (void)evaluation_from(fractional); }) == Errc::data);

@@ -6,11 +6,17 @@
 #include <fmt/format.h>
 #include <torch/types.h>
 
+#include "shared/base/digest.hpp"
 #include "shared/base/printable.hpp"
 #include "tests/support/throws.hpp"
 
 namespace headstart::server {
 namespace {
+
+const ServerConfig default_config = [] {
+  ServerConfig config;
+  return config;
+}();
 
 CentralData data_of(const learn::Task& task) {
   CentralData data;
@@ -21,7 +27,7 @@ CentralData data_of(const learn::Task& task) {
 std::string refusal_of(const learn::Task& task, std::vector<std::string> classes = {}) {
   CentralData data = data_of(task);
   data.samples.classes = std::move(classes);
-  return test::error_of(Errc::data, [&] { (void)run_terms({}, data); });
+  return test::error_of(Errc::data, [&] { (void)run_terms(default_config, data); });
 }
 
 TEST_CASE("what no client could read is refused before the server listens, with the number and its bound") {
@@ -75,7 +81,7 @@ TEST_CASE("the terms say what a silo's people want to know, and read as written"
 TEST_CASE("a model file's metadata name shape, scale, constants, classes, architecture, round, version and terms") {
   CentralData data = data_of({{2, 3, 4}, 2});
   data.samples.classes = {"a", "b"};
-  const plan::Terms terms = run_terms({}, data);
+  const plan::Terms terms = run_terms(default_config, data);
   const wire::Metadata metadata = plan::metadata_of(terms, 7);
   CHECK(metadata.at("input_shape") == "[2,3,4]");
   CHECK(metadata.at("scale") == R"({"float32":1,"uint8":255})");
@@ -90,16 +96,16 @@ TEST_CASE("a model file's metadata name shape, scale, constants, classes, archit
 
 TEST_CASE("constants of too many columns to be told are refused; without any a model file says one for all") {
   CentralData data = data_of({{4000}, 2});
-  CHECK(plan::metadata_of(run_terms({}, data), 1).at("mean") == "[0.0]");
-  CHECK(plan::metadata_of(run_terms({}, data), 1).at("deviation") == "[1.0]");
+  CHECK(plan::metadata_of(run_terms(default_config, data), 1).at("mean") == "[0.0]");
+  CHECK(plan::metadata_of(run_terms(default_config, data), 1).at("deviation") == "[1.0]");
   data.samples.mean.assign(4000, 0.1234567890123);
   data.samples.deviation.assign(4000, 1.234567890123);
-  const std::string refusal = test::error_of(Errc::data, [&] { (void)run_terms({}, data); });
+  const std::string refusal = test::error_of(Errc::data, [&] { (void)run_terms(default_config, data); });
   CHECK(refusal.find("the means and deviations of 4000 channels make up most of it") != std::string::npos);
 }
 
 TEST_CASE("terms with a shape that cannot be are refused as the server's mistake") {
-  auto document = nlohmann::json::parse(plan::to_json_text(run_terms({}, data_of({{1, 8, 8}, 2}))));
+  auto document = nlohmann::json::parse(plan::to_json_text(run_terms(default_config, data_of({{1, 8, 8}, 2}))));
   CHECK(document["task"]["shape"] == nlohmann::json{1, 8, 8});
   for (const nlohmann::json& shape : {nlohmann::json::array(), nlohmann::json(std::vector<int>(8, 1)),
                                       nlohmann::json{3, 0}, nlohmann::json{65536, 65536, 65536}, nlohmann::json(5)}) {
@@ -110,7 +116,7 @@ TEST_CASE("terms with a shape that cannot be are refused as the server's mistake
 }
 
 TEST_CASE("the terms name the sections that a client must know: all but those that change nothing it computes") {
-  const auto document = nlohmann::json::parse(plan::to_json_text(run_terms({}, data_of({{1, 8, 8}, 2}))));
+  const auto document = nlohmann::json::parse(plan::to_json_text(run_terms(default_config, data_of({{1, 8, 8}, 2}))));
   std::vector<std::string> sections;
   for (const auto& [section, value] : document.items()) {
     if (section != "required" && section != "limits" && section != "plan") sections.push_back(section);
@@ -124,7 +130,7 @@ TEST_CASE("the terms name the sections that a client must know: all but those th
 
 TEST_CASE("sections of later terms: those that nobody must know are left aside and named, others are refused") {
   const auto read = [](const nlohmann::json& changes) {
-    auto document = nlohmann::json::parse(plan::to_json_text(run_terms({}, data_of({{1, 8, 8}, 2}))));
+    auto document = nlohmann::json::parse(plan::to_json_text(run_terms(default_config, data_of({{1, 8, 8}, 2}))));
     document.update(changes);
     return plan::terms_from_json_text(document.dump());
   };
@@ -185,6 +191,55 @@ TEST_CASE("settings newer than the protocol travel where they are not at their d
   CHECK((read.consolidation.reduction == learn::BatchReduction::mean));
 }
 
+TEST_CASE("columns of a table and federated statistics travel where a run has them, and only then") {
+  ServerConfig config;
+  const auto travelled = [&config](const CentralData& data) {
+    return nlohmann::json::parse(plan::to_json_text(run_terms(config, data)));
+  };
+  CHECK_FALSE(travelled(data_of({{1, 8, 8}, 2})).at("samples").contains("table"));
+  CHECK_FALSE(travelled(data_of({{1, 8, 8}, 2})).at("data").contains("statistics"));
+  config.terms.model.name = "mlp";
+  CHECK_FALSE(travelled(data_of({{3}, 2})).at("model").contains("hidden_layers"));
+  config.terms.model.hidden_layers = {7};
+  CHECK(travelled(data_of({{3}, 2})).at("model").at("hidden_layers") == nlohmann::json{7});
+
+  CentralData data = data_of({{3}, 2});
+  data.samples.classes = {"no", "yes"};
+  data.samples.table.label = "y";
+  data.samples.table.add({"age", {}});
+  data.samples.table.add({"sex", {"f", "m"}});
+  data.samples.mean = {1, 2, 3};
+  data.samples.deviation = {1, 1, 1};
+  const std::string digest = plan::digest_of(run_terms(config, data));
+  plan::Terms read = plan::terms_from_json_text(plan::to_json_text(run_terms(config, data)));
+  CHECK((read.samples.table == data.samples.table));
+  CHECK(read.samples.mean == data.samples.mean);
+  CHECK(nlohmann::json::parse(plan::metadata_of(read, 1).at("table")) ==
+        nlohmann::json::parse(R"({"label": "y", "classes": ["no", "yes"], "missing": "refuse",
+                                  "columns": [{"name": "age"}, {"name": "sex", "categories": ["f", "m"]}]})"));
+  config.terms.statistics = plan::StatisticsSource::federated;
+  const std::string text = plan::to_json_text(run_terms(config, data));
+  read = plan::terms_from_json_text(text);
+  CHECK(read.statistics == plan::StatisticsSource::federated);
+  CHECK(read.samples.mean.empty());
+  // The terms are the same before the silos have said it and after.
+  data.samples.mean = data.samples.deviation = {};
+  CHECK(plan::to_json_text(run_terms(config, data)) == text);
+  CHECK(plan::digest_of(read) != digest);
+
+  const auto refusal = [&](auto change) {
+    plan::Terms odd = read;
+    change(odd);
+    return test::error_of(Errc::protocol, [&] { (void)plan::terms_from_json_text(plan::to_json_text(odd)); });
+  };
+  CHECK(refusal([](plan::Terms& odd) { odd.task.shape = {4}; }).find("make 3 features, and a sample is of 4") !=
+        std::string::npos);
+  CHECK(refusal([](plan::Terms& odd) { odd.samples.table.num_categories = {1, 2}; }).find("2 in all, not 3") !=
+        std::string::npos);
+  CHECK(refusal([](plan::Terms& odd) { odd.samples.table.columns[1] = "y"; }).find("two columns are named") !=
+        std::string::npos);
+}
+
 TEST_CASE("what clients may be asked to do follows from the run's start, its validation and where it consolidates") {
   FederationOptions options;
   CentralData data;
@@ -207,6 +262,52 @@ TEST_CASE("what clients may be asked to do follows from the run's start, its val
   CHECK(are({plan::task::pretrain, plan::task::exchange, plan::task::logits, plan::task::distill}));
   data.transfer = {};
   CHECK(are({plan::task::pretrain, plan::task::exchange, plan::task::distill}));
+  data.awaits_statistics = true;
+  CHECK(are({plan::task::describe, plan::task::pretrain, plan::task::exchange, plan::task::distill}));
+}
+
+TEST_CASE("validation.metric: clients are told another one than accuracy alone, its class by number") {
+  ServerConfig config;
+  CentralData data = data_of({{1, 8, 8}, 2});
+  data.samples.classes = {"healthy", "ill"};
+  const std::string plain = plan::to_json_text(run_terms(config, data));
+  CHECK_FALSE(nlohmann::json::parse(plain).at("pretrain").contains("metric"));
+  config.federation.metric = "recall:ill";
+  const plan::Terms terms = run_terms(config, data);
+  const std::string text = plan::to_json_text(terms);
+  CHECK(nlohmann::json::parse(text).at("pretrain").at("metric") == "recall:1");
+  CHECK(plan::digest_of(terms) != sha256_hex(plain));
+  const learn::Metric metric = plan::terms_from_json_text(text).validation_metric();
+  CHECK(metric.kind == learn::MetricKind::recall);
+  CHECK(metric.of_class == 1);
+  for (const char* metric_of_no_class : {"recall:2", "recall", "dice"}) {
+    nlohmann::json other = nlohmann::json::parse(text);
+    other["pretrain"]["metric"] = metric_of_no_class;
+    CHECK(test::code_of([&] { (void)plan::terms_from_json_text(other.dump()); }) == Errc::protocol);
+  }
+}
+
+TEST_CASE("validation.metric: a class that is not there, or not in the validation set, is refused before the run") {
+  ServerConfig config;
+  CentralData data = data_of({{1, 8, 8}, 2});
+  data.samples.classes = {"healthy", "ill"};
+  const auto refusal = [&](const char* metric) {
+    config.federation.metric = metric;
+    return test::error_of(Errc::usage, [&] { (void)run_terms(config, data); });
+  };
+  CHECK(refusal("recall:dead")
+            .find("validation.metric: 'recall:dead': there is no class 'dead'; name one of the 2 "
+                  "classes, or its number, 0 to 1") != std::string::npos);
+  config.federation.validation = ValidationSource::server;
+  data.validation = {torch::zeros({3, 1, 8, 8}), torch::zeros({3}, torch::kLong)};
+  CHECK(refusal("recall:healthy") == "(no error)");
+  CHECK(refusal("auc") == "(no error)");
+  CHECK(refusal("auc:ill") == "validation.metric auc:ill: the server's validation set has no sample of class 'ill'");
+  CentralData many = data_of({{1, 8, 8}, 65});
+  config = default_config;
+  config.federation.counts_scores = true;
+  CHECK(test::error_of(Errc::usage, [&] { (void)run_terms(config, many); }) ==
+        "evaluation.scores: scores are counted for at most 64 classes; there are 65");
 }
 
 }  // namespace
