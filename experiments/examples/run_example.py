@@ -92,7 +92,7 @@ EXAMPLES = {
         "existing_script/after.py", silos.existing_script, balanced_accuracy, "balanced accuracy", GARMENTS, [1, 28, 28],
         scaled_images, settings={"pretrain.max_epochs": 40, "consolidation.epochs": 15})}
 STARTS: dict[str, dict[str, Any]] = {
-    "FedAvg": {"start.model": "random", "share_model": "no"},
+    "FedAvg": {"start.model": "random", "share_model": "server"},
     "KD start, FedAvg": {"start.model": "kd", "consolidation.transfer": "student", "consolidation.temperature": 3,
                          "validation.source": "federated", "share_model": "peers"}}
 
