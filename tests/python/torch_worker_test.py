@@ -538,6 +538,12 @@ class Trials(unittest.TestCase):
         self.assertIn("'total' adds up to 6, 'predicted' to 7", steps["evaluate"].words)
         self.assertIn("not finite in 'logits'", steps["logits"].words)
 
+    def test_names_of_metrics_that_the_client_would_refuse_are_named(self):
+        worker = headstart.TorchWorker(new_net(), blobs(60), metrics={"top 1": lambda outputs, labels: 0.5})
+        _, steps = self.trial(worker)
+        self.assertFalse(steps["evaluate"].is_ok)
+        self.assertIn("'top 1' is none", steps["evaluate"].words)
+
     def test_a_worker_that_does_not_train_is_found(self):
         _, steps = self.trial(headstart.TorchWorker(nn.Linear(4, 3), blobs(60)), **{"train.lr": 0.0})
         self.assertEqual((steps["train"].is_ok, steps["train"].words), (False, "training changes nothing of the model"))
