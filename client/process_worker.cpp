@@ -221,7 +221,7 @@ const wire::PackedState& ProcessWorker::pretrained(const TaskContext& context) {
       .kind = "pretrain", .settings = {{"seed", seed_of(seeds().child("pretrain"))}}, .inputs = {}};
   wire::PackedState untrained;
   if (terms_.model.is_built_in()) {
-    untrained = wire::PackedState(learn::make_model(terms_.model, terms_.task, terms_.seeds().child("model"))->state());
+    untrained = wire::PackedState(learn::make_model(terms_.model, terms_.task, seeds().child("model"))->state());
     request.inputs.push_back({"model", "", &untrained});
   }
   nlohmann::json figures;

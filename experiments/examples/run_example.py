@@ -92,7 +92,7 @@ EXAMPLES = {
         "existing_script/after.py", silos.existing_script, balanced_accuracy, "balanced accuracy", GARMENTS, [1, 28, 28],
         scaled_images, settings={"pretrain.max_epochs": 40, "consolidation.epochs": 15})}
 STARTS: dict[str, dict[str, Any]] = {
-    "FedAvg": {"start.model": "random", "share_model": "no"},
+    "FedAvg": {"start.model": "random", "share_model": "server"},
     "KD start, FedAvg": {"start.model": "kd", "consolidation.transfer": "student", "consolidation.temperature": 3,
                          "validation.source": "federated", "share_model": "peers"}}
 
@@ -183,7 +183,7 @@ def _words(settings: dict[str, Any]) -> list[str]:
 def table_of(work: Work) -> Table:
     shown = sorted({1, min(3, work.rounds), work.rounds})
     table = Table(f"{work.example.metric_words}, on a test set that no silo has",
-                  ["method", "", "start", *(f"round {number}" for number in shown)])
+                  ["method", "", "before round 1", *(f"round {number}" for number in shown)])
     alone = work.local()
     table.rows.append(["each silo alone", "mean of three", f"{np.mean(alone):.4f}", *[""] * len(shown)])
     table.rows.append(["each silo alone", "best", f"{max(alone):.4f}", *[""] * len(shown)])

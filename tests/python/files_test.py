@@ -400,7 +400,6 @@ class Models(Folder):
         counts = {f"norm{i}.num_batches_tracked": [] for i in (1, 2)}
         states |= {"mlp none": layers, "mlp group": {**layers, **affine}, "mlp batch": {**layers, **affine, **running, **counts},
                    "linear": {"fc.weight": [4, 200], "fc.bias": [4]}}
-        scope.update(mlp=mlp, linear=linear)
         x = numpy.random.RandomState(0).randint(0, 256, (5, 2, 10, 10)).astype("u1")
         for architecture, of_tensors in states.items():
             with self.subTest(architecture):
@@ -431,24 +430,6 @@ class Models(Folder):
                                     ("cnn channels=1,2", "its tensors are not those of one")):
             file.write_bytes(b"".join(safetensors.parts_of({"w": numpy.zeros(1)}, metadata(architecture))))
             self.assert_sentence(words, headstart.load, file)
-
-
-def mlp(w, x):
-    x, last = x.flatten(1), sum(name.startswith("fc") and name.endswith(".weight") for name in w)
-    for i in range(1, last):
-        x = x @ w[f"fc{i}.weight"].T + w[f"fc{i}.bias"]
-        if f"norm{i}.running_mean" in w:
-            x = (x - w[f"norm{i}.running_mean"]) / (w[f"norm{i}.running_var"] + 1e-5).sqrt()
-        elif f"norm{i}.weight" in w:
-            x = (x - x.mean(1, keepdim=True)) / (x.var(1, unbiased=False, keepdim=True) + 1e-5).sqrt()
-        if f"norm{i}.weight" in w:
-            x = x * w[f"norm{i}.weight"] + w[f"norm{i}.bias"]
-        x = x.clamp(min=0)
-    return x @ w[f"fc{last}.weight"].T + w[f"fc{last}.bias"]
-
-
-def linear(w, x):
-    return x.flatten(1) @ w["fc.weight"].T + w["fc.bias"]
 
 
 def resnet_shapes(width, norm):

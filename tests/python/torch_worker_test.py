@@ -5,7 +5,10 @@ import contextlib
 import io
 import json
 import math
-import tempfile
+import socket
+import struct
+import threading
+import tracemalloc
 import unittest
 from pathlib import Path
 
@@ -15,8 +18,9 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import headstart
-from headstart import seeds
+from headstart import safetensors, seeds
 from headstart.distillation import Guide
+from headstart.serving import Connection, converse
 from headstart.terms import ConsolidationTerms
 from headstart.torch_data import order_of
 from headstart.worker import Task, Teacher
@@ -286,7 +290,7 @@ class Rounds(unittest.TestCase):
         x, y = blobs(20)
         worker = joined(headstart.TorchWorker(nn.Linear(4, 3).to(torch.bfloat16), (torch.from_numpy(x).bfloat16(), y)))
         state = copied(worker.state())
-        self.assertTrue(headstart.safetensors.is_bfloat16(state["weight"]))
+        self.assertTrue(safetensors.is_bfloat16(state["weight"]))
         before = worker.model.weight.detach().clone()
         with torch.no_grad():
             worker.model.weight.zero_()
@@ -442,6 +446,53 @@ class Answers(unittest.TestCase):
             worker.evaluate(task(worker, "evaluate"), copied(worker.state()))
 
 
+class Memory(unittest.TestCase):
+    def test_a_task_takes_one_model_beside_the_model(self):
+        """Of NumPy and Python, which is what could copy a state on its way; gradients and optimisers are PyTorch's."""
+        net = nn.Sequential(nn.Linear(1000, 1000), nn.Linear(1000, 2))
+        size = sum(parameter.numel() * parameter.element_size() for parameter in net.parameters())
+        x, y = numpy.zeros((8, 1000), "f4"), numpy.arange(8) % 2
+        worker = headstart.TorchWorker(net, (x, y), held_out=(x, y))
+        state = copied(worker.state())
+        body = b"".join(safetensors.parts_of({"0/" + name: array for name, array in state.items()}))
+        for kind, settings in (("train", {"round": 1, "seed": 1}), ("pretrain", {"seed": 1})):
+            mine, theirs = socket.socketpair()
+            with mine, theirs:
+                thread = threading.Thread(target=converse, args=(worker, Connection(theirs)))
+                thread.start()
+                terms = {"task": {"classes": 2}, "pretrain": {"max_epochs": 3}, "train": {"proximal_mu": 0.1}}
+                read_frame(mine)
+                mine.sendall(frame({"type": "join", "client": "a", "terms": terms, "seed": 1}, 0))
+                read_frame(mine)
+                head = frame({"type": "task", "id": 1, "kind": kind, "settings": settings,
+                              "inputs": [{"name": "model", "owner": "", "prefix": "0/"}]}, len(body))
+                tracemalloc.start()
+                mine.sendall(head)
+                mine.sendall(body)
+                header = read_frame(mine)
+                peak = tracemalloc.get_traced_memory()[1]
+                tracemalloc.stop()
+                self.assertEqual(header["type"], "result", header)
+                self.assertLess(peak, 1.1 * size, kind)
+                mine.sendall(frame({"type": "bye"}, 0))
+                thread.join()
+
+
+def frame(header, size):
+    text = json.dumps(header).encode()
+    return b"HSW1" + struct.pack("<IQ", len(text), size) + text
+
+
+def read_frame(channel):
+    """The header; the body is read and let go."""
+    head = channel.recv(16, socket.MSG_WAITALL)
+    length, size = struct.unpack("<IQ", head[4:])
+    header = json.loads(channel.recv(length, socket.MSG_WAITALL))
+    while size > 0:
+        size -= len(channel.recv(min(size, 1 << 14)))
+    return header if header["type"] != "progress" else read_frame(channel)
+
+
 class Trials(unittest.TestCase):
     def trial(self, worker, **terms):
         with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()):
@@ -486,6 +537,12 @@ class Trials(unittest.TestCase):
         self.assertIn("give another tensor 'head.bias' the second time", steps["again"].words)
         self.assertIn("'total' adds up to 6, 'predicted' to 7", steps["evaluate"].words)
         self.assertIn("not finite in 'logits'", steps["logits"].words)
+
+    def test_names_of_metrics_that_the_client_would_refuse_are_named(self):
+        worker = headstart.TorchWorker(new_net(), blobs(60), metrics={"top 1": lambda outputs, labels: 0.5})
+        _, steps = self.trial(worker)
+        self.assertFalse(steps["evaluate"].is_ok)
+        self.assertIn("'top 1' is none", steps["evaluate"].words)
 
     def test_a_worker_that_does_not_train_is_found(self):
         _, steps = self.trial(headstart.TorchWorker(nn.Linear(4, 3), blobs(60)), **{"train.lr": 0.0})

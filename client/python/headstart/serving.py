@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import select
 import socket
 import sys
@@ -30,6 +31,7 @@ VARIABLE = "HEADSTART_WORKER_FD"
 instead: Callable[[Worker], None] | None = None
 """What serve() does in place of serving, for whoever wants a script's worker (scripts.worker_of)."""
 _MAGIC = b"HSW1"
+_METRIC, _MAX_METRICS = re.compile(r"[A-Za-z0-9_.-]{1,64}"), 32
 _MAX_HEADER = 4 << 20
 _REPORT_EVERY_S = 1.0
 
@@ -143,7 +145,8 @@ class Conversation:
                                      "use; choose another federation.strategy")
         task = Task(kind, self._terms, Seed(int(settings.get("seed", 0))), int(settings.get("round", 0)),
                     int(settings.get("counted_round", 0)), float(settings.get("temperature", 1)),
-                    float(settings.get("alpha", 0.5)), str(settings.get("of", "samples")), bool(settings.get("training", False)), report)
+                    float(settings.get("alpha", 0.5)), str(settings.get("of", "samples")),
+                    bool(settings.get("training", False)), report)
         figures, state = self._do(task, inputs)
         return Frame({"type": "result", "id": header["id"], "figures": figures}, state)
 
@@ -297,6 +300,11 @@ def _figures_of(found: Evaluation) -> dict[str, Any]:
                                "loss_sum": found.loss_sum if math.isfinite(found.loss_sum) else 0.0}
     if not math.isfinite(found.loss_sum):
         figures["diverged"] = True
+    odd = [name for name in found.own if not _METRIC.fullmatch(name)]
+    if odd or len(found.own) > _MAX_METRICS:
+        told = f"'{odd[0]}' is none" if odd else f"there are {len(found.own)}"
+        raise HeadstartError("an evaluation has at most 32 metrics of the worker's own, with names of 1 to 64 letters, digits, "
+                             f"'_', '.' or '-'; {told}")
     own = {name: {"value": float(value), "weight": float(weight)} for name, (value, weight) in found.own.items()
            if math.isfinite(value) and math.isfinite(weight) and weight > 0}
     if own:

@@ -133,7 +133,7 @@ def _nested(document: Mapping[str, Any]) -> dict[str, Any]:
 
 def _fill(target: Any, said: Mapping[str, Any], section: str) -> None:
     for one in fields(target):
-        if one.name not in said:
+        if said.get(one.name) is None:
             continue
         before, value = getattr(target, one.name), said[one.name]
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool)

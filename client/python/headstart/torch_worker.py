@@ -56,9 +56,10 @@ class TorchWorker(Worker):
     classes: names of the classes by label, to be held against the run's.
     examples: number of training samples, where a DataLoader does not know it."""
 
-    def __init__(self, model: nn.Module, train: Data | None = None, *, held_out: Data | None = None, loss: Loss | None = None,
-                 optimizer: Callable[[Any], torch.optim.Optimizer] | None = None, epochs: int | None = None,
-                 metrics: Mapping[str, Metric] | None = None, loop: Loop | None = None, schedule: Callable[[int], float] | None = None,
+    def __init__(self, model: nn.Module, train: Data | None = None, *, held_out: Data | None = None,
+                 loss: Loss | None = None, optimizer: Callable[[Any], torch.optim.Optimizer] | None = None,
+                 epochs: int | None = None, metrics: Mapping[str, Metric] | None = None, loop: Loop | None = None,
+                 schedule: Callable[[int], float] | None = None,
                  classes: Sequence[str] | None = None, examples: int | None = None) -> None:
         self.model = model
         self._given, self._given_held_out = train, held_out
