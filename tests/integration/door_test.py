@@ -147,10 +147,10 @@ class Door(ProgramsTest):
         of_both = b"; use headstart of the same version on both sides"
         needed = (b"train", b"evaluate")
         for said, kind, words in (
-                (hello(b"silo-0", 5), 2, b"this client speaks protocol version 5, the server version 7" + of_both),
-                (hello(b"silo-0", 1)[:7], 2, b"this client speaks protocol version 1, the server version 7" + of_both),
-                (hello(b"silo-0", 9, 8, needed) + b"later", 2,
-                 b"this client speaks protocol versions 8 to 9, the server version 7" + of_both),
+                (hello(b"silo-0", 5), 2, b"this client speaks protocol version 5, the server versions 7 to 8" + of_both),
+                (hello(b"silo-0", 1)[:7], 2, b"this client speaks protocol version 1, the server versions 7 to 8" + of_both),
+                (hello(b"silo-0", 10, 9, needed) + b"later", 2,
+                 b"this client speaks protocol versions 9 to 10, the server versions 7 to 8" + of_both),
                 (hello(b"silo-0", 7, 7, needed[1:]), 2, b"the run has tasks that this client does not know: train;"),
                 (hello(b"silo-0", 9, 7, needed + (b"later",)) + b"later", 0, b'{"architecture":"cnn')):
             with upgraded(connect(port)) as peer:
@@ -158,7 +158,7 @@ class Door(ProgramsTest):
                 self.assertEqual(answer[:5], bytes([1, 0, kind, 0, 1]), answer)
                 self.assertIn(words, answer)
                 if kind == 0:
-                    self.assertEqual(struct.unpack("<H", answer[5:7])[0], 7)
+                    self.assertEqual(struct.unpack("<H", answer[5:7])[0], 8)
         self.assert_ends(server, signal.SIGTERM)
 
     def test_under_tls_too_and_after_the_run(self):

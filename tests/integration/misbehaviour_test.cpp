@@ -875,9 +875,9 @@ TEST_CASE("the newest version that both sides speak is chosen; a client that spe
     return hello;
   };
   CHECK_FALSE(answer_to(speaking(7, 9), nothing_else).code);
-  const Answer later = answer_to(speaking(8, 9), nothing_else);
+  const Answer later = answer_to(speaking(9, 10), nothing_else);
   CHECK(later.code == RefusalCode::version);
-  CHECK(later.words.starts_with("this client speaks protocol versions 8 to 9, the server version 7"));
+  CHECK(later.words.starts_with("this client speaks protocol versions 9 to 10, the server versions 7 to 8"));
   CHECK(answer_to({5, "silo-0", "headstart 0.0.9"}, nothing_else).code == RefusalCode::version);
   Lobby lobby;
   lobby.speak([](session::ClientConversation& conversation) -> net::Task<> {
