@@ -130,17 +130,17 @@ net::Task<StatisticsRecord> collect_statistics(const RunContext& context) {
   const FeatureStatistics total = merged_but(silos, nullptr);
   const std::vector<std::string> names = learn::feature_names(table, total.size());
   note_far(context, silos, names);
-  const learn::Normalisation normalisation = learn::normalisation_of(total, table);
+  const learn::FeatureScaling scaling = learn::scaling_of(total, table);
   nlohmann::json report = {{"features", names},
                            {"count", numbers_of(total.count)},
                            {"missing", numbers_of(total.missing)},
-                           {"mean", normalisation.mean},
-                           {"deviation", normalisation.deviation},
+                           {"mean", scaling.mean},
+                           {"deviation", scaling.deviation},
                            {"least", total.has_range ? numbers_of(total.least) : nlohmann::json()},
                            {"greatest", total.has_range ? numbers_of(total.greatest) : nlohmann::json()},
                            {"silos", speaking},
                            {"silent", silent}};
-  co_return StatisticsRecord{normalisation.mean, normalisation.deviation, std::move(report)};
+  co_return StatisticsRecord{scaling.mean, scaling.deviation, std::move(report)};
 }
 
 }  // namespace headstart::server
