@@ -4,7 +4,6 @@
 #include <fmt/format.h>
 
 #include "client/tasks/task_handler.hpp"
-#include "shared/base/log.hpp"
 
 namespace headstart::client {
 
@@ -27,10 +26,7 @@ class Train final : public TaskHandler {
     const auto orders = learn::epoch_orders(silo.training().size(), options.epochs, seed);
     learn::ObjectiveStates states{.sent = parts_of(assignment)};
     if (auto counted = silo.memory().settle(settings.counted_round)) states.before = std::move(*counted);
-    const double loss =
-        learn::train(model, silo.training(), options, orders, context.progress, context.stop, &states, objectives_);
-    spdlog::info("round {}: trained on {} samples in {:.1f} s, loss {:.4f}", settings.round, silo.training().size(),
-                 context.seconds(), loss);
+    learn::train(model, silo.training(), options, orders, context.progress, context.stop, &states, objectives_);
     if (!states.after.is_empty()) silo.memory().propose(settings.round, std::move(states.after));
     return {.state = wire::PackedState(learn::joined(model.state(), states.returned))};
   }

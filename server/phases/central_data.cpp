@@ -56,10 +56,11 @@ void require_filled(const CentralData& data) {
   const learn::MissingValues missing = data.samples.table.missing;
   const bool needs_mean = missing == learn::MissingValues::mean || missing == learn::MissingValues::indicator;
   if (!needs_mean || data.awaits_statistics || !data.samples.mean.empty()) return;
-  throw Error(Errc::usage,
-              fmt::format("data.missing {} fills with the run's mean, and there is none: set data.statistics federated, "
-                          "or data.mean and data.deviation",
-                          word_of(Choices<learn::MissingValues>(learn::missing_words), missing)));
+  throw Error(
+      Errc::usage,
+      fmt::format("data.missing {} fills with the run's mean, and there is none: set data.statistics federated, "
+                  "or data.mean and data.deviation",
+                  word_of(Choices<learn::MissingValues>(learn::missing_words), missing)));
 }
 
 /// As a model takes them, or before they are normalised.
@@ -200,12 +201,12 @@ CentralData load_central_data(const ServerConfig& config, std::optional<learn::D
   return data;
 }
 
-void normalise_by(const learn::Standardisation& normalisation, CentralData& data) {
-  data.samples.mean = normalisation.mean;
-  data.samples.deviation = normalisation.deviation;
+void normalise_by(const learn::FeatureScaling& scaling, CentralData& data) {
+  data.samples.mean = scaling.mean;
+  data.samples.deviation = scaling.deviation;
   for (learn::Samples* samples : {&data.test, &data.validation, &data.transfer}) {
     if (samples->size() == 0) continue;
-    learn::normalise(samples->x, normalisation.mean, normalisation.deviation, data.samples.table.missing);
+    learn::normalise(samples->x, scaling.mean, scaling.deviation, data.samples.table.missing);
   }
   data.awaits_statistics = false;
 }

@@ -37,6 +37,6 @@ struct CentralData {
 CentralData load_central_data(const ServerConfig& config, std::optional<learn::Dataset> train = std::nullopt);
 
 /// Normalises the samples, which await it.
-void normalise_by(const learn::Standardisation& normalisation, CentralData& data);
+void normalise_by(const learn::FeatureScaling& scaling, CentralData& data);
 
 }  // namespace headstart::server

@@ -21,16 +21,25 @@ struct SiloStatistics {
 };
 
 /// What `packed` says. Throws Error(run_failed) where the announced samples cannot have it.
-FeatureStatistics checked(const learn::Tensor& packed, const plan::DescribeFigures& figures, const learn::Task& task) {
+FeatureStatistics checked(const learn::Tensor& packed, const plan::DescribeFigures& figures, const CentralData& data) {
   FeatureStatistics statistics;
   try {
     statistics = learn::unpacked(packed, figures.has_range);
   } catch (const Error& error) {
     throw Error(Errc::run_failed, error.what());
   }
-  const std::int64_t per_sample = learn::num_values(task.shape) / task.shape.front();
+  const std::int64_t per_sample = learn::num_values(data.task.shape) / data.task.shape.front();
   const auto expected = static_cast<double>(figures.num_samples * per_sample);
-  if (statistics.count.add(statistics.missing).eq(expected).all().item<bool>()) return statistics;
+  const std::vector<learn::TableFeature> features = learn::table_features(data.samples.table);
+  bool is_whole = true;
+  for (std::int64_t i = 0; i < statistics.size(); ++i) {
+    const auto count = statistics.count[i].item<double>();
+    const auto missing = statistics.missing[i].item<double>();
+    // Of a feature that is no number only the missing values are said.
+    const bool is_number = features.empty() || features[static_cast<std::size_t>(i)].is_number;
+    is_whole = is_whole && (is_number ? count + missing == expected : count == 0 && missing <= expected);
+  }
+  if (is_whole) return statistics;
   throw Error(Errc::run_failed,
               fmt::format("its statistics are of other numbers of values than {} samples have", figures.num_samples));
 }
@@ -42,7 +51,7 @@ net::Task<SiloStatistics> ask_for_statistics(const RunContext& context, ClientSe
   SiloStatistics result{client.name(), answer.figures.num_samples, {}};
   const learn::Schema schema({{"statistics", c10::ScalarType::Double, {6, num_features}}});
   const auto look = [&](const wire::PackedState& state) {
-    result.statistics = checked(state.state().tensors().front().tensor.clone(), answer.figures, context.data.task);
+    result.statistics = checked(state.state().tensors().front().tensor.clone(), answer.figures, context.data);
   };
   const std::string what = "statistics of the features";
   auto taking = take_tensors(context.intake(), client.name(), answer.upload, schema, what, look);
@@ -121,17 +130,17 @@ net::Task<StatisticsRecord> collect_statistics(const RunContext& context) {
   const FeatureStatistics total = merged_but(silos, nullptr);
   const std::vector<std::string> names = learn::feature_names(table, total.size());
   note_far(context, silos, names);
-  const learn::Standardisation normalisation = learn::normalisation_of(total, table);
+  const learn::FeatureScaling scaling = learn::scaling_of(total, table);
   nlohmann::json report = {{"features", names},
                            {"count", numbers_of(total.count)},
                            {"missing", numbers_of(total.missing)},
-                           {"mean", normalisation.mean},
-                           {"deviation", normalisation.deviation},
+                           {"mean", scaling.mean},
+                           {"deviation", scaling.deviation},
                            {"least", total.has_range ? numbers_of(total.least) : nlohmann::json()},
                            {"greatest", total.has_range ? numbers_of(total.greatest) : nlohmann::json()},
                            {"silos", speaking},
                            {"silent", silent}};
-  co_return StatisticsRecord{normalisation.mean, normalisation.deviation, std::move(report)};
+  co_return StatisticsRecord{scaling.mean, scaling.deviation, std::move(report)};
 }
 
 }  // namespace headstart::server

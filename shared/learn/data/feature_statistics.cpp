@@ -25,7 +25,9 @@ FeatureStatistics statistics_of_part(const Tensor& values) {
   result.count = is_there.to(at::kDouble).sum(places);
   result.missing = total - result.count;
   const Tensor some = result.count.clamp_min(1);
-  const auto or_else = [&](double other) { return torch::where(is_there, values, torch::full({}, other, at::kDouble)); };
+  const auto or_else = [&](double other) {
+    return torch::where(is_there, values, torch::full({}, other, at::kDouble));
+  };
   result.mean = or_else(0).sum(places) / some;
   const Tensor distances = torch::where(is_there, values - result.mean.view({1, -1, 1}), torch::zeros({}, at::kDouble));
   result.squares = distances.square().sum(places);
@@ -122,14 +124,15 @@ FeatureStatistics unpacked(const Tensor& packed, bool has_range) {
   const Tensor slack = 1e-9 * result.mean.abs() + 1e-30;
   const Tensor is_near = (result.least - slack).le(result.mean).logical_and(result.mean.le(result.greatest + slack));
   if (!is_empty.logical_or(is_ordered).logical_or(is_near).all().item<bool>()) refuse("a mean outside of its range");
-  if (!is_within(result.least, -most, most) || !is_within(result.greatest, -most, most)) refuse("a range of no numbers");
+  if (!is_within(result.least, -most, most) || !is_within(result.greatest, -most, most))
+    refuse("a range of no numbers");
   return result;
 }
 
-Standardisation normalisation_of(const FeatureStatistics& statistics, const TableTerms& table) {
+FeatureScaling scaling_of(const FeatureStatistics& statistics, const TableTerms& table) {
   constexpr double least_relative = 1e-7;
   const Tensor is_number = numbers_among(table, statistics.size());
-  Standardisation result;
+  FeatureScaling result;
   for (std::int64_t i = 0; i < statistics.size(); ++i) {
     const auto count = statistics.count[i].item<double>();
     const bool stays = is_number[i].item<double>() == 0 || count == 0;

@@ -12,11 +12,11 @@ namespace headstart::learn {
 
 /// Of each channel (first dimension of a sample; of a table each feature), float64 [C].
 struct FeatureStatistics {
-  Tensor count;             ///< Values that are there.
-  Tensor missing;           ///< Values that are not.
-  Tensor mean;              ///< 0 where count is 0.
-  Tensor squares;           ///< Sum of squared distances from the mean.
-  Tensor least, greatest;   ///< 0 where count is 0, or where has_range is false.
+  Tensor count;            ///< Values that are there.
+  Tensor missing;          ///< Values that are not.
+  Tensor mean;             ///< 0 where count is 0.
+  Tensor squares;          ///< Sum of squared distances from the mean.
+  Tensor least, greatest;  ///< 0 where count is 0, or where has_range is false.
   bool has_range = true;
 
   [[nodiscard]] std::int64_t size() const { return count.size(0); }
@@ -39,13 +39,13 @@ Tensor packed(const FeatureStatistics& statistics);
 FeatureStatistics unpacked(const Tensor& packed, bool has_range);
 
 /// What samples are normalised by.
-struct Standardisation {
+struct FeatureScaling {
   std::vector<double> mean, deviation;
 };
-/// The deviation is that of the samples (divided by their number). A feature of which there are no values has mean 0 and
-/// deviation 1; one that does not vary, whose deviation is below 1e-7 of its mean's magnitude (float32 cannot hold
+/// The deviation is that of the samples (divided by their number). A feature of which there are no values has mean 0
+/// and deviation 1; one that does not vary, whose deviation is below 1e-7 of its mean's magnitude (float32 cannot hold
 /// less), has deviation 1; a feature of a table that is no number stays as it is.
-Standardisation normalisation_of(const FeatureStatistics& statistics, const TableTerms& table);
+FeatureScaling scaling_of(const FeatureStatistics& statistics, const TableTerms& table);
 
 /// Names of the features: of a table its own, else their numbers.
 std::vector<std::string> feature_names(const TableTerms& table, std::int64_t num_features);

@@ -85,11 +85,10 @@ TEST_CASE("feature statistics: a feature that does not vary, has no values or is
   table.add({"kind", {"a", "b"}});
   table.add({"varies", {}});
   const Tensor x = torch::tensor({{0.1F, nothing, 1.0F, 0.0F, 1.0F}, {0.1F, nothing, 0.0F, 1.0F, 3.0F}});
-  const Standardisation normalisation = normalisation_of(statistics_of(x.repeat({333, 1})), table);
-  CHECK(normalisation.deviation == std::vector<double>{1, 1, 1, 1, 1});
-  CHECK(normalisation.mean[0] == doctest::Approx(0.1).epsilon(1e-6));
-  CHECK(std::vector<double>(normalisation.mean.begin() + 1, normalisation.mean.end()) ==
-        std::vector<double>{0, 0, 0, 2});
+  const FeatureScaling scaling = scaling_of(statistics_of(x.repeat({333, 1})), table);
+  CHECK(scaling.deviation == std::vector<double>{1, 1, 1, 1, 1});
+  CHECK(scaling.mean[0] == doctest::Approx(0.1).epsilon(1e-6));
+  CHECK(std::vector<double>(scaling.mean.begin() + 1, scaling.mean.end()) == std::vector<double>{0, 0, 0, 2});
   CHECK(feature_names(table, 5) == std::vector<std::string>{"same", "none", "kind=a", "kind=b", "varies"});
   CHECK(feature_names({}, 2) == std::vector<std::string>{"0", "1"});
 }

@@ -77,11 +77,10 @@ TEST_CASE("a loss that is infinite is written down and read again as such") {
 TEST_CASE("what samples are normalised by is kept, whatever the run goes back to") {
   const StatisticsRecord statistics{{0.1 + 0.2, -7}, {1.0 / 3, 1}, {{"silos", {"silo-0"}}}};
   const json event = json::parse(json_of(statistics).dump());
-  LeftOut silent;
-  silent.phase.kind = PhaseKind::describing;
-  silent.client = "silo-1";
-  silent.reason = "it failed";
-  const json left = json_of(silent);
+  LeftOut failed;
+  failed.phase.kind = PhaseKind::describing;
+  failed.client = "silo-1";
+  const json left = json_of(failed);
   const Recovery recovery = recovery_at(replay({left, event, started(), model(0), measured(0)}, "run"), std::nullopt);
   REQUIRE(recovery.statistics);
   CHECK(recovery.statistics->mean == statistics.mean);

@@ -92,11 +92,12 @@ TEST_CASE("a body beyond what its schema can need is refused before it is read")
 }
 
 TEST_CASE("the model of a joined says which tensors are trained") {
-  const nlohmann::json joined = {{"type", "joined"},
-                                 {"model",
-                                  {{{"name", "w"}, {"dtype", "F32"}, {"shape", {4}}},
-                                   {{"name", "mean"}, {"dtype", "F32"}, {"shape", {4}}, {"trained", false}},
-                                   {{"name", "n"}, {"dtype", "I64"}, {"shape", nlohmann::json::array()}}}}};
+  const nlohmann::json written = {{"type", "joined"},
+                                  {"model",
+                                   {{{"name", "w"}, {"dtype", "F32"}, {"shape", {4}}},
+                                    {{"name", "mean"}, {"dtype", "F32"}, {"shape", {4}}, {"trained", false}},
+                                    {{"name", "n"}, {"dtype", "I64"}, {"shape", nlohmann::json::array()}}}}};
+  const nlohmann::json joined = nlohmann::json::parse(written.dump());  // as read: numbers without a sign
   const learn::Schema schema = schema_in(joined, "model");
   REQUIRE(schema.tensors().size() == 3);
   for (const learn::TensorSpec& spec : schema.tensors()) {
