@@ -222,9 +222,8 @@ class ClientLoop {
     std::string reason;
     wire::Failure code = wire::Failure::internal;
     try {
-      if (std::string what = worker_->describe(assignment); !what.empty()) {
-        context_.observer->on_task(what.append(words_of(state_.runner.find(key))));
-      }
+      const std::string what = worker_->describe(assignment);
+      if (!what.empty()) context_.observer->on_task(fmt::format("{}{}", what, words_of(state_.runner.find(key))));
       const auto listener = [conversation = conversation_, observer = context_.observer,
                              task = task_](const learn::Progress& progress) {
         const wire::ProgressReport report{task, static_cast<std::uint64_t>(progress.done),
@@ -240,8 +239,13 @@ class ClientLoop {
                    assignment = std::move(assignment)](const TaskContext& context) {
         return outbound.release(assignment, worker->perform(assignment, context));
       };
+      const TimePoint began = context_.clock();
       auto working = state_.runner.result_of(key, std::move(work), listener, check);
-      co_return co_await std::move(working);
+      ReleasedResult result = co_await std::move(working);
+      if (!what.empty()) {
+        context_.observer->on_task(fmt::format("{}: done in {:.1f} s", what, seconds_between(began, context_.clock())));
+      }
+      co_return result;
     } catch (const std::exception& error) {
       reason = error.what();
       code = Outbound::release(error);

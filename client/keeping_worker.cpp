@@ -88,12 +88,17 @@ void KeepingWorker::keep(const Assignment& assignment, const TaskContext& contex
   const plan::KeepSettings settings = plan::keep_settings_from_json_text(assignment.settings);
   const Input& model = assignment.input(plan::input::model);
   const nlohmann::json held_out = measured(assignment, context);
-  const std::string figures =
-      held_out.is_null() ? ""
-                         : fmt::format("; on the held-out samples here accuracy {:.1f}%, loss {}",
-                                       100 * held_out.at("accuracy").get<double>(), held_out.at("loss").dump());
-  spdlog::info("round {} of {}: the global model of {} clients ({}){}{}", settings.round, settings.num_rounds,
-               settings.took_part.size(), words_on(settings.took_part), figures,
+  std::string figures;
+  if (!held_out.is_null()) {
+    figures =
+        fmt::format("; on the held-out samples here accuracy {:.1f}%", 100 * held_out.at("accuracy").get<double>());
+    if (held_out.at("loss").is_number()) figures += fmt::format(", loss {:.4f}", held_out.at("loss").get<double>());
+  }
+  const std::string whose =
+      settings.took_part.empty()
+          ? "the model that round 1 starts from"
+          : fmt::format("the global model of {} clients ({})", settings.took_part.size(), words_on(settings.took_part));
+  spdlog::info("round {} of {}: {}{}{}", settings.round, settings.num_rounds, whose, figures,
                settings.is_best ? "; the best so far" : "");
   const nlohmann::json line = {{"round", settings.round},
                                {"is_best", settings.is_best},

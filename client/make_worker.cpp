@@ -29,7 +29,8 @@ std::unique_ptr<Worker> computing_worker(const ClientConfig& config) {
   return std::make_unique<ProcessWorker>(
       ProcessWorkerOptions{.name = config.name,
                            .shares_with_peers = config.share_model == Sharing::peers,
-                           .withholds_model = config.share_model == Sharing::answers},
+                           .withholds_model = config.share_model == Sharing::answers,
+                           .shows_metrics = config.share_metrics == MetricSharing::silo},
       config.worker);
 }
 

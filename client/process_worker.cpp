@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <torch/types.h>
 
 #include "client/consent.hpp"
@@ -11,6 +12,7 @@
 #include "shared/base/log.hpp"
 #include "shared/base/printable.hpp"
 #include "shared/learn/distill/experts.hpp"
+#include "shared/learn/train/evaluation.hpp"
 
 namespace headstart::client {
 
@@ -24,6 +26,35 @@ nlohmann::json seed_of(const Seed& seed) { return seed.value(); }
 
 void read_no_body(const worker_process::FrameHead& head) {
   if (head.num_body_bytes > 0) throw Error(Errc::protocol, "a 'result' with tensors, where figures alone are expected");
+}
+
+/// The first tensors, for people.
+std::string words_on(const learn::Schema& schema) {
+  constexpr std::size_t num_shown = 6;
+  std::string words;
+  for (const learn::TensorSpec& spec : schema.tensors()) {
+    if (&spec == &schema.tensors()[std::min(num_shown, schema.tensors().size() - 1)] &&
+        schema.tensors().size() > num_shown + 1) {
+      return words + fmt::format(" and {} others", schema.tensors().size() - num_shown);
+    }
+    words += fmt::format("{}'{}' {} [{}]", words.empty() ? "" : ", ", printable(spec.name, 60),
+                         learn::type_name(spec.dtype), fmt::join(spec.shape, ", "));
+  }
+  return words;
+}
+
+/// The scores of the held-out samples, counted of the logits and labels of an evaluation, which go no further.
+std::optional<learn::ScoreCounts> scores_in(std::istream& in, const worker_process::FrameHead& head,
+                                            std::int64_t num_samples, std::int64_t num_classes) {
+  const learn::Schema schema({{"logits", c10::ScalarType::Float, {num_samples, num_classes}},
+                              {"labels", c10::ScalarType::Long, {num_samples}}});
+  const wire::PackedState state = worker_process::read_frame_state(in, head, schema);
+  const at::Tensor& labels = state.state().at("labels");
+  if (num_samples == 0) return std::nullopt;
+  if (labels.min().item<std::int64_t>() < 0 || labels.max().item<std::int64_t>() >= num_classes) {
+    throw Error(Errc::protocol, fmt::format("'labels' of an evaluation beyond the run's {} classes", num_classes));
+  }
+  return learn::evaluate_logits(state.state().at("logits"), labels, num_classes, learn::Measures::scores).scores;
 }
 
 learn::Tensor finite(learn::Tensor tensor, std::string_view what) {
@@ -131,6 +162,12 @@ void ProcessWorker::take_up(const nlohmann::json& joined) {
 }
 
 void ProcessWorker::require_model_of(const plan::Terms& terms) const {
+  if (terms.model.is_stated() && terms.architecture != "state schema=" + schema_.digest()) {
+    throw Error(Errc::data,
+                fmt::format("the worker's model is not the run's: the names, types and shapes of its tensors are "
+                            "others than in the server's file (model.name=state:FILE). The worker has {}",
+                            words_on(schema_)));
+  }
   if (!terms.model.is_built_in()) return;  // the server compares the schemas
   const learn::Schema expected = learn::make_model(terms.model, terms.task, terms.seeds().child("model"))->schema();
   if (const auto difference = schema_.difference_from(expected)) {
@@ -206,13 +243,25 @@ TaskResult ProcessWorker::train(const Assignment& assignment, const TaskContext&
 }
 
 TaskResult ProcessWorker::evaluate(const Assignment& assignment, const TaskContext& context) {
+  const plan::EvaluateSettings settings = plan::evaluate_settings_from_json_text(assignment.settings);
   const Input& model = assignment.input(plan::input::model);
-  const worker_process::WorkerRequest request{.kind = "evaluate", .inputs = {{"model", model.owner, &model.state}}};
-  const auto read = [this](std::istream&, const worker_process::FrameHead& head) {
-    read_no_body(head);
-    (void)plan::evaluation_from_json_text(head.header["figures"].dump(), terms_.task.num_classes, num_held_out_);
+  worker_process::WorkerRequest request{.kind = "evaluate", .inputs = {{"model", model.owner, &model.state}}};
+  if (settings.counts_scores) request.settings["scores"] = true;
+  plan::EvaluationFigures figures;
+  const auto read = [&](std::istream& in, const worker_process::FrameHead& head) {
+    const std::int64_t classes = terms_.task.num_classes;
+    figures = plan::evaluation_figures_from_json_text(head.header["figures"].dump(), classes, num_held_out_);
+    if (head.num_body_bytes > 0) figures.counts.scores = scores_in(in, head, figures.counts.num_samples(), classes);
   };
-  return {.figures = link_.ask(request, read, context.progress, context.stop).dump()};
+  link_.ask(request, read, context.progress, context.stop);
+  if (settings.counts_scores && !figures.counts.scores && figures.counts.num_samples() > 0 &&
+      terms_.task.num_classes <= learn::max_scored_classes) {
+    throw Error(Errc::usage,
+                "the run counts samples by score (evaluation.scores, or validation.metric), and the worker's "
+                "'evaluate' returns no logits to count");
+  }
+  figures.is_shown = settings.by_silo && options_.shows_metrics;
+  return {.figures = plan::to_json_text(figures)};
 }
 
 const wire::PackedState& ProcessWorker::pretrained(const TaskContext& context) {

@@ -15,6 +15,7 @@ struct ProcessWorkerOptions {
   std::string name;                ///< The client's.
   bool shares_with_peers = false;  ///< See SiloOptions.
   bool withholds_model = false;
+  bool shows_metrics = false;
 };
 
 /// Translates the run's tasks into the few kinds that a worker process knows. Models, consent and what is computed from

@@ -163,7 +163,8 @@ void declare_measurements(Fields& fields, FederationOptions& federation) {
       "What makes a model better: accuracy, balanced_accuracy, f1, auc (both mean over classes), log_loss, "
       "calibration_error, or of one class recall:CLASS, precision:CLASS, f1:CLASS, auc:CLASS, the class by its name or "
       "number. Decides the best round, the start, the gate, tuning and kept heads by the validation source, and early "
-      "stopping of pre-training by each client's held-out samples. Targets go by accuracy.",
+      "stopping of pre-training by each client's held-out samples. Targets go by accuracy. A model that always answers "
+      "with one class has its recall at 1: to choose models, balanced_accuracy, f1:CLASS or auc are better.",
       learn::require_metric);
   fields.group("evaluation", "Where the model of each round is measured");
   fields.flag("evaluation.central", federation.central_evaluation, "Measure every round's model on the test set.");

@@ -82,11 +82,14 @@ ConsentRuling ruling_of(const FederationOptions& options, const Consents& consen
     return ruling;
   }
   if (const Need need = need_of(options, ruling.transfer); num_sharing < need.num_silos) {
+    const bool teaches_elsewhere = is_on_student_data && ruling.transfer == TransferSet::student;
     ruling.refusal = fmt::format(
-        "{}; that takes share_model: peers at {} silo(s), and it is set at {} ({}). Have them set it, or choose "
-        "another start, consolidation.student untrained, consolidation.weights equal, or a validation set at the "
-        "server",
-        need.why, need.num_silos, num_sharing, list_of(consents.with_peers));
+        "{}; that takes share_model: peers at {} silo(s), and it is set at {} ({}). Have them set it, or choose {}",
+        need.why, need.num_silos, num_sharing, list_of(consents.with_peers),
+        teaches_elsewhere
+            ? "another start.model, or consolidation.transfer=public with a public set at the server"
+            : "another start, consolidation.student untrained, consolidation.weights equal, or a validation "
+              "set at the server");
   }
   return ruling;
 }

@@ -884,7 +884,7 @@ TEST_CASE("the newest version that both sides speak is chosen; a client that spe
     wire::Hello hello = hello_of("silo-0");
     hello.newest = 9;
     conversation.post(hello);
-    CHECK(std::get<wire::Welcome>(co_await conversation.next_message()).protocol == 7);
+    CHECK(std::get<wire::Welcome>(co_await conversation.next_message()).protocol == 8);
   });
 }
 

@@ -91,7 +91,8 @@ class WorkerTest(ProgramsTest):
     def test_a_worker_at_the_server_measures_and_distils_as_the_server_itself_does(self):
         own = {**self.central_data(), "model.name": "linear", "federation.rounds": 2, "start.model": "kd",
                "consolidation.transfer": "public", "consolidation.student": "untrained", "consolidation.weights": "equal",
-               "validation.source": "server", "consolidation.epochs": 3}
+               "validation.source": "server", "consolidation.epochs": 20,
+               "consolidation.lr": 0.05}
         untrained = {**own, "start.model": "random", "federation.rounds": 0}
         self.assert_done(self.run_with("untrained", **untrained))
         self.model.write_bytes(write_body(self.final("untrained")))
@@ -147,6 +148,24 @@ class WorkerTest(ProgramsTest):
         self.assertAlmostEqual(lines[-1]["held_out"]["accuracy"], right, places=12)
         self.assertEqual(json.loads((run / "terms.json").read_text())["plan"]["rounds"], 3)
         self.assertIn("round 3 of 3: the global model of 3 clients (silo-0, silo-1, silo-2)", ended[1][1] + ended[1][2])
+
+    def test_scores_and_metrics_of_workers_add_up_over_silos(self):
+        own = ("--set", "share_metrics=silo")
+        self.assert_done(self.run_with(more=(own, (), ()), **{"evaluation.scores": "true", "validation.metric": "auc",
+                                                              "validation.source": "federated"}))
+        line = json.loads((self.folder / "run/rounds.jsonl").read_text().splitlines()[-1])
+        federated, state = line["metrics"]["federated"], self.expected()
+        x, y = (np.concatenate(parts) for parts in zip(*(silo_data(100 + silo, 30) for silo in range(3))))
+        logits = x.astype(np.float64) @ state["fc.weight"].T + state["fc.bias"]
+        probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+        for label in range(CLASSES):
+            mine, others = probabilities[y == label, label], probabilities[y != label, label]
+            area = np.mean((mine[:, None] > others) + 0.5 * (mine[:, None] == others))
+            self.assertLessEqual(abs(federated["class_auc"][label] - area), federated["class_auc_error"][label] + 1e-9)
+        self.assertLess(max(federated["class_auc_error"]), 0.05)
+        # Means by weight: 0.25, 0.5 and 0.75 with weights 1, 2 and 3.
+        self.assertAlmostEqual(line["metrics"]["own"]["dice"], (0.25 + 2 * 0.5 + 3 * 0.75) / 6, places=12)
+        self.assertEqual(list(line["silo_metrics"]), ["silo-0"])
 
     def test_workers_teach_and_are_students(self):
         ended = self.run_with(**{"start.model": "kd", "consolidation.transfer": "student",

@@ -146,7 +146,8 @@ class Conversation:
         task = Task(kind, self._terms, Seed(int(settings.get("seed", 0))), int(settings.get("round", 0)),
                     int(settings.get("counted_round", 0)), float(settings.get("temperature", 1)),
                     float(settings.get("alpha", 0.5)), str(settings.get("of", "samples")),
-                    bool(settings.get("training", False)), report)
+                    bool(settings.get("training", False)),
+                    bool(settings.get("scores", False)), report)
         figures, state = self._do(task, inputs)
         return Frame({"type": "result", "id": header["id"], "figures": figures}, state)
 
@@ -161,7 +162,11 @@ class Conversation:
         if task.kind == "train":
             return {}, self._checked(worker.train(task, model))
         if task.kind == "evaluate":
-            return _figures_of(worker.evaluate(task, model)), {}
+            found = worker.evaluate(task, model)
+            if not task.scores or found.scored is None:
+                return _figures_of(found), {}
+            logits, labels = found.scored
+            return _figures_of(found), {"logits": np.asarray(logits, np.float32), "labels": np.asarray(labels, np.int64)}
         if task.kind == "pretrain":
             done = worker.pretrain(task, model)
             return {"epochs": done.epochs, "best_epoch": done.best_epoch}, self._checked(done.state)

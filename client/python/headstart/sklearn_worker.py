@@ -125,6 +125,7 @@ class SklearnWorker(Worker):
                 value = metric(scores, self._held_y)
                 found.own[name] = (float(value[0]), float(value[1])) if isinstance(value, tuple) else (
                     float(value), float(len(self._held_y)))
+            found.scored = (scores, self._held_y)
         return found
 
     def logits(self, task: Task, model: State, samples: Array) -> Array:

@@ -177,7 +177,7 @@ class TorchWorker(Worker):
             nonlocal done
             done += len(y)
             task.progress(min(done, total), total)
-            if self._metrics:
+            if self._metrics or task.scores:
                 outputs.append(logits)
                 labels.append(y)
 
@@ -186,6 +186,8 @@ class TorchWorker(Worker):
             value = metric(torch.cat(outputs), torch.cat(labels))
             found.own[name] = (float(value[0]), float(value[1])) if isinstance(value, tuple) else (
                 float(value), float(found.samples))
+        if task.scores:
+            found.scored = (torch.cat(outputs).float().cpu().numpy(), torch.cat(labels).cpu().numpy())
         return found
 
     def logits(self, task: Task, model: State, samples: Array) -> Array:

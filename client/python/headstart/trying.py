@@ -84,6 +84,7 @@ class _Trial:
         self._conversation = Conversation(worker)
         self.start: State = {}
         self._model: State = {}
+        self._trained: State = {}
         self._held_out = 0
         self._classes = 0
         self._samples: Array | None = None
@@ -132,6 +133,7 @@ class _Trial:
         return f"the model moves by {moved:.4g}"
 
     def train_again(self) -> str:
+        _require(bool(self._trained), "not tried, as training failed")
         again = self._train().state
         odd = [name for name in again if not np.array_equal(_bits(again[name]), _bits(self._trained[name]))]
         _require(not odd, f"the same model and seed give another tensor '{odd[0] if odd else ''}' the second time; draw "
@@ -159,7 +161,7 @@ class _Trial:
 
     def logits(self) -> str:
         if self._samples is None:
-            return "not tried: the shape of a sample is not known"
+            return "not tried, as the shape of a sample is not known; arrays (x, y) in place of a loader tell it"
         found = self._task("logits", {}, self._of(model=self._model, samples={"samples": self._samples})).state
         return self._require_answers(found, "logits", self._classes)
 
@@ -175,6 +177,7 @@ class _Trial:
         return self._require_answers(found, "features", rows.shape[1])
 
     def distill(self) -> str:
+        _require(bool(self._trained), "not tried, as training failed")
         weights = np.full((2, self._classes), 0.5)
         inputs = [("student", "", self.start), ("teacher", "one", self._model), ("teacher", "two", self._trained),
                   ("weights", "", {"weights": weights})]

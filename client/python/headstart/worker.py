@@ -65,6 +65,8 @@ class Evaluation:
     """Sum of the samples' cross-entropies; infinite where the model diverged."""
     own: dict[str, tuple[float, float]] = field(default_factory=dict)
     """Metrics of the worker: name -> value and weight. The server averages them by weight."""
+    scored: tuple[Array, Array] | None = None
+    """Logits [n, C] and labels [n] of the held-out samples, where the task asks for scores: the client counts them."""
 
     @staticmethod
     def of_none(num_classes: int) -> Evaluation:
@@ -135,6 +137,8 @@ class Task:
     """Of `features`: `samples` or `training`."""
     training: bool = False
     """Of `logits` and `backward` at a server: whether it is a pass in training mode, drawing from the seed."""
+    scores: bool = False
+    """Of `evaluate`: whether the run counts samples by score (AUC, calibration)."""
     report: Callable[[int, int], None] = lambda done, total: None
 
     def progress(self, done: int, total: int) -> None:
@@ -260,7 +264,9 @@ class NumpyWorker(Worker):
         if isinstance(found, Evaluation):
             return found
         labels, logits = found
-        return Evaluation.of(logits, labels, self._classes)
+        counts = Evaluation.of(logits, labels, self._classes)
+        counts.scored = (logits, labels)
+        return counts
 
     def logits(self, task: Task, model: State, samples: Array) -> Array:
         assert self._logits is not None
