@@ -51,14 +51,28 @@ std::vector<std::string> KeepingWorker::kinds() const {
 wire::Join KeepingWorker::join(const plan::Terms& terms) {
   wire::Join join = worker_->join(terms);
   terms_ = terms;
-  run_folder_ = folder_ / plan::digest_of(terms).substr(0, num_digits);
-  try {
-    make_private_folder(run_folder_);
-    write_text_atomically(run_folder_ / "terms.json", nlohmann::json::parse(plan::to_json_text(terms)).dump(2) + "\n");
-  } catch (const Error& error) {
-    spdlog::warn("keep.folder: {}; the models of this run may not be kept", error.what());
-  }
+  terms_of_files_ = terms;
+  run_folder_.clear();
   return join;
+}
+
+void KeepingWorker::open_run_folder(std::int64_t round) {
+  const std::string name = plan::digest_of(terms_).substr(0, num_digits);
+  const auto is_taken = [](const std::filesystem::path& folder) {
+    return is_there(folder / "rounds.jsonl", Errc::storage);
+  };
+  // A run that begins again has a folder of its own; one that goes on has the last of these terms.
+  std::filesystem::path folder = folder_ / name;
+  for (int number = 2; is_taken(folder); ++number) {
+    const std::filesystem::path next = folder_ / fmt::format("{}-{}", name, number);
+    if (round > 0 && !is_taken(next)) break;
+    folder = next;
+  }
+  make_private_folder(folder);
+  if (!is_there(folder / "terms.json", Errc::storage)) {
+    write_text_atomically(folder / "terms.json", nlohmann::json::parse(plan::to_json_text(terms_)).dump(2) + "\n");
+  }
+  run_folder_ = folder;
 }
 
 std::string KeepingWorker::describe(const Assignment& assignment) const {
@@ -75,7 +89,14 @@ nlohmann::json KeepingWorker::measured(const Assignment& assignment, const TaskC
   const std::vector<std::string> kinds = worker_->kinds();
   if (std::ranges::find(kinds, plan::task::evaluate) == kinds.end()) return nullptr;
   const Assignment evaluating{std::string(plan::task::evaluate), "", assignment.inputs};
-  const nlohmann::json figures = nlohmann::json::parse(worker_->perform(evaluating, context).figures);
+  nlohmann::json figures;
+  try {
+    figures = nlohmann::json::parse(worker_->perform(evaluating, context).figures);
+  } catch (const Error& error) {
+    if (error.code() == Errc::interrupted) throw;
+    spdlog::warn("the model is kept and not measured here: {}", error.what());
+    return nullptr;
+  }
   const auto total = static_cast<double>(sum_of(figures.at("total")));
   if (total == 0) return nullptr;
   nlohmann::json held_out = {{"accuracy", static_cast<double>(sum_of(figures.at("correct"))) / total}};
@@ -87,7 +108,25 @@ nlohmann::json KeepingWorker::measured(const Assignment& assignment, const TaskC
 void KeepingWorker::keep(const Assignment& assignment, const TaskContext& context) {
   const plan::KeepSettings settings = plan::keep_settings_from_json_text(assignment.settings);
   const Input& model = assignment.input(plan::input::model);
-  const nlohmann::json held_out = measured(assignment, context);
+  if (const auto scaling = assignment.inputs_named(plan::input::normalisation); !scaling.empty()) {
+    const at::Tensor rows = scaling.front()->state.state().tensors().front().tensor.contiguous();
+    const auto* first = rows.data_ptr<double>();
+    terms_of_files_.samples.mean.assign(first, first + rows.size(1));
+    terms_of_files_.samples.deviation.assign(first + rows.size(1), first + 2 * rows.size(1));
+  }
+  try {
+    if (run_folder_.empty()) open_run_folder(settings.round);
+    const wire::Metadata metadata = plan::metadata_of(terms_of_files_, settings.round);
+    wire::save_safetensors(run_folder_ / "last.safetensors", model.state, metadata);
+    if (settings.is_best) wire::save_safetensors(run_folder_ / "best.safetensors", model.state, metadata);
+  } catch (const Error& error) {
+    spdlog::warn("keep.folder: the model of round {} is not kept: {}", settings.round, error.what());
+  }
+  note(settings, model.digest, measured(assignment, context));
+}
+
+void KeepingWorker::note(const plan::KeepSettings& settings, const std::string& digest,
+                         const nlohmann::json& held_out) {
   std::string figures;
   if (!held_out.is_null()) {
     figures =
@@ -100,21 +139,15 @@ void KeepingWorker::keep(const Assignment& assignment, const TaskContext& contex
           : fmt::format("the global model of {} clients ({})", settings.took_part.size(), words_on(settings.took_part));
   spdlog::info("round {} of {}: {}{}{}", settings.round, settings.num_rounds, whose, figures,
                settings.is_best ? "; the best so far" : "");
+  if (run_folder_.empty()) return;
   const nlohmann::json line = {{"round", settings.round},
                                {"is_best", settings.is_best},
                                {"took_part", settings.took_part},
                                {"held_out", held_out},
-                               {"model", model.digest}};
-  try {
-    const wire::Metadata metadata = plan::metadata_of(terms_, settings.round);
-    wire::save_safetensors(run_folder_ / "last.safetensors", model.state, metadata);
-    if (settings.is_best) wire::save_safetensors(run_folder_ / "best.safetensors", model.state, metadata);
-    std::ofstream lines(run_folder_ / "rounds.jsonl", std::ios::app);
-    lines << line.dump() << '\n';
-    if (!lines.flush()) throw Error(Errc::storage, (run_folder_ / "rounds.jsonl").string() + ": cannot be written");
-  } catch (const Error& error) {
-    spdlog::warn("keep.folder: the model of round {} is not kept: {}", settings.round, error.what());
-  }
+                               {"model", digest}};
+  std::ofstream lines(run_folder_ / "rounds.jsonl", std::ios::app);
+  lines << line.dump() << '\n';
+  if (!lines.flush()) spdlog::warn("keep.folder: {} cannot be written", (run_folder_ / "rounds.jsonl").string());
 }
 
 }  // namespace headstart::client

@@ -28,13 +28,18 @@ class KeepingWorker final : public Worker {
 
  private:
   void keep(const Assignment& assignment, const TaskContext& context);
+  /// That of the run which is at `round`. Throws Error(storage).
+  void open_run_folder(std::int64_t round);
+  /// A line in the log and in rounds.jsonl.
+  void note(const plan::KeepSettings& settings, const std::string& digest, const nlohmann::json& held_out);
   /// Accuracy and loss of the model on the held-out samples; null where the worker cannot evaluate, or there are none.
   nlohmann::json measured(const Assignment& assignment, const TaskContext& context);
 
   std::unique_ptr<Worker> worker_;
   std::filesystem::path folder_;
-  std::filesystem::path run_folder_;  ///< Of the run that was joined.
+  std::filesystem::path run_folder_;  ///< Of the run that was joined; empty before its first model.
   plan::Terms terms_;
+  plan::Terms terms_of_files_;  ///< With the mean and deviation that tasks bring.
 };
 
 }  // namespace headstart::client

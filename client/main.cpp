@@ -21,6 +21,7 @@
 #include "shared/net/stop_signals.hpp"
 #include "shared/net/tls.hpp"
 #include "shared/net/websocket.hpp"
+#include "shared/worker_process/child_process.hpp"
 
 namespace {
 
@@ -84,7 +85,10 @@ int run_client(const client::ClientConfig& config, Mode mode) {
   std::stop_source stop;
   // A working client that ends in the middle of something loses what the server asks for again.
   const net::StopSignals signals(stop_signals(), [&] { asio::post(io, [&stop] { stop.request_stop(); }); },
-                                 {.leave = [] { std::_Exit(static_cast<int>(Errc::interrupted)); }});
+                                 {.leave = [] {
+                                   worker_process::kill_workers();
+                                   std::_Exit(static_cast<int>(Errc::interrupted));
+                                 }});
   channel_options.stop = stop.get_token();
   const auto dial = [&] { return net::connect(io.get_executor(), url, channel_options); };
   client::ClientContext context{config.name,     worker.get(), &pool, &observer, std::chrono::steady_clock::now,

@@ -14,11 +14,11 @@ std::unique_ptr<Worker> computing_worker(const ClientConfig& config) {
   if (config.worker.command.empty()) {
     return std::make_unique<LocalWorker>(worker_options(config), load_own_data(config));
   }
-  const std::pair<std::string_view, bool> others[] = {{"data.path", !config.data.path.empty()},
-                                                      {"data.manifest", !config.manifest.empty()},
-                                                      {"model.script", !config.script.empty()},
-                                                      {"own_model", !config.own_model.empty()},
-                                                      {"store.pretrained", !config.store.empty()}};
+  const std::pair<std::string_view, bool> others[] = {
+      {"data.path", !config.data.path.empty()},   {"data.manifest", !config.manifest.empty()},
+      {"model.script", !config.script.empty()},   {"own_model", !config.own_model.empty()},
+      {"data.share", config.share >= 0},          {"device", config.device != "cpu"},
+      {"store.pretrained", !config.store.empty()}};
   for (const auto& [key, is_set] : others) {
     if (!is_set) continue;
     throw Error(Errc::usage,

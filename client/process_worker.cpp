@@ -261,7 +261,16 @@ TaskResult ProcessWorker::evaluate(const Assignment& assignment, const TaskConte
                 "'evaluate' returns no logits to count");
   }
   figures.is_shown = settings.by_silo && options_.shows_metrics;
-  return {.figures = plan::to_json_text(figures)};
+  std::string text = plan::to_json_text(figures);
+  try {
+    (void)plan::evaluation_figures_from_json_text(text, terms_.task.num_classes, num_held_out_);
+  } catch (const Error& error) {
+    throw Error(Errc::usage,
+                fmt::format("the worker's logits are not of its own counts ('predicted' is the class with the "
+                            "largest logit): {}",
+                            error.what()));
+  }
+  return {.figures = std::move(text)};
 }
 
 const wire::PackedState& ProcessWorker::pretrained(const TaskContext& context) {

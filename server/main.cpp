@@ -39,6 +39,7 @@
 #include "shared/net/tls.hpp"
 #include "shared/net/websocket.hpp"
 #include "shared/wire/stated_model.hpp"
+#include "shared/worker_process/child_process.hpp"
 #include "shared/worker_process/worker_model.hpp"
 
 namespace {
@@ -251,8 +252,10 @@ int run_server(const server::ServerConfig& config, worker_process::ModelWorker* 
     listener.close();  // and with it the accept loop
   };
   // A server that ends in the middle of something goes on from its journal, as after a kill.
-  const net::StopSignals signals(stop_signals(), [&io, &stop] { asio::post(io, stop); },
-                                 {.leave = [] { std::_Exit(static_cast<int>(Errc::interrupted)); }});
+  const net::StopSignals signals(stop_signals(), [&io, &stop] { asio::post(io, stop); }, {.leave = [] {
+                                   worker_process::kill_workers();
+                                   std::_Exit(static_cast<int>(Errc::interrupted));
+                                 }});
   if (admin) folder.write_admin_port(admin->port());
   folder.write_port(listener.port());  // last: who sees it finds the rest, and may tell it to stop
   const auto connections = std::make_shared<net::AcceptorRecord>(static_cast<std::size_t>(config.max_handshakes),

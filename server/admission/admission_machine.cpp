@@ -59,7 +59,8 @@ std::optional<Refusal> AdmissionMachine::greet(const Greeting& greeting, const s
   }
   if (!greeting.unknown_tasks.empty()) {
     return Refusal{RefusalCode::unknown_tasks, fmt::format("the run has tasks that this client does not know: {}; use "
-                                                           "a version of headstart that does",
+                                                           "a version of headstart that does, or a worker that offers "
+                                                           "them",
                                                            fmt::join(greeting.unknown_tasks, ", "))};
   }
   if (is_stopped_) return Refusal{RefusalCode::stopping, "the server is being stopped", true};

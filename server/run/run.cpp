@@ -608,6 +608,10 @@ net::Task<> Run::run_rounds() {
   if (recovery_.milestone && !is_measured) {
     // The earlier server ended between keeping this model and measuring it.
     co_await record_round(state_.num_rounds_done, recovery_.milestone->participation);
+  } else if (recovery_.milestone && state_.num_rounds_done == config_.federation.num_rounds) {
+    // It may have ended before the silos had the last model.
+    auto telling = tell_keepers(state_.num_rounds_done, false, recovery_.milestone->participation);
+    co_await std::move(telling);
   }
   clients_.admission->open_for_late();
   const std::int64_t num_rounds = config_.federation.num_rounds;

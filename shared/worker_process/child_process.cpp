@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cerrno>
 #include <cstring>
 #include <system_error>
@@ -29,6 +30,17 @@ namespace {
 /// The number of the worker's end of the socket in its own process.
 constexpr int worker_end = 3;
 constexpr std::size_t num_last_lines = 5;
+constexpr int pipe_reads = 16;  ///< What a pipe holds, 64 KiB.
+
+/// The groups of the workers that run in this process, for kill_workers().
+std::array<std::atomic<pid_t>, 8> groups{};
+
+void note_group(pid_t before, pid_t now) {
+  for (auto& group : groups) {
+    pid_t expected = before;
+    if (group.compare_exchange_strong(expected, now)) return;
+  }
+}
 
 [[noreturn]] void refuse_to_start(const std::string& what, int error) {
   throw Error(Errc::usage, fmt::format("worker.command: {} ({})", what, std::generic_category().message(error)));
@@ -147,6 +159,7 @@ ChildProcess::ChildProcess(const std::string& command) {
   auto [output, input] = pipe_ends();
   over_ = Descriptor(::eventfd(0, EFD_CLOEXEC));
   pid_ = spawn(command, theirs.number(), input.number());
+  note_group(0, pid_);
   socket_ = std::move(own);
   reader_ = std::thread([this, output = std::move(output)] { copy_output(output); });
 }
@@ -156,11 +169,13 @@ ChildProcess::~ChildProcess() { end(std::chrono::milliseconds(0)); }
 void ChildProcess::copy_output(const Descriptor& output) {
   std::string line;
   std::array<char, 4096> room{};
+  int num_last_reads = 0;
   for (;;) {
     // What the worker started may keep the pipe open after it: then only what is there is read.
     std::array<pollfd, 2> wanted{pollfd{output.number(), POLLIN, 0}, pollfd{over_.number(), POLLIN, 0}};
     wait_for(wanted, std::chrono::milliseconds(-1));
     if (wanted[0].revents == 0) break;
+    if (wanted[1].revents != 0 && ++num_last_reads > pipe_reads) break;
     const ssize_t count = ::read(output.number(), room.data(), room.size());
     if (count < 0 && errno == EINTR) continue;
     if (count <= 0) break;
@@ -250,6 +265,7 @@ std::string ChildProcess::end(std::chrono::milliseconds grace) {
       ::waitid(P_PID, static_cast<id_t>(pid_), &seen, WEXITED | WNOHANG | WNOWAIT) == 0 && seen.si_pid == pid_;
   // Its own children would keep what it prints open, so the whole group goes in any case.
   ::kill(-pid_, SIGKILL);
+  note_group(pid_, 0);
   int status = 0;
   while (::waitpid(pid_, &status, 0) < 0 && errno == EINTR) {
   }
@@ -258,6 +274,12 @@ std::string ChildProcess::end(std::chrono::milliseconds grace) {
   (void)::eventfd_write(over_.number(), 1);
   if (reader_.joinable()) reader_.join();
   return ending_;
+}
+
+void kill_workers() {
+  for (const auto& group : groups) {
+    if (const pid_t pid = group.load(); pid > 0) ::kill(-pid, SIGKILL);
+  }
 }
 
 ProcessBuffer::int_type ProcessBuffer::underflow() {

@@ -84,6 +84,9 @@ class ChildProcess {
   std::thread reader_;
 };
 
+/// Ends all processes that run, for a program that leaves at once. Async-signal-safe.
+void kill_workers();
+
 /// Reads from the process as a stream does; what read() throws passes through.
 class ProcessBuffer final : public std::streambuf {
  public:

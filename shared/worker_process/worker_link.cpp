@@ -98,7 +98,10 @@ void WorkerLink::greet() {
 void WorkerLink::tell_terms() {
   send(terms_);
   const FrameHead head = next(milliseconds(command_.start_limit));
-  if (head.type() == "failed") throw_failure(head.header, "taking up the run's terms");
+  if (head.type() == "failed") {
+    stream_->ignore(static_cast<std::streamsize>(head.num_body_bytes));
+    throw_failure(head.header, "taking up the run's terms");
+  }
   if (head.type() != "joined") {
     throw Error(Errc::protocol, fmt::format("it answered join with '{}'", printable(head.type(), 32)));
   }
@@ -122,7 +125,8 @@ void WorkerLink::send(const nlohmann::json& header, const std::vector<WorkerRequ
 FrameHead WorkerLink::next(std::chrono::milliseconds patience, const std::stop_token& stop) {
   if (buffer_->in_avail() <= 0 && !process_->wait_readable(patience, stop)) {
     if (stop.stop_requested()) throw Error(Errc::interrupted, "the task's result is not wanted any more");
-    throw ProcessSilent(fmt::format("it reported nothing for {:g} s", static_cast<double>(patience.count()) / 1e3));
+    throw ProcessSilent(fmt::format("it reported nothing for {:g} s (worker.start, worker.silence)",
+                                    static_cast<double>(patience.count()) / 1e3));
   }
   stream_->clear();
   if (stream_->peek() == std::istream::traits_type::eof()) throw ProcessSilent("it closed its socket");
@@ -208,7 +212,10 @@ nlohmann::json WorkerLink::attempt(const WorkerRequest& request, const Reader& r
       if (progress) progress({integer_in(head.header, "done", 0), integer_in(head.header, "total", 0)});
       continue;
     }
-    if (head.type() == "failed") throw_failure(head.header, fmt::format("the task '{}'", request.kind));
+    if (head.type() == "failed") {
+      stream_->ignore(static_cast<std::streamsize>(head.num_body_bytes));
+      throw_failure(head.header, fmt::format("the task '{}'", request.kind));
+    }
     if (head.type() != "result") {
       throw Error(Errc::protocol, fmt::format("a '{}' while a task is under way", printable(head.type(), 32)));
     }
@@ -222,12 +229,13 @@ nlohmann::json WorkerLink::attempt(const WorkerRequest& request, const Reader& r
 void WorkerLink::abandon(std::int64_t task) {
   try {
     send({{"type", "stop"}, {"id", task}});
-    for (;;) {
+    // A worker that reports once a second has as many reports as seconds to leave.
+    for (int reports = 0; reports <= stop_limit.count() / 1000; ++reports) {
       const FrameHead head = next(stop_limit);
-      if (head.type() == "progress") continue;
       stream_->ignore(static_cast<std::streamsize>(head.num_body_bytes));
-      return;
+      if (head.type() != "progress") return;
     }
+    throw ProcessSilent("it goes on with a task that is not wanted any more");
   } catch (const Error&) {
     spdlog::warn("the worker did not leave a task that is not wanted any more within {} s; it is started again",
                  stop_limit.count() / 1000);

@@ -101,6 +101,7 @@ void ModelWorker::take_up(const std::string& terms, const learn::Schema& schema,
 }
 
 bool ModelWorker::gives_gradients() const {
+  const std::lock_guard guard(mutex_);
   return std::ranges::find(link_.kinds(), "backward") != link_.kinds().end();
 }
 

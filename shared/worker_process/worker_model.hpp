@@ -35,7 +35,7 @@ class ModelWorker : public std::enable_shared_from_this<ModelWorker> {
   std::unique_ptr<learn::Model> make(const learn::StatedModel& stated);
 
  private:
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   WorkerLink link_;
   std::int64_t num_classes_ = 0;
 };

@@ -270,6 +270,7 @@ def _said(sentence: str) -> int:
 
 
 def _failed(number: Any, reason: str, cause: str) -> Frame:
+    reason = reason.encode("utf-8", "replace").decode()[:1000]  # of the user's code, which may say anything
     print(f"headstart: the task failed: {reason}", file=sys.stderr, flush=True)
     return Frame({"type": "failed", "id": number, "reason": reason, "cause": cause})
 

@@ -150,10 +150,12 @@ class SetSamples(Samples):
 class LoaderSamples(Samples):
     """A DataLoader, in batches and an order of its own."""
 
-    def __init__(self, loader: DataLoader[Any]) -> None:
-        self.loader = loader
+    def __init__(self, loader: DataLoader[Any], examples: int | None = None) -> None:
+        self.loader, self._examples = loader, examples
 
     def count(self) -> int:
+        if self._examples is not None:
+            return self._examples
         sampler: Any = self.loader.sampler
         try:
             return len(sampler) if isinstance(sampler, SubsetRandomSampler) else len(self.loader.dataset)  # type: ignore[arg-type]

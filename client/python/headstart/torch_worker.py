@@ -98,7 +98,7 @@ class TorchWorker(Worker):
         if self._given is None:
             return Brought(0, classes=self._class_names)
         remarks = []
-        training = self._samples_of(self._given, terms)
+        training = self._samples_of(self._given, terms, self._examples)
         if self._given_held_out is not None:
             self._held_out = self._samples_of(self._given_held_out, terms)
         elif terms.data.held_out > 0 and not isinstance(training, LoaderSamples):
@@ -112,7 +112,7 @@ class TorchWorker(Worker):
         if self._loop is not None and (terms.train.proximal_mu > 0 or terms.train.clip > 0):
             remarks.append("the run has train.proximal_mu or train.clip, which a loop of one's own does not follow")
         self._training = training
-        examples = self._examples or training.count()
+        examples = training.count()
         held_out_count = self._held_out.count() if self._held_out else 0
         shape = training.shape() or (self._held_out.shape() if self._held_out else None)
         return Brought(examples, held_out_count, self._class_names, shape, remarks)
@@ -273,9 +273,9 @@ class TorchWorker(Worker):
     def _parameters(self) -> list[tuple[str, nn.Parameter]]:
         return [(name, parameter) for name, parameter in self.model.named_parameters() if parameter.requires_grad]
 
-    def _samples_of(self, data: Data, terms: Terms) -> Samples:
+    def _samples_of(self, data: Data, terms: Terms, examples: int | None = None) -> Samples:
         if isinstance(data, DataLoader):
-            return LoaderSamples(data)
+            return LoaderSamples(data, examples)
         if isinstance(data, Dataset):
             return SetSamples(data)
         if isinstance(data, (tuple, list)) and len(data) == 2:

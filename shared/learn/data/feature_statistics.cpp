@@ -104,7 +104,7 @@ Tensor packed(const FeatureStatistics& statistics) {
 FeatureStatistics unpacked(const Tensor& packed, bool has_range) {
   const auto refuse = [](const char* what) { throw Error(Errc::data, fmt::format("its statistics have {}", what)); };
   constexpr double most_samples = 1e15;
-  constexpr double most = 1e39;  // more than a float32 can be
+  constexpr double most = std::numeric_limits<float>::max();
   const auto is_within = [](const Tensor& values, double low, double high) {
     return values.ge(low).logical_and(values.le(high)).all().item<bool>();
   };
