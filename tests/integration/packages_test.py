@@ -61,7 +61,7 @@ class PackagesTest(unittest.TestCase):
     def test_the_unpacked_programs_simulate_and_compare(self):
         write_dataset(self.folder / "data")
         compare = self.root / "usr/share/headstart/experiments/compare.py"
-        self.run_installed("/usr/bin/python3", compare, "--starts", "random,best", "--rounds", "2", "--set",
+        self.run_installed("/usr/bin/python3", compare, "--starts", "random,best", "--partitions", "uniform", "--rounds", "2", "--set",
                            "data.set=tensors", "--set", f"data.path={self.folder / 'data'}", "--set", "draw.clients=0",
                            "--set", "draw.validation=30", "--set", "draw.public_large=30", "--set", "draw.public_small=0",
                            "--set", "draw.public_labeled=0", "--set", "draw.test=0", "--set", "model.channels=[4,4]",
