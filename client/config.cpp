@@ -85,7 +85,9 @@ void declare_fields(Fields& fields, ClientConfig& config) {
 }
 
 learn::Dataset load_own_data(const ClientConfig& config) {
-  learn::Dataset train = learn::load_dataset(config.data, learn::Split::train);
+  learn::DataSource source = config.data;
+  source.missing = learn::MissingValues::mean;  // kept as missing: the run says what becomes of them
+  learn::Dataset train = learn::load_dataset(source, learn::Split::train);
   if (config.manifest.empty()) {
     if (config.share < 0) return train;
     throw Error(Errc::usage, "data.share needs data.manifest, which says what the shares are");

@@ -219,8 +219,15 @@ std::string place(const Table& table, std::int64_t row, std::string_view column)
                      in_quotes(column));
 }
 
+std::string in_lower_case(std::string text) {
+  std::ranges::transform(text, text.begin(),
+                         [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; });
+  return text;
+}
+
 std::string near_words(const std::string& name, const std::vector<std::string>& names) {
-  const std::string near = nearest(name, names);
+  const auto in_other_case = std::ranges::find(names, in_lower_case(name), in_lower_case);
+  const std::string near = in_other_case != names.end() ? *in_other_case : nearest(name, names);
   return near.empty() ? "" : fmt::format(" (did you mean {}?)", in_quotes(near));
 }
 

@@ -112,6 +112,7 @@ TEST_CASE(
   CHECK(refusal_of_rows("Age,sex,height,sick\n1,f,1,no\n") ==
         "silo.csv, line 1: expected the run's column \"age\", got \"Age\", \"sex\", \"height\", \"sick\" (did you mean "
         "\"Age\"?)");
+  CHECK(refusal_of_rows("ages,AGE,sex,height,sick\n1,1,f,1,no\n").ends_with("(did you mean \"AGE\"?)"));
   CHECK(refusal_of_rows("age,sex,height\n1,f,1\n").find("expected the label's column \"sick\"") != std::string::npos);
   const std::string header = "age,sex,height,sick\n1,f,1,no\n";
   CHECK(refusal_of_rows(header + "1,x,1,no\n") ==
