@@ -224,6 +224,11 @@ void prepare(const server::ServerConfig& config) {
   check_allowed_clients(config);
 }
 
+void leave_at_once() {
+  worker_process::kill_workers();
+  std::_Exit(static_cast<int>(Errc::interrupted));
+}
+
 int run_server(const server::ServerConfig& config, worker_process::ModelWorker* worker) {
   prepare(config);
   net::WebSocketOptions channel_options = channel_options_of(config);
@@ -252,10 +257,7 @@ int run_server(const server::ServerConfig& config, worker_process::ModelWorker* 
     listener.close();  // and with it the accept loop
   };
   // A server that ends in the middle of something goes on from its journal, as after a kill.
-  const net::StopSignals signals(stop_signals(), [&io, &stop] { asio::post(io, stop); }, {.leave = [] {
-                                   worker_process::kill_workers();
-                                   std::_Exit(static_cast<int>(Errc::interrupted));
-                                 }});
+  const net::StopSignals signals(stop_signals(), [&io, &stop] { asio::post(io, stop); }, {.leave = leave_at_once});
   if (admin) folder.write_admin_port(admin->port());
   folder.write_port(listener.port());  // last: who sees it finds the rest, and may tell it to stop
   const auto connections = std::make_shared<net::AcceptorRecord>(static_cast<std::size_t>(config.max_handshakes),

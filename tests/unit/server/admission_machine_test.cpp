@@ -468,7 +468,8 @@ TEST_CASE("admission's words: who the client is") {
   CHECK(words_of("certified as another") == "the client calls itself silo-1, its certificate is that of silo-2");
   CHECK(words_of("not on the list") == "silo-1 is not on the list of the clients that may join");
   CHECK(words_of("lacks tasks") ==
-        "the run has tasks that this client does not know: train (5); use a version of headstart that does");
+        "the run has tasks that this client does not know: train (5); use a version of headstart that does, or a "
+        "worker that offers them");
   CHECK(words_of("its name is in use") ==
         "a client named 'silo-1' is in this run already; give each client a name of its own. That one, at "
         "192.0.2.7:50000, is alive; is this client running twice?");
