@@ -37,7 +37,7 @@ def run(folder: Path, bin: Path, rounds: int, client: list[str], server: list[st
                                 "data.shape=[3,32,32]", "--set", "evaluation.central=false", "--set",
                                 "evaluation.federated=false", "--set", "federation.clients=1", "--set",
                                 f"federation.rounds={rounds}", "--set", "model.name=resnet18", "--set", "train.epochs=1",
-                                "--set", "train.batch_size=32", *server], stdout=subprocess.DEVNULL)
+                                "--set", "train.batch_size=32", *server], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     port = folder / "run/port"
     while not port.exists():
         if serving.poll() is not None:
