@@ -130,12 +130,37 @@ class Tables(ProgramsTest):
         right = sum(said == row["diagnosis"] for said, row in zip(done.stdout.split(), patients(150, 1)))
         self.assertAlmostEqual(right / 150, rounds[-1]["accuracy"], places=9)
 
-    def test_a_linear_model_with_a_head_from_sums_over_the_silos(self):
-        server, port = self.serve(**{"model.name": "linear", "model.hidden_layers": None, "start.head": "sums",
-                                     "federation.rounds": 1, "train.lr": 0.001, "data.missing": "mean"})
-        self.assert_done(server, self.start_silos(port))
-        rounds = self.rounds()
-        self.assertGreaterEqual(rounds[0]["accuracy"], 0.9)
+    def test_a_head_from_sums_over_the_silos_for_models_of_rows(self):
+        for model, least in (("linear", 0.9), ("mlp", 0.75)):  # the hidden layers of the latter are untrained
+            server, port = self.serve(model, **{"model.name": model, "start.head": "sums", "federation.rounds": 1,
+                                                "train.lr": 0.001, "data.missing": "mean"})
+            self.assert_done(server, self.start_silos(port))
+            self.assertGreaterEqual(self.rounds(model)[0]["accuracy"], least, model)
+
+    @unittest.skipIf(torch is None, "python3-torch or python3-numpy is not installed")
+    def test_statistics_of_images_are_those_of_their_channels_and_the_run_is_as_if_they_had_been_given(self):
+        self.draw()
+
+        def simulate(run, **more):
+            settings = {"run.folder": self.folder / run, "data.manifest": self.manifest, "federation.clients": 3,
+                        "federation.rounds": 1, "model.channels": "[4,4]", "model.hidden": 8, "pretrain.max_epochs": 3,
+                        "validation.source": "server", "start.model": "kd", "consolidation.transfer": "public",
+                        "consolidation.weights": "experts", "consolidation.epochs": 3, "data.held_out": 0,
+                        "evaluation.federated": "false", "share_model": "peers", **more}
+            done = self.run_program(LAB, "simulate", *self.data_settings(),
+                                    *[word for key, value in settings.items() for word in ("--set", f"{key}={value}")])
+            self.assertEqual(done.returncode, 0, done.stderr)
+            return json.loads((self.folder / run / "summary.json").read_text())["model_digest"]
+
+        digest = simulate("run", **{"data.statistics": "federated"})
+        statistics = self.run_json()["statistics"]
+        own = sum(json.loads(self.manifest.read_text())["clients"], [])
+        pixels = numpy.load(self.data / "train-images.npy")[own].astype("float64") / 255
+        self.assertEqual((statistics["features"], statistics["count"]), (["0"], [pixels.size]))
+        self.assertTrue(math.isclose(statistics["mean"][0], pixels.mean(), rel_tol=1e-7))
+        self.assertTrue(math.isclose(statistics["deviation"][0], pixels.std(), rel_tol=1e-7))
+        given = {f"data.{key}": json.dumps(statistics[key]) for key in ("mean", "deviation")}
+        self.assertEqual(simulate("given", **given), digest)
 
     def test_a_silo_that_says_nothing_of_few_samples_takes_part_all_the_same(self):
         server, port = self.serve()
