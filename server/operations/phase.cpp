@@ -120,10 +120,10 @@ std::string recorded(const Phase& phase) {
 }
 
 Phase phase_from(const std::string& recorded) {
-  for (const PhaseKind kind : {PhaseKind::lobby, PhaseKind::absence, PhaseKind::describing, PhaseKind::pretraining,
-                               PhaseKind::exchange, PhaseKind::rating, PhaseKind::averaging, PhaseKind::statistics,
-                               PhaseKind::consolidation, PhaseKind::seed_rating, PhaseKind::head_fitting,
-                               PhaseKind::evaluation}) {
+  for (const PhaseKind kind :
+       {PhaseKind::lobby, PhaseKind::absence, PhaseKind::describing, PhaseKind::pretraining, PhaseKind::exchange,
+        PhaseKind::rating, PhaseKind::averaging, PhaseKind::statistics, PhaseKind::consolidation,
+        PhaseKind::seed_rating, PhaseKind::head_fitting, PhaseKind::evaluation}) {
     if (record_of(kind) == recorded) return {kind};
   }
   Phase phase{PhaseKind::training};

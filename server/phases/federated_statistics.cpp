@@ -1,5 +1,6 @@
 #include "server/phases/federated_statistics.hpp"
 
+#include <algorithm>
 #include <cmath>
 
 #include <fmt/format.h>
@@ -7,6 +8,7 @@
 #include "server/sessions/client_tasks.hpp"
 #include "shared/base/printable.hpp"
 #include "shared/learn/data/feature_statistics.hpp"
+#include "shared/net/offload.hpp"
 
 namespace headstart::server {
 
@@ -33,8 +35,8 @@ FeatureStatistics checked(const learn::Tensor& packed, const plan::DescribeFigur
   const std::vector<learn::TableFeature> features = learn::table_features(data.samples.table);
   bool is_whole = true;
   for (std::int64_t i = 0; i < statistics.size(); ++i) {
-    const auto count = statistics.count[i].item<double>();
-    const auto missing = statistics.missing[i].item<double>();
+    const double count = statistics.count.data_ptr<double>()[i];
+    const double missing = statistics.missing.data_ptr<double>()[i];
     // Of a feature that is no number only the missing values are said.
     const bool is_number = features.empty() || features[static_cast<std::size_t>(i)].is_number;
     is_whole = is_whole && (is_number ? count + missing == expected : count == 0 && missing <= expected);
@@ -59,44 +61,83 @@ net::Task<SiloStatistics> ask_for_statistics(const RunContext& context, ClientSe
   co_return result;
 }
 
-FeatureStatistics merged_but(const std::vector<SiloStatistics>& silos, const SiloStatistics* left_out) {
-  std::optional<FeatureStatistics> total;
-  for (const SiloStatistics& silo : silos) {
-    if (&silo == left_out) continue;
-    total = total ? learn::merged(*total, silo.statistics) : silo.statistics;
-  }
-  return *total;
+/// Of one feature.
+struct Moments {
+  double count = 0, mean = 0, squares = 0;
+  [[nodiscard]] double deviation() const { return std::sqrt(std::max(0.0, squares / count)); }
+};
+
+Moments moments_of(const FeatureStatistics& all, std::int64_t feature) {
+  return {all.count.data_ptr<double>()[feature], all.mean.data_ptr<double>()[feature],
+          all.squares.data_ptr<double>()[feature]};
 }
 
-/// The first feature of a silo that lies far from the others': stored in another unit, or of other people.
-void note_far(const RunContext& context, const std::vector<SiloStatistics>& silos,
-              const std::vector<std::string>& names) {
-  if (silos.size() < 2) return;
-  for (const SiloStatistics& silo : silos) {
-    const FeatureStatistics others = merged_but(silos, &silo);
-    for (std::int64_t i = 0; i < others.size(); ++i) {
-      const auto figures = [i](const FeatureStatistics& all) {
-        const auto count = all.count[i].item<double>();
-        return std::pair(all.mean[i].item<double>(), count > 0 ? std::sqrt(all.squares[i].item<double>() / count) : 0);
-      };
-      if (silo.statistics.count[i].item<double>() == 0 || others.count[i].item<double>() == 0) continue;
-      const auto [mean, deviation] = figures(silo.statistics);
-      const auto [other_mean, other_deviation] = figures(others);
-      const double most = std::max(deviation, other_deviation);
-      const bool is_far = std::abs(mean - other_mean) > learn::mean_distance * most;
-      if (!is_far && most <= learn::deviation_ratio * std::min(deviation, other_deviation)) continue;
-      context.observer.on_note(fmt::format(
-          "{}: feature {} has mean {:.4g} and deviation {:.4g}, and {:.4g} and {:.4g} at the other silos: "
-          "is it in another unit there?",
-          silo.name, quotation(names[static_cast<std::size_t>(i)]), mean, deviation, other_mean, other_deviation));
-      break;
-    }
+/// What is left of `total` without `part`, where something is.
+Moments rest_of(const Moments& total, const Moments& part) {
+  Moments rest{.count = total.count - part.count};
+  rest.mean = (total.count * total.mean - part.count * part.mean) / rest.count;
+  const double distance = rest.mean - part.mean;
+  rest.squares = total.squares - part.squares - distance * distance * part.count * rest.count / total.count;
+  return rest;
+}
+
+/// The first feature of the silo that lies far from the others': stored in another unit, or of other people. Empty
+/// where none does.
+std::string note_on(const SiloStatistics& silo, const FeatureStatistics& total, const std::vector<std::string>& names) {
+  for (std::int64_t i = 0; i < total.size(); ++i) {
+    const Moments own = moments_of(silo.statistics, i);
+    const Moments all = moments_of(total, i);
+    if (own.count == 0 || all.count <= own.count) continue;
+    const Moments others = rest_of(all, own);
+    const double most = std::max(own.deviation(), others.deviation());
+    // What does not vary differs by roundings.
+    const double noise = 1e-6 * std::max(std::abs(own.mean), std::abs(others.mean));
+    if (std::max(most, std::abs(own.mean - others.mean)) <= noise) continue;
+    const bool is_far = std::abs(own.mean - others.mean) > learn::mean_distance * most;
+    if (!is_far && most <= learn::deviation_ratio * std::min(own.deviation(), others.deviation())) continue;
+    return fmt::format(
+        "{}: feature {} has mean {:.4g} and deviation {:.4g}, and {:.4g} and {:.4g} at the other silos: is it in "
+        "another unit there?",
+        silo.name, quotation(names[static_cast<std::size_t>(i)]), own.mean, own.deviation(), others.mean,
+        others.deviation());
   }
+  return {};
 }
 
 nlohmann::json numbers_of(const learn::Tensor& tensor) {
   const learn::Tensor held = tensor.contiguous();
   return std::vector<double>(held.data_ptr<double>(), held.data_ptr<double>() + held.numel());
+}
+
+/// What all silos that say something come to, and what is to be noted.
+struct Conclusion {
+  StatisticsRecord record;
+  std::vector<std::string> notes;
+};
+
+Conclusion conclude(const std::vector<SiloStatistics>& silos, const std::vector<std::string>& silent,
+                    const learn::TableTerms& table) {
+  FeatureStatistics total = silos.front().statistics;
+  for (std::size_t i = 1; i < silos.size(); ++i) total = learn::merged(total, silos[i].statistics);
+  const std::vector<std::string> names = learn::feature_names(table, total.size());
+  Conclusion conclusion;
+  std::vector<std::string> speaking;
+  for (const SiloStatistics& silo : silos) {
+    speaking.push_back(silo.name);
+    if (std::string note = note_on(silo, total, names); !note.empty()) conclusion.notes.push_back(std::move(note));
+  }
+  learn::FeatureScaling scaling = learn::scaling_of(total, table);
+  nlohmann::json report = {{"features", names},
+                           {"count", numbers_of(total.count)},
+                           {"missing", numbers_of(total.missing)},
+                           {"mean", scaling.mean},
+                           {"deviation", scaling.deviation},
+                           {"least", total.has_range ? numbers_of(total.least) : nlohmann::json()},
+                           {"greatest", total.has_range ? numbers_of(total.greatest) : nlohmann::json()},
+                           {"silos", speaking},
+                           {"silent", silent}};
+  conclusion.record = {std::move(scaling.mean), std::move(scaling.deviation), std::move(report)};
+  return conclusion;
 }
 
 }  // namespace
@@ -109,7 +150,7 @@ net::Task<StatisticsRecord> collect_statistics(const RunContext& context) {
   auto answers = co_await std::move(asking);
   if (context.stop.stop_requested()) throw Error(Errc::interrupted, "stopped while silos described their features");
   std::vector<SiloStatistics> silos;
-  std::vector<std::string> speaking, silent;
+  std::vector<std::string> silent;
   for (auto& answer : answers) {
     const std::string& name = answer.client->name();
     if (!answer.value) {
@@ -117,7 +158,6 @@ net::Task<StatisticsRecord> collect_statistics(const RunContext& context) {
     } else if (answer.value->num_samples == 0) {
       silent.push_back(name);
     } else {
-      speaking.push_back(name);
       silos.push_back(std::move(*answer.value));
     }
   }
@@ -126,21 +166,10 @@ net::Task<StatisticsRecord> collect_statistics(const RunContext& context) {
                 "no silo says anything of its features, which data.statistics federated needs: all failed, or have "
                 "fewer samples than their statistics.min_samples");
   }
-  const learn::TableTerms& table = context.data.samples.table;
-  const FeatureStatistics total = merged_but(silos, nullptr);
-  const std::vector<std::string> names = learn::feature_names(table, total.size());
-  note_far(context, silos, names);
-  const learn::FeatureScaling scaling = learn::scaling_of(total, table);
-  nlohmann::json report = {{"features", names},
-                           {"count", numbers_of(total.count)},
-                           {"missing", numbers_of(total.missing)},
-                           {"mean", scaling.mean},
-                           {"deviation", scaling.deviation},
-                           {"least", total.has_range ? numbers_of(total.least) : nlohmann::json()},
-                           {"greatest", total.has_range ? numbers_of(total.greatest) : nlohmann::json()},
-                           {"silos", speaking},
-                           {"silent", silent}};
-  co_return StatisticsRecord{scaling.mean, scaling.deviation, std::move(report)};
+  auto concluding = net::offload(context.pool, [&] { return conclude(silos, silent, context.data.samples.table); });
+  Conclusion conclusion = co_await std::move(concluding);
+  for (const std::string& note : conclusion.notes) context.observer.on_note(note);
+  co_return std::move(conclusion.record);
 }
 
 }  // namespace headstart::server

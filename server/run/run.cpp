@@ -453,7 +453,9 @@ net::Task<> Run::settle_statistics() {
     throw Error(Errc::data, fmt::format("{}: the statistics in its journal are of {} features, and samples have {}",
                                         folder_.path().string(), statistics.mean.size(), data_.task.shape.front()));
   }
-  normalise_by({statistics.mean, statistics.deviation}, data_);
+  const learn::FeatureScaling scaling{statistics.mean, statistics.deviation};
+  auto normalising = net::offload(context_.pool, [this, &scaling] { normalise_by(scaling, data_); });
+  co_await std::move(normalising);
   config_.terms.samples.mean = statistics.mean;
   config_.terms.samples.deviation = statistics.deviation;
   // What it was given of the public samples was not normalised yet.

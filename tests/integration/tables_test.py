@@ -175,6 +175,25 @@ class Tables(ProgramsTest):
         self.assertAlmostEqual(statistics["greatest"][place], max(firsts), places=5)
         self.assertEqual(len(self.rounds()[-1]["clients"]), 3)
 
+    def test_the_server_names_a_silo_with_a_feature_in_another_unit_and_none_for_one_that_does_not_vary(self):
+        for name, rows in self.silos.items():
+            for row in rows:
+                row[NUMBERS[7]] = "0.1"
+                if name == "silo-1":
+                    row[NUMBERS[2]] = str(100 * float(row[NUMBERS[2]]))
+            write_csv(self.folder / name / "train.csv", rows)
+        server, port = self.serve(**{"federation.rounds": 1, "data.missing": "zero"})
+        clients = self.start_silos(port)
+        code, out, err = self.finish(server)
+        self.assertEqual(code, 0, out + err)
+        notes = [line for line in out.splitlines() if "in another unit there?" in line]
+        self.assertTrue(any(f'silo-1: feature "{NUMBERS[2]}" has mean' in line for line in notes), out)
+        self.assertFalse(any(NUMBERS[7] in line for line in notes), notes)
+        statistics = self.run_json()["statistics"]
+        self.assertEqual(statistics["deviation"][statistics["features"].index(NUMBERS[7])], 1)
+        for client in clients:
+            self.assertEqual(self.finish(client)[0], 0)
+
     def test_a_silo_whose_columns_are_not_the_runs_is_told_so_before_and_at_joining(self):
         _, port = self.serve()
         good = self.silos["silo-0"]

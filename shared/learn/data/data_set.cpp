@@ -72,8 +72,8 @@ void normalise(Tensor& values, const std::vector<double>& mean, const std::vecto
 }
 
 std::span<const DataReader* const> data_readers() {
-  static constexpr std::array readers = {&fashion_mnist_reader, &mnist_reader,  &cifar10_reader,
-                                         &cifar100_reader,      &images_reader, &tensors_reader, &csv_reader};
+  static constexpr std::array readers = {&fashion_mnist_reader, &mnist_reader,   &cifar10_reader, &cifar100_reader,
+                                         &images_reader,        &tensors_reader, &csv_reader};
   return readers;
 }
 
@@ -157,18 +157,20 @@ void declare_fields(Fields& fields, const std::string& prefix, DataSource& sourc
                  {.min = 1, .max = 99});
   fields.path(prefix + ".schema", source.schema,
               "Of the set csv: JSON file with label, classes and columns, in place of what the files show.");
-  fields.text(prefix + ".label", source.columns.label,
-              "Of the set csv: name of the column with the classes. A silo that sets neither this nor data.schema reads "
-              "its columns as the run's terms say.");
+  fields.text(
+      prefix + ".label", source.columns.label,
+      "Of the set csv: name of the column with the classes. A silo that sets neither this nor data.schema reads "
+      "its columns as the run's terms say.");
   fields.names(prefix + ".columns", source.columns.columns,
                "Of the set csv: names of the columns that are features; empty: all but the label.");
   fields.names(prefix + ".drop", source.columns.drop, "Of the set csv: names of columns that are no features.");
   fields.names(prefix + ".categorical", source.columns.categorical,
                "Of the set csv: names of the columns that hold categories; the others hold numbers.");
-  fields.choice(prefix + ".missing", source.missing,
-                "Of the set csv, at the server: what becomes of cells that are empty, NA, NaN or ?. refuse: the file is "
-                "refused. mean: the run's mean. zero: 0. indicator: mean, and a feature more for each column.",
-                Choices<MissingValues>(missing_words));
+  fields.choice(
+      prefix + ".missing", source.missing,
+      "Of the set csv, at the server: what becomes of cells that are empty, NA, NaN or ?. refuse: the file is "
+      "refused. mean: the run's mean. zero: 0. indicator: mean, and a feature more for each column.",
+      Choices<MissingValues>(missing_words));
 }
 
 Dataset load_dataset(const DataSource& source, Split split) {
