@@ -5,9 +5,9 @@
 
 namespace headstart::server {
 
-/// Asks all silos to describe their features, and merges what they say in the order of their names. A silo that fails is
-/// left out; one whose features lie far from the others' is noted. Throws Error(run_failed) where nobody says anything,
-/// Error(interrupted) where the run is stopped.
+/// Asks all silos to describe their features, and merges what they say in the order of their names. A silo that fails
+/// is left out; one whose features lie far from the others' is noted. Throws Error(run_failed) where nobody says
+/// anything, Error(interrupted) where the run is stopped.
 net::Task<StatisticsRecord> collect_statistics(const RunContext& context);
 
 }  // namespace headstart::server

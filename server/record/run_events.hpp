@@ -131,8 +131,8 @@ struct OverEvent {};
 /// Of another version; it is passed over.
 struct UnknownEvent {};
 
-/// One line of the journal. LeftOut, StatisticsRecord, TrialRecord, DistilledRecord, StartRecord, Milestone and RoundRecord are events
-/// too: they say that such a thing came to be.
+/// One line of the journal. LeftOut, StatisticsRecord, TrialRecord, DistilledRecord, StartRecord, Milestone and
+/// RoundRecord are events too: they say that such a thing came to be.
 using RunEvent = std::variant<RosterEvent, NewcomerEvent, ResumedEvent, TakenBackEvent, LimitsChangedEvent,
                               StatisticsRecord, TrialRecord, DistilledRecord, LocalModelEvent, LeftOut, StartRecord,
                               Milestone, RoundRecord, BestEvent, OverEvent, UnknownEvent>;

@@ -70,8 +70,8 @@ struct Dataset {
   [[nodiscard]] std::string digest() const;
 };
 
-/// float32 values, uint8 ones divided by 255, as a model takes them, in place: [n, channels, ...] less the mean of their
-/// channel, over its deviation, where there are any; a missing value, NaN, is filled as `missing` says.
+/// float32 values, uint8 ones divided by 255, as a model takes them, in place: [n, channels, ...] less the mean of
+/// their channel, over its deviation, where there are any; a missing value, NaN, is filled as `missing` says.
 void normalise(Tensor& values, const std::vector<double>& mean, const std::vector<double>& deviation,
                MissingValues missing);
 
@@ -123,9 +123,9 @@ std::span<const DataReader* const> data_readers();
 /// Their names.
 std::vector<std::string> data_set_words();
 
-/// Shape, classes, type and constants of a known set (not `tensors` or `images`; `csv` with a schema) without its files:
-/// a data set of no samples; nothing for a set whose files say it. Throws Error(usage): an unknown set; Error(data): a
-/// schema that cannot be read.
+/// Shape, classes, type and constants of a known set (not `tensors` or `images`; `csv` with a schema) without its
+/// files: a data set of no samples; nothing for a set whose files say it. Throws Error(usage): an unknown set;
+/// Error(data): a schema that cannot be read.
 std::optional<Dataset> known_dataset(const DataSource& source);
 
 /// Writes the samples at `indices` so that the set `tensors` in `folder` is these samples, with the classes and the
